@@ -1,0 +1,1 @@
+"""Turn one teacher and labelled data into a verified, calibrated and measured family of variants."""

@@ -1,0 +1,1 @@
+"""What the parts agree on: formats, metric names, formulas, reference data and errors. Pure."""

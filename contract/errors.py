@@ -1,0 +1,146 @@
+"""The error tree: what can go wrong, named once, mapped to exit codes and HTTP at the edges.
+
+SluiceError
+├── InputError              what the user gave is wrong: names the file, the rule, the next step
+│   ├── DataError             labelled data
+│   ├── RecipeError           a recipe
+│   ├── FamilyError           a family folder or its manifest
+│   ├── PredictionsError      predictions.parquet or costs.json
+│   ├── PolicyError           policy.json, or a policy that does not fit its family
+│   └── RunError              a run folder
+├── EnvironmentProblem      this machine lacks something: a package, a provider, a free port
+├── TargetNotMet            the work ran; the target was not reached
+└── RequestError            one inference request cannot be answered as asked
+    ├── BadRequest            malformed or against the protocol
+    ├── UnknownModel          no such model
+    ├── TooLarge              a body, batch or text beyond the limits
+    ├── Unauthorized          no valid key
+    ├── Overloaded            no room now; carries retry_after_s
+    ├── DeadlineExceeded      too late to answer
+    ├── NotReady              not serving yet, or draining
+    └── StageFailed           a stage broke; the text given to clients is generic
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SluiceError(Exception):
+    """Root of every error that Sluicegate raises on purpose.
+
+    Every instance pickles to an equal one, since errors cross process borders.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__.copy())
+
+
+def _rebuild(kind: type[SluiceError], state: dict[str, Any]) -> SluiceError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, state["message"])
+    error.__dict__.update(state)
+    return error
+
+
+class InputError(SluiceError):
+    """What the user gave is wrong.
+
+    Args:
+        rule: what is wrong, against which rule, in one sentence.
+        where: the file (with row or key) or flag concerned, if there is one.
+        hint: the next thing to try.
+    """
+
+    def __init__(self, rule: str, *, where: object | None = None, hint: str | None = None) -> None:
+        self.rule = rule
+        self.where = None if where is None else str(where)
+        self.hint = hint
+        text = rule if where is None else f"{where}: {rule}"
+        super().__init__(text if hint is None else f"{text}\n  try: {hint}")
+
+
+class DataError(InputError):
+    """Labelled data that breaks a rule; names file, row and rule."""
+
+
+class RecipeError(InputError):
+    """A recipe that breaks a rule."""
+
+
+class FamilyError(InputError):
+    """A family folder that is missing, newer than this reader, altered, or leaves its folder."""
+
+
+class PredictionsError(InputError):
+    """A predictions table or cost table that breaks a rule."""
+
+
+class PolicyError(InputError):
+    """A policy that breaks a rule or does not fit the family it is used with."""
+
+
+class RunError(InputError):
+    """A run folder that is missing or incomplete."""
+
+
+class EnvironmentProblem(SluiceError):
+    """This machine lacks something that was asked for."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        self.hint = hint
+        super().__init__(message if hint is None else f"{message}\n  try: {hint}")
+
+
+class TargetNotMet(SluiceError):
+    """The work was done and the target was not reached (exit code 3)."""
+
+
+class RequestError(SluiceError):
+    """One inference request cannot be answered as asked. The message is safe to show to clients."""
+
+
+class BadRequest(RequestError):
+    """The request is malformed or against the protocol."""
+
+
+class UnknownModel(RequestError):
+    """No model of that name is served."""
+
+    def __init__(self, model: str, known: tuple[str, ...] = ()) -> None:
+        self.model = model
+        self.known = known
+        listed = f"; serving: {', '.join(known)}" if known else ""
+        super().__init__(f"unknown model {model[:80]!r}{listed}")
+
+
+class TooLarge(RequestError):
+    """A body, batch or text is beyond the limits of this gateway."""
+
+
+class Unauthorized(RequestError):
+    """No valid key came with the request."""
+
+
+class Overloaded(RequestError):
+    """The gateway has no room for this request now."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class DeadlineExceeded(RequestError):
+    """The deadline of the request passed before there was an answer."""
+
+
+class NotReady(RequestError):
+    """The gateway does not serve yet, or is draining."""
+
+
+class StageFailed(RequestError):
+    """A stage broke while answering; details are in the server's log, not in the message."""

@@ -1,0 +1,248 @@
+"""The family on disk: `family.json`, its records, and a reader that trusts nothing it has not checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from contract.errors import FamilyError
+from contract.files import check_sha256, inside, read_json, sha256_of_file, sha256_of_json, write_json
+from contract.machine import EnergyProvenance, Frozen, Machine, Provider
+
+SCHEMA = 1
+MANIFEST = "family.json"
+
+VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "fake"]
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
+Batching = Literal["single", "batched"]
+
+
+class Artifact(Frozen):
+    """A file of the family: a path inside its folder, its hash and its size."""
+
+    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class EncoderSpec(Frozen):
+    """How texts become the input of a variant. Variants that share an encoder share the work per request."""
+
+    kind: Literal["wordpiece", "ngrams", "fake"]
+    artifact: Artifact | None = Field(default=None, description="tokenizer.json for wordpiece")
+    max_length: int | None = Field(default=None, gt=0, description="Tokens kept of each text")
+    parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Identity of the encoding, options included")
+
+
+class Latency(Frozen):
+    """Latency of one variant under one load, texts at the length mix of the measured split."""
+
+    batch: int = Field(ge=1)
+    concurrency: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    provider: Provider = "cpu"
+    n: int = Field(ge=1, description="Calls timed")
+    p50_ms: float = Field(ge=0, description="Per call, encoding included")
+    p99_ms: float = Field(ge=0)
+    p99_interval_ms: tuple[float, float] | None = None
+    mean_tokens: float | None = None
+
+
+class Verification(Frozen):
+    """How far the exported artifact is from the model it was exported from."""
+
+    label_agreement: float = Field(ge=0, le=1)
+    max_logit_error: float = Field(ge=0)
+    n: int
+    agreement_limit: float
+    batched_agreement: float | None = Field(
+        default=None, description="Share of answers that stay the same among batchmates, in the served regime"
+    )
+
+
+class Training(Frozen):
+    """What it cost to make a variant."""
+
+    seconds: float = Field(ge=0)
+    energy_wh: float | None = None
+    gco2e: float | None = None
+    energy_provenance: EnergyProvenance = "none"
+
+
+class Variant(Frozen):
+    """One deployable model of the family with everything that was measured of it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    kind: VariantKind
+    parent: str | None = None
+    step: str = Field(default="", description="Hash of the recipe step that made it")
+    runtime: Literal["onnx", "linear", "fake"]
+    precision: Precision = "fp32"
+    batching: Batching = Field(
+        default="batched",
+        description="single: run one text at a time, because batchmates would change the answer",
+    )
+    artifact: Artifact
+    encoder: str = Field(description="Key of the family's encoders")
+    parameters: int | None = None
+    flops_per_text: float | None = None
+    temperature: float = Field(default=1.0, gt=0)
+    ece_before: float | None = None
+    ece_after: float | None = None
+    accuracy: float | None = Field(default=None, ge=0, le=1, description="On the test split")
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_delta: float | None = Field(default=None, description="Against the teacher; negative is worse")
+    accuracy_delta_interval: tuple[float, float] | None = None
+    macro_f1: float | None = None
+    macro_f1_interval: tuple[float, float] | None = None
+    per_class: dict[str, dict[str, float | int]] = Field(default_factory=dict)
+    accuracy_per_slice: dict[str, float] = Field(default_factory=dict)
+    latency: tuple[Latency, ...] = ()
+    speed_up: float | None = Field(default=None, description="Teacher p50 / own p50, batch 1, alone")
+    cpu_seconds_per_1k: float | None = None
+    peak_memory_bytes: int | None = None
+    energy_wh_per_1k: float | None = None
+    energy_provenance: EnergyProvenance = "none"
+    usd_per_1k: float | None = None
+    verification: Verification | None = None
+    training: Training | None = None
+
+    def latency_at(self, *, batch: int = 1, concurrency: int = 1) -> Latency | None:
+        """Return the measurement at that batch and concurrency, if there is one."""
+        return next((m for m in self.latency if m.batch == batch and m.concurrency == concurrency), None)
+
+
+class Split(Frozen):
+    """One of the disjoint parts of the labelled data."""
+
+    n: int = Field(ge=0)
+    sha256: str
+
+
+class Family(Frozen):
+    """All variants of one model."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    name: str
+    task: Literal["text-classification"] = "text-classification"
+    labels: tuple[str, ...] = Field(min_length=2)
+    teacher: str = Field(description="Name of the teacher variant")
+    splits: dict[str, Split] = Field(default_factory=dict)
+    encoders: dict[str, EncoderSpec]
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    predictions: Artifact | None = None
+    costs: Artifact | None = None
+    data: Artifact | None = Field(default=None, description="Labelled texts of the held-out splits")
+    recipe_sha256: str = ""
+    machine: Machine | None = None
+    created_at: str = ""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [v.name for v in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError("two variants share a name")
+        if "cascade" in names:
+            raise ValueError("no variant may be named 'cascade': the router has that name")
+        if self.teacher not in names:
+            raise ValueError(f"the teacher {self.teacher!r} is not among the variants")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two labels are equal")
+        for variant in self.variants:
+            if variant.encoder not in self.encoders:
+                raise ValueError(f"variant {variant.name!r} names an unknown encoder {variant.encoder!r}")
+        return self
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant of that name.
+
+        Raises:
+            FamilyError: naming the variants there are.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        known = ", ".join(v.name for v in self.variants)
+        raise FamilyError(f"the family {self.name!r} has no variant {name!r}", hint=f"one of: {known}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the variants, in manifest order."""
+        return tuple(v.name for v in self.variants)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the manifest: every artifact hash is in it, so it names the whole family."""
+        return sha256_of_json(self.model_dump(mode="json", by_alias=True))
+
+    def dump(self) -> dict[str, object]:
+        """Return the JSON form, as written to `family.json`."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def write_family(folder: Path, family: Family) -> Path:
+    """Write `family.json` atomically into the folder and return its path."""
+    path = folder / MANIFEST
+    write_json(path, family.dump())
+    return path
+
+
+def read_family(folder: Path, *, verify: bool = True) -> Family:
+    """Read and check a family folder.
+
+    Args:
+        folder: the folder that holds `family.json`, or the path of that file.
+        verify: also compare the sha256 of every artifact with the manifest.
+
+    Raises:
+        FamilyError: no manifest, a newer schema, a broken rule, a wrong hash, a path that leaves the folder.
+    """
+    path = folder if folder.name == MANIFEST else folder / MANIFEST
+    if not path.is_file():
+        raise FamilyError(
+            "there is no family here", where=path, hint="sluice compress RECIPE --out FAMILY, or sluice demo"
+        )
+    raw = read_json(path, error=FamilyError)
+    if not isinstance(raw, dict):
+        raise FamilyError("the manifest is not a JSON object", where=path)
+    if isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
+        raise FamilyError(
+            f"its schema is {raw['schema']}, this version reads up to {SCHEMA}",
+            where=path,
+            hint="upgrade sluicegate",
+        )
+    try:
+        family = Family.model_validate(raw)
+    except ValidationError as problem:
+        raise FamilyError(first_problem(problem), where=path) from None
+    for artifact in artifacts_of(family):
+        target = inside(path.parent, artifact.path)
+        if verify:
+            check_sha256(target, artifact.sha256)
+    return family
+
+
+def artifacts_of(family: Family) -> list[Artifact]:
+    """Return every artifact that the manifest names."""
+    found = [v.artifact for v in family.variants]
+    found += [e.artifact for e in family.encoders.values() if e.artifact is not None]
+    found += [a for a in (family.predictions, family.costs, family.data) if a is not None]
+    return found
+
+
+def artifact_of(folder: Path, path: Path) -> Artifact:
+    """Describe a file of the folder: relative path, sha256, size."""
+    return Artifact(
+        path=path.relative_to(folder).as_posix(), sha256=sha256_of_file(path), bytes=path.stat().st_size
+    )
+
+
+def first_problem(problem: ValidationError) -> str:
+    """Return the first broken rule of a pydantic error as one sentence that names the key."""
+    first = problem.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the document"
+    more = f" (and {problem.error_count() - 1} more)" if problem.error_count() > 1 else ""
+    return f"{key}: {first['msg']}{more}"

@@ -1,0 +1,129 @@
+"""Formulas used in more than one place: intervals, quantiles, cost, energy, Pareto sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Interval = tuple[float, float]
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Return the Wilson score interval of a proportion (Wilson 1927, equation for p).
+
+    Raises:
+        ValueError: unless 0 <= successes <= n, n >= 1 and 0 < confidence < 1.
+    """
+    if not 0 <= successes <= n or n < 1 or not 0 < confidence < 1:
+        raise ValueError("wilson_interval needs 0 <= successes <= n, n >= 1 and 0 < confidence < 1")
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    p = successes / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    high = 1.0 if successes == n else min(1.0, middle + half)
+    return low, high
+
+
+def exact_quantile(samples: ArrayLike, q: float) -> float:
+    """Return the smallest sample that at least a fraction q of the samples do not exceed.
+
+    Raises:
+        ValueError: when there are no samples or q is outside (0, 1].
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    if ordered.size == 0 or not 0 < q <= 1:
+        raise ValueError("exact_quantile needs samples and 0 < q <= 1")
+    return float(ordered[max(0, math.ceil(q * ordered.size - 1e-9) - 1)])
+
+
+def quantile_interval(samples: ArrayLike, q: float, confidence: float = 0.95) -> Interval | None:
+    """Return the distribution-free interval of a quantile by order statistics (David and Nagaraja 2003, 7.1).
+
+    The binomial(n, q) law bounds how many samples lie below the true quantile. Samples must be
+    independent; queueing correlates latencies, so repeat runs as well. None when n is too small for
+    a two-sided interval at that confidence (368 for p99 at 95%).
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    n = ordered.size
+    if n == 0:
+        return None
+    tail = (1 - confidence) / 2
+    low = int(stats.binom.ppf(tail, n, q))
+    high = int(stats.binom.ppf(1 - tail, n, q)) + 1
+    if low < 1 or high > n:
+        return None
+    return float(ordered[low - 1]), float(ordered[high - 1])
+
+
+def macro_f1(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: int) -> float:
+    """Return the unweighted mean of the per-class F1, over the classes that occur in labels or predictions.
+
+    Shapes: labels and predictions [N], class indices; a prediction outside 0..classes-1 is wrong for all.
+    """
+    hit = labels == predictions
+    true = np.bincount(labels[hit], minlength=classes)
+    actual = np.bincount(labels, minlength=classes)
+    said = np.bincount(predictions[(predictions >= 0) & (predictions < classes)], minlength=classes)
+    present = (actual + said) > 0
+    if not present.any():
+        return 0.0
+    return float(np.mean(2 * true[present] / (actual + said)[present]))
+
+
+def usd_per_1k(usd_per_hour: float, replicas: float, goodput_per_s: float) -> float:
+    """Return 1000 x price per hour x replicas / (3600 x goodput per second); infinite without goodput."""
+    if goodput_per_s <= 0:
+        return math.inf
+    return 1000.0 * usd_per_hour * replicas / (3600.0 * goodput_per_s)
+
+
+def usd_per_1k_from_seconds(unit_seconds_per_1k: float, usd_per_unit_hour: float) -> float:
+    """Return the price of the core- or GPU-seconds that 1,000 inferences take."""
+    return unit_seconds_per_1k * usd_per_unit_hour / 3600.0
+
+
+def wh_per_1k(joules: float, n: int) -> float:
+    """Return watt-hours per 1,000 of n inferences that took some joules in all."""
+    if n < 1:
+        raise ValueError("wh_per_1k needs n >= 1")
+    return joules / 3600.0 * 1000.0 / n
+
+
+def gco2e(wh: float, grid_g_per_kwh: float) -> float:
+    """Return grams of CO2-equivalent of an amount of energy at a grid intensity."""
+    return wh / 1000.0 * grid_g_per_kwh
+
+
+def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
+    """Return which rows of [N, K] nothing dominates, every column to be minimised; equals all stay.
+
+    A row is dominated when another is no worse on every column and better on one.
+    """
+    table = np.asarray(costs, dtype=np.float64)
+    keep = np.ones(len(table), dtype=bool)
+    for i, row in enumerate(table):
+        keep[i] = not bool(np.any(np.all(table <= row, axis=1) & np.any(table < row, axis=1)))
+    return keep
+
+
+def bootstrap_difference(
+    first: Sequence[float] | NDArray[np.float64],
+    second: Sequence[float] | NDArray[np.float64],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    draws: int = 2000,
+) -> Interval:
+    """Return the percentile-bootstrap interval (Efron 1979) of mean(first - second), paired samples [N]."""
+    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.array(
+        [difference[rng.integers(0, difference.size, difference.size)].mean() for _ in range(draws)]
+    )
+    tail = (1 - confidence) / 2
+    return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))

@@ -1,0 +1,80 @@
+"""Metric names, labels, help texts and buckets: the one place that the gateway, dashboards and rules read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LATENCY_BUCKETS_S = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
+
+OUTCOMES = ("ok", "client_error", "overloaded", "deadline", "server_error")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric family as it appears in a scrape (`name`, with the `_total` of counters)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The sample names that a scrape of this metric holds."""
+        if self.kind == "histogram":
+            return tuple(f"{self.name}_{suffix}" for suffix in ("bucket", "sum", "count"))
+        return (self.name,)
+
+
+REQUESTS = Metric(
+    "sluice_requests_total", "counter", ("model", "variant", "outcome"), "Texts answered or refused"
+)
+REQUEST_DURATION = Metric(
+    "sluice_request_duration_seconds",
+    "histogram",
+    ("model", "stage"),
+    "Time of a request by stage of its path: total, queue, inference, escalation",
+    LATENCY_BUCKETS_S,
+)
+ESCALATIONS = Metric(
+    "sluice_escalations_total", "counter", ("from_variant", "to_variant"), "Texts handed to the next stage"
+)
+DEGRADED = Metric(
+    "sluice_degraded_total",
+    "counter",
+    ("reason",),
+    "Texts answered by a cheaper stage than the policy wanted",
+)
+BATCH_ITEMS = Metric(
+    "sluice_batch_items", "histogram", ("variant",), "Texts in one call of a variant", BATCH_BUCKETS
+)
+CONFIDENCE = Metric(
+    "sluice_confidence", "histogram", ("variant",), "Confidence of given answers", CONFIDENCE_BUCKETS
+)
+CPU_SECONDS = Metric(
+    "sluice_cpu_seconds_total", "counter", ("variant",), "CPU time by variant; `gateway` is everything else"
+)
+ENERGY = Metric(
+    "sluice_energy_joules_total", "counter", ("provenance",), "Energy since start, by how it is known"
+)
+POLICY_INFO = Metric("sluice_policy_info", "gauge", ("version", "status"), "1 for the policy in force")
+POLICY_EXPECTED_ESCALATION = Metric(
+    "sluice_policy_expected_escalation_rate", "gauge", (), "Escalation rate that the policy in force expects"
+)
+POLICY_EXPECTED_ENERGY = Metric(
+    "sluice_policy_expected_energy_joules", "gauge", (), "Joules per request that the policy in force expects"
+)
+QUEUE_ITEMS = Metric("sluice_queue_items", "gauge", ("variant",), "Texts waiting for a variant")
+REVISION = Metric("sluice_revision", "gauge", (), "Number of the live-state revision in force")
+
+ALL = (
+    REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
+    POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, QUEUE_ITEMS, REVISION,
+)  # fmt: skip

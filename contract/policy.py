@@ -1,0 +1,200 @@
+"""The policy on disk: stages, thresholds, and the certificate behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from contract.errors import PolicyError
+from contract.family import Family, first_problem
+from contract.files import read_json, sha256_of_json, write_json
+from contract.machine import Frozen
+
+SCHEMA = 1
+ScoreName = Literal["max_probability", "margin", "entropy", "per_class", "deferral", "agreement"]
+PolicyStatus = Literal["certified", "uncertified", "no_safe_threshold"]
+
+
+class ClassRule(Frozen):
+    """What differs where a stage predicts one class: its threshold, and where it escalates to."""
+
+    threshold: float
+    next: str | None = Field(default=None, description="Variant to escalate to; default: the next stage")
+
+
+class Stage(Frozen):
+    """A place of a variant in the cascade. The last stage has no threshold and always answers."""
+
+    variant: str
+    score: ScoreName = "max_probability"
+    temperature: float | None = Field(
+        default=None, gt=0, description="Divides the logits; null: confidence is used as the variant gives it"
+    )
+    threshold: float | None = Field(default=None, description="Accept when score >= threshold")
+    per_class: dict[str, ClassRule] = Field(default_factory=dict)
+    score_parameters: dict[str, Any] | None = Field(
+        default=None, description="Fitted parameters of the scores that have some"
+    )
+
+
+class Limits(Frozen):
+    """Limits that hold while serving."""
+
+    deadline_ms: float | None = Field(default=None, gt=0)
+    max_escalation_rate: float | None = Field(default=None, ge=0, le=1)
+
+
+class Certificate(Frozen):
+    """The guarantee behind a policy, and all it depends on."""
+
+    method: str
+    metric: str = "accuracy_drop"
+    epsilon: float
+    delta: float = Field(gt=0, lt=1)
+    n_tune: int = Field(ge=0)
+    n_certify: int = Field(ge=0)
+    seed: int
+    data_sha256: str
+    variants: dict[str, str] = Field(default_factory=dict, description="Variant name to artifact sha256")
+    created_at: str = ""
+    p_value: float | None = None
+
+
+class Expected(Frozen):
+    """What the tuning data say this policy will do."""
+
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_drop: float | None = None
+    escalation_rate: float | None = None
+    usd_per_1k: float | None = None
+    latency_ms: float | None = None
+    energy_wh_per_1k: float | None = None
+
+
+class Policy(Frozen):
+    """Stages and thresholds, content-addressed by `version`."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    version: str = Field(default="", description="sha256 of the canonical content, this key left out")
+    status: PolicyStatus
+    reference: str
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    limits: Limits = Limits()
+    certificate: Certificate | None = None
+    expected: Expected = Expected()
+    needed_n: int | None = Field(
+        default=None, description="Labelled rows to certify with that would be enough"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [s.variant for s in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError("a variant has two stages")
+        if self.stages[-1].threshold is not None or self.stages[-1].per_class:
+            raise ValueError("the last stage always answers: it has no threshold and no per_class")
+        for index, stage in enumerate(self.stages[:-1]):
+            if stage.threshold is None:
+                raise ValueError(f"stage {index} ({stage.variant!r}) needs a threshold: it is not the last")
+            for label, rule in stage.per_class.items():
+                if rule.next is not None and rule.next not in names[index + 1 :]:
+                    raise ValueError(
+                        f"stage {index}, class {label!r}: next {rule.next!r} is not one of the later stages"
+                    )
+        if self.status == "certified" and self.certificate is None:
+            raise ValueError("status is certified but there is no certificate")
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """Return the JSON form without `version`."""
+        value = self.model_dump(mode="json", by_alias=True)
+        value.pop("version")
+        return value
+
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form, `version` set to the hash of the rest."""
+        content = self.content()
+        return {"schema": content.pop("schema"), "version": self.content_sha256(), **content}
+
+    def content_sha256(self) -> str:
+        """Return the version that this content has."""
+        return sha256_of_json(self.content())
+
+    def sealed(self) -> Policy:
+        """Return the same policy with its version set."""
+        return self.model_copy(update={"version": self.content_sha256()})
+
+
+def parse_policy(raw: Any, *, where: object | None = None) -> Policy:
+    """Return a policy from its JSON form, checked and sealed.
+
+    Raises:
+        PolicyError: a newer schema, a broken rule, or a version that is not the hash of the content.
+    """
+    if not isinstance(raw, dict):
+        raise PolicyError("a policy is a JSON object", where=where)
+    if isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
+        raise PolicyError(
+            f"its schema is {raw['schema']}, this version reads up to {SCHEMA}",
+            where=where,
+            hint="upgrade sluicegate",
+        )
+    try:
+        policy = Policy.model_validate(raw)
+    except ValidationError as problem:
+        raise PolicyError(first_problem(problem), where=where) from None
+    except RecursionError:
+        raise PolicyError("nested too deeply", where=where) from None
+    sealed = policy.sealed()
+    if policy.version and policy.version != sealed.version:
+        raise PolicyError(
+            "its version is not the hash of its content: it was edited by hand",
+            where=where,
+            hint='remove the "version" key to accept the edit; a certificate does not survive one',
+        )
+    if not policy.version and policy.status == "certified":
+        raise PolicyError(
+            "certified, but without the version that binds the certificate to its content",
+            where=where,
+            hint='set "status" to "uncertified" and "certificate" to null, or tune again',
+        )
+    return sealed
+
+
+def read_policy(path: Path) -> Policy:
+    """Read `policy.json`. Raises PolicyError naming file and rule."""
+    return parse_policy(read_json(path, error=PolicyError), where=path)
+
+
+def write_policy(path: Path, policy: Policy) -> None:
+    """Write `policy.json` atomically, sealed."""
+    write_json(path, policy.dump())
+
+
+def check_policy_fits(policy: Policy, family: Family) -> None:
+    """Raise PolicyError unless the family has every stage, and the very artifacts that were certified."""
+    for stage in policy.stages:
+        if stage.variant not in family.names:
+            raise PolicyError(
+                f"the policy names variant {stage.variant!r}, which family {family.name!r} lacks",
+                hint=f"tune again on this family; it has: {', '.join(family.names)}",
+            )
+        for label in stage.per_class:
+            if label not in family.labels:
+                raise PolicyError(f"per_class of {stage.variant!r} names an unknown label {label!r}")
+    if policy.reference not in family.names:
+        raise PolicyError(f"the reference {policy.reference!r} is not in family {family.name!r}")
+    for name, sha256 in policy.certificate.variants.items() if policy.certificate else ():
+        if name in family.names and family.variant(name).artifact.sha256 != sha256:
+            raise PolicyError(
+                f"the certificate was made for another build of variant {name!r} ({sha256[:12]}…)",
+                hint="tune again on this family",
+            )
+
+
+def single_variant_policy(variant: str) -> Policy:
+    """Return the uncertified policy that sends everything to one variant."""
+    return Policy(status="uncertified", reference=variant, stages=(Stage(variant=variant),)).sealed()

@@ -1,0 +1,109 @@
+"""A run on disk: one row per request, and the summary that is computed from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
+
+from contract.errors import RunError
+from contract.family import first_problem
+from contract.files import atomic_path, read_json, write_json
+from contract.machine import EnergyProvenance, Frozen, Machine
+
+REQUESTS = "requests.parquet"
+SUMMARY = "summary.json"
+
+REQUEST_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("intended_at_s", pa.float64()),
+        ("sent_at_s", pa.float64()),
+        ("done_at_s", pa.float64()),
+        ("latency_ms", pa.float64()),
+        ("service_ms", pa.float64()),
+        ("status", pa.int32()),
+        ("label", pa.string()),
+        ("answer", pa.string()),
+        ("confidence", pa.float64()),
+        ("variant", pa.string()),
+        ("escalated", pa.bool_()),
+        ("degraded", pa.bool_()),
+        ("model", pa.string()),
+        ("policy_version", pa.string()),
+        ("slice", pa.string()),
+    ]
+)
+
+
+class VariantShare(Frozen):
+    """What one variant did during a run."""
+
+    n: int
+    share: float
+    accuracy: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    cpu_seconds: float | None = None
+    energy_wh_per_1k: float | None = None
+
+
+class Summary(Frozen):
+    """The figures of one run. Absent is null, never 0."""
+
+    model: str
+    url: str
+    protocol: str
+    seed: int
+    rate_asked_per_s: float
+    rate_held_per_s: float
+    duration_s: float
+    n: int
+    errors: int
+    valid: bool
+    void_reason: str | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    p99_interval_ms: tuple[float, float] | None = None
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    macro_f1: float | None = None
+    slo_ms: float | None = None
+    goodput_per_s: float | None = None
+    escalation_rate: float | None = None
+    degraded_rate: float | None = None
+    usd_per_1k: float | None = None
+    energy_wh_per_1k: float | None = None
+    energy_dynamic_wh_per_1k: float | None = None
+    energy_provenance: EnergyProvenance = "none"
+    gco2e_per_1k: float | None = None
+    by_variant: dict[str, VariantShare] = Field(default_factory=dict)
+    interval_method: str = ""
+    machine: Machine | None = None
+
+
+def write_run(folder: Path, requests: pa.Table, summary: Summary) -> None:
+    """Write both files atomically, the summary last: a folder with a summary is whole."""
+    with atomic_path(folder / REQUESTS) as temporary:
+        pq.write_table(requests.cast(REQUEST_SCHEMA), temporary)
+    write_json(folder / SUMMARY, summary.model_dump(mode="json"))
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read a run's summary. Raises RunError."""
+    raw = read_json(folder / SUMMARY, error=RunError)
+    try:
+        return Summary.model_validate(raw)
+    except ValidationError as problem:
+        raise RunError(first_problem(problem), where=folder / SUMMARY) from None
+
+
+def read_requests(folder: Path) -> pa.Table:
+    """Read a run's requests [N rows of REQUEST_SCHEMA]. Raises RunError."""
+    path = folder / REQUESTS
+    try:
+        return pq.read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid, OSError) as problem:
+        raise RunError(f"not a readable run: {problem}", where=path) from None

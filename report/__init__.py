@@ -1,0 +1,1 @@
+"""The only place that draws: HTML, Markdown, plots, economics and the decision."""

@@ -1,0 +1,1 @@
+"""The command `sluice`: one module per sub-command, wiring only."""
