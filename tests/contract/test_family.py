@@ -1,0 +1,90 @@
+"""The family reader trusts nothing that it has not checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import FamilyError
+from contract.family import EncoderSpec, Family, Variant, artifact_of, read_family, write_family
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A family folder with one variant."""
+    (tmp_path / "weights.bin").write_bytes(b"weights")
+    family = Family(
+        name="toy",
+        labels=("a", "b"),
+        teacher="teacher",
+        encoders={"e": EncoderSpec(kind="fake", sha256="0" * 64)},
+        variants=(
+            Variant(
+                name="teacher", kind="teacher", runtime="fake", encoder="e",
+                artifact=artifact_of(tmp_path, tmp_path / "weights.bin"),
+            ),
+        ),
+    )  # fmt: skip
+    write_family(tmp_path, family)
+    return tmp_path
+
+
+def test_a_written_family_reads_back_equal(folder: Path) -> None:
+    """Reading what was written gives the same family and hash."""
+    family = read_family(folder)
+    write_family(folder, family)
+    assert read_family(folder / "family.json") == family
+    assert len(family.sha256) == 64
+
+
+def test_an_altered_artifact_is_refused(folder: Path) -> None:
+    """A byte that differs from the manifest's hash is found, and named."""
+    (folder / "weights.bin").write_bytes(b"Weights")
+    with pytest.raises(FamilyError, match=r"weights\.bin.*altered"):
+        read_family(folder)
+    assert read_family(folder, verify=False).teacher == "teacher"
+
+
+def test_a_missing_family_names_the_next_step(tmp_path: Path) -> None:
+    """An empty folder is an error that says how to make a family."""
+    with pytest.raises(FamilyError, match="sluice compress"):
+        read_family(tmp_path)
+
+
+def _rename_twin(raw: dict[str, Any]) -> None:
+    raw["variants"].append(dict(raw["variants"][0]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule"),
+    [
+        (lambda raw: raw.update(schema=99), "schema is 99"),
+        (lambda raw: raw["variants"][0]["artifact"].update(path="../x"), "leaves"),
+        (lambda raw: raw.update(teacher="nobody"), "nobody"),
+        (lambda raw: raw["variants"][0].update(encoder="q"), "unknown encoder"),
+        (lambda raw: raw["variants"][0].update(name="cascade"), "cascade"),
+        (lambda raw: raw["variants"][0].update(name="../../x"), "name"),
+        (_rename_twin, "share a name"),
+        (lambda raw: raw.update(labels=["a"]), "labels"),
+    ],
+)
+def test_manifests_that_break_a_rule_are_refused(
+    folder: Path, edit: Callable[[dict[str, Any]], None], rule: str
+) -> None:
+    """Each broken rule of a manifest is named."""
+    path = folder / "family.json"
+    raw = json.loads(path.read_text())
+    edit(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(FamilyError, match=rule):
+        read_family(folder)
+
+
+def test_unknown_variant_lists_the_known(folder: Path) -> None:
+    """Asking for a variant that is not there lists those that are."""
+    with pytest.raises(FamilyError, match="one of: teacher"):
+        read_family(folder).variant("x")

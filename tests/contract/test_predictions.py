@@ -1,0 +1,165 @@
+"""The predictions table: read as documented, refused by name when it breaks a rule."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import PredictionsError
+from contract.predictions import (
+    OUTSIDE,
+    UNLABELLED,
+    Cost,
+    Predictions,
+    VariantPredictions,
+    from_table,
+    parse_costs,
+    read_costs,
+    read_predictions,
+    write_costs,
+    write_predictions,
+)
+
+
+def _columns(**changes: Any) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "label": ["a", "b", "a"],
+        "m/prediction": ["a", "b", "b"],
+        "m/confidence": [0.9, 0.8, 0.6],
+    }
+    return {k: v for k, v in (value | changes).items() if v is not None}
+
+
+def test_strings_and_integers_are_both_labels() -> None:
+    """Labels may be strings or integers; class indices follow the sorted label set."""
+    strings = from_table(pa.table(_columns()))
+    numbers = from_table(pa.table(_columns(label=[3, 7, 3], **{"m/prediction": [3, 7, 7]})))
+    assert strings.labels == ("a", "b")
+    assert numbers.labels == (3, 7)
+    assert strings.correct("m").tolist() == numbers.correct("m").tolist() == [True, True, False]
+
+
+def test_a_prediction_outside_the_label_set_counts_as_wrong_and_warns_once() -> None:
+    """A strange answer is wrong, and one warning counts them."""
+    with pytest.warns(UserWarning, match="1 of 3") as caught:
+        found = from_table(pa.table(_columns(**{"m/prediction": ["a", "zzz", "b"]})))
+    assert len(caught) == 1
+    assert found.variants["m"].prediction.tolist() == [0, OUTSIDE, 1]
+
+
+def test_unlabelled_rows_are_marked() -> None:
+    """A null label is unlabelled, and a table without any label takes its set from the predictions."""
+    some = from_table(pa.table(_columns(label=["a", None, "b"])))
+    none = from_table(pa.table(_columns(label=pa.nulls(3, pa.string()))))
+    assert some.label.tolist() == [0, UNLABELLED, 1]
+    assert not some.labelled
+    assert none.labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"label": None}, "no `label`"),
+        ({"m/prediction": None}, "prediction"),
+        ({"m/confidence": None}, "m/confidence"),
+        ({"m/confidence": [0.9, 1.2, 0.1]}, "row 1 is 1.2"),
+        ({"m/confidence": [0.9, math.nan, 0.1]}, "row 1 is NaN"),
+        ({"m/confidence": ["x", "y", "z"]}, "numbers"),
+        ({"m/prediction": ["a", None, "b"]}, "null in row 1"),
+        ({"m/prediction": [1.5, 2.0, 3.0]}, "integers or strings"),
+        ({"split": ["tune", "train", "test"]}, "row 1 is 'train'"),
+        ({"m/logits": [[1.0, 2.0], [1.0], [0.0, 1.0]]}, "2 numbers"),
+        ({"m/logits": [[1.0, 2.0], [1.0, math.inf], [0.0, 1.0]]}, "finite"),
+        ({"other/confidence": [0.1, 0.2, 0.3]}, "other/prediction"),
+    ],
+)
+def test_tables_that_break_a_rule_are_refused(changes: dict[str, Any], rule: str) -> None:
+    """Each broken rule names its column, and its row where one is to blame."""
+    with pytest.raises(PredictionsError, match=rule):
+        from_table(pa.table(_columns(**changes)))
+
+
+def test_a_duplicate_column_is_refused() -> None:
+    """Two columns of one name are an error, not a guess."""
+    table = pa.table([pa.array(["a"]), pa.array(["a"])], names=["label", "label"])
+    with pytest.raises(PredictionsError, match="twice"):
+        from_table(table)
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_written_predictions_read_back_equal(n: int, seed: int) -> None:
+    """Labels, predictions, confidences, logits, splits and slices survive the disk."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, 3)).astype(np.float32)
+    table = Predictions(
+        labels=("x", "y", "z"),
+        label=rng.integers(-1, 3, n),
+        variants={"v": VariantPredictions(logits.argmax(1), rng.random(n), logits)},
+        split=rng.choice(np.array(["tune", "certify", "test"]), n),
+        slices={"s": rng.random(n) < 0.5},
+    )
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.parquet"
+        write_predictions(path, table)
+        back = read_predictions(path)
+    assert back.labels == table.labels
+    np.testing.assert_array_equal(back.label, table.label)
+    np.testing.assert_array_equal(back.variants["v"].prediction, table.variants["v"].prediction)
+    np.testing.assert_array_equal(back.variants["v"].confidence, table.variants["v"].confidence)
+    np.testing.assert_array_equal(back.variants["v"].logits, logits)
+    assert back.split is not None
+    np.testing.assert_array_equal(back.split, table.split)
+    for name, mask in back.slices.items():
+        np.testing.assert_array_equal(mask, table.slices[name])
+
+
+def test_rows_of_refuses_an_empty_split() -> None:
+    """A split without rows is an error, not an empty result."""
+    found = from_table(pa.table(_columns(split=["tune", "tune", "test"])))
+    assert len(found.rows_of("tune")) == 2
+    with pytest.raises(PredictionsError, match="certify"):
+        found.rows_of("certify")
+
+
+def test_files_that_are_not_parquet_are_refused(tmp_path: Path) -> None:
+    """A missing file and a file of another kind are named."""
+    with pytest.raises(PredictionsError, match="no such file"):
+        read_predictions(tmp_path / "p.parquet")
+    (tmp_path / "p.parquet").write_text("label\na\n")
+    with pytest.raises(PredictionsError, match="Parquet"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_costs_read_back_and_ignore_unknown_keys(tmp_path: Path) -> None:
+    """Costs survive the disk; keys that nobody knows are ignored; only usd_per_1k is required."""
+    write_costs(tmp_path / "c.json", {"m": Cost(1.5, 3.0, None)})
+    assert read_costs(tmp_path / "c.json") == {"m": Cost(1.5, 3.0, None)}
+    assert parse_costs({"m": {"usd_per_1k": 2, "gflops": 1}}) == {"m": Cost(2.0)}
+
+
+@pytest.mark.parametrize(
+    "raw", [{}, [], {"m": {}}, {"m": {"usd_per_1k": -1}}, {"m": {"usd_per_1k": True}},
+            {"m": {"usd_per_1k": 1, "latency_ms": "3"}}, {"m": {"usd_per_1k": math.inf}}],
+)  # fmt: skip
+def test_broken_costs_are_refused(raw: Any) -> None:
+    """Missing, negative, infinite and non-numeric costs are refused."""
+    with pytest.raises(PredictionsError):
+        parse_costs(raw)
+
+
+def test_label_set_stored_in_the_file_wins(tmp_path: Path) -> None:
+    """The label order in the metadata decides what a logits column means."""
+    table = pa.table(_columns()).replace_schema_metadata({b"sluice.labels": json.dumps(["b", "a"]).encode()})
+    pq.write_table(table, tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet").labels == ("b", "a")
