@@ -1,0 +1,97 @@
+"""Metrics of the gateway: prometheus_client in multiprocess mode, exact over all replicas, dead ones included."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from contract import metrics
+from contract.metrics import Metric
+from contract.policy import Policy
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
+    return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry)
+
+
+def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
+    return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
+
+
+class Telemetry:
+    """The metrics that one process writes. PROMETHEUS_MULTIPROC_DIR sends them to files."""
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self.registry = own
+        self.requests = _counter(metrics.REQUESTS, own)
+        self.request_duration = _histogram(metrics.REQUEST_DURATION, own)
+        self.escalations = _counter(metrics.ESCALATIONS, own)
+        self.degraded = _counter(metrics.DEGRADED, own)
+        self.batch_items = _histogram(metrics.BATCH_ITEMS, own)
+        self.confidence = _histogram(metrics.CONFIDENCE, own)
+        self.cpu_seconds = _counter(metrics.CPU_SECONDS, own)
+        self.energy = _counter(metrics.ENERGY, own)
+        self.queue_items = Gauge(
+            metrics.QUEUE_ITEMS.name,
+            metrics.QUEUE_ITEMS.help,
+            metrics.QUEUE_ITEMS.labels,
+            multiprocess_mode="livesum",
+            registry=own,
+        )
+
+    def render(self, revision: int, policy: Policy | None) -> bytes:
+        """Return the Prometheus text of all processes of this node, and the gauges of the policy in force."""
+        folder = os.environ.get(MULTIPROCESS_DIR)
+        if folder is None:
+            page = generate_latest(self.registry)
+        else:
+            _forget_live_gauges_of_dead_processes(Path(folder))
+            shared = CollectorRegistry()
+            MultiProcessCollector(shared, path=folder)  # type: ignore[no-untyped-call]
+            page = generate_latest(shared)
+        if policy is None:
+            return page
+        state = CollectorRegistry()
+        state.register(_PolicyState(revision, policy))
+        return page + generate_latest(state)
+
+
+class _PolicyState(Collector):
+    """Gauges of the policy in force, drawn fresh at each scrape: a policy that left leaves no series."""
+
+    def __init__(self, revision: int, policy: Policy) -> None:
+        self._revision = revision
+        self._policy = policy
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        policy = self._policy
+        info = GaugeMetricFamily(
+            metrics.POLICY_INFO.name, metrics.POLICY_INFO.help, labels=metrics.POLICY_INFO.labels
+        )
+        info.add_metric([policy.version, policy.status], 1)
+        yield info
+        yield GaugeMetricFamily(metrics.REVISION.name, metrics.REVISION.help, value=self._revision)
+        expected = policy.expected
+        if expected.escalation_rate is not None:
+            metric = metrics.POLICY_EXPECTED_ESCALATION
+            yield GaugeMetricFamily(metric.name, metric.help, value=expected.escalation_rate)
+        if expected.energy_wh_per_1k is not None:
+            metric = metrics.POLICY_EXPECTED_ENERGY
+            yield GaugeMetricFamily(metric.name, metric.help, value=expected.energy_wh_per_1k * 3.6)
+
+
+def _forget_live_gauges_of_dead_processes(folder: Path) -> None:
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = file.stem.rsplit("_", 1)[-1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            file.unlink(missing_ok=True)
