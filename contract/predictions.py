@@ -41,6 +41,12 @@ class VariantPredictions:
     confidence: NDArray[np.float64]
     logits: NDArray[np.float32] | None = None
 
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> VariantPredictions:
+        """Return the rows of a boolean mask or index array, in that order."""
+        return VariantPredictions(
+            self.prediction[rows], self.confidence[rows], None if self.logits is None else self.logits[rows]
+        )
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -85,12 +91,7 @@ class Predictions:
         return replace(
             self,
             label=self.label[rows],
-            variants={
-                name: VariantPredictions(
-                    v.prediction[rows], v.confidence[rows], None if v.logits is None else v.logits[rows]
-                )
-                for name, v in self.variants.items()
-            },
+            variants={name: v.take(rows) for name, v in self.variants.items()},
             split=None if self.split is None else self.split[rows],
             slices={name: mask[rows] for name, mask in self.slices.items()},
         )

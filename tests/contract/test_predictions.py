@@ -163,3 +163,14 @@ def test_label_set_stored_in_the_file_wins(tmp_path: Path) -> None:
     table = pa.table(_columns()).replace_schema_metadata({b"sluice.labels": json.dumps(["b", "a"]).encode()})
     pq.write_table(table, tmp_path / "p.parquet")
     assert read_predictions(tmp_path / "p.parquet").labels == ("b", "a")
+
+
+def test_taking_rows_of_one_variant_keeps_their_order() -> None:
+    """The rows of a variant come back in the order asked for, logits included."""
+    variant = VariantPredictions(
+        np.array([0, 1, 2]), np.array([0.1, 0.2, 0.3]), np.eye(3, dtype=np.float32)
+    ).take(np.array([2, 0]))
+    assert variant.prediction.tolist() == [2, 0]
+    assert variant.confidence.tolist() == [0.3, 0.1]
+    assert variant.logits is not None
+    assert variant.logits.tolist() == [[0, 0, 1], [1, 0, 0]]
