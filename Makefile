@@ -1,0 +1,37 @@
+# Two commands matter: `make demo` (the whole path, measured) and `make test` (all checks).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := contract runtime router compress serve loadtest report sluicegate bench deploy tests
+
+.PHONY: help demo demo-quick test check unit e2e dashboards clean
+
+help:  ## Show this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt torch --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## Build a family from BBC News, certify a policy, serve it, load it, report
+	$(BIN)/sluice demo
+
+demo-quick: $(VENV)/.installed  ## The same joints with fewer steps, within 3 minutes
+	$(BIN)/sluice demo --quick
+
+check: $(VENV)/.installed  ## Lint, format, types, import rules
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed  ## Tests that need no gateway on Ray
+	$(BIN)/pytest -m 'not ray and not e2e'
+
+test: check  ## Everything that CI runs
+	$(BIN)/pytest
+
+clean:  ## Remove the environment and build outputs
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

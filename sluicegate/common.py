@@ -1,0 +1,38 @@
+"""What sub-commands share: options of one meaning everywhere, and the two streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+ANY_PATH = click.Path(path_type=Path)
+
+progress_console = Console(stderr=True)
+result_console = Console()
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
+
+
+def provider_option(function: F) -> F:
+    """Add `--provider`."""
+    return click.option(
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        default="cpu",
+        show_default=True,
+        help="ONNX Runtime execution provider. What is not installed fails at start.",
+    )(function)
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document to stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

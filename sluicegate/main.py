@@ -1,0 +1,88 @@
+"""The command `sluice`: finds the sub-command, runs it, and turns errors into exit codes, once.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 ran but the target was not met, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import version
+
+import click
+
+from contract.errors import SluiceError, TargetNotMet
+
+# The help texts live here so that `sluice --help` imports no command.
+COMMANDS = {
+    "demo": "Build a family from BBC News, certify a policy, serve it, load it, report.",
+    "compress": "Turn a recipe and labelled data into a family of variants.",
+    "inspect": "Show a family: accuracy, latency, size, energy and cost of every variant.",
+    "tune": "Find thresholds that keep a target, with a certificate.",
+    "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
+    "serve": "Start the gateway in the foreground.",
+    "policy": "Show, push, list and roll back the policy of a running gateway.",
+    "loadtest": "Drive a gateway with labelled, open-loop traffic and write a run.",
+    "sweep": "Find what rate a gateway holds within an objective.",
+    "gate": "Compare two runs; fail when the newer one is worse.",
+    "report": "Draw a report from a family, policies and runs.",
+    "decide": "Recommend an operating point, in money and carbon.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command when it is run, so that help costs nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one sub-command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"sluicegate.{cmd_name}_cmd").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of sub-commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("sluicegate"), prog_name="sluice")
+def cli() -> None:
+    """Answer with small models, escalate only what they are unsure about, and know what that costs.
+
+    Start with `sluice demo`. Results go to stdout (--json for programs), progress to stderr.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except TargetNotMet as missed:
+        click.echo(f"target not met: {missed}", err=True)
+        sys.exit(3)
+    except SluiceError as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; finished steps are kept, the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
