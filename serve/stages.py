@@ -29,7 +29,7 @@ class Stage(Protocol):
 
         Args:
             texts: the texts of one request.
-            deadline_at: `time.monotonic()` second of this process after which nobody wants the answer, if any.
+            deadline_at: `time.monotonic()` second of this process after which nobody wants it, if any.
 
         Raises:
             Overloaded: no room in the queue.

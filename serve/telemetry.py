@@ -1,4 +1,4 @@
-"""Metrics of the gateway: prometheus_client in multiprocess mode, exact over all replicas, dead ones included."""
+"""Metrics of the gateway: prometheus_client in multiprocess mode, exact over all replicas, dead ones too."""
 
 from __future__ import annotations
 
