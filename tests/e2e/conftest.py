@@ -1,0 +1,183 @@
+"""End-to-end fixtures: the built wheel, outside the repository, driven as a user would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import urllib.error
+import urllib.request
+import uuid
+import venv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MARK = "SLUICE_E2E_MARK"
+
+
+@dataclass(frozen=True)
+class Sluice:
+    """The installed command in its own environment and working folder."""
+
+    executable: Path
+    cwd: Path
+    mark: str
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start `sluice ARGUMENTS` in a process group of its own."""
+        return subprocess.Popen(
+            [str(self.executable), *map(str, arguments)],
+            cwd=self.cwd,
+            env=os.environ | {MARK: self.mark},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str | Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run `sluice ARGUMENTS` to its end."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            pytest.fail(f"sluice {arguments} took over {timeout_s} s\n{err[-4000:]}")
+        return subprocess.CompletedProcess([], process.returncode, out, err)
+
+    def leftovers(self, *, wait_s: float = 10) -> list[str]:
+        """Return the processes that carry our mark and are still there after `wait_s`."""
+        _, alive = psutil.wait_procs(marked(self.mark), timeout=wait_s)
+        return [" ".join(p.cmdline())[:200] for p in alive if p.is_running()]
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return every process whose environment carries the mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def free_port() -> int:
+    """Return a TCP port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_ready(process: subprocess.Popen[str], url: str, *, attempts: int = 600) -> None:
+    """Return once `/v2/health/ready` answers 200; fail with the server's words if it ends before."""
+    for _ in range(attempts):
+        if process.poll() is not None:
+            out, err = process.communicate()
+            pytest.fail(f"the gateway ended with {process.returncode}\n{out[-2000:]}\n{err[-4000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2) as reply:
+                if reply.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            pass
+        psutil.wait_procs([psutil.Process(process.pid)], timeout=0.1)
+    pytest.fail(f"{url} was never ready")
+
+
+@pytest.fixture(scope="session")
+def wheel_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment outside the repository with the built wheel: its `bin` folder."""
+    root = tmp_path_factory.mktemp("wheel")
+    source = root / "source"
+    shutil.copytree(
+        REPOSITORY,
+        source,
+        ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "sluicegate-demo", "__pycache__"),
+    )
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(root), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    environment = root / "env"
+    venv.create(environment, symlinks=True)
+    packages = environment / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    # Only the dependencies: a .pth below a .pth is not read, so the editable install stays out.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    wheel = next(root.glob("sluicegate-*.whl"))
+    install = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install"]
+    subprocess.run([*install, "--quiet", "--no-deps", str(wheel)], check=True)
+    return environment / "bin"
+
+
+@pytest.fixture(scope="session")
+def sluice(wheel_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    """The installed command; whatever it leaves behind is ended after the session."""
+    command = Sluice(wheel_bin / "sluice", tmp_path_factory.mktemp("user"), uuid.uuid4().hex)
+    yield command
+    for process in marked(command.mark):
+        process.kill()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `sluice demo --quick` left behind."""
+
+    folder: Path
+    output: str
+    code: int
+
+    @property
+    def family(self) -> Path:
+        """The family folder."""
+        return self.folder / "family"
+
+    @property
+    def policy(self) -> Path:
+        """The policy file."""
+        return self.folder / "policy.json"
+
+
+@pytest.fixture(scope="session")
+def demo(sluice: Sluice) -> Demo:
+    """The quick demo, run once for the session."""
+    folder = sluice.cwd / "demo"
+    done = sluice.run("demo", "--quick", "--json", "--out", folder, timeout_s=480)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return Demo(folder, done.stdout, done.returncode)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway that serves the quick family."""
+
+    url: str
+    admin_url: str
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="session")
+def gateway(sluice: Sluice, demo: Demo) -> Iterator[Running]:
+    """`sluice serve` on the quick family and its policy."""
+    port, admin_port = free_port(), free_port()
+    arguments: Sequence[str | Path] = (
+        "serve", demo.family, "--policy", demo.policy, "--port", str(port), "--admin-port", str(admin_port),
+        "--state", sluice.cwd / "state",
+    )  # fmt: skip
+    process = sluice.start(*arguments)
+    running = Running(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", process)
+    try:
+        wait_ready(process, running.url)
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
