@@ -34,8 +34,13 @@ REQUEST_SCHEMA = pa.schema(
         ("model", pa.string()),
         ("policy_version", pa.string()),
         ("slice", pa.string()),
+        ("row", pa.int64()),
     ]
 )
+"""`*_at_s` are seconds since the epoch; `row` is the row of the data file that was asked (null: unknown).
+
+`status` is the HTTP status; 0 when the connection failed, -1 when no answer came in time.
+"""
 
 
 class VariantShare(Frozen):
@@ -82,10 +87,28 @@ class Summary(Frozen):
     by_variant: dict[str, VariantShare] = Field(default_factory=dict)
     interval_method: str = ""
     machine: Machine | None = None
+    warmup_s: float | None = None
+    service_p50_ms: float | None = None
+    service_p99_ms: float | None = None
+    send_lag_p99_ms: float | None = None
+    generator_cpu_share: float | None = Field(default=None, description="Of one core, over the measured part")
+    macro_f1_interval: tuple[float, float] | None = None
+    goodput_interval_per_s: tuple[float, float] | None = None
+    cpu_seconds_per_1k: float | None = None
+    usd_per_1k_by_cpu: float | None = Field(
+        default=None, description="Price of the CPU-seconds used, against usd_per_1k of the machine provided"
+    )
+    policy_version: str | None = None
+    data_sha256: str | None = None
+    basis: dict[str, str] = Field(
+        default_factory=dict, description="Date and source of prices and grid intensity"
+    )
 
 
 def write_run(folder: Path, requests: pa.Table, summary: Summary) -> None:
     """Write both files atomically, the summary last: a folder with a summary is whole."""
+    if "row" not in requests.column_names:
+        requests = requests.append_column("row", pa.nulls(requests.num_rows, pa.int64()))
     with atomic_path(folder / REQUESTS) as temporary:
         pq.write_table(requests.cast(REQUEST_SCHEMA), temporary)
     write_json(folder / SUMMARY, summary.model_dump(mode="json"))

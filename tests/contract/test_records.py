@@ -48,6 +48,13 @@ def test_requests_of_another_shape_are_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_table_that_does_not_know_the_data_rows_is_written_with_nulls(tmp_path: Path) -> None:
+    """Requests recorded without the row of the data file are a run all the same."""
+    known = REQUEST_SCHEMA.empty_table().drop_columns(["row"])
+    write_run(tmp_path, known, _summary())
+    assert read_requests(tmp_path).schema == REQUEST_SCHEMA
+
+
 def test_a_revision_reads_back_equal() -> None:
     """A revision survives its JSON form, policy version included."""
     revision = Revision(
