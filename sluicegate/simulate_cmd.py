@@ -1,0 +1,61 @@
+"""`sluice simulate`: replay a policy on predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table as RichTable
+
+from contract.policy import read_policy
+from router.simulate import simulate
+from sluicegate.common import FILE, json_option, print_json, result_console
+from sluicegate.inputs import read_table, table_options
+
+
+@click.command("simulate")
+@table_options
+@click.option("--policy", "policy_path", type=FILE, required=True, help="The policy to replay.")
+@click.option(
+    "--split",
+    type=click.Choice(["tune", "certify", "test", "all"]),
+    help="Rows to replay on. Default: test for a family, all rows of a table.",
+)
+@json_option
+def command(
+    family: Path | None,
+    predictions: Path | None,
+    costs: Path | None,
+    policy_path: Path,
+    split: str | None,
+    as_json: bool,
+) -> None:
+    """Replay a policy on predictions: accuracy, escalation, cost, per slice and per class.
+
+    Example: sluice simulate sluicegate-demo/family --policy sluicegate-demo/policy.json
+    """
+    table = read_table(family, predictions, costs)
+    chosen = split or ("test" if table.family is not None else "all")
+    rows = table.predictions if chosen == "all" else table.predictions.rows_of(chosen)
+    figures = simulate(rows, table.costs, read_policy(policy_path)).figures
+    if as_json:
+        print_json(figures)
+        return
+    shown = RichTable(title=f"{policy_path} on {table.where} ({chosen})", show_header=False)
+    for key, value in figures.items():
+        if key not in {"per_slice", "per_class"}:
+            shown.add_row(key, _text(value))
+    result_console.print(shown)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " to ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return str(value)
