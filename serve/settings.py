@@ -1,0 +1,157 @@
+"""What an operator can set, in one frozen record: read once from flags, handed to every part as a value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from contract.family import Family
+from contract.machine import Provider
+from contract.policy import Policy
+
+Placement = Literal["auto", "inline", "own", "shelf"]
+
+
+class Setting(BaseModel):
+    """Base of the records below: immutable, and strict about names, so that no option is silently dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RequestLimits(Setting):
+    """What one request may ask for, and how many may be in hand; beyond it the answer is 413 or 429."""
+
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
+    max_texts: int = Field(default=256, gt=0, description="Texts in one request")
+    max_text_bytes: int = Field(default=256 * 1024, gt=0, description="UTF-8 bytes of one text")
+    max_in_flight: int = Field(default=512, gt=0, description="Requests in hand per gateway replica")
+    default_deadline_ms: float | None = Field(
+        default=None, gt=0, description="Where client and policy set none"
+    )
+    max_deadline_ms: float = Field(default=60_000.0, gt=0, description="A longer wish is cut to this")
+
+
+class StageSettings(Setting):
+    """How one variant runs."""
+
+    threads: int = Field(default=1, gt=0, description="Threads of the runtime's session")
+    lanes: int = Field(default=1, gt=0, description="Batches that run at the same time in one replica")
+    max_items: int = Field(default=16, gt=0, description="Texts in one batch")
+    max_queue_items: int = Field(
+        default=512, gt=0, description="Texts waiting per replica; beyond: Overloaded"
+    )
+    max_queue_s: float = Field(default=5.0, gt=0, description="A text that would wait longer is refused")
+    linger_ms: float = Field(default=0.0, ge=0, description="Wait of an idle lane for company")
+    placement: Placement = "auto"
+    replicas: int = Field(default=1, gt=0, description="Of its own deployment")
+    calls_in_flight: int = Field(
+        default=2,
+        gt=0,
+        description="Handle calls in flight per gateway replica; the rest waits and goes together",
+    )
+
+
+class FakeSettings(Setting):
+    """The small family without weights that `serve --fake` runs."""
+
+    delay_ms: float = Field(default=0.0, ge=0, description="Time that the last stage takes per text")
+    error_rate: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the last stage's calls that fail"
+    )
+    seed: int = 0
+
+
+class Settings(Setting):
+    """Everything that `sluice serve` can be told. Exactly one of `family` and `fake` is given."""
+
+    family: str | None = Field(default=None, description="Absolute path of the family folder")
+    policy: str | None = Field(
+        default=None, description="Absolute path of policy.json; null: the reference alone"
+    )
+    fake: FakeSettings | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    admin_port: int = Field(default=8001, ge=1, le=65535)
+    state: str | None = Field(
+        default=None, description="State directory; null: one that lasts as long as the run"
+    )
+    provider: Provider = "cpu"
+    replicas: int | None = Field(default=None, gt=0, description="Gateway replicas; null: by the cores")
+    inline_below_ms: float = Field(
+        default=2.0,
+        ge=0,
+        description="A variant that is measured as fast as this runs inside the gateway replica",
+    )
+    limits: RequestLimits = RequestLimits()
+    stage: StageSettings = StageSettings()
+    stages: dict[str, StageSettings] = Field(
+        default_factory=dict, description="By variant, in place of `stage`"
+    )
+    ready_timeout_s: float = Field(default=60.0, gt=0)
+    stop_timeout_s: float = Field(default=15.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.family is None) == (self.fake is None):
+            raise ValueError("give a family folder, or --fake, and not both")
+        if self.port == self.admin_port:
+            raise ValueError("port and admin port must differ")
+        for name in ("family", "policy", "state"):
+            value = getattr(self, name)
+            if value is not None and not Path(value).is_absolute():
+                raise ValueError(f"{name} must be an absolute path: replicas do not run in your folder")
+        return self
+
+    def stage_of(self, variant: str) -> StageSettings:
+        """Return the settings of that variant."""
+        return self.stages.get(variant, self.stage)
+
+    @property
+    def gateway_replicas(self) -> int:
+        """Replicas of the gateway: as set, else 2 on up to 4 cores and 6 on 16."""
+        if self.replicas is not None:
+            return self.replicas
+        return max(2, min(6, usable_cores() * 3 // 8))
+
+
+class Slots(Setting):
+    """Where each variant runs for the whole life of a gateway; policies come and go within these slots."""
+
+    inline: tuple[str, ...]
+    own: tuple[str, ...]
+    shelf: tuple[str, ...]
+
+
+def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
+    """Return the slot of every variant.
+
+    As placed by the settings; else inline where an earlier stage of the policy, linear, or measured fast
+    enough; the last stage in a deployment of its own; the others on the shelf.
+    """
+    stages = [stage.variant for stage in policy.stages]
+    found: dict[str, list[str]] = {"inline": [], "own": [], "shelf": []}
+    for variant in family.variants:
+        placement = settings.stage_of(variant.name).placement
+        if placement == "auto":
+            measured = variant.latency_at()
+            quick = measured is not None and measured.p50_ms <= settings.inline_below_ms
+            if variant.name in stages[:-1] or variant.kind == "linear" or quick:
+                placement = "inline"
+            else:
+                placement = "own" if variant.name in stages else "shelf"
+        found[placement].append(variant.name)
+    return Slots(inline=tuple(found["inline"]), own=tuple(found["own"]), shelf=tuple(found["shelf"]))
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: affinity and cgroup v2 quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return max(1, cores)
