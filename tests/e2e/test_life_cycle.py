@@ -1,0 +1,175 @@
+"""Starting, interrupting and going on: nothing stays behind, nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Demo, Sluice, free_port, wait_ready
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+
+
+def _wait_for_words(process: subprocess.Popen[str], pattern: str, *, limit_s: float = 240) -> str:
+    """Read stderr until the pattern occurs and return all that was read."""
+    assert process.stderr is not None
+    said = ""
+    until = time.monotonic() + limit_s
+    descriptor = process.stderr.fileno()
+    while time.monotonic() < until:
+        if select.select([descriptor], [], [], 1.0)[0]:
+            chunk = os.read(descriptor, 65536).decode(errors="replace")
+            if not chunk:
+                break
+            said += chunk
+            if re.search(pattern, said):
+                return said
+    pytest.fail(f"never said {pattern!r}; said:\n{said[-4000:]}")
+
+
+def _half_written(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".partial"))]
+
+
+def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(sluice: Sluice) -> None:
+    """`serve --fake` answers, ends with 0 on SIGTERM, and leaves no process."""
+    port, admin = free_port(), free_port()
+    process = sluice.start(
+        "serve",
+        "--fake",
+        "--port",
+        str(port),
+        "--admin-port",
+        str(admin),
+        "--state",
+        sluice.cwd / "fake-state",
+    )
+    wait_ready(process, f"http://127.0.0.1:{port}")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err[-3000:]
+    assert sluice.leftovers() == []
+
+
+def test_ctrl_c_while_the_gateway_starts_leaves_nothing(sluice: Sluice) -> None:
+    """An interrupt in the middle of start-up ends every process that was started."""
+    process = sluice.start("serve", "--fake", "--port", str(free_port()), "--admin-port", str(free_port()))
+    _wait_for_words(process, "(?i)starting")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in {0, 130}
+    assert sluice.leftovers() == []
+
+
+def test_ctrl_c_while_training_keeps_finished_steps(sluice: Sluice, tmp_path: Path) -> None:
+    """An interrupt during training leaves no process and no half-written file."""
+    process = sluice.start("demo", "--quick", "--out", tmp_path / "demo")
+    _wait_for_words(process, "(?i)teacher")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert sluice.leftovers() == []
+    assert _half_written(tmp_path) == []
+
+
+def test_a_second_demo_reuses_the_family_and_ctrl_c_under_load_leaves_nothing(
+    sluice: Sluice, demo: Demo
+) -> None:
+    """The second run trains nothing again; an interrupt under load ends gateway, HAProxy and Locust."""
+    before = (demo.family / "family.json").read_bytes()
+    process = sluice.start("demo", "--quick", "--out", demo.folder)
+    _wait_for_words(process, "(?i)load")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert sluice.leftovers() == []
+    assert _half_written(demo.folder) == []
+    assert (demo.family / "family.json").read_bytes() == before
+
+
+def test_serving_on_a_taken_port_fails_clearly(sluice: Sluice) -> None:
+    """A port that is taken is named, with what to do, and nothing stays behind."""
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        done = sluice.run(
+            "serve", "--fake", "--port", str(port), "--admin-port", str(free_port()), timeout_s=90
+        )
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert sluice.leftovers() == []
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_installed_fails_at_start(sluice: Sluice, provider: str) -> None:
+    """Asking for a GPU that this installation cannot use is an error that says what to install."""
+    done = sluice.run("serve", "--fake", "--provider", provider, "--port", str(free_port()), timeout_s=90)
+    assert done.returncode == 1
+    assert provider in done.stderr.lower()
+    assert "gpu" in done.stderr.lower()
+
+
+def test_help_is_quick_and_imports_neither_torch_nor_ray(sluice: Sluice) -> None:
+    """`sluice --help` loads no heavy package; every sub-command has help with an example."""
+    code = (
+        "import sys; sys.argv=['sluice','--help']\n"
+        "from sluicegate.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy={'torch','ray','numpy','transformers','onnxruntime','pyarrow'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))\n"
+    )
+    python = sluice.executable.parent / "python"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=sluice.cwd)
+    assert "HEAVY []" in done.stdout
+    names = re.findall(r"^  (\w+)  ", done.stdout, flags=re.M)
+    assert len(names) >= 12
+    for name in names:
+        shown = sluice.run(name, "--help")
+        assert shown.returncode == 0, shown.stderr
+        assert "Example" in shown.stdout, name
+
+
+def test_tune_and_simulate_need_only_two_files(sluice: Sluice, tmp_path: Path) -> None:
+    """A predictions table and costs are enough to get a policy and to replay it."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 3000)
+    sure = rng.random(3000)
+    small = np.where(rng.random(3000) < 0.6 + 0.4 * sure, label, (label + 1) % 3)
+    large = np.where(rng.random(3000) < 0.97, label, (label + 1) % 3)
+    table = {
+        "label": label, "small/prediction": small, "small/confidence": sure,
+        "large/prediction": large, "large/confidence": np.full(3000, 0.9),
+    }  # fmt: skip
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    (tmp_path / "c.json").write_text('{"small": {"usd_per_1k": 1}, "large": {"usd_per_1k": 10}}')
+    given = ["--predictions", tmp_path / "p.parquet", "--costs", tmp_path / "c.json"]
+    tuned = sluice.run(
+        "tune", *given, "--max-accuracy-drop", "0.03", "--confidence", "0.9", "--json",
+        "--out", tmp_path / "policy.json",
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr
+    policy = json.loads(tuned.stdout)
+    assert policy["status"] == "certified"
+    assert policy == json.loads((tmp_path / "policy.json").read_text())
+    replayed = sluice.run("simulate", *given, "--policy", tmp_path / "policy.json", "--json")
+    assert replayed.returncode == 0, replayed.stderr
+    figures = json.loads(replayed.stdout)
+    assert figures["n"] == 3000
+    assert figures["accuracy_drop"] <= 0.03
+    assert 1 <= figures["usd_per_1k"] < 10
