@@ -1,1 +1,3 @@
-"""The routing mathematics: scores, cascade decisions, certificates, tuning, replay and live monitoring; pure, no clock."""
+"""The routing mathematics: scores, cascade decisions, certificates, tuning, replay and live monitoring;
+pure, no clock.
+"""

@@ -29,9 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
 def _post(url: str, body: bytes | dict[str, Any]) -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(
-        url, data=data, headers={"Content-Type": "application/json"} | (headers or {})
-    )
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=30) as reply:
             return reply.status, json.load(reply)
@@ -67,7 +65,7 @@ def test_the_demo_leaves_a_family_a_policy_runs_and_a_report(demo: Demo) -> None
 
 
 def test_tritonclient_works_unchanged(gateway: Running, demo: Demo) -> None:
-    """tritonclient reads metadata and health, and infers on the cascade and on each variant, in binary form."""
+    """tritonclient reads metadata and health, and infers, in binary form, on the cascade and each variant."""
     client = triton.InferenceServerClient(gateway.url.removeprefix("http://"))
     texts, _ = _held_out(demo)
     family = read_family(demo.family)
