@@ -1,0 +1,1 @@
+"""The wire forms: bytes to requests and results to bytes, nothing else."""

@@ -1,0 +1,81 @@
+"""What the hot path reports of its work: one call per request, one per batch, whoever keeps the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Outcome = Literal["ok", "client_error", "overloaded", "deadline", "server_error"]
+DegradedReason = Literal["deadline", "budget", "overloaded", "failed"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestRecord:
+    """One answered request of N texts.
+
+    Attributes:
+        model: name that was asked for (a served one).
+        variants: [N] variant that answered each text.
+        confidences: [N] confidence of each answer.
+        total_s: from the arrival of the head of the request until its answer was ready.
+        escalation_s: time spent waiting for stages after the first; None where no text escalated.
+        escalations: (from variant, to variant, texts), empty for most requests.
+        degraded: (reason, texts), empty for most requests.
+    """
+
+    model: str
+    variants: Sequence[str]
+    confidences: Sequence[float]
+    total_s: float
+    escalation_s: float | None = None
+    escalations: Sequence[tuple[str, str, int]] = ()
+    degraded: Sequence[tuple[DegradedReason, int]] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchRecord:
+    """One call of a variant.
+
+    Attributes:
+        variant: its name.
+        items: texts in the call.
+        queue_s: waiting time of each request in it.
+        inference_s: wall time of the call, encoding included.
+        cpu_s: CPU time of the thread that ran it.
+    """
+
+    variant: str
+    items: int
+    queue_s: Sequence[float]
+    inference_s: float
+    cpu_s: float
+
+
+class Recorder(Protocol):
+    """Keeps the figures. Called on the event loop; must not block or raise."""
+
+    def answered(self, record: RequestRecord) -> None:
+        """A request was answered."""
+        ...
+
+    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """A request was not answered. `model` is a served name, or "unknown"."""
+        ...
+
+    def batch(self, record: BatchRecord) -> None:
+        """A variant ran."""
+        ...
+
+
+class NoRecorder:
+    """Keeps nothing."""
+
+    def answered(self, record: RequestRecord) -> None:
+        """Ignore it."""
+
+    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """Ignore it."""
+
+    def batch(self, record: BatchRecord) -> None:
+        """Ignore it."""
