@@ -16,10 +16,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError, StageFailed
-from contract.machine import Frozen
 from serve.recorder import BatchRecord, Recorder
 
 log = logging.getLogger(__name__)
@@ -29,8 +28,10 @@ Result = TypeVar("Result")
 Clock = Callable[[], float]
 
 
-class BatchRules(Frozen):
+class BatchRules(BaseModel):
     """How one variant is batched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_in: Literal["thread", "loop"] = Field(
         default="thread", description="loop: on the event loop, for variants far below a millisecond"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from contract.machine import Frozen
+from pydantic import BaseModel, ConfigDict, Field
 
 
-class RequestLimits(Frozen):
+class RequestLimits(BaseModel):
     """Caps of one request and of all requests that one gateway replica holds at a time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_body_bytes: int = Field(default=1 << 20, gt=0, description="Body, before and after decompression")
     max_texts: int = Field(default=256, gt=0, description="Texts of one request")

@@ -1,0 +1,302 @@
+"""The data plane: what every protocol asks, and where it is decided which stage answers. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.errors import (
+    DeadlineExceeded,
+    NotReady,
+    Overloaded,
+    RequestError,
+    StageFailed,
+    UnknownModel,
+)
+from router.cascade import ANSWER
+from router.scores import softmax
+from runtime.api import Logits
+from serve.batching import Clock
+from serve.limits import RequestLimits
+from serve.messages import ClassifyRequest, ClassifyResult
+from serve.pressure import StageTime
+from serve.recorder import Recorder, RequestRecord
+from serve.stages import Snapshot, Snapshots, Stage
+from serve.walk import Plan, Walk, make_plan
+
+log = logging.getLogger(__name__)
+
+CASCADE = "cascade"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a client may know of a served model."""
+
+    name: str
+    labels: tuple[str, ...]
+    kind: str
+    revision_of: str
+
+
+class _Held:
+    """Requests that work on one plan."""
+
+    __slots__ = ("count", "drained", "plan")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.count = 0
+        self.drained = asyncio.Event()
+
+
+class DataPlane:
+    """Answers requests with the cascade or with one variant by name.
+
+    Args:
+        snapshots: gives the snapshot in force; raises NotReady.
+        limits: admission and the longest time that a request may take.
+        recorder: told once per answered request.
+        clock: seconds; stages see deadlines on it.
+    """
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        limits: RequestLimits,
+        recorder: Recorder,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._snapshots = snapshots
+        self._limits = limits
+        self._recorder = recorder
+        self._clock = clock
+        self._held: _Held | None = None
+        self._leaving: dict[Snapshot, _Held] = {}
+        self._in_flight = 0
+        self._times: dict[str, StageTime] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Texts inside."""
+        return self._in_flight
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Answer every text of a request.
+
+        Raises:
+            UnknownModel, Overloaded, DeadlineExceeded, NotReady, StageFailed.
+        """
+        held = self._current()
+        plan = held.plan
+        cascade = request.model == CASCADE
+        if not cascade and request.model not in plan.snapshot.stages:
+            raise UnknownModel(request.model, self._names(plan))
+        n = len(request.texts)
+        if self._in_flight and self._in_flight + n > self._limits.max_in_flight_texts:
+            raise Overloaded("the gateway is full")
+        deadline_at, hurried = self._deadline(request, plan.deadline_s if cascade else None)
+        self._in_flight += n
+        held.count += 1
+        try:
+            if cascade:
+                return await self._cascade(plan, request, deadline_at, hurried)
+            return await self._single(plan, request, deadline_at)
+        finally:
+            self._in_flight -= n
+            held.count -= 1
+            if not held.count and held is not self._held:
+                self._leaving.pop(plan.snapshot, None)
+                held.drained.set()
+
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy would answer now."""
+        try:
+            plan = self._current().plan
+        except NotReady:
+            return False
+        return all(await asyncio.gather(*(step.stage.ready() for step in plan.steps)))
+
+    async def model_ready(self, model: str) -> bool:
+        """Return whether that model would answer now. Raises UnknownModel, NotReady."""
+        info = self.model(model)
+        if info.name == CASCADE:
+            return await self.ready()
+        return await self._current().plan.snapshot.stages[model].ready()
+
+    def model(self, name: str) -> ModelInfo:
+        """Describe a served model. Raises UnknownModel, NotReady."""
+        plan = self._current().plan
+        family = plan.snapshot.family
+        if name == CASCADE:
+            return ModelInfo(name, family.labels, CASCADE, plan.snapshot.policy.version)
+        if name not in plan.snapshot.stages:
+            raise UnknownModel(name, self._names(plan))
+        variant = family.variant(name)
+        return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the served models, the cascade first. Raises NotReady."""
+        return self._names(self._current().plan)
+
+    async def drained(self, snapshot: Snapshot) -> None:
+        """Return once no request works on `snapshot`, which is out of force. Raises NotReady."""
+        self._current()
+        if snapshot in self._leaving:
+            await self._leaving[snapshot].drained.wait()
+
+    @staticmethod
+    def _names(plan: Plan) -> tuple[str, ...]:
+        return (CASCADE, *plan.snapshot.stages)
+
+    def _current(self) -> _Held:
+        snapshot = self._snapshots()
+        held = self._held
+        if held is not None and held.plan.snapshot is snapshot:
+            return held
+        if held is not None and held.count:
+            self._leaving[held.plan.snapshot] = held
+        self._held = _Held(make_plan(snapshot))
+        return self._held
+
+    def _deadline(self, request: ClassifyRequest, policy_s: float | None) -> tuple[float, bool]:
+        """Return the clock second by which the request ends, and whether somebody asked for it."""
+        asked = min((s for s in (request.timeout_s, policy_s) if s is not None), default=None)
+        hurried = asked is not None and asked < self._limits.max_seconds
+        limit_s = asked if asked is not None and hurried else self._limits.max_seconds
+        return request.arrived_at + limit_s, hurried
+
+    async def _single(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
+        family = plan.snapshot.family
+        temperature = family.variant(request.model).temperature
+        stage = plan.snapshot.stages[request.model]
+        logits = await self._ask(stage, request.texts, len(family.labels), deadline_at, timed=True)
+        probabilities = softmax(logits, temperature)
+        n = len(request.texts)
+        result = ClassifyResult(
+            model=request.model,
+            labels=family.labels,
+            predicted=probabilities.argmax(axis=1).tolist(),
+            confidence=probabilities.max(axis=1).tolist(),
+            variant=[request.model] * n,
+            escalated=[False] * n,
+            degraded=[False] * n,
+            logits=logits,
+            temperatures=[temperature] * n,
+            policy_version=None,
+        )
+        self._recorder.answered(
+            RequestRecord(
+                request.model, result.variant, result.confidence, self._clock() - request.arrived_at
+            )
+        )
+        return result
+
+    async def _cascade(
+        self, plan: Plan, request: ClassifyRequest, deadline_at: float, hurried: bool
+    ) -> ClassifyResult:
+        n = len(request.texts)
+        first = plan.steps[0]
+        classes = plan.compiled.classes
+        if plan.budget is not None:
+            plan.budget.earn(n)
+        logits = await self._ask(first.stage, request.texts, classes, deadline_at, timed=hurried)
+        scored = first.rules.score_logits(logits)
+        verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
+        walk = None
+        if (verdict != ANSWER).any():
+            walk = Walk(plan, logits, scored, verdict)
+            await self._escalate(plan, walk, request.texts, deadline_at)
+        result = ClassifyResult(
+            model=CASCADE,
+            labels=plan.snapshot.family.labels,
+            predicted=scored.predicted.tolist(),
+            confidence=scored.confidence.tolist(),
+            variant=[first.rules.variant] * n,
+            escalated=[False] * n,
+            degraded=[False] * n,
+            logits=logits,
+            temperatures=[first.temperature] * n,
+            policy_version=plan.snapshot.policy.version,
+        )
+        total_s = self._clock() - request.arrived_at
+        if walk is None:
+            self._recorder.answered(RequestRecord(CASCADE, result.variant, result.confidence, total_s))
+            return result
+        result = walk.merge(result)
+        self._recorder.answered(
+            RequestRecord(
+                CASCADE,
+                result.variant,
+                result.confidence,
+                total_s,
+                walk.seconds,
+                walk.escalations,
+                walk.degradations,
+            )
+        )
+        return result
+
+    async def _escalate(self, plan: Plan, walk: Walk, texts: Sequence[str], deadline_at: float) -> None:
+        """Take the texts that no stage has answered yet through the later stages."""
+        for step in plan.steps[1:]:
+            rows = np.flatnonzero(walk.going_to == step.rules.index)
+            if len(rows) == 0:
+                continue
+            started = self._clock()
+            time_of = self._times.setdefault(step.rules.variant, StageTime())
+            if started + time_of.expected_s >= deadline_at:
+                time_of.doubt()
+                walk.degrade(rows, "deadline")
+                continue
+            if plan.budget is not None:
+                granted = plan.budget.spend(len(rows))
+                if granted < len(rows):
+                    surest_last = rows[np.argsort(walk.score[rows], kind="stable")]
+                    walk.degrade(surest_last[granted:], "budget")
+                    rows = np.sort(surest_last[:granted])
+                    if granted == 0:
+                        continue
+            chosen = texts if len(rows) == len(texts) else [texts[row] for row in rows.tolist()]
+            try:
+                logits = await self._ask(step.stage, chosen, plan.compiled.classes, deadline_at, timed=True)
+            except DeadlineExceeded:
+                walk.degrade(rows, "deadline")
+            except Overloaded:
+                walk.degrade(rows, "overloaded")
+            except RequestError:
+                walk.degrade(rows, "failed")
+            else:
+                walk.answer(step, rows, logits)
+            walk.seconds += self._clock() - started
+
+    async def _ask(
+        self, stage: Stage, texts: Sequence[str], classes: int, deadline_at: float, *, timed: bool
+    ) -> Logits:
+        """Ask a stage; with `timed`, stop waiting at the deadline even if the stage does not."""
+        started = self._clock()
+        try:
+            if timed:
+                async with asyncio.timeout(deadline_at - started):
+                    logits = await stage.logits(texts, deadline_at)
+            else:
+                logits = await stage.logits(texts, deadline_at)
+        except TimeoutError:
+            self._times.setdefault(stage.variant, StageTime()).learn(self._clock() - started)
+            raise DeadlineExceeded("the deadline passed before there was an answer") from None
+        except RequestError:
+            raise
+        except Exception as problem:
+            log.exception("stage %s raised what no stage should", stage.variant)
+            raise StageFailed(f"{stage.variant} failed on this request") from problem
+        self._times.setdefault(stage.variant, StageTime()).learn(self._clock() - started)
+        if logits.shape != (len(texts), classes):
+            log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
+            raise StageFailed(f"{stage.variant} gave no usable answer")
+        return logits

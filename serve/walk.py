@@ -1,0 +1,132 @@
+"""The way of a request through the cascade: a snapshot made ready, and where each text stands. No clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.family import Family
+from contract.policy import Policy
+from router.cascade import ANSWER, CompiledPolicy, CompiledStage
+from router.scores import NEEDS_LOGITS, IntArray, Scored
+from runtime.api import Logits
+from serve.messages import ClassifyResult
+from serve.pressure import EscalationBudget
+from serve.recorder import DegradedReason
+from serve.stages import Snapshot, Stage
+
+NOT_RUN = -9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One stage of the cascade, ready to ask and to score."""
+
+    rules: CompiledStage
+    stage: Stage
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A snapshot made ready for requests."""
+
+    snapshot: Snapshot
+    compiled: CompiledPolicy
+    steps: tuple[Step, ...]
+    deadline_s: float | None
+    budget: EscalationBudget | None
+    votes: bool
+
+
+class Walk:
+    """Where each of N texts of one request stands on its way through the stages."""
+
+    def __init__(self, plan: Plan, logits: Logits, scored: Scored, verdict: IntArray) -> None:
+        n = len(verdict)
+        self._plan = plan
+        self.going_to = verdict
+        self.at = np.zeros(n, dtype=np.int64)
+        self.predicted = scored.predicted.copy()
+        self.confidence = scored.confidence.copy()
+        self.score = scored.score.copy()
+        self.logits = logits.copy()
+        self.degraded = np.zeros(n, dtype=bool)
+        self.seen: NDArray[np.int64] | None = None
+        if plan.votes:
+            self.seen = np.full((n, len(plan.steps)), NOT_RUN, dtype=np.int64)
+            self.seen[:, 0] = scored.predicted
+        self.seconds = 0.0
+        self.escalations: list[tuple[str, str, int]] = []
+        self.degradations: list[tuple[DegradedReason, int]] = []
+
+    def degrade(self, rows: IntArray, reason: DegradedReason) -> None:
+        """Let the answers in hand stand for `rows`."""
+        self.going_to[rows] = ANSWER
+        self.degraded[rows] = True
+        self.degradations.append((reason, len(rows)))
+
+    def answer(self, step: Step, rows: IntArray, logits: Logits) -> None:
+        """Take a stage's logits for `rows`, and decide again."""
+        index = step.rules.index
+        scored = step.rules.score_logits(logits, None if self.seen is None else self.seen[rows, :index])
+        for origin in np.unique(self.at[rows]).tolist():
+            self.escalations.append(
+                (
+                    self._plan.steps[origin].rules.variant,
+                    step.rules.variant,
+                    int((self.at[rows] == origin).sum()),
+                )
+            )
+        if self.seen is not None:
+            self.seen[rows, index] = scored.predicted
+        self.at[rows] = index
+        self.predicted[rows] = scored.predicted
+        self.confidence[rows] = scored.confidence
+        self.score[rows] = scored.score
+        self.logits[rows] = logits
+        self.going_to[rows] = self._plan.compiled.decide_batch(index, scored.predicted, scored.score)
+
+    def merge(self, result: ClassifyResult) -> ClassifyResult:
+        """Return the result with what the later stages said."""
+        steps = self._plan.steps
+        at = self.at.tolist()
+        return replace(
+            result,
+            predicted=self.predicted.tolist(),
+            confidence=self.confidence.tolist(),
+            variant=[steps[index].rules.variant for index in at],
+            escalated=[index > 0 for index in at],
+            degraded=self.degraded.tolist(),
+            logits=self.logits,
+            temperatures=[steps[index].temperature for index in at],
+        )
+
+
+def make_plan(snapshot: Snapshot) -> Plan:
+    """Return the plan that requests on this snapshot follow."""
+    compiled = snapshot.compiled
+    steps = tuple(_step(rules, snapshot.stages, snapshot.family) for rules in compiled.stages)
+    limits = snapshot.policy.limits
+    return Plan(
+        snapshot=snapshot,
+        compiled=compiled,
+        steps=steps,
+        deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
+        budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
+        votes=_needs_votes(snapshot.policy),
+    )
+
+
+def _needs_votes(policy: Policy) -> bool:
+    return any(stage.score == "agreement" for stage in policy.stages[:-1])
+
+
+def _step(rules: CompiledStage, stages: Mapping[str, Stage], family: Family) -> Step:
+    """A stage without a temperature uses the variant's own, as the predictions behind the policy did."""
+    if rules.temperature is None and rules.score not in NEEDS_LOGITS:
+        rules = replace(rules, temperature=family.variant(rules.variant).temperature)
+    return Step(rules, stages[rules.variant], rules.temperature or 1.0)
