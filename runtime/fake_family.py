@@ -1,0 +1,131 @@
+"""A complete family of fakes on disk: manifest, artifacts, data, predictions and costs, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.family import Family, Latency, Split, Variant, artifact_of, write_family
+from contract.files import atomic_path, sha256_of_json, write_json
+from contract.formulas import usd_per_1k_from_seconds, wilson_interval
+from contract.predictions import Cost, Predictions, VariantPredictions, write_costs, write_predictions
+from contract.prices import load_prices
+from runtime.fake import FAKE_ENCODER, FakeEncoder, FakeModel, FakeRuntime, true_label
+
+LABELS = ("business", "entertainment", "politics", "sport", "tech")
+SPLITS = {"tune": 0.3, "certify": 0.4, "test": 0.3}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    name: str
+    accuracy: float
+    relative_delay: float
+
+
+_PLANS = (_Plan("fake-small", 0.90, 1), _Plan("fake-other", 0.93, 3), _Plan("fake-large", 0.97, 10))
+TEACHER = "fake-large"
+
+
+def write_fake_family(
+    folder: Path,
+    *,
+    labels: tuple[str, ...] = LABELS,
+    delay_ms: float | Mapping[str, float] = 1.0,
+    error_rate: float | Mapping[str, float] = 0.0,
+    seed: int = 0,
+    rows: int = 3000,
+) -> Family:
+    """Write a valid family of three fakes and return its manifest.
+
+    Args:
+        folder: created if missing; files of an earlier fake family are replaced.
+        labels: the label set.
+        delay_ms: time per text of `fake-small` (`fake-other` takes 3 times, `fake-large` 10 times as
+            long), or by variant.
+        error_rate: share of calls that fail, of all variants or by variant.
+        seed: of difficulties, errors and data.
+        rows: labelled texts, "LABEL: story N", over the splits tune, certify and test.
+    """
+    splits = np.repeat(list(SPLITS), [int(rows * share) for share in SPLITS.values()])
+    texts, truth = _data(labels, len(splits), seed)
+    data = folder / "data.parquet"
+    with atomic_path(data) as temporary:
+        columns = {"text": texts, "label": [labels[i] for i in truth], "split": splits.tolist()}
+        pq.write_table(pa.table(columns), temporary)
+
+    encoded = FakeEncoder().encode(texts)
+    test = splits == "test"
+    variants: list[Variant] = []
+    seen: dict[str, VariantPredictions] = {}
+    costs: dict[str, Cost] = {}
+    for plan in _PLANS:
+        delay = (
+            delay_ms.get(plan.name, 0.0) if isinstance(delay_ms, Mapping) else delay_ms * plan.relative_delay
+        )
+        errors = error_rate.get(plan.name, 0.0) if isinstance(error_rate, Mapping) else error_rate
+        model = FakeModel(labels=labels, accuracy=plan.accuracy, delay_ms=delay, error_rate=errors, seed=seed)
+        path = folder / f"{plan.name}.json"
+        write_json(path, model.model_dump(mode="json"))
+        quiet = FakeRuntime(model.model_copy(update={"delay_ms": 0.0, "error_rate": 0.0}))
+        seen[plan.name] = _answers(quiet.logits(encoded))
+        right = int((seen[plan.name].prediction == truth)[test].sum())
+        # Where there is no delay, a tenth of a millisecond stands in, so that stages still differ in cost.
+        latency = delay or plan.relative_delay * 0.1
+        usd = usd_per_1k_from_seconds(latency, load_prices().usd_per_core_hour)
+        costs[plan.name] = Cost(usd_per_1k=usd, latency_ms=latency)
+        variants.append(
+            Variant(
+                name=plan.name,
+                kind="fake",
+                runtime="fake",
+                artifact=artifact_of(folder, path),
+                encoder="fake",
+                accuracy=right / int(test.sum()),
+                accuracy_interval=wilson_interval(right, int(test.sum())),
+                latency=(Latency(batch=1, concurrency=1, threads=1, n=1, p50_ms=latency, p99_ms=latency),),
+                cpu_seconds_per_1k=latency,
+                usd_per_1k=usd,
+            )
+        )
+    predictions = folder / "predictions.parquet"
+    write_predictions(
+        predictions, Predictions(labels=labels, label=truth, variants=seen, split=splits.astype(np.str_))
+    )
+    write_costs(folder / "costs.json", costs)
+    family = Family(
+        name="fake",
+        labels=labels,
+        teacher=TEACHER,
+        splits={
+            name: Split(
+                n=int((splits == name).sum()),
+                sha256=sha256_of_json([t for t, s in zip(texts, splits, strict=True) if s == name]),
+            )
+            for name in SPLITS
+        },
+        encoders={"fake": FAKE_ENCODER},
+        variants=tuple(variants),
+        predictions=artifact_of(folder, predictions),
+        costs=artifact_of(folder, folder / "costs.json"),
+        data=artifact_of(folder, data),
+    )
+    write_family(folder, family)
+    return family
+
+
+def _data(labels: tuple[str, ...], rows: int, seed: int) -> tuple[list[str], np.ndarray]:
+    rng = np.random.default_rng(seed)
+    texts = [f"{labels[i]}: story {n}" for n, i in enumerate(rng.integers(0, len(labels), rows))]
+    return texts, np.array([true_label(text, labels) for text in texts], dtype=np.int64)
+
+
+def _answers(logits: np.ndarray) -> VariantPredictions:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    confidence = shifted.max(axis=1) / shifted.sum(axis=1)
+    return VariantPredictions(logits.argmax(axis=1).astype(np.int64), confidence, logits)

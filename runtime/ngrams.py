@@ -1,0 +1,144 @@
+"""Encoder of the linear stage: hashed word and character n-grams of a text, without a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import FamilyError
+from contract.family import EncoderSpec
+from contract.files import sha256_of_json
+from runtime.api import Encoded
+
+BUCKETS = "buckets"
+Hashes = NDArray[np.uint64]
+
+_BASE = 0x9E3779B97F4A7C15
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+_WORD_SALT = np.uint64(0xA0761D6478BD642F)
+_SPACE = 0x20
+_SEPARATORS = bytes(
+    code if code >= 0x80 or chr(code).isalnum() or code == ord("'") else _SPACE for code in range(256)
+)
+
+
+@dataclass(frozen=True)
+class NgramOptions:
+    """What decides the n-grams of a text, and so the identity of the encoding.
+
+    Attributes:
+        word_orders: longest run of words; 2 means single words and pairs. 0: no words.
+        shortest, longest: character n-grams of these sizes, across word borders. longest 0: none.
+        bits: an n-gram is hashed into 2**bits buckets.
+        max_characters: what is kept of each text.
+    """
+
+    word_orders: int = 2
+    shortest: int = 3
+    longest: int = 5
+    bits: int = 20
+    max_characters: int = 4096
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.word_orders <= 8 and 0 <= self.longest <= 16 and self.shortest >= 1):
+            raise FamilyError("n-gram orders must be 0 to 8 words and 1 to 16 characters")
+        if not (8 <= self.bits <= 28 and 1 <= self.max_characters <= 1 << 20):
+            raise FamilyError("n-grams need 8 to 28 bits and 1 to 2**20 characters")
+        if self.word_orders == 0 and self.longest < self.shortest:
+            raise FamilyError("the n-gram options select no n-grams at all")
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the encoding."""
+        return sha256_of_json({"encoder": "ngrams", "revision": 1, **asdict(self)})
+
+
+def ngram_spec(options: NgramOptions) -> EncoderSpec:
+    """Return the manifest record of an n-gram encoding."""
+    return EncoderSpec(kind="ngrams", parameters=asdict(options), sha256=options.sha256)
+
+
+def ngram_options(spec: EncoderSpec) -> NgramOptions:
+    """Return the options that a manifest record holds.
+
+    Raises:
+        FamilyError: for unknown or impossible options.
+    """
+    try:
+        return NgramOptions(**{key: int(value) for key, value in spec.parameters.items()})
+    except (TypeError, ValueError) as problem:
+        raise FamilyError(f"n-gram options: {problem}") from None
+
+
+class NgramEncoder:
+    """Turns texts into bucket numbers of their n-grams.
+
+    `Encoded.arrays["buckets"]` is [N] of object: per text a uint32 array of buckets, one per n-gram, with
+    repeats. Texts are lower-cased; every ASCII character but letters, digits and the apostrophe parts
+    words. A window [s, e) of bytes b has the polynomial hash sum(b[j] * B**(j - s)) modulo 2**64, which
+    prefix sums give for all windows at once (Karp and Rabin 1987): no n-gram is touched by Python code.
+    """
+
+    def __init__(self, options: NgramOptions) -> None:
+        self.options = options
+        self._sha256 = options.sha256
+        self._shift = np.uint64(64 - options.bits)
+        self._powers = _powers_of(_BASE, 1024)
+        self._inverses = _powers_of(pow(_BASE, -1, 1 << 64), 1024)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the encoding."""
+        return self._sha256
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Hash the n-grams of N >= 1 texts; an empty text has none."""
+        rows = np.empty(len(texts), dtype=object)
+        for i, text in enumerate(texts):
+            rows[i] = self.buckets(text)
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(texts))
+        return Encoded({BUCKETS: rows}, lengths, self._sha256)
+
+    def buckets(self, text: str) -> NDArray[np.uint32]:
+        """Return the bucket of every n-gram of one text, characters first, then words."""
+        options = self.options
+        lowered = text[: options.max_characters].lower().encode("utf-8", "replace")
+        words = lowered.translate(_SEPARATORS).split()
+        if not words:
+            return np.empty(0, dtype=np.uint32)
+        data = np.frombuffer(b" %b " % b" ".join(words), dtype=np.uint8)
+        powers, inverses = self._tables(data.size)
+        prefix = np.zeros(data.size + 1, dtype=np.uint64)
+        np.cumsum(data * powers[: data.size], out=prefix[1:])
+
+        hashes = [
+            (prefix[size:] - prefix[:-size]) * inverses[: data.size + 1 - size]
+            for size in range(options.shortest, min(options.longest, data.size) + 1)
+        ]
+        if options.word_orders:
+            spaces = np.flatnonzero(data == _SPACE)
+            before, scale = prefix[spaces], inverses[spaces]
+            hashes += [
+                (before[order:] - before[:-order]) * scale[:-order] + _WORD_SALT
+                for order in range(1, min(options.word_orders, len(words)) + 1)
+            ]
+        found = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
+        found ^= found >> np.uint64(32)
+        found *= _MIX
+        found >>= self._shift
+        return found.astype(np.uint32)
+
+    def _tables(self, size: int) -> tuple[Hashes, Hashes]:
+        if size > self._powers.size:
+            self._powers = _powers_of(_BASE, 2 * size)
+            self._inverses = _powers_of(pow(_BASE, -1, 1 << 64), 2 * size)
+        return self._powers, self._inverses
+
+
+def _powers_of(base: int, count: int) -> Hashes:
+    factors = np.full(count, base, dtype=np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors, dtype=np.uint64)

@@ -1,0 +1,183 @@
+"""Runtime on ONNX Runtime: sessions with every option that decides speed or answers set explicitly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import EnvironmentProblem, FamilyError
+from contract.family import Batching
+from contract.machine import Provider
+from runtime.api import Encoded, Logits
+from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
+
+_PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_TOKEN_TYPES = "token_type_ids"
+_KNOWN_INPUTS = frozenset({INPUT_IDS, ATTENTION_MASK, _TOKEN_TYPES})
+
+# Texts of one call are run in groups of like length: padded tokens cost as much as real ones.
+_GROUP_TEXTS = 16
+_GROUP_PADDING = 1.15
+
+
+def check_provider(provider: Provider) -> None:
+    """Raise EnvironmentProblem unless ONNX Runtime is installed, alone, and offers the provider."""
+    runtime = _onnxruntime()
+    there = runtime.get_available_providers()
+    if _PROVIDERS[provider] not in there:
+        raise EnvironmentProblem(
+            f"--provider {provider} needs ONNX Runtime's {_PROVIDERS[provider]}, which is not installed; "
+            f"installed: {', '.join(there)}",
+            hint="pip uninstall onnxruntime && pip install 'sluicegate[gpu]'",
+        )
+
+
+def _onnxruntime() -> ModuleType:
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    if len(both) > 1:
+        raise EnvironmentProblem(
+            "onnxruntime and onnxruntime-gpu are both installed; they overwrite each other's files",
+            hint="pip uninstall onnxruntime onnxruntime-gpu, then pip install the one you want",
+        )
+    try:
+        import onnxruntime
+    except ImportError as problem:
+        raise EnvironmentProblem(
+            f"ONNX Runtime does not load: {problem}", hint="pip install 'sluicegate[cpu]'"
+        ) from None
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+class OnnxRuntime:
+    """Answers from an ONNX graph with inputs `input_ids`, `attention_mask` and, where declared,
+    `token_type_ids` (int64 [batch, length]) and a first output of logits [batch, C].
+
+    Args:
+        path: the graph.
+        encoder: sha256 of the encoding that the graph was made for.
+        provider: where it runs; ONNX Runtime's silent fall-back to the processor is an error.
+        threads: threads of one call.
+        batching: `single` runs every text alone and unpadded.
+
+    Raises:
+        EnvironmentProblem: the library or provider is missing or fails to start.
+        FamilyError: the graph does not load or wants other inputs.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        encoder: str,
+        provider: Provider = "cpu",
+        threads: int = 1,
+        batching: Batching = "batched",
+    ) -> None:
+        check_provider(provider)
+        self._encoder = encoder
+        self._batching = batching
+        self._session = _open(path, provider, threads)
+        self._inputs = tuple(item.name for item in self._session.get_inputs())
+        self._output = self._session.get_outputs()[0].name
+        strangers = set(self._inputs) - _KNOWN_INPUTS
+        if strangers or INPUT_IDS not in self._inputs:
+            raise FamilyError(
+                f"the graph wants inputs {sorted(self._inputs)}; known are {sorted(_KNOWN_INPUTS)}",
+                where=path,
+            )
+
+    def logits(self, encoded: Encoded) -> Logits:
+        """Return float32 logits [N, C].
+
+        Raises:
+            FamilyError: when another encoder made the input.
+        """
+        if encoded.encoder != self._encoder:
+            raise FamilyError("the texts were encoded for another variant: encoder hashes differ")
+        ids: NDArray[np.int64] = encoded.arrays[INPUT_IDS].astype(np.int64, copy=False)
+        mask: NDArray[np.int64] = encoded.arrays[ATTENTION_MASK].astype(np.int64, copy=False)
+        if len(encoded) == 1:
+            return self._run(ids, mask)
+        parts: list[Logits] = []
+        order: list[NDArray[np.int64]] = []
+        for rows in self._groups(encoded.lengths):
+            longest = int(encoded.lengths[rows].max())
+            parts.append(self._run(ids[rows, :longest], mask[rows, :longest]))
+            order.append(rows)
+        found = np.concatenate(parts)
+        out = np.empty_like(found)
+        out[np.concatenate(order)] = found
+        return out
+
+    def close(self) -> None:
+        """Let the session go; its memory is freed once no call holds it."""
+        del self._session
+
+    def _groups(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        order = np.argsort(lengths, kind="stable")
+        if self._batching == "single":
+            yield from order[:, None]
+            return
+        start, total = 0, 0
+        for end, row in enumerate(order):
+            length = int(lengths[row])
+            count = end - start
+            if count and (count >= _GROUP_TEXTS or length * (count + 1) > _GROUP_PADDING * (total + length)):
+                yield order[start:end]
+                start, total = end, 0
+            total += length
+        yield order[start:]
+
+    def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+        feeds = {INPUT_IDS: np.ascontiguousarray(ids)}
+        if ATTENTION_MASK in self._inputs:
+            feeds[ATTENTION_MASK] = np.ascontiguousarray(mask)
+        if _TOKEN_TYPES in self._inputs:
+            feeds[_TOKEN_TYPES] = np.zeros_like(feeds[INPUT_IDS])
+        found: Logits = self._session.run([self._output], feeds)[0]
+        return found.astype(np.float32, copy=False)
+
+
+def _open(path: Path, provider: Provider, threads: int) -> Any:
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # Spinning threads burn the cores that other requests need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Without it, x86 rewrites S8S8 graphs and leaves half of their MatMuls in FP32.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    wanted = _PROVIDERS[provider]
+    chain = [wanted] if provider == "cpu" else [wanted, _PROVIDERS["cpu"]]
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=chain)
+    except Exception as problem:  # noqa: BLE001 (its exceptions share no public base)
+        raise FamilyError(f"ONNX Runtime cannot load the graph: {problem}", where=path) from None
+    if session.get_providers()[0] != wanted:
+        raise EnvironmentProblem(
+            f"--provider {provider} was asked for, but {wanted} did not start (driver or libraries missing?)",
+            hint="check that nvidia-smi works and that CUDA's libraries are found, or use --provider cpu",
+        )
+    return session
