@@ -1,0 +1,142 @@
+"""`sluice tune`: thresholds that keep a target, with a certificate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from contract.errors import InputError, TargetNotMet
+from contract.policy import write_policy
+from router.scores import SCORE_NAMES
+from router.targets import Targets
+from router.tune import TuneSettings, tune
+from sluicegate.common import FILE, json_option, print_json, result_console
+from sluicegate.inputs import Table, read_table, table_options
+
+FRACTION = click.FloatRange(0, 1)
+POSITIVE = click.FloatRange(min=0)
+
+
+@click.command("tune")
+@table_options
+@click.option(
+    "--out", type=FILE, default=Path("policy.json"), show_default=True, help="The policy; always written."
+)
+@click.option("--max-accuracy-drop", type=FRACTION, help="Against the reference; 0.01 is one point.")
+@click.option("--min-accuracy", type=FRACTION)
+@click.option("--max-f1-drop", type=FRACTION, help="Macro-F1 against the reference.")
+@click.option("--max-recall-drop", multiple=True, metavar="CLASS=X", help="For one class; may be repeated.")
+@click.option("--max-slice-drop", multiple=True, metavar="SLICE=X", help="For one slice; may be repeated.")
+@click.option("--max-usd-per-1k", type=POSITIVE)
+@click.option("--max-latency-ms", type=POSITIVE, help="Mean over requests.")
+@click.option("--max-energy-wh-per-1k", type=POSITIVE)
+@click.option("--max-escalation-rate", type=FRACTION)
+@click.option(
+    "--objective",
+    type=click.Choice(["cheapest", "most-accurate"]),
+    default="cheapest",
+    show_default=True,
+    help="What to prefer among the policies that keep every target.",
+)
+@click.option("--confidence", type=FRACTION, default=0.9, show_default=True, help="1 - delta.")
+@click.option(
+    "--certify-share", type=FRACTION, default=0.6, show_default=True, help="Without a split column."
+)
+@click.option("--uncertified", is_flag=True, help="The empirical optimum, without a certificate.")
+@click.option(
+    "--allow-always-escalate", is_flag=True, help="Let 'send all to the reference' count as certified."
+)
+@click.option("--reference", help="Variant that drops count against. Default: the most accurate.")
+@click.option("--variants", help="Only these, comma-separated.")
+@click.option("--max-stages", type=click.IntRange(1), help="Longest cascade to consider.")
+@click.option("--score", type=click.Choice(list(SCORE_NAMES)), default="max_probability", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["betting", "binomial", "disagreement"]),
+    default="betting",
+    show_default=True,
+    help="p-value: betting on the net loss; exact binomial on harm, or on disagreement (needs no labels).",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_option
+def command(
+    family: Path | None,
+    predictions: Path | None,
+    costs: Path | None,
+    out: Path,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Find the cheapest policy that keeps the targets, and say how sure that is.
+
+    Exit code 3 means that no safe threshold exists with these data: the policy written then sends
+    everything to the reference and says how many more labelled rows would be needed.
+
+    \b
+    Example: sluice tune sluicegate-demo/family --max-accuracy-drop 0.02 --out policy.json
+    Example: sluice tune --predictions p.parquet --costs c.json --max-accuracy-drop 0.01 \\
+               --reference large --out policy.json
+    """
+    targets = _targets(asked)
+    table = read_table(family, predictions, costs)
+    result = tune(table.predictions, table.costs, targets, _settings(asked, table))
+    write_policy(out, result.policy)
+    if as_json:
+        print_json(result.policy.dump())
+    else:
+        for line in result.explanation:
+            result_console.print(line, highlight=False, markup=False)
+        result_console.print(f"\nwritten to {out}", highlight=False)
+    if not result.met:
+        raise TargetNotMet("no safe threshold; everything goes to the reference")
+
+
+def _targets(asked: dict[str, Any]) -> Targets:
+    scalars = (
+        "max_accuracy_drop", "min_accuracy", "max_f1_drop", "max_usd_per_1k", "max_latency_ms",
+        "max_energy_wh_per_1k", "max_escalation_rate",
+    )  # fmt: skip
+    recall, slices = (_pairs(name, asked[name]) for name in ("max_recall_drop", "max_slice_drop"))
+    if all(asked[name] is None for name in scalars) and not recall and not slices:
+        raise click.UsageError("give at least one target, for example --max-accuracy-drop 0.01")
+    return Targets(
+        **{name: asked[name] for name in scalars},
+        max_recall_drop=recall,
+        max_slice_drop=slices,
+        objective="most_accurate" if asked["objective"] == "most-accurate" else "cheapest",
+    )
+
+
+def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
+    named = asked["variants"]
+    return TuneSettings(
+        reference=asked["reference"],
+        variants=tuple(part.strip() for part in named.split(",")) if named else None,
+        confidence=asked["confidence"],
+        certified=not asked["uncertified"],
+        score=asked["score"],
+        method=asked["method"],
+        max_stages=asked["max_stages"],
+        seed=asked["seed"],
+        certify_share=asked["certify_share"],
+        allow_always_escalate=asked["allow_always_escalate"],
+        artifact_sha256=table.artifacts,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _pairs(name: str, given: tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for pair in given:
+        key, equals, value = pair.rpartition("=")
+        try:
+            if not equals or not key:
+                raise ValueError
+            found[key] = float(value)
+        except ValueError:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag} takes NAME=FRACTION, not {pair!r}", hint=f"{flag} sport=0.01") from None
+    return found
