@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contract.family import Family
 from contract.machine import Provider
 from contract.policy import Policy
+from serve.batching import BatchRules
+from serve.limits import RequestLimits
 
 Placement = Literal["auto", "inline", "own", "shelf"]
 
@@ -21,30 +23,11 @@ class Setting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RequestLimits(Setting):
-    """What one request may ask for, and how many may be in hand; beyond it the answer is 413 or 429."""
-
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
-    max_texts: int = Field(default=256, gt=0, description="Texts in one request")
-    max_text_bytes: int = Field(default=256 * 1024, gt=0, description="UTF-8 bytes of one text")
-    max_in_flight: int = Field(default=512, gt=0, description="Requests in hand per gateway replica")
-    default_deadline_ms: float | None = Field(
-        default=None, gt=0, description="Where client and policy set none"
-    )
-    max_deadline_ms: float = Field(default=60_000.0, gt=0, description="A longer wish is cut to this")
-
-
 class StageSettings(Setting):
     """How one variant runs."""
 
     threads: int = Field(default=1, gt=0, description="Threads of the runtime's session")
-    lanes: int = Field(default=1, gt=0, description="Batches that run at the same time in one replica")
-    max_items: int = Field(default=16, gt=0, description="Texts in one batch")
-    max_queue_items: int = Field(
-        default=512, gt=0, description="Texts waiting per replica; beyond: Overloaded"
-    )
-    max_queue_s: float = Field(default=5.0, gt=0, description="A text that would wait longer is refused")
-    linger_ms: float = Field(default=0.0, ge=0, description="Wait of an idle lane for company")
+    batch: BatchRules = BatchRules()
     placement: Placement = "auto"
     replicas: int = Field(default=1, gt=0, description="Of its own deployment")
     calls_in_flight: int = Field(

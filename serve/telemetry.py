@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from contract import metrics
 from contract.metrics import Metric
 from contract.policy import Policy
+from serve.recorder import BatchRecord, Outcome, RequestRecord
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+GATEWAY = "gateway"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -48,6 +52,53 @@ class Telemetry:
             multiprocess_mode="livesum",
             registry=own,
         )
+
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._variants_cpu_s = 0.0
+        self._gateway_cpu_s = 0.0
+
+    def answered(self, record: RequestRecord) -> None:
+        """Count an answered request: texts by variant, time, confidences, escalations, degraded answers."""
+        model = record.model
+        for variant, confidence in zip(record.variants, record.confidences, strict=True):
+            self._child(self.requests, model, variant, "ok").inc()
+            self._child(self.confidence, variant).observe(confidence)
+        self._child(self.request_duration, model, "total").observe(record.total_s)
+        if record.escalation_s is not None:
+            self._child(self.request_duration, model, "escalation").observe(record.escalation_s)
+        for source, target, texts in record.escalations:
+            self._child(self.escalations, source, target).inc(texts)
+        for reason, texts in record.degraded:
+            self._child(self.degraded, reason).inc(texts)
+
+    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """Count texts that got no answer; a request without a readable text counts as one."""
+        self._child(self.requests, model, "none", outcome).inc(max(texts, 1))
+
+    def batch(self, record: BatchRecord) -> None:
+        """Count one call of a variant, with its CPU time."""
+        variant = record.variant
+        self._child(self.batch_items, variant).observe(record.items)
+        queue = self._child(self.request_duration, variant, "queue")
+        for waited_s in record.queue_s:
+            queue.observe(waited_s)
+        self._child(self.request_duration, variant, "inference").observe(record.inference_s)
+        self._child(self.cpu_seconds, variant).inc(record.cpu_s)
+        self._variants_cpu_s += record.cpu_s
+
+    def account_for_the_rest(self, process_cpu_s: float) -> None:
+        """Book what no variant used of `process_cpu_s`, the CPU time of this process since its start."""
+        rest = process_cpu_s - self._variants_cpu_s - self._gateway_cpu_s
+        if rest > 0:
+            self._child(self.cpu_seconds, GATEWAY).inc(rest)
+            self._gateway_cpu_s += rest
+
+    def _child(self, family: MetricWrapperBase, *labels: str) -> Any:
+        key = (family._name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = family.labels(*labels)
+        return child
 
     def render(self, revision: int, policy: Policy | None) -> bytes:
         """Return the Prometheus text of all processes of this node, and the gauges of the policy in force."""
