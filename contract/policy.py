@@ -46,6 +46,14 @@ class Limits(Frozen):
     max_escalation_rate: float | None = Field(default=None, ge=0, le=1)
 
 
+class CertifiedTarget(Frozen):
+    """One of the targets that a certificate covers, all at once at its delta."""
+
+    metric: str
+    epsilon: float
+    method: str
+
+
 class Certificate(Frozen):
     """The guarantee behind a policy, and all it depends on."""
 
@@ -60,6 +68,9 @@ class Certificate(Frozen):
     variants: dict[str, str] = Field(default_factory=dict, description="Variant name to artifact sha256")
     created_at: str = ""
     p_value: float | None = None
+    targets: tuple[CertifiedTarget, ...] = Field(
+        default=(), description="Every target covered; `metric` and `epsilon` repeat the first"
+    )
 
 
 class Expected(Frozen):

@@ -10,6 +10,8 @@ import pytest
 from contract.errors import PolicyError
 from contract.family import Artifact, EncoderSpec, Family, Variant
 from contract.policy import (
+    Certificate,
+    CertifiedTarget,
     Policy,
     Stage,
     check_policy_fits,
@@ -119,3 +121,12 @@ def test_a_certificate_does_not_fit_another_build() -> None:
 def test_single_variant_policy_has_one_stage() -> None:
     """The policy of one variant answers everything with it."""
     assert single_variant_policy("teacher").stages == (Stage(variant="teacher"),)
+
+
+def test_a_certificate_lists_every_target_it_covers() -> None:
+    """Targets of a certificate survive writing and reading."""
+    target = CertifiedTarget(metric="accuracy_drop", epsilon=0.01, method="betting")
+    certificate = Certificate(
+        method="m", epsilon=0.01, delta=0.1, n_tune=1, n_certify=2, seed=0, data_sha256="", targets=(target,)
+    )
+    assert Certificate.model_validate(certificate.model_dump(mode="json")).targets == (target,)

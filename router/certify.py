@@ -1,0 +1,133 @@
+"""Certification on rows that tuning never saw: fixed-sequence testing, safest candidate first, each at
+level delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.board import Board
+from router.candidates import Routed
+from router.pvalues import betting_p_value
+from router.scores import FloatArray, IntArray
+from router.search import Estimate, Search, frontier, routed_by
+from router.targets import Constraint
+
+SEQUENCE = 100
+SEQUENCE_OF_MANY_ROWS = 50
+MANY_ROWS = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """One candidate of the sequence, its p-value (None where the drop is zero by construction) and whether
+    it passed.
+    """
+
+    estimate: Estimate
+    p_value: float | None
+    passed: bool
+    routed: Routed
+
+
+def sequence_of(estimates: Sequence[Estimate], n_certify: int, trivial: Estimate | None) -> list[Estimate]:
+    """Return the candidates in the order of testing, safest first: the Pareto set of cost and margin,
+    thinned.
+
+    `trivial`, which needs no test, bounds the cost: nothing as dear as it is worth testing.
+    """
+    if not estimates:
+        return []
+    cost = np.array([e.usd_per_1k for e in estimates])
+    margin = np.array([e.margin for e in estimates])
+    kept = frontier(cost, margin)
+    if trivial is not None:
+        kept = kept[cost[kept] < trivial.usd_per_1k]
+    most = SEQUENCE if n_certify <= MANY_ROWS else SEQUENCE_OF_MANY_ROWS
+    if len(kept) > most:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
+    return [estimates[index] for index in kept]
+
+
+def fixed_sequence(
+    search: Search, sequence: Sequence[Estimate], board: Board, order: IntArray, delta: float
+) -> list[Tested]:
+    """Test candidates in order, each at delta, until the first failure (Angelopoulos et al. 2021, "Learn
+    then Test", 2.3).
+
+    All that passed hold together with probability at least 1 - delta, without a Bonferroni factor and
+    without monotonicity.
+    `order` [N] is the fixed shuffle in which rows are bet on. Several constraints: the largest p-value
+    counts.
+    """
+    shuffled = board.take(order)
+    losses = [constraint.losses(shuffled) for constraint in search.constraints]
+    tested: list[Tested] = []
+    for estimate in sequence:
+        routed = routed_by(search, estimate.candidate, shuffled)
+        p_value = worst_p_value(search.constraints, losses, shuffled, routed.chosen, delta)
+        passed = p_value <= delta
+        tested.append(Tested(estimate, p_value, passed, routed))
+        if not passed:
+            break
+    return tested
+
+
+def worst_p_value(
+    constraints: Sequence[Constraint],
+    losses: Sequence[FloatArray],
+    board: Board,
+    chosen: IntArray,
+    delta: float,
+) -> float:
+    """Return the largest of the constraints' p-values when variant chosen[i] answers row i."""
+    return max(
+        constraint.p_value(constraint.drawn(board, chosen, loss), delta)
+        for constraint, loss in zip(constraints, losses, strict=True)
+    )
+
+
+def budget_sequence(
+    search: Search, sequence: Sequence[Estimate], board: Board, order: IntArray, delta: float
+) -> list[Tested]:
+    """Test budgets alone, cheapest candidate first: H0 says that the mean cost of a request is at least the
+    budget.
+
+    A row's cost is bounded by that of running every stage, so the betting p-value applies to cost / bound.
+    """
+    shuffled = board.take(order)
+    tested: list[Tested] = []
+    for estimate in sequence:
+        routed = routed_by(search, estimate.candidate, shuffled)
+        p_value = max(
+            betting_p_value(values, limit, delta, low=0.0)
+            for values, limit in budget_losses(search, estimate, routed)
+        )
+        tested.append(Tested(estimate, p_value, p_value <= delta, routed))
+        if p_value > delta:
+            break
+    return tested
+
+
+def budget_losses(search: Search, estimate: Estimate, routed: Routed) -> list[tuple[FloatArray, float]]:
+    """Return per budget the rows' costs [N] and the budget, both divided by the cost of running every
+    stage.
+    """
+    found: list[tuple[FloatArray, float]] = []
+    for name, limit in search.budgets.items():
+        key = name.removeprefix("max_")
+        if key == "escalation_rate":
+            found.append(((routed.place > 0).astype(np.float64), limit))
+            continue
+        values = search.costs[key]
+        used = (
+            np.zeros(len(estimate.candidate.chain))
+            if values is None
+            else values[list(estimate.candidate.chain)]
+        )
+        bound = float(used.sum()) or 1.0
+        found.append((routed.ran @ used / bound, limit / bound))
+    return found

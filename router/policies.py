@@ -1,0 +1,200 @@
+"""From a chosen candidate to the policy on disk: stages, certificate and expected figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.formulas import wilson_interval
+from contract.policy import Certificate, CertifiedTarget, ClassRule, Expected, Limits, Policy, Stage
+from contract.predictions import Cost
+from router.board import Board
+from router.candidates import Candidate, ClassRules
+from router.certify import Tested
+from router.search import Estimate, Search, routed_by
+from router.simulate import expected_cost
+from router.targets import Targets
+
+INTERVAL = 0.95
+NEEDED_CANDIDATES = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that a tuning run knew: the search on the tune part, the board to certify on (None: uncertified),
+    provenance.
+    """
+
+    search: Search
+    reference: int
+    targets: Targets
+    certify: Board | None
+    n_tune: int
+    delta: float
+    seed: int
+    data_sha256: str
+    artifact_sha256: Mapping[str, str]
+    created_at: str
+    costs: Mapping[str, Cost]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variants, cheapest first."""
+        return self.search.board.names
+
+    @property
+    def shown(self) -> Board:
+        """The rows that figures are shown for: those held back for the certificate, else the tune part."""
+        return self.search.board if self.certify is None else self.certify
+
+
+def build_policy(
+    evidence: Evidence, chosen: Estimate | None, tested: Sequence[Tested], estimates: Sequence[Estimate]
+) -> Policy:
+    """Return the sealed policy of the chosen candidate; without one, the reference alone and status
+    no_safe_threshold.
+    """
+    candidate = Candidate((evidence.reference,), ()) if chosen is None else chosen.candidate
+    limit = evidence.targets.max_escalation_rate
+    certified = chosen is not None and evidence.certify is not None
+    return Policy(
+        status="no_safe_threshold" if chosen is None else "certified" if certified else "uncertified",
+        reference=evidence.names[evidence.reference],
+        stages=_stages(evidence, candidate),
+        limits=Limits(max_escalation_rate=limit),
+        certificate=_certificate(evidence, chosen, candidate, tested) if certified else None,
+        expected=_expected(evidence, candidate),
+        needed_n=needed_n(evidence, estimates) if chosen is None else None,
+    ).sealed()
+
+
+def method_name(evidence: Evidence) -> str:
+    """Return how the certificate is made, in words."""
+    kinds = dict.fromkeys(c.method for c in evidence.search.constraints) or {"betting": None}
+    return f"fixed-sequence testing, {' and '.join(kinds)} p-value"
+
+
+def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
+    """Return about how many rows to certify with would let some cheaper candidate pass; None where no
+    number would.
+
+    Each candidate's losses on the tune part stand for those of rows to come.
+    """
+    search = evidence.search
+    n = len(search.board)
+    trivial = search.costs["usd_per_1k"]
+    dearest = np.inf if trivial is None else trivial[evidence.reference]
+    hopeful = sorted(
+        (e for e in estimates if e.margin > 0 and e.usd_per_1k < dearest), key=lambda e: -e.margin
+    )
+    best: int | None = None
+    for estimate in hopeful[:: max(1, len(hopeful) // NEEDED_CANDIDATES)]:
+        routed = routed_by(search, estimate.candidate, search.board)
+        worst = 0
+        for constraint, loss in zip(search.constraints, search.losses, strict=False):
+            drawn = constraint.drawn(search.board, routed.chosen, loss)
+            needed = constraint.needed_n(drawn, evidence.delta, n)
+            if needed is None:
+                break
+            worst = max(worst, needed)
+        else:
+            best = worst if best is None else min(best, worst)
+    return best
+
+
+def _stages(evidence: Evidence, candidate: Candidate) -> tuple[Stage, ...]:
+    model = evidence.search.model
+    stages = []
+    last = len(candidate.chain) - 1
+    for place, variant in enumerate(candidate.chain):
+        name = evidence.names[variant]
+        temperature = model.temperatures.get(name)
+        if place == last:
+            stages.append(Stage(variant=name, temperature=temperature))
+            continue
+        following = evidence.names[candidate.chain[place + 1]]
+        parameters = model.stage_parameters(name, following)
+        threshold, rules = _rules(evidence, candidate, place)
+        stages.append(
+            Stage(
+                variant=name,
+                score=model.name,
+                temperature=temperature,
+                threshold=threshold,
+                per_class=rules,
+                score_parameters=None if parameters is None else dict(parameters),
+            )
+        )
+    return tuple(stages)
+
+
+def _rules(evidence: Evidence, candidate: Candidate, place: int) -> tuple[float, dict[str, ClassRule]]:
+    rule = candidate.rules[place]
+    if not isinstance(rule, ClassRules):
+        return rule, {}
+    default = float(rule.thresholds[-1])
+    following = place + 1
+    rules = {}
+    for index, label in enumerate(evidence.search.model.labels):
+        threshold, target = float(rule.thresholds[index]), int(rule.nexts[index])
+        if threshold != default or target != following:
+            target_name = None if target == following else evidence.names[candidate.chain[target]]
+            rules[label] = ClassRule(threshold=threshold, next=target_name)
+    return default, rules
+
+
+def _certificate(
+    evidence: Evidence, chosen: Estimate | None, candidate: Candidate, tested: Sequence[Tested]
+) -> Certificate:
+    search = evidence.search
+    p_value = next((t.p_value for t in tested if t.estimate is chosen), None)
+    parts = tuple(
+        CertifiedTarget(metric=c.metric, epsilon=c.epsilon, method=c.method) for c in search.constraints
+    )
+    if not parts:
+        parts = tuple(
+            CertifiedTarget(metric=name.removeprefix("max_"), epsilon=limit, method="betting")
+            for name, limit in search.budgets.items()
+        )
+    used = {evidence.names[variant] for variant in candidate.chain} | {evidence.names[evidence.reference]}
+    return Certificate(
+        method=method_name(evidence)
+        if p_value is not None
+        else "zero drop by construction: the reference answers",
+        metric=parts[0].metric,
+        epsilon=parts[0].epsilon,
+        delta=round(evidence.delta, 12),
+        n_tune=evidence.n_tune,
+        n_certify=0 if evidence.certify is None else len(evidence.certify),
+        seed=evidence.seed,
+        data_sha256=evidence.data_sha256,
+        variants={
+            name: evidence.artifact_sha256[name] for name in sorted(used) if name in evidence.artifact_sha256
+        },
+        created_at=evidence.created_at,
+        p_value=p_value,
+        targets=parts,
+    )
+
+
+def _expected(evidence: Evidence, candidate: Candidate) -> Expected:
+    board = evidence.shown
+    routed = routed_by(evidence.search, candidate, board)
+    rows = np.arange(len(board))
+    known = board.label >= 0
+    n = int(known.sum())
+    hits = int(board.right[routed.chosen, rows][known].sum())
+    reference_hits = int(board.right[evidence.reference][known].sum())
+    share = routed.ran.mean(axis=0)
+    costs = [evidence.costs[evidence.names[variant]] for variant in candidate.chain]
+    return Expected(
+        accuracy=hits / n if n else None,
+        accuracy_interval=wilson_interval(hits, n, INTERVAL) if n else None,
+        accuracy_drop=(reference_hits - hits) / n if n else None,
+        escalation_rate=float((routed.place > 0).mean()),
+        usd_per_1k=expected_cost([cost.usd_per_1k for cost in costs], share),
+        latency_ms=expected_cost([cost.latency_ms for cost in costs], share),
+        energy_wh_per_1k=expected_cost([cost.energy_wh_per_1k for cost in costs], share),
+    )
