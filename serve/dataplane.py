@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,25 +22,13 @@ from router.scores import softmax
 from runtime.api import Logits
 from serve.batching import Clock
 from serve.limits import RequestLimits
-from serve.messages import ClassifyRequest, ClassifyResult
+from serve.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo
 from serve.pressure import StageTime
 from serve.recorder import Recorder, RequestRecord
 from serve.stages import Snapshot, Snapshots, Stage
 from serve.walk import Plan, Walk, make_plan
 
 log = logging.getLogger(__name__)
-
-CASCADE = "cascade"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What a client may know of a served model."""
-
-    name: str
-    labels: tuple[str, ...]
-    kind: str
-    revision_of: str
 
 
 class _Held:

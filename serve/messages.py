@@ -10,6 +10,8 @@ import numpy as np
 from router.scores import FloatArray, softmax
 from runtime.api import Logits
 
+CASCADE = "cascade"
+
 
 @dataclass(frozen=True, slots=True)
 class ClassifyRequest:
@@ -55,3 +57,13 @@ class ClassifyResult:
     def probabilities(self) -> FloatArray:
         """Return calibrated probabilities [N, C]."""
         return softmax(self.logits / np.asarray(self.temperatures)[:, None])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a client may know of a served model; `content_sha256` names its policy or artifact."""
+
+    name: str
+    labels: tuple[str, ...]
+    kind: str
+    content_sha256: str

@@ -1,0 +1,122 @@
+"""Reading a request body from ASGI: capped as it arrives and as it unpacks, whatever its headers claim."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from contract.errors import BadRequest, TooLarge
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+ENCODINGS = (b"gzip", b"deflate")
+GZIP_OR_ZLIB = 47
+RAW_DEFLATE = -15
+CONTENT_TYPES = (
+    b"application/json",
+    b"application/octet-stream",
+    b"application/x-www-form-urlencoded",
+    b"text/plain",
+)
+
+
+class UnsupportedMedia(BadRequest):
+    """The body has a type or an encoding that no route here reads."""
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before its body was complete; nobody waits for a reply."""
+
+
+async def read_body(
+    headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int
+) -> tuple[bytes, bytes | None]:
+    """Return the body, unpacked, and the value of Inference-Header-Content-Length if there is one.
+
+    Raises:
+        TooLarge: beyond `limit` bytes as sent or as unpacked.
+        UnsupportedMedia: a content type or encoding that is not read here.
+        BadRequest: the compressed data are broken.
+        ClientLeft: the connection closed.
+    """
+    encoding = header_length = None
+    for name, value in headers:
+        if name == b"content-length":
+            if value.isdigit() and int(value[:20]) > limit:
+                raise _too_large(limit)
+        elif name == b"content-type":
+            _check_type(value)
+        elif name == b"content-encoding":
+            encoding = value.strip().lower()
+        elif name == b"inference-header-content-length":
+            header_length = value
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request":
+        raise ClientLeft
+    if message.get("more_body"):
+        body = await _read_rest(body, receive, limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    if encoding and encoding != b"identity":
+        body = unpack(body, encoding, limit)
+    return body, header_length
+
+
+async def _read_rest(first: bytes, receive: Receive, limit: int) -> bytes:
+    parts, total, more = [first], len(first), True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientLeft
+        parts.append(message.get("body", b""))
+        total += len(parts[-1])
+        if total > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Return a gzip or deflate body unpacked, never growing beyond `limit` bytes.
+
+    Raises:
+        UnsupportedMedia: another encoding.
+        BadRequest: broken, cut or trailing data.
+        TooLarge: beyond the limit.
+    """
+    if encoding not in ENCODINGS:
+        raise UnsupportedMedia("Content-Encoding must be gzip, deflate or identity")
+    try:
+        return _inflate(body, GZIP_OR_ZLIB, limit)
+    except zlib.error:
+        pass
+    if encoding == b"deflate":
+        try:
+            return _inflate(body, RAW_DEFLATE, limit)
+        except zlib.error:
+            pass
+    raise BadRequest(f"the body is not {encoding.decode()} data")
+
+
+def _inflate(body: bytes, window: int, limit: int) -> bytes:
+    machine = zlib.decompressobj(window)
+    unpacked = machine.decompress(body, limit + 1)
+    if len(unpacked) > limit:
+        raise _too_large(limit)
+    if not machine.eof:
+        raise BadRequest("the compressed body is cut short")
+    if machine.unused_data:
+        raise BadRequest("bytes follow the compressed body")
+    return unpacked
+
+
+def _check_type(value: bytes) -> None:
+    kind = value.split(b";", 1)[0].strip().lower()
+    if kind and kind not in CONTENT_TYPES and not kind.endswith(b"+json"):
+        raise UnsupportedMedia("Content-Type must be application/json or application/octet-stream")
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes")

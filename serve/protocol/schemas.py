@@ -1,0 +1,172 @@
+"""The wire types as OpenAPI shows them, an example on every field. The hot routes parse by hand."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Examples = list[Any]
+
+
+class Wire(BaseModel):
+    """Base of the wire types: strict, as the parsers are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class ClassifyBody(Wire):
+    """Texts to classify."""
+
+    inputs: str | list[str] = Field(
+        description="One text, or a list of one or more",
+        examples=["Shares rose after the bank cut its rates."],
+    )
+    model: str = Field(default="cascade", description="`cascade`, or a variant by name", examples=["cascade"])
+    top_k: int = Field(default=1, ge=1, description="Classes listed per text", examples=[1])
+    deadline_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="The client waits this long; the cascade answers cheaply rather than late",
+        examples=[50.0],
+    )
+
+
+class ClassScore(Wire):
+    """One class with its calibrated probability."""
+
+    label: str = Field(examples=["business"])
+    confidence: float = Field(ge=0, le=1, examples=[0.93])
+
+
+class ClassifyOutput(ClassScore):
+    """The answer to one text."""
+
+    variant: str = Field(description="Variant that answered", examples=["linear"])
+    escalated: bool = Field(description="Whether a later stage answered", examples=[False])
+    degraded: bool = Field(
+        description="Whether a cheaper stage answered than the policy wanted", examples=[False]
+    )
+    top: list[ClassScore] | None = Field(
+        default=None,
+        description="With top_k above 1: the surest classes first",
+        examples=[[{"label": "business", "confidence": 0.93}, {"label": "politics", "confidence": 0.04}]],
+    )
+
+
+class ClassifyReply(Wire):
+    """Answers in the order of the texts."""
+
+    outputs: list[ClassifyOutput]
+    model: str = Field(examples=["cascade"])
+    policy_version: str | None = Field(
+        description="sha256 of the policy that decided; null for a variant by name", examples=["9f2c…"]
+    )
+
+
+class ErrorBody(Wire):
+    """Every refusal, on every route."""
+
+    error: str = Field(examples=["unknown model 'nobody'; serving: cascade, linear, teacher"])
+
+
+class Live(Wire):
+    """The process answers."""
+
+    live: bool = Field(examples=[True])
+
+
+class Ready(Wire):
+    """Every stage of the policy answers."""
+
+    ready: bool = Field(examples=[True])
+
+
+class ModelReady(Ready):
+    """The model answers."""
+
+    name: str = Field(examples=["cascade"])
+
+
+class ServerMetadata(Wire):
+    """Who serves, and which extensions it speaks."""
+
+    name: str = Field(examples=["sluicegate"])
+    version: str = Field(examples=["0.1.0"])
+    extensions: list[str] = Field(examples=[["binary_tensor_data"]])
+
+
+class TensorMetadata(Wire):
+    """Name, type and shape of a tensor; -1 is any length."""
+
+    name: str = Field(examples=["text"])
+    datatype: str = Field(examples=["BYTES"])
+    shape: list[int] = Field(examples=[[-1]])
+
+
+class ModelMetadata(Wire):
+    """What a model takes and gives."""
+
+    name: str = Field(examples=["cascade"])
+    versions: list[str] = Field(examples=[["1"]])
+    platform: str = Field(examples=["sluicegate_cascade"])
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, Any] = Field(
+        description="`content`: sha256 of the policy or artifact; `labels`: the label set",
+        examples=[{"content": "9f2c…", "labels": ["business", "sport"]}],
+    )
+
+
+class InferInput(Wire):
+    """The text tensor. With the binary extension `data` is left out and the bytes follow the JSON."""
+
+    name: Literal["text"] = Field(examples=["text"])
+    shape: list[int] = Field(description="[N] or [N, 1]", examples=[[1]])
+    datatype: Literal["BYTES"] = Field(examples=["BYTES"])
+    parameters: dict[str, Any] | None = Field(default=None, examples=[{"binary_data_size": 45}])
+    data: list[str] | list[list[str]] | None = Field(
+        default=None, examples=[["Shares rose after the bank cut its rates."]]
+    )
+
+
+class InferRequestedOutput(Wire):
+    """One output that the client wants."""
+
+    name: str = Field(examples=["label"])
+    parameters: dict[str, Any] | None = Field(default=None, examples=[{"binary_data": False}])
+
+
+class InferBody(Wire):
+    """An inference request of the Open Inference Protocol."""
+
+    id: str | None = Field(default=None, description="Echoed", examples=["42"])
+    parameters: dict[str, Any] | None = Field(
+        default=None,
+        description="`timeout` in microseconds; `binary_data_output` asks for all outputs in binary",
+        examples=[{"timeout": 50000}],
+    )
+    inputs: list[InferInput]
+    outputs: list[InferRequestedOutput] | None = Field(
+        default=None, description="All that the model offers, where left out", examples=[[{"name": "label"}]]
+    )
+
+
+class InferOutput(Wire):
+    """One tensor of the answer."""
+
+    name: str = Field(examples=["label"])
+    datatype: str = Field(examples=["BYTES"])
+    shape: list[int] = Field(examples=[[1]])
+    parameters: dict[str, Any] | None = Field(default=None, examples=[{"binary_data_size": 12}])
+    data: list[Any] | None = Field(default=None, examples=[["business"]])
+
+
+class InferReply(Wire):
+    """The answer of the Open Inference Protocol."""
+
+    model_name: str = Field(examples=["cascade"])
+    model_version: str = Field(examples=["1"])
+    id: str | None = Field(default=None, examples=["42"])
+    parameters: dict[str, Any] | None = Field(default=None, examples=[{"policy_version": "9f2c…"}])
+    outputs: list[InferOutput]

@@ -1,0 +1,57 @@
+"""What all wire forms share: a reply, and checks on parsed JSON that name the field they refuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from contract.errors import BadRequest, TooLarge
+from serve.limits import RequestLimits
+
+JSON_TYPE = b"application/json"
+BINARY_TYPE = b"application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer, content-length left to the server edge."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON_TYPE
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body holds. Raises BadRequest."""
+    if not body:
+        raise BadRequest("the body is empty; it must be a JSON object")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as problem:
+        raise BadRequest(f"the body is not JSON: {str(problem)[:120]}") from None
+    if type(value) is not dict:
+        raise BadRequest("the body must be a JSON object")
+    return value
+
+
+def check_texts(texts: list[Any], field: str, limits: RequestLimits) -> list[str]:
+    """Return `texts` once every element is a string of bearable length. Raises BadRequest, TooLarge."""
+    if len(texts) > limits.max_texts:
+        raise TooLarge(f"{field} holds {len(texts)} texts; at most {limits.max_texts} in one request")
+    longest = limits.max_characters
+    for position, text in enumerate(texts):
+        if type(text) is not str:
+            raise BadRequest(f"{field}[{position}] must be a string")
+        if len(text) > longest:
+            raise TooLarge(f"{field}[{position}] has {len(text)} characters; at most {longest}")
+    return texts
+
+
+def check_number(value: Any, field: str) -> float:
+    """Return a JSON number as a float. Raises BadRequest."""
+    if type(value) is not int and type(value) is not float:
+        raise BadRequest(f"{field} must be a number")
+    return float(value)
