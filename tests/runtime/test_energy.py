@@ -1,0 +1,89 @@
+"""The energy meter."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime import energy
+from runtime.energy import EnergyMeter, busy_cpu_seconds
+
+
+def burn(cpu_seconds: float) -> None:
+    """Use some CPU time."""
+    end = time.process_time() + cpu_seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_a_user_constant_prices_cpu_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamic is watts x busy seconds; idle watts come on top in the fully loaded figure."""
+    busy, now = iter([100.0, 103.0]), iter([10.0, 20.0])
+    monkeypatch.setattr(energy, "busy_cpu_seconds", lambda: next(busy))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    meter = EnergyMeter(watts_per_core=5.0, idle_watts=2.0).start()
+    reading = meter.stop()
+    assert reading.dynamic_joules == 15.0
+    assert reading.joules == 35.0
+    assert reading.dynamic_joules_per_cpu_second == 5.0
+    assert reading.provenance == "user-constant"
+    assert meter.stop() is reading
+    assert meter.joules() == 35.0
+
+
+def test_metering_is_quiet_and_stays_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """CodeCarbon gives a figure without a word, a file or a connection."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    with EnergyMeter() as meter:
+        burn(0.2)
+        assert meter.read().cpu_seconds > 0
+    reading = meter.stop()
+    assert reading.provenance in {"measured-rapl", "estimated-load"}
+    assert reading.joules is not None
+    assert reading.dynamic_joules is not None
+    assert reading.dynamic_joules > 0
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failing_tracker_gives_none_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energy that cannot be known is None, never 0."""
+
+    def fail() -> None:
+        raise OSError("no counters")
+
+    monkeypatch.setattr(energy, "_new_tracker", fail)
+    with pytest.warns(RuntimeWarning, match="no counters"):
+        meter = EnergyMeter().start()
+    reading = meter.stop()
+    assert (reading.joules, reading.dynamic_joules, reading.provenance) == (None, None, "none")
+    assert reading.dynamic_joules_per_cpu_second is None
+
+
+def test_a_tracker_that_swallowed_its_failure_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CodeCarbon hides the errors of its start; a start that failed is found out all the same."""
+
+    def fail(tracker: object) -> None:
+        raise OSError("no counters")
+
+    monkeypatch.setattr("codecarbon.OfflineEmissionsTracker._ensure_hardware_ready", fail)
+    with pytest.warns(RuntimeWarning, match="not known here"):
+        meter = EnergyMeter().start()
+    assert meter.stop().provenance == "none"
+
+
+def test_busy_time_grows_with_work() -> None:
+    """The machine's busy CPU time counts ours."""
+    before = busy_cpu_seconds()
+    burn(0.2)
+    assert busy_cpu_seconds() > before
