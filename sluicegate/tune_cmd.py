@@ -88,8 +88,8 @@ def command(
         print_json(result.policy.dump())
     else:
         for line in result.explanation:
-            result_console.print(line, highlight=False, markup=False)
-        result_console.print(f"\nwritten to {out}", highlight=False)
+            result_console.print(line, highlight=False, markup=False, soft_wrap=True)
+        result_console.print(f"\nwritten to {out}", highlight=False, soft_wrap=True)
     if not result.met:
         raise TargetNotMet("no safe threshold; everything goes to the reference")
 
