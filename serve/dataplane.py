@@ -84,16 +84,16 @@ class DataPlane:
         plan = held.plan
         cascade = request.model == CASCADE
         if not cascade and request.model not in plan.snapshot.stages:
-            raise UnknownModel(request.model, self._names(plan))
+            raise _unknown(request.model, plan)
         n = len(request.texts)
         if self._in_flight and self._in_flight + n > self._limits.max_in_flight_texts:
             raise Overloaded("the gateway is full")
-        deadline_at, hurried = self._deadline(request, plan.deadline_s if cascade else None)
+        deadline_at = self._deadline(request, plan.deadline_s if cascade else None)
         self._in_flight += n
         held.count += 1
         try:
             if cascade:
-                return await self._cascade(plan, request, deadline_at, hurried)
+                return await self._cascade(plan, request, deadline_at)
             return await self._single(plan, request, deadline_at)
         finally:
             self._in_flight -= n
@@ -123,24 +123,25 @@ class DataPlane:
         family = plan.snapshot.family
         if name == CASCADE:
             return ModelInfo(name, family.labels, CASCADE, plan.snapshot.policy.version)
-        if name not in plan.snapshot.stages:
-            raise UnknownModel(name, self._names(plan))
+        self.check_served(name)
         variant = family.variant(name)
         return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256)
 
+    def check_served(self, name: str) -> None:
+        """Raise UnknownModel unless that model is served, NotReady when none is yet."""
+        plan = self._current().plan
+        if name != CASCADE and name not in plan.snapshot.stages:
+            raise _unknown(name, plan)
+
     def names(self) -> tuple[str, ...]:
         """Return the served models, the cascade first. Raises NotReady."""
-        return self._names(self._current().plan)
+        return (CASCADE, *self._current().plan.snapshot.stages)
 
     async def drained(self, snapshot: Snapshot) -> None:
         """Return once no request works on `snapshot`, which is out of force. Raises NotReady."""
         self._current()
         if snapshot in self._leaving:
             await self._leaving[snapshot].drained.wait()
-
-    @staticmethod
-    def _names(plan: Plan) -> tuple[str, ...]:
-        return (CASCADE, *plan.snapshot.stages)
 
     def _current(self) -> _Held:
         snapshot = self._snapshots()
@@ -152,18 +153,20 @@ class DataPlane:
         self._held = _Held(make_plan(snapshot))
         return self._held
 
-    def _deadline(self, request: ClassifyRequest, policy_s: float | None) -> tuple[float, bool]:
-        """Return the clock second by which the request ends, and whether somebody asked for it."""
-        asked = min((s for s in (request.timeout_s, policy_s) if s is not None), default=None)
-        hurried = asked is not None and asked < self._limits.max_seconds
-        limit_s = asked if asked is not None and hurried else self._limits.max_seconds
-        return request.arrived_at + limit_s, hurried
+    def _deadline(self, request: ClassifyRequest, policy_s: float | None) -> float:
+        """Return the clock second of the nearest limit that client, policy or gateway sets."""
+        limit_s = self._limits.max_seconds
+        if request.timeout_s is not None and request.timeout_s < limit_s:
+            limit_s = request.timeout_s
+        if policy_s is not None and policy_s < limit_s:
+            limit_s = policy_s
+        return request.arrived_at + limit_s
 
     async def _single(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
         family = plan.snapshot.family
-        temperature = family.variant(request.model).temperature
+        temperature = plan.temperatures[request.model]
         stage = plan.snapshot.stages[request.model]
-        logits = await self._ask(stage, request.texts, len(family.labels), deadline_at, timed=True)
+        logits = await self._ask(stage, request.texts, len(family.labels), deadline_at)
         probabilities = softmax(logits, temperature)
         n = len(request.texts)
         result = ClassifyResult(
@@ -185,15 +188,13 @@ class DataPlane:
         )
         return result
 
-    async def _cascade(
-        self, plan: Plan, request: ClassifyRequest, deadline_at: float, hurried: bool
-    ) -> ClassifyResult:
+    async def _cascade(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
         n = len(request.texts)
         first = plan.steps[0]
         classes = plan.compiled.classes
         if plan.budget is not None:
             plan.budget.earn(n)
-        logits = await self._ask(first.stage, request.texts, classes, deadline_at, timed=hurried)
+        logits = await self._ask(first.stage, request.texts, classes, deadline_at)
         scored = first.rules.score_logits(logits)
         verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
         walk = None
@@ -252,7 +253,7 @@ class DataPlane:
                         continue
             chosen = texts if len(rows) == len(texts) else [texts[row] for row in rows.tolist()]
             try:
-                logits = await self._ask(step.stage, chosen, plan.compiled.classes, deadline_at, timed=True)
+                logits = await self._ask(step.stage, chosen, plan.compiled.classes, deadline_at)
             except DeadlineExceeded:
                 walk.degrade(rows, "deadline")
             except Overloaded:
@@ -263,16 +264,11 @@ class DataPlane:
                 walk.answer(step, rows, logits)
             walk.seconds += self._clock() - started
 
-    async def _ask(
-        self, stage: Stage, texts: Sequence[str], classes: int, deadline_at: float, *, timed: bool
-    ) -> Logits:
-        """Ask a stage; with `timed`, stop waiting at the deadline even if the stage does not."""
+    async def _ask(self, stage: Stage, texts: Sequence[str], classes: int, deadline_at: float) -> Logits:
+        """Ask a stage, and stop waiting at the deadline even if the stage does not."""
         started = self._clock()
         try:
-            if timed:
-                async with asyncio.timeout(deadline_at - started):
-                    logits = await stage.logits(texts, deadline_at)
-            else:
+            async with asyncio.timeout(deadline_at - started):
                 logits = await stage.logits(texts, deadline_at)
         except TimeoutError:
             self._times.setdefault(stage.variant, StageTime()).learn(self._clock() - started)
@@ -287,3 +283,7 @@ class DataPlane:
             log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
             raise StageFailed(f"{stage.variant} gave no usable answer")
         return logits
+
+
+def _unknown(model: str, plan: Plan) -> UnknownModel:
+    return UnknownModel(model, (CASCADE, *plan.snapshot.stages))

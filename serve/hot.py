@@ -92,7 +92,7 @@ class HotRoutes:
 
     async def _infer(self, path: str, body: bytes, header_length: bytes | None, arrived_at: float) -> Reply:
         model, version = _infer_target(path) or ("", None)
-        self._dataplane.model(model)
+        self._dataplane.check_served(model)
         if version is not None and version != oip.VERSION:
             raise UnknownModel(f"{model}, version {version}")
         call = oip.parse(body, header_length, model, self._limits, arrived_at)

@@ -40,6 +40,7 @@ class Plan:
     deadline_s: float | None
     budget: EscalationBudget | None
     votes: bool
+    temperatures: Mapping[str, float]
 
 
 class Walk:
@@ -118,6 +119,7 @@ def make_plan(snapshot: Snapshot) -> Plan:
         deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
         votes=_needs_votes(snapshot.policy),
+        temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
     )
 
 
