@@ -1,0 +1,151 @@
+"""Which variants nothing beats: the axes of the frontier and the chart of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from contract.family import Family, Variant
+from contract.files import write_text
+from contract.formulas import pareto_mask
+from contract.policy import Policy
+from report.figures import percent_interval, plain, usd_per_million
+from report.svg import Axis, Chart, Line, Marker, Point, draw, percent_form
+
+KINDS: dict[str, tuple[str, int, Marker]] = {
+    "teacher": ("teacher", 4, "diamond"),
+    "distilled": ("distilled", 0, "circle"),
+    "pruned": ("pruned", 2, "triangle"),
+    "quantized": ("INT8", 1, "square"),
+    "linear": ("linear", 3, "hexagon"),
+    "fake": ("fake", 5, "circle"),
+}
+POLICY_MARK: tuple[str, int, Marker] = ("cascade", 5, "cross")
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """One cost that accuracy is bought with."""
+
+    key: str
+    title: str
+    value: Callable[[Variant], float | None]
+    expected: Callable[[Policy], float | None]
+    form: Callable[[float], str] = plain
+
+
+def _p50(variant: Variant) -> float | None:
+    found = variant.latency_at()
+    return None if found is None else found.p50_ms
+
+
+AXES = (
+    CostAxis("latency", "latency of one text, p50 (ms)", _p50, lambda p: p.expected.latency_ms),
+    CostAxis(
+        "cost",
+        "cost (USD per million)",
+        lambda v: usd_per_million(v.usd_per_1k),
+        lambda p: usd_per_million(p.expected.usd_per_1k),
+    ),
+    CostAxis(
+        "energy",
+        "energy (Wh per 1,000)",
+        lambda v: v.energy_wh_per_1k,
+        lambda p: p.expected.energy_wh_per_1k,
+    ),
+    CostAxis("size", "size of the artifact (MB)", lambda v: v.artifact.bytes / 1e6, lambda _: None),
+)
+
+
+def beaten_by(family: Family) -> dict[str, tuple[str, ...]]:
+    """Return per variant the others that are no worse in accuracy and on every cost axis, and better in one.
+
+    Axes that are unknown for any variant are left out; a variant without accuracy is not judged.
+    """
+    judged = [v for v in family.variants if v.accuracy is not None]
+    axes = [a for a in AXES if all(a.value(v) is not None for v in judged)]
+    table = np.array([[-(v.accuracy or 0.0), *(a.value(v) or 0.0 for a in axes)] for v in judged])
+    return {
+        variant.name: tuple(
+            other.name
+            for other, theirs in zip(judged, table, strict=True)
+            if (theirs <= row).all() and (theirs < row).any()
+        )
+        for variant, row in zip(judged, table, strict=True)
+    }
+
+
+def frontier_chart(family: Family, axis: CostAxis, policies: Sequence[Policy] = ()) -> Chart | None:
+    """Return the chart of accuracy against one cost, or None when fewer than two variants have both figures.
+
+    A hollow mark is dominated on these two axes; the line joins those that are not.
+    """
+    shown = [v for v in family.variants if v.accuracy is not None and (axis.value(v) or 0) > 0]
+    if len(shown) < 2:
+        return None
+    marks = [_point(v, axis) for v in shown]
+    for index, policy in enumerate(policies):
+        cost, accuracy = axis.expected(policy), policy.expected.accuracy
+        if cost and accuracy is not None and len(policy.stages) > 1:
+            name = "cascade" if len(policies) == 1 else f"cascade {index + 1}"
+            marks.append(
+                Point(cost, accuracy, name, *POLICY_MARK[1:], y_interval=policy.expected.accuracy_interval)
+            )
+    keep = pareto_mask([(point.x, -point.y) for point in marks])
+    marks = [replace(point, hollow=not kept) for point, kept in zip(marks, keep, strict=True)]
+    best = sorted((point.x, point.y) for point in marks if not point.hollow)
+    spans = [y for point in marks for y in (point.y_interval or (point.y, point.y))]
+    kinds = {v.kind: KINDS[v.kind] for v in shown}
+    legend = [*kinds.values()]
+    if any(point.marker == POLICY_MARK[2] for point in marks):
+        legend.append(POLICY_MARK)
+    winners = ", ".join(point.name for point in sorted(marks, key=lambda p: p.x) if not point.hollow)
+    return Chart(
+        key=f"frontier-{axis.key}",
+        title=f"Accuracy against {axis.title}",
+        description=(
+            f"Scatter of {len(marks)} variants and policies. Nothing beats, from cheap to dear: {winners}. "
+            "Bars are 95% intervals; hollow marks are dominated. The figures are in the table of variants."
+        ),
+        x=Axis(axis.title, log=True, form=axis.form),
+        y=Axis("accuracy on the test split", form=percent_form(max(spans) - min(spans))),
+        points=tuple(marks),
+        lines=(Line(tuple(best), stepped=True, colour=5, thin=True),),
+        legend=tuple(legend),
+    )
+
+
+def _point(variant: Variant, axis: CostAxis) -> Point:
+    _, colour, marker = KINDS[variant.kind]
+    cost, accuracy = axis.value(variant) or 0.0, variant.accuracy or 0.0
+    return Point(
+        cost,
+        accuracy,
+        variant.name,
+        colour,
+        marker,
+        y_interval=variant.accuracy_interval,
+        tooltip=f"{variant.name}: {percent_interval(accuracy, variant.accuracy_interval)}, {axis.form(cost)}",
+    )
+
+
+def write_frontier(family: Family, out: Path, *, axis: str = "latency") -> Path:
+    """Write the frontier of a family as one SVG file and return its path.
+
+    Without two measured variants the file says so. `axis` is one of latency, cost, energy, size.
+    """
+    chosen = next(a for a in AXES if a.key == axis)
+    chart = frontier_chart(family, chosen)
+    if chart is None:
+        chart = Chart(
+            f"frontier-{axis}",
+            "Frontier",
+            "Fewer than two variants are measured: there is nothing to draw.",
+            Axis(chosen.title),
+            Axis("accuracy"),
+        )
+    write_text(out, draw(replace(chart, width=720, height=440), standalone=True) + "\n")
+    return out

@@ -1,0 +1,88 @@
+"""Tables as plain structures, and how they read in a terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table as RichTable
+
+from report.figures import UNKNOWN
+
+Emphasis = Literal["", "strong", "muted"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: `strong` for the one to look at, `muted` for one that something beats."""
+
+    cells: tuple[str, ...]
+    emphasis: Emphasis = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people. The first column names the row; `notes` say what the columns mean."""
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def without_empty_columns(self) -> Table:
+        """Return the table without the columns in which nothing is known."""
+        keep = [
+            index
+            for index in range(len(self.columns))
+            if index == 0 or any(row.cells[index] not in {UNKNOWN, ""} for row in self.rows)
+        ]
+        return self.pick(tuple(self.columns[index] for index in keep))
+
+    def pick(self, names: Sequence[str]) -> Table:
+        """Return the table with only those of the named columns that it has, in its own order."""
+        keep = [index for index, name in enumerate(self.columns) if name in names]
+        return Table(
+            self.key,
+            self.title,
+            tuple(self.columns[i] for i in keep),
+            tuple(Row(tuple(row.cells[i] for i in keep), row.emphasis) for row in self.rows),
+            self.notes,
+        )
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return the table for a terminal."""
+    drawn = RichTable(
+        title=table.title,
+        title_justify="left",
+        caption="\n".join(table.notes) or None,
+        caption_justify="left",
+    )
+    for index, name in enumerate(table.columns):
+        drawn.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    styles = {"strong": "bold", "muted": "dim", "": ""}
+    for row in table.rows:
+        drawn.add_row(*row.cells, style=styles[row.emphasis])
+    return drawn
+
+
+def to_markdown(table: Table) -> str:
+    """Return the table as GitHub Markdown, notes below; strong rows are bold."""
+    lines = [
+        "| " + " | ".join(_markdown_cell(name) for name in table.columns) + " |",
+        "| --- |" + " ---: |" * (len(table.columns) - 1),
+    ]
+    for row in table.rows:
+        cells = [_markdown_cell(cell) for cell in row.cells]
+        if row.emphasis == "strong":
+            cells = [f"**{cell}**" if cell else "" for cell in cells]
+        lines.append("| " + " | ".join(cells) + " |")
+    for note in table.notes:
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
