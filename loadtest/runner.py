@@ -1,0 +1,354 @@
+"""One run: start the generator, read the server's counters around the measured part, write what came back."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from contract.errors import EnvironmentProblem, InputError, SluiceError
+from contract.machine import Machine
+from contract.prices import load_grid, load_prices
+from contract.run import Summary, write_run
+from loadtest import protocol as wire
+from loadtest.arrivals import Process, arrival_times_s, rows_to_ask
+from loadtest.dataset import Labelled, read_labelled
+from loadtest.exchange import Order, Samples, Send
+from loadtest.protocol import PROTOCOLS, Protocol
+from loadtest.record import requests_table
+from loadtest.scrape import Reading, ServerUse, difference, headers, read_metrics
+from loadtest.summary import Economy, Setting, summarise
+from runtime.machine import describe_machine
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+START_S = 20.0
+STOP_S = 3.0
+POLL_S = 0.1
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class LoadAborted(SluiceError):
+    """The load was told to stop before it was done. Nothing was written and no process is left."""
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """How far a run is. Phases: starting, warm-up, measuring, draining, done."""
+
+    phase: str
+    passed_s: float
+    total_s: float
+    sent: int
+    planned: int
+    answered: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """Everything that decides one run.
+
+    Attributes:
+        url: where the gateway answers, without a path.
+        data: a labelled file, or texts already read.
+        rate_per_s: arrivals per second, open loop.
+        duration_s: measured seconds; `warmup_s` at the same rate come before and are left out.
+        model: a variant, or `cascade`.
+        protocol: `v1` (POST /v1/classify) or `oip` (Open Inference Protocol v2, JSON).
+        seed: decides arrivals and the order of texts.
+        slo_ms: the objective for one answer; without it there is no goodput.
+        api_key: sent as `Authorization: Bearer`.
+        process: poisson or uniform arrivals.
+        split: the split of the data to ask, where the file has a `split` column.
+        text, label, slice_column: names of the columns.
+        timeout_s: a request without a whole answer by then is an error.
+        connections: most connections at once; waiting for one counts as latency.
+        stop_when_lost: end the run once more than 1% have missed the objective.
+        out: run folder to write; None writes nothing.
+        economy: prices and grid intensity; None takes those that ship with the project.
+        machine: the machine that serves; None: this one, if the URL leads here.
+        idle_watts: power of the idle server, for energy above idle (`measure_idle_watts`).
+    """
+
+    url: str
+    data: Path | Labelled
+    rate_per_s: float
+    duration_s: float
+    model: str = "cascade"
+    protocol: Protocol = "v1"
+    seed: int = 0
+    warmup_s: float = 1.0
+    slo_ms: float | None = None
+    api_key: str | None = None
+    process: Process = "poisson"
+    split: str | None = None
+    text: str = "text"
+    label: str = "label"
+    slice_column: str | None = None
+    timeout_s: float = 10.0
+    connections: int = 4096
+    stop_when_lost: bool = False
+    out: Path | None = None
+    economy: Economy | None = None
+    machine: Machine | None = None
+    idle_watts: float | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InputError(f"{self.url!r} is not an http:// or https:// URL", where="URL")
+        if self.protocol not in PROTOCOLS:
+            raise InputError(f"unknown protocol {self.protocol!r}", hint=f"one of: {', '.join(PROTOCOLS)}")
+        for name, low in (("rate_per_s", 0.0), ("duration_s", 0.0), ("timeout_s", 0.0), ("warmup_s", -1.0)):
+            if not low < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.warmup_s < 0:
+            raise InputError(f"warmup_s must not be negative, but is {self.warmup_s}")
+        if self.slo_ms is not None and not 0 < self.slo_ms < math.inf:
+            raise InputError(f"slo_ms must be positive, not {self.slo_ms}")
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """A finished run: its figures, its rows (contract.run.REQUEST_SCHEMA), what the server used."""
+
+    summary: Summary
+    requests: pa.Table
+    use: ServerUse | None
+
+
+Progress = Callable[[LoadProgress], None]
+
+
+def run_load(
+    plan: LoadPlan, *, progress: Progress | None = None, abort: threading.Event | None = None
+) -> Summary:
+    """Drive a gateway as planned, write the run folder, return its summary.
+
+    Raises:
+        InputError: the plan or the data break a rule, or nothing answers at the URL.
+        EnvironmentProblem: Locust is missing or the generator broke.
+        LoadAborted: `abort` was set.
+    """
+    return drive(plan, progress=progress, abort=abort).summary
+
+
+def drive(
+    plan: LoadPlan, *, progress: Progress | None = None, abort: threading.Event | None = None
+) -> LoadResult:
+    """As `run_load`, but return the rows as well."""
+    data = labelled(plan)
+    check_answers_at(plan.url, plan.api_key)
+    at_s, warmup = _arrivals(plan)
+    which = rows_to_ask(len(data), len(at_s), seed=plan.seed)
+    send = Send(at_s, which, tuple(wire.body(plan.protocol, plan.model, text) for text in data.texts))
+    with tempfile.TemporaryDirectory(prefix="sluice-load-") as name:
+        samples, before, after = _generate(plan, Path(name), send, warmup, progress, abort)
+    beside = samples.cpu_share if on_this_machine(plan.url) else 0.0
+    use = difference(before, after, idle_watts=plan.idle_watts, beside_cpu_share=beside)
+    requests = requests_table(samples, data, which, protocol=plan.protocol, model=plan.model, warmup=warmup)
+    setting = Setting(
+        model=plan.model,
+        url=plan.url,
+        protocol=plan.protocol,
+        seed=plan.seed,
+        rate_per_s=plan.rate_per_s,
+        duration_s=plan.duration_s,
+        warmup_s=plan.warmup_s,
+        slo_ms=plan.slo_ms,
+        window_start_s=samples.start_at_s + plan.warmup_s,
+        generator_cpu_share=samples.cpu_share,
+        stopped_early=samples.stopped_early,
+        data_sha256=data.sha256,
+    )
+    machine = plan.machine or (describe_machine() if on_this_machine(plan.url) else None)
+    economy = plan.economy or default_economy(machine)
+    summary = summarise(requests, setting, use=use, economy=economy, machine=machine)
+    if plan.out is not None:
+        write_run(plan.out, requests, summary)
+    return LoadResult(summary, requests, use)
+
+
+def labelled(plan: LoadPlan) -> Labelled:
+    """Return the texts of a plan. Raises DataError."""
+    if isinstance(plan.data, Labelled):
+        return plan.data
+    return read_labelled(
+        plan.data, text=plan.text, label=plan.label, slice_column=plan.slice_column, split=plan.split
+    )
+
+
+def default_economy(machine: Machine | None) -> Economy:
+    """Return the shipped prices and grid intensity, for the cores of a machine."""
+    prices, grid = load_prices(), load_grid()
+    return Economy(
+        usd_per_core_hour=prices.usd_per_core_hour,
+        cores=machine.cores if machine else None,
+        grid_g_per_kwh=grid.intensity(),
+        basis={
+            "prices": f"{prices.usd_per_core_hour} USD per core-hour, {prices.source}, {prices.as_of}",
+            "grid": f"{grid.intensity():g} gCO2e per kWh ({grid.default}), {grid.source}, {grid.as_of}",
+        },
+    )
+
+
+def on_this_machine(url: str) -> bool:
+    """Return whether a URL leads to the machine that the generator runs on."""
+    return urlsplit(url).hostname in LOOPBACK
+
+
+def measure_idle_watts(url: str, seconds: float = 3.0, *, api_key: str | None = None) -> float | None:
+    """Return the power that a server reports while nobody asks it; None where it reports no energy."""
+    before = read_metrics(url, api_key)
+    time.sleep(seconds)
+    use = difference(before, read_metrics(url, api_key))
+    return None if use is None or use.joules is None else use.joules / use.window_s
+
+
+def check_answers_at(url: str, api_key: str | None = None) -> None:
+    """Raise InputError unless something speaks HTTP at the URL."""
+    request = urllib.request.Request(f"{url}/v2/health/ready", headers=headers(api_key))
+    try:
+        with urllib.request.urlopen(request, timeout=10):
+            return
+    except urllib.error.HTTPError:
+        return
+    except OSError as problem:
+        reason = getattr(problem, "reason", problem)
+        raise InputError(
+            f"nothing answers: {reason}", where=url, hint="start a gateway with `sluice serve`"
+        ) from None
+
+
+def _arrivals(plan: LoadPlan) -> tuple[Any, int]:
+    measured = arrival_times_s(plan.rate_per_s, plan.duration_s, seed=plan.seed, process=plan.process)
+    if not plan.warmup_s:
+        return measured, 0
+    warm = arrival_times_s(plan.rate_per_s, plan.warmup_s, seed=plan.seed + 2**31, process=plan.process)
+    return np.concatenate([warm, plan.warmup_s + measured]), len(warm)
+
+
+def _generate(
+    plan: LoadPlan,
+    folder: Path,
+    send: Send,
+    warmup: int,
+    progress: Progress | None,
+    abort: threading.Event | None,
+) -> tuple[Samples, Reading | None, Reading | None]:
+    parts = urlsplit(plan.url)
+    tls = parts.scheme == "https"
+    key = "".join(f"{name}: {value}\r\n" for name, value in headers(plan.api_key).items())
+    allowed = int(0.01 * (len(send.at_s) - warmup))
+    read_end, write_end = os.pipe()
+    order = Order(
+        host=parts.hostname or "",
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        head=f"POST {parts.path.rstrip('/')}{wire.path(plan.protocol, plan.model)} HTTP/1.1\r\n"
+        f"Host: {parts.netloc.rpartition('@')[2]}\r\nContent-Type: application/json\r\n"
+        f"Accept: application/json\r\n{key}",
+        name=plan.model,
+        timeout_s=plan.timeout_s,
+        connections=plan.connections,
+        warmup=warmup,
+        miss_ms=plan.slo_ms,
+        stop_after_misses=allowed if plan.stop_when_lost and plan.slo_ms else None,
+        events_fd=write_end,
+    )
+    order.write(folder)
+    send.write(folder)
+    before: Reading | None = None
+    after: Reading | None = None
+    with os.fdopen(read_end, "rb", buffering=0) as events, _generator(folder, write_end):
+        limit_s = START_S + float(send.at_s[-1]) + plan.timeout_s + 30.0
+        phase = "warm-up"
+        for event in _events(events, abort, time.monotonic() + limit_s):
+            name = event["event"]
+            if name == "measuring":
+                before = read_metrics(plan.url, plan.api_key)
+            elif name == "drained":
+                after = read_metrics(plan.url, plan.api_key)
+            phase = {"measuring": "measuring", "drained": "draining", "written": "done"}.get(name, phase)
+            if progress:
+                total_s = plan.warmup_s + plan.duration_s
+                counts = (event["sent"], len(send.at_s), event["answered"], event["errors"])
+                progress(LoadProgress(phase, event["passed_s"], total_s, *counts))
+            if name == "written":
+                return Samples.read(folder), before, after
+    raise EnvironmentProblem(f"the generator ended without a result: {_log_tail(folder)}")
+
+
+@contextlib.contextmanager
+def _generator(folder: Path, write_end: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start Locust on the order in `folder`; whatever happens, it is gone afterwards."""
+    if importlib.util.find_spec("locust") is None:
+        os.close(write_end)
+        raise EnvironmentProblem("Locust is not installed", hint="pip install 'sluicegate[loadtest]'")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCUST_")}
+    command = [
+        sys.executable, "-P", "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+        "--users", "1", "--loglevel", "WARNING", "--order", str(folder),
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, pass_fds=[write_end], stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    os.close(write_end)
+    try:
+        yield process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _events(pipe: IO[bytes], abort: threading.Event | None, deadline: float) -> Iterator[dict[str, Any]]:
+    """Yield the generator's events until its end of the pipe closes."""
+    pending = b""
+    while True:
+        if abort is not None and abort.is_set():
+            raise LoadAborted("the load was stopped before it was done; nothing was written")
+        if time.monotonic() > deadline:
+            raise EnvironmentProblem("the generator hangs; it was stopped")
+        if not select.select([pipe], [], [], POLL_S)[0]:
+            continue
+        chunk = pipe.read(65536)
+        if not chunk:
+            return
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def _log_tail(folder: Path) -> str:
+    try:
+        return (folder / "log").read_text("utf-8", "replace").strip()[-1500:] or "no log"
+    except OSError:
+        return "no log"

@@ -1,0 +1,141 @@
+"""What the server says it used: two readings of `/metrics`, and their difference."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract.machine import EnergyProvenance
+from contract.metrics import CPU_SECONDS, ENERGY, REQUESTS
+
+# Weakest first: a sum of several provenances is only as good as the weakest.
+_PROVENANCES: tuple[EnergyProvenance, ...] = ("user-constant", "estimated-load", "measured-rapl")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Counters at one time; a metric that the page lacks is None.
+
+    Attributes:
+        at_s: seconds of `time.perf_counter`.
+        served: texts answered or refused since the server started.
+        cpu_seconds: by variant.
+        joules: by provenance.
+    """
+
+    at_s: float
+    served: float | None
+    cpu_seconds: Mapping[str, float] | None
+    joules: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class ServerUse:
+    """What a server used between two readings; None where it does not say.
+
+    Attributes:
+        window_s: time between the readings.
+        served: texts answered or refused in it.
+        cpu_seconds: CPU time by variant; `gateway` is everything else.
+        joules: energy of the machine, idle power included.
+        idle_joules: what the idle machine would have used in that time, when that was measured.
+        beside_cpu_seconds: CPU time of the generator, when it ran on the same machine.
+        provenance: how the energy is known.
+    """
+
+    window_s: float
+    served: float | None = None
+    cpu_seconds: Mapping[str, float] | None = None
+    joules: float | None = None
+    idle_joules: float | None = None
+    beside_cpu_seconds: float = 0.0
+    provenance: EnergyProvenance = "none"
+
+    @property
+    def dynamic_joules(self) -> float | None:
+        """Energy above idle that the server's CPU time accounts for; None unless idle power is known."""
+        if self.joules is None or self.idle_joules is None:
+            return None
+        above = max(0.0, self.joules - self.idle_joules)
+        own = sum((self.cpu_seconds or {}).values())
+        return above * own / (own + self.beside_cpu_seconds) if own > 0 else above
+
+    @property
+    def loaded_joules(self) -> float | None:
+        """All energy, less what the generator's CPU time accounts for where idle power is known."""
+        dynamic = self.dynamic_joules
+        return self.joules if dynamic is None or self.idle_joules is None else self.idle_joules + dynamic
+
+
+def parse_metrics(page: str, at_s: float) -> Reading:
+    """Return the counters of a Prometheus text page. Raises ValueError when it is not one."""
+    served: float | None = None
+    cpu: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == REQUESTS.name:
+                served = (served or 0.0) + sample.value
+            elif sample.name == CPU_SECONDS.name:
+                name = sample.labels.get("variant", "")
+                cpu[name] = cpu.get(name, 0.0) + sample.value
+            elif sample.name == ENERGY.name:
+                name = sample.labels.get("provenance", "")
+                joules[name] = joules.get(name, 0.0) + sample.value
+    return Reading(at_s, served, cpu or None, joules or None)
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """Return the headers that carry a key."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def read_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> Reading | None:
+    """Scrape `url`/metrics; None when there is no such page or it cannot be read."""
+    request = urllib.request.Request(f"{url}/metrics", headers=headers(api_key))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            page = response.read().decode("utf-8", "replace")
+        return parse_metrics(page, time.perf_counter())
+    except (OSError, ValueError):
+        return None
+
+
+def difference(
+    before: Reading | None,
+    after: Reading | None,
+    *,
+    idle_watts: float | None = None,
+    beside_cpu_share: float = 0.0,
+) -> ServerUse | None:
+    """Return what was used between two readings; None when one is missing or a counter went back."""
+    if before is None or after is None:
+        return None
+    window = after.at_s - before.at_s
+    served = None if before.served is None or after.served is None else after.served - before.served
+    cpu = _grown(before.cpu_seconds or {}, after.cpu_seconds)
+    joules = _grown(before.joules or {}, after.joules)
+    found = (served or 0.0, *(cpu or {}).values(), *(joules or {}).values())
+    if window <= 0 or min(found) < 0:
+        return None
+    sources = [p for p in _PROVENANCES if joules and joules.get(p, 0.0) > 0]
+    return ServerUse(
+        window_s=window,
+        served=served,
+        cpu_seconds=cpu,
+        joules=sum(joules[p] for p in sources) if joules and sources else None,
+        idle_joules=None if idle_watts is None else idle_watts * window,
+        beside_cpu_seconds=beside_cpu_share * window,
+        provenance=sources[0] if sources else "none",
+    )
+
+
+def _grown(before: Mapping[str, float], after: Mapping[str, float] | None) -> dict[str, float] | None:
+    if after is None:
+        return None
+    return {name: value - before.get(name, 0.0) for name, value in after.items()}

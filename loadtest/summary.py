@@ -1,0 +1,255 @@
+"""From the rows of a run to its figures. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from contract.formulas import (
+    Interval,
+    exact_quantile,
+    gco2e,
+    quantile_interval,
+    usd_per_1k,
+    usd_per_1k_from_seconds,
+    wh_per_1k,
+    wilson_interval,
+)
+from contract.machine import Machine
+from contract.run import Summary, VariantShare
+from loadtest.estimates import CONFIDENCE, Answers, accuracy, answers_of, macro_f1_of
+from loadtest.exchange import TIMED_OUT
+from loadtest.scrape import ServerUse
+
+LAG_SHARE = 0.05
+LAG_FLOOR_MS = 1.0
+RATE_SHARE = 0.99
+CPU_SHARE = 0.80
+
+
+@dataclass(frozen=True)
+class Economy:
+    """What money and carbon figures rest on.
+
+    Attributes:
+        usd_per_core_hour: price of one core.
+        cores: cores of the machine that serves; None: unknown, so no price of the machine.
+        grid_g_per_kwh: carbon intensity.
+        basis: date and source of both, by name.
+    """
+
+    usd_per_core_hour: float
+    cores: float | None
+    grid_g_per_kwh: float
+    basis: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was asked of a run, and what the generator says of itself.
+
+    Attributes:
+        window_start_s: when the measured part began, in the clock of `intended_at_s`.
+        generator_cpu_share: of one core, over the measured part; None when unknown.
+        stopped_early: whether the run ended because its objective was lost.
+    """
+
+    model: str
+    url: str
+    protocol: str
+    seed: int
+    rate_per_s: float
+    duration_s: float
+    warmup_s: float
+    slo_ms: float | None
+    window_start_s: float
+    generator_cpu_share: float | None = None
+    stopped_early: bool = False
+    data_sha256: str | None = None
+
+
+def summarise(
+    requests: pa.Table,
+    setting: Setting,
+    *,
+    use: ServerUse | None = None,
+    economy: Economy | None = None,
+    machine: Machine | None = None,
+) -> Summary:
+    """Return the figures of the measured requests (rows of contract.run.REQUEST_SCHEMA).
+
+    Latency percentiles are over requests that were answered or waited for an answer until the timeout; a
+    request that the server refused, or a connection that broke, is an error and not a fast answer. An
+    error is a miss of the objective. Accuracy is over the answers given.
+    """
+    n = requests.num_rows
+    column = {name: requests[name].to_numpy(zero_copy_only=False) for name in ("latency_ms", "service_ms")}
+    status = requests["status"].to_numpy()
+    answered = np.asarray(pc.is_valid(requests["answer"]).to_numpy(), dtype=bool) & (status == 200)
+    timed = answered | (status == TIMED_OUT)
+    latency = column["latency_ms"]
+    waited = latency[timed]
+    lag = (requests["sent_at_s"].to_numpy() - requests["intended_at_s"].to_numpy()) * 1000.0
+    answers = _answers(requests, answered)
+    right, f1 = accuracy(answers), macro_f1_of(answers, seed=setting.seed)
+    rate = _rate_held(requests, setting)
+    p99 = exact_quantile(waited, 0.99) if waited.size else None
+    within = None if setting.slo_ms is None else int((answered & (latency <= setting.slo_ms)).sum())
+    goodput = None if within is None or not n else within / n * rate
+    lag_p99 = exact_quantile(lag, 0.99) if n else None
+    void = _void_reason(setting, n, rate, lag_p99, p99)
+    cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
+    methods = [f"p99: order statistics 95%, n = {waited.size}"] if waited.size else []
+    methods += [f"accuracy: {right.method}"] if right else []
+    methods += [f"macro-F1: {f1.method}"] if f1 else []
+    methods += (
+        ["goodput: Wilson 95% of the share within the objective x rate held"] if goodput is not None else []
+    )
+    return Summary(
+        model=setting.model,
+        url=setting.url,
+        protocol=setting.protocol,
+        seed=setting.seed,
+        rate_asked_per_s=setting.rate_per_s,
+        rate_held_per_s=rate,
+        duration_s=setting.duration_s,
+        n=n,
+        errors=int(n - answered.sum()),
+        valid=void is None,
+        void_reason=void,
+        p50_ms=exact_quantile(waited, 0.5) if waited.size else None,
+        p99_ms=p99,
+        p99_interval_ms=quantile_interval(waited, 0.99, CONFIDENCE),
+        accuracy=right.value if right else None,
+        accuracy_interval=right.interval if right else None,
+        macro_f1=f1.value if f1 else None,
+        macro_f1_interval=f1.interval if f1 else None,
+        slo_ms=setting.slo_ms,
+        goodput_per_s=goodput,
+        goodput_interval_per_s=None if within is None or not n else _scaled(wilson_interval(within, n), rate),
+        escalation_rate=_share(requests["escalated"]),
+        degraded_rate=_share(requests["degraded"]),
+        usd_per_1k=_usd_per_1k(economy, goodput if goodput is not None else rate),
+        usd_per_1k_by_cpu=usd_per_1k_from_seconds(cpu_1k, economy.usd_per_core_hour)
+        if economy and cpu_1k is not None
+        else None,
+        cpu_seconds_per_1k=cpu_1k,
+        energy_wh_per_1k=wh,
+        energy_dynamic_wh_per_1k=wh_dynamic,
+        energy_provenance=use.provenance if use and wh is not None else "none",
+        gco2e_per_1k=gco2e(wh, economy.grid_g_per_kwh) if economy and wh is not None else None,
+        by_variant=_by_variant(requests, answered, use, wh_dynamic if wh_dynamic is not None else wh, n),
+        interval_method="; ".join(methods),
+        machine=machine,
+        warmup_s=setting.warmup_s,
+        service_p50_ms=exact_quantile(column["service_ms"][timed], 0.5) if waited.size else None,
+        service_p99_ms=exact_quantile(column["service_ms"][timed], 0.99) if waited.size else None,
+        send_lag_p99_ms=lag_p99,
+        generator_cpu_share=setting.generator_cpu_share,
+        policy_version=_only(requests["policy_version"]),
+        data_sha256=setting.data_sha256,
+        basis=economy.basis if economy else {},
+    )
+
+
+def _usd_per_1k(economy: Economy | None, goodput_per_s: float) -> float | None:
+    if economy is None or economy.cores is None or goodput_per_s <= 0:
+        return None
+    return usd_per_1k(economy.usd_per_core_hour, economy.cores, goodput_per_s)
+
+
+def _answers(requests: pa.Table, answered: NDArray[np.bool_]) -> Answers:
+    kept = requests.filter(pa.array(answered))
+    return answers_of(kept["label"].to_pylist(), kept["answer"].to_pylist(), kept["row"].to_pylist())
+
+
+def _rate_held(requests: pa.Table, setting: Setting) -> float:
+    """Requests sent per second; the window grows when the generator was still sending after its end."""
+    n = requests.num_rows
+    if not n:
+        return 0.0
+    last = float(pc.max(requests["sent_at_s"]).as_py()) - setting.window_start_s
+    return n / float(max(last if setting.stopped_early else setting.duration_s, last, 1e-9))
+
+
+def _void_reason(
+    setting: Setting, n: int, rate: float, lag_p99_ms: float | None, p99_ms: float | None
+) -> str | None:
+    if not n or lag_p99_ms is None:
+        return "no request was measured"
+    limit = LAG_SHARE * setting.slo_ms if setting.slo_ms else max(LAG_SHARE * (p99_ms or 0.0), LAG_FLOOR_MS)
+    of = "the objective" if setting.slo_ms else "p99 or 1 ms"
+    reasons = []
+    if lag_p99_ms > limit:
+        reasons.append(f"send lag p99 {lag_p99_ms:.2f} ms is over {limit:.2f} ms (5% of {of})")
+    if not setting.stopped_early and rate < RATE_SHARE * setting.rate_per_s:
+        reasons.append(f"sent {rate:.2f} per second, under 99% of the {setting.rate_per_s:g} asked")
+    if (setting.generator_cpu_share or 0.0) > CPU_SHARE:
+        reasons.append(f"the generator used {setting.generator_cpu_share:.0%} of its core (limit 80%)")
+    if setting.stopped_early:
+        reasons.append("stopped early: more than 1% had missed the objective")
+    return "; ".join(reasons) or None
+
+
+def _use_per_1k(use: ServerUse | None, n: int) -> tuple[float | None, float | None, float | None]:
+    """CPU-seconds, Wh fully loaded and Wh above idle per 1,000, by what the server itself counted."""
+    served = (use.served if use and use.served is not None else n) if use else 0
+    if use is None or served < 1:
+        return None, None, None
+    cpu = None if use.cpu_seconds is None else 1000.0 * sum(use.cpu_seconds.values()) / served
+    loaded, dynamic = (
+        None if joules is None else wh_per_1k(joules, 1) / served
+        for joules in (use.loaded_joules, use.dynamic_joules)
+    )
+    return cpu, loaded, dynamic
+
+
+def _by_variant(
+    requests: pa.Table,
+    answered: NDArray[np.bool_],
+    use: ServerUse | None,
+    wh: float | None,
+    n: int,
+) -> dict[str, VariantShare]:
+    """Shares by answering variant, and by variant that only used CPU; energy goes by CPU time."""
+    cpu = dict(use.cpu_seconds) if use and use.cpu_seconds else {}
+    cpu_all = sum(cpu.values())
+    served = use.served if use and use.served else n
+    names = np.array(requests["variant"].to_pylist(), dtype=object)
+    latency = requests["latency_ms"].to_numpy()
+    found: dict[str, VariantShare] = {}
+    for name in sorted({str(v) for v in names[answered] if v is not None} | set(cpu)):
+        mask = answered & (names == name)
+        kept = latency[mask]
+        right = accuracy(_answers(requests, mask))
+        share = cpu.get(name, 0.0) / cpu_all if cpu_all > 0 else None
+        found[name] = VariantShare(
+            n=int(mask.sum()),
+            share=float(mask.sum() / n) if n else 0.0,
+            accuracy=right.value if right else None,
+            p50_ms=exact_quantile(kept, 0.5) if kept.size else None,
+            p99_ms=exact_quantile(kept, 0.99) if kept.size else None,
+            cpu_seconds=cpu.get(name),
+            energy_wh_per_1k=wh * share * served / kept.size
+            if wh is not None and share is not None and kept.size
+            else None,
+        )
+    return found
+
+
+def _share(column: pa.ChunkedArray) -> float | None:
+    mean = pc.mean(column.cast(pa.float64())).as_py()
+    return None if mean is None else float(mean)
+
+
+def _only(column: pa.ChunkedArray) -> str | None:
+    values = pc.unique(column).drop_null().to_pylist()
+    return str(values[0]) if len(values) == 1 else None
+
+
+def _scaled(interval: Interval, by: float) -> Interval:
+    return interval[0] * by, interval[1] * by
