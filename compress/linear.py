@@ -1,0 +1,153 @@
+"""Training of the linear stage: softmax regression on tf-idf of hashed n-grams, from labels and a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from runtime.linear import LinearModel, tf_idf
+from runtime.ngrams import NgramEncoder, NgramOptions
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LinearSettings:
+    """How a linear model is trained.
+
+    Attributes:
+        min_documents: an n-gram needs to occur in so many training texts to get a weight.
+        epochs: passes over the training texts.
+        learning_rate: first step size; it falls linearly to zero.
+        decay: pull of the weights to zero, per step size.
+        soft_weight: share of the loss that the teacher's answers make, where there are some.
+        temperature: divides the teacher's logits.
+        batch_size: texts per step.
+    """
+
+    min_documents: int = 2
+    epochs: int = 12
+    learning_rate: float = 0.5
+    decay: float = 1e-6
+    soft_weight: float = 0.7
+    temperature: float = 1.0
+    batch_size: int = 64
+
+
+def train_linear(
+    texts: Sequence[str],
+    targets: NDArray[np.int64],
+    classes: int,
+    *,
+    options: NgramOptions,
+    settings: LinearSettings,
+    seed: int,
+    teacher_logits: NDArray[np.float32] | None = None,
+) -> LinearModel:
+    """Train and return a linear model.
+
+    Args:
+        texts: [N] training texts.
+        targets: [N] class indices; -1 where a text has no label and only the teacher's answer counts.
+        classes: C.
+        options: the n-grams.
+        settings: of the training.
+        seed: of the order of the texts.
+        teacher_logits: [N, C] for distillation (Hinton, Vinyals and Dean 2015).
+
+    Raises:
+        ValueError: when a text has neither label nor teacher answer.
+    """
+    features, buckets, idf = _features(texts, NgramEncoder(options), settings.min_documents)
+    goals = _goals(targets, classes, teacher_logits, settings)
+    weights, bias = _fit(features, goals, settings, seed)
+    return LinearModel(
+        buckets=buckets, weights=weights, idf=idf, bias=bias, encoder=options.sha256, bits=options.bits
+    )
+
+
+def _features(
+    texts: Sequence[str], encoder: NgramEncoder, min_documents: int
+) -> tuple[sparse.csr_array, NDArray[np.uint32], Array]:
+    """Return tf-idf rows [N, R] as serving computes them, the R buckets, and their idf.
+
+    idf = log((1 + N) / (1 + documents with it)) + 1, smoothed as in scikit-learn's TfidfVectorizer.
+    """
+    grams = [encoder.buckets(text) for text in texts]
+    distinct = [np.unique(row) for row in grams]
+    found, documents = np.unique(np.concatenate(distinct), return_counts=True)
+    enough = documents >= min(min_documents, len(texts))
+    buckets = found[enough].astype(np.uint32)
+    idf = (np.log((1 + len(texts)) / (1 + documents[enough])) + 1).astype(np.float32)
+    table = np.full(1 << encoder.options.bits, -1, dtype=np.int32)
+    table[buckets] = np.arange(buckets.size, dtype=np.int32)
+    rows = [tf_idf(table[row], idf) for row in grams]
+    matrix = sparse.csr_array(
+        (
+            np.concatenate([values for _, values in rows]),
+            np.concatenate([columns for columns, _ in rows]),
+            np.cumsum([0, *(columns.size for columns, _ in rows)]),
+        ),
+        shape=(len(texts), buckets.size),
+    )
+    return matrix, buckets, idf
+
+
+def _goals(
+    targets: NDArray[np.int64], classes: int, teacher: NDArray[np.float32] | None, settings: LinearSettings
+) -> Array:
+    labelled = targets >= 0
+    if teacher is None:
+        if not labelled.all():
+            raise ValueError("a text without a label needs a teacher's answer")
+        return np.eye(classes, dtype=np.float32)[targets]
+    scaled = teacher / settings.temperature
+    soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    soft /= soft.sum(axis=1, keepdims=True)
+    hard = np.eye(classes, dtype=np.float32)[np.maximum(targets, 0)]
+    share = np.where(labelled, settings.soft_weight, 1.0)[:, None].astype(np.float32)
+    mixed: Array = (share * soft + (1 - share) * hard).astype(np.float32)
+    return mixed
+
+
+def _fit(
+    features: sparse.csr_array, goals: Array, settings: LinearSettings, seed: int
+) -> tuple[Array, Array]:
+    """Return weights [R, C] and bias [C] that minimise the cross-entropy to the goals.
+
+    Adagrad (Duchi, Hazan and Singer 2011) with one step size per n-gram; a step touches only the n-grams
+    of its batch.
+    """
+    n, classes = goals.shape
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((features.shape[1], classes), dtype=np.float32)
+    bias = np.log(np.maximum(goals.mean(axis=0), 1e-6)).astype(np.float32)
+    squares = np.zeros(features.shape[1], dtype=np.float32)
+    steps = settings.epochs * -(-n // settings.batch_size)
+    step = 0
+    for _ in range(settings.epochs):
+        order = rng.permutation(n)
+        for start in range(0, n, settings.batch_size):
+            rows = order[start : start + settings.batch_size]
+            batch = features[rows]
+            used, places = np.unique(batch.indices, return_inverse=True)
+            batch = sparse.csr_array((batch.data, places, batch.indptr), shape=(len(rows), used.size))
+            held = weights[used]
+            answers = batch @ held + bias
+            answers -= answers.max(axis=1, keepdims=True)
+            np.exp(answers, out=answers)
+            answers /= answers.sum(axis=1, keepdims=True)
+            answers -= goals[rows]
+            slope = batch.T @ answers
+            squares[used] += np.einsum("ij,ij->i", slope, slope)
+            rate = settings.learning_rate * (1 - step / steps)
+            slope *= (rate / (np.sqrt(squares[used]) + 1e-8))[:, None]
+            held *= 1 - rate * settings.decay
+            weights[used] = held - slope
+            bias -= rate * answers.mean(axis=0)
+            step += 1
+    return weights, bias
