@@ -103,7 +103,10 @@ def summarise(
     lag_p99 = exact_quantile(lag, 0.99) if n else None
     void = _void_reason(setting, n, rate, lag_p99, p99)
     cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
-    methods = [f"p99: order statistics 95%, n = {waited.size}"] if waited.size else []
+    interval = quantile_interval(waited, 0.99, CONFIDENCE)
+    methods = [
+        f"p99: order statistics 95%, n = {waited.size}" + ("" if interval else ", too few for an interval")
+    ]
     methods += [f"accuracy: {right.method}"] if right else []
     methods += [f"macro-F1: {f1.method}"] if f1 else []
     methods += (
@@ -123,7 +126,7 @@ def summarise(
         void_reason=void,
         p50_ms=exact_quantile(waited, 0.5) if waited.size else None,
         p99_ms=p99,
-        p99_interval_ms=quantile_interval(waited, 0.99, CONFIDENCE),
+        p99_interval_ms=interval,
         accuracy=right.value if right else None,
         accuracy_interval=right.interval if right else None,
         macro_f1=f1.value if f1 else None,
@@ -173,7 +176,8 @@ def _rate_held(requests: pa.Table, setting: Setting) -> float:
     if not n:
         return 0.0
     last = float(pc.max(requests["sent_at_s"]).as_py()) - setting.window_start_s
-    return n / float(max(last if setting.stopped_early else setting.duration_s, last, 1e-9))
+    span = float(max(last if setting.stopped_early else setting.duration_s, last, 1e-9))
+    return float(n / span)
 
 
 def _void_reason(
