@@ -1,0 +1,92 @@
+"""The process that owns Ray for one run. The launcher starts it in the run folder, all switches set.
+
+It tells the launcher how far it is, one JSON object a line, on the file descriptor that it is given; it ends,
+with everything that it started, on SIGTERM and when the launcher is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve as ray_serve
+
+from contract.errors import EnvironmentProblem
+from serve.deployments import APPLICATION, make_application
+from serve.leftovers import MARK
+from serve.loading import Assignment
+from serve.settings import usable_cores
+
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+_LOOK_EVERY_S = 0.1
+
+
+def main() -> None:
+    """Start, say ready, wait for the end, stop."""
+    folder = Path(os.environ[MARK])
+    assignment = Assignment.model_validate_json((folder / "assignment.json").read_text())
+    launcher = os.getppid()
+    stop = threading.Event()
+    with os.fdopen(int(sys.argv[1]), "w", buffering=1) as pipe:
+
+        def say(event: str, **more: Any) -> None:
+            pipe.write(json.dumps({"event": event, **more}) + "\n")
+
+        try:
+            assignment.check_package()
+            _start(folder, assignment, stop, say)
+        except Exception as problem:
+            say("failed", message=f"{type(problem).__name__}: {problem}"[:4000])
+            raise
+        if not stop.is_set():
+            say("ready")
+    while not stop.wait(_LOOK_EVERY_S) and os.getppid() == launcher:
+        pass
+    ray_serve.shutdown()
+    ray.shutdown()
+
+
+def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any) -> None:
+    settings = assignment.settings
+    say("progress", message="starting Ray")
+    ray.init(
+        address="local",
+        num_cpus=max(2, usable_cores()),
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _temp_dir=str(folder / "ray"),
+    )
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    say("progress", message="starting HAProxy and the controller")
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+    say("progress", message="loading variants")
+    metrics = folder / "metrics"
+    metrics.mkdir(exist_ok=True)
+    ray_serve.run(make_application(assignment, metrics), name=APPLICATION, route_prefix="/")
+    _wait_until_ready(settings.host, settings.port, settings.ready_timeout_s, stop)
+
+
+def _wait_until_ready(host: str, port: int, within_s: float, stop: threading.Event) -> None:
+    reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
+    url = f"http://{reachable}:{port}/v2/health/ready"
+    until = time.monotonic() + within_s
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < until:
+        try:
+            with opener.open(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            if stop.wait(_LOOK_EVERY_S):
+                return
+    raise EnvironmentProblem(f"the gateway was not ready within {within_s:g} s ({url})")

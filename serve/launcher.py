@@ -1,0 +1,245 @@
+"""Start and stop a gateway on this machine: checks first, then a host process of its own that runs Ray.
+
+The caller's process never imports Ray, keeps its working directory, and can be interrupted at any moment:
+whatever the run has started carries the run's mark and is ended with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from contract.errors import EnvironmentProblem
+from contract.family import Family, read_family
+from contract.files import write_text
+from contract.policy import Policy, check_policy_fits, read_policy, single_variant_policy
+from runtime.load import check_family_runs
+from serve.fakes import write_fake_family
+from serve.leftovers import (
+    check_port_free,
+    clean_dead_runs,
+    make_run_folder,
+    processes_of,
+    remove_run,
+)
+from serve.live import StateDirectory, next_revision
+from serve.loading import Assignment, package_folder
+from serve.settings import Settings, slots_of
+from serve.switches import ray_environment
+
+Progress = Callable[[str], None]
+_HOST = "from serve.host import main; main()"
+
+
+class Handle:
+    """A running gateway. Use it as a context manager, or call `stop`."""
+
+    def __init__(self, settings: Settings, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self._settings = settings
+        self._process = process
+        self.folder = folder
+
+    @property
+    def url(self) -> str:
+        """Where clients send requests."""
+        host = "127.0.0.1" if self._settings.host in {"0.0.0.0", "::"} else self._settings.host
+        return f"http://{host}:{self._settings.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where the admin interface is."""
+        return f"http://127.0.0.1:{self._settings.admin_port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the host process."""
+        return self._process.pid
+
+    def wait(self) -> None:
+        """Return when the gateway has ended. Raises EnvironmentProblem when nobody had asked for it."""
+        code = self._process.wait()
+        if code:
+            tail = log_tail(self.folder)
+            remove_run(self.folder)
+            raise EnvironmentProblem(f"the gateway's host process ended by itself (code {code})\n{tail}")
+
+    def stop(self) -> None:
+        """Drain, end every process of the run, and remove its folder. Safe to call again."""
+        try:
+            if self._process.poll() is None:
+                self._process.terminate()
+                self._process.wait(self._settings.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End every process of the run at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+        remove_run(self.folder)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
+    """Start a gateway and return once every stage of its policy answers.
+
+    Args:
+        settings: what to serve and how.
+        progress: told in words how far it is.
+
+    Raises:
+        InputError: the family, the policy, or the two together break a rule.
+        EnvironmentProblem: a port is taken, a library or provider is missing, or Ray did not come up.
+    """
+    clean_dead_runs(progress)
+    check_port_free(settings.host, settings.port, "--port")
+    check_port_free("127.0.0.1", settings.admin_port, "--admin-port")
+    folder = make_run_folder()
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        assignment = _assign(settings, folder, progress)
+        write_text(folder / "assignment.json", assignment.model_dump_json())
+        reader, writer = os.pipe()
+        try:
+            process = _spawn_host(folder, writer)
+        finally:
+            os.close(writer)
+        with os.fdopen(reader) as events:
+            for line in events:
+                event = json.loads(line)
+                if event["event"] == "ready":
+                    return Handle(settings, folder, process)
+                if event["event"] == "failed":
+                    raise EnvironmentProblem(f"the gateway did not start: {event['message']}")
+                progress(event["message"])
+        raise EnvironmentProblem(f"the gateway's host process ended while starting\n{log_tail(folder)}")
+    except BaseException:
+        if process is not None and process.poll() is None:
+            process.kill()
+        remove_run(folder)
+        if process is not None:
+            process.wait()
+        raise
+
+
+def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -> None:
+    """Serve in the foreground until SIGINT or SIGTERM, then drain and return. Raises as `start`.
+
+    A signal during start-up ends what has been started and returns too; a second one skips the draining.
+    """
+
+    class Stop(BaseException):
+        """A signal arrived."""
+
+    def on_signal(_: int, __: FrameType | None) -> None:
+        raise Stop
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_signal) for number in handled}
+    handle: Handle | None = None
+    try:
+        try:
+            handle = start(settings, progress)
+            progress(f"ready at {handle.url} (admin interface at {handle.admin_url})")
+            handle.wait()
+        except Stop:
+            progress("stopping")
+            if handle is not None:
+                handle.stop()
+    except Stop:
+        if handle is not None:
+            handle.kill()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def log_tail(folder: Path, lines: int = 15) -> str:
+    """Return the last lines of the host's log."""
+    log = folder / "host.log"
+    if not log.is_file():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _assign(settings: Settings, folder: Path, progress: Progress) -> Assignment:
+    """Check family, policy and machine; seed the live state; return what every process is told."""
+    family_folder, family, policy = _read(settings, folder)
+    check_policy_fits(policy, family)
+    check_family_runs(family, settings.provider)
+    state_folder = Path(settings.state) if settings.state else folder / "state"
+    slots = slots_of(settings, family, _seed(state_folder, family_folder, family, policy, progress))
+    return Assignment(
+        settings=settings,
+        slots=slots,
+        family=str(family_folder),
+        state=str(state_folder),
+        package=package_folder(),
+    )
+
+
+def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:
+    if settings.fake is not None:
+        family_folder = folder / "family"
+        family, policy = write_fake_family(family_folder, settings.fake)
+    else:
+        family_folder = Path(str(settings.family))
+        family = read_family(family_folder)
+        policy = single_variant_policy(family.teacher)
+    if settings.policy is not None:
+        policy = read_policy(Path(settings.policy))
+    return family_folder, family, policy
+
+
+def _seed(
+    state_folder: Path, family_folder: Path, family: Family, policy: Policy, progress: Progress
+) -> Policy:
+    """Commit the first revision, or one for a new family; an existing state of this family stays in force."""
+    state = StateDirectory(state_folder)
+    latest = state.latest()
+    if latest is not None and latest.family_sha256 == family.sha256:
+        if latest.policy.version != policy.version:
+            progress(f"the state directory's revision {latest.number} stays in force; push to change it")
+        return latest.policy
+    reason = "seed" if latest is None else "seed for another family"
+    state.commit(
+        next_revision(latest, policy, family_sha256=family.sha256, family_path=family_folder, reason=reason)
+    )
+    return policy
+
+
+def _spawn_host(folder: Path, writer: int) -> subprocess.Popen[bytes]:
+    """Start the host in the run folder, in a session of its own: a Ctrl-C must not reach Ray directly."""
+    with (folder / "host.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", _HOST, str(writer)],
+            cwd=folder,
+            env=ray_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(writer,),
+            start_new_session=True,
+        )
+
+
+def leftovers(handle: Handle) -> list[int]:
+    """Return the ids of processes of that run that still live, for checks."""
+    return [process.pid for process in processes_of(handle.folder)]

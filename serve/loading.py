@@ -1,0 +1,98 @@
+"""From settings and a family folder to stages that answer: what gateway replicas and stage replicas share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import serve
+from contract.errors import EnvironmentProblem, PolicyError
+from contract.family import Family, read_family
+from contract.live import Revision
+from contract.machine import Provider
+from contract.policy import check_policy_fits
+from router.cascade import compile_policy
+from runtime.load import load_variant
+from serve.inline import InlineStage
+from serve.recorder import Recorder
+from serve.settings import Setting, Settings, Slots
+from serve.stages import Snapshot, Stage
+
+_LOOP_MS = 0.3
+"""Variants measured below this run on the event loop: handing over to a thread would cost as much again."""
+
+
+class Assignment(Setting):
+    """What the launcher tells every process of a run."""
+
+    settings: Settings
+    slots: Slots
+    family: str
+    state: str
+    package: str
+
+    def check_package(self) -> None:
+        """Raise EnvironmentProblem unless `serve` is the launcher's own package in this process too."""
+        found = package_folder()
+        if found != self.package:
+            raise EnvironmentProblem(
+                f"the package `serve` resolves to {found}, not to {self.package}",
+                hint="remove the folder named `serve` from PYTHONPATH or from the working directory",
+            )
+
+
+def package_folder() -> str:
+    """Return the folder of the package `serve` as this process sees it."""
+    return str(Path(next(iter(serve.__path__))).resolve())
+
+
+def load_stages(
+    assignment: Assignment, family: Family, names: Iterable[str], recorder: Recorder, provider: Provider
+) -> dict[str, InlineStage]:
+    """Load several variants. Raises as `runtime.load.load_variant`."""
+    return {name: load_stage(assignment, family, name, recorder, provider) for name in names}
+
+
+def load_stage(
+    assignment: Assignment, family: Family, name: str, recorder: Recorder, provider: Provider
+) -> InlineStage:
+    """Load one variant, answer one text with it, and put it behind its micro-batcher."""
+    settings = assignment.settings.stage_of(name)
+    loaded = load_variant(
+        Path(assignment.family),
+        family,
+        name,
+        provider=provider,
+        threads=settings.threads,
+    )
+    rules = settings.batch
+    if family.variant(name).runtime != "fake":
+        loaded.logits(["warm"])
+        started = time.perf_counter()
+        loaded.logits(["a text of usual length, to see how long one takes"])
+        if (time.perf_counter() - started) * 1000 < _LOOP_MS:
+            rules = rules.model_copy(update={"run_in": "loop"})
+    return InlineStage(loaded, rules, recorder)
+
+
+def read_served_family(assignment: Assignment) -> Family:
+    """Read the manifest; the artifacts' hashes are checked when each is loaded."""
+    return read_family(Path(assignment.family), verify=False)
+
+
+def make_snapshot(revision: Revision, family: Family, stages: Mapping[str, Stage]) -> Snapshot:
+    """Compile a revision against what is loaded. Raises PolicyError when it does not fit."""
+    if revision.family_sha256 != family.sha256:
+        raise PolicyError(
+            f"revision {revision.number} is for another family ({revision.family_sha256[:12]}…)",
+            hint="start the gateway with that family",
+        )
+    check_policy_fits(revision.policy, family)
+    return Snapshot(
+        revision=revision.number,
+        policy=revision.policy,
+        compiled=compile_policy(revision.policy, family.labels),
+        family=family,
+        stages=stages,
+    )
