@@ -259,4 +259,6 @@ def decision_table(decision: Decision) -> Table:
         f"{significant(business.intensity())} gCO2e/kWh, PUE {significant(business.pue)}. "
         "In brackets: every part at the low or high end of its interval."
     )
-    return Table("decision", "A month of each option", columns, tuple(rows), (note,)).without_empty_columns()
+    return Table(
+        "decision", "A month of each option", columns, tuple(rows), (note,), frozenset({"verdict"})
+    ).without_empty_columns()

@@ -30,6 +30,7 @@ QUALITY = (
     "beaten by",
 )  # fmt: skip
 RESOURCES = ("variant", "size", "memory", "CPU s/1k", "USD/1M", "Wh/1k")
+WORDS = frozenset({"kind", "beaten by"})
 NARROW = ("variant", "accuracy", "delta (points)", "speed-up", "p50 ms", "p99 ms", "size", "USD/1M", "Wh/1k")
 
 
@@ -62,7 +63,7 @@ def _energy_note(family: Family) -> str:
 def _table(family: Family, key: str, title: str, columns: tuple[str, ...], notes: tuple[str, ...]) -> Table:
     beaten = beaten_by(family)
     rows = tuple(_variant_row(v, beaten.get(v.name, ()), family.teacher) for v in family.variants)
-    return Table(key, title, COLUMNS, rows, notes).pick(columns).without_empty_columns()
+    return Table(key, title, COLUMNS, rows, notes, WORDS).pick(columns).without_empty_columns()
 
 
 def _variant_row(variant: Variant, beaten: Sequence[str], teacher: str) -> Row:
@@ -182,7 +183,8 @@ def steps_table(family: Family) -> Table | None:
         f"{duration(total)} in all. Agreement: share of texts that get the same label as from the model it "
         "was exported from, and as when asked alone.",
     )
-    return Table("steps", "What each step cost", columns, tuple(rows), notes).without_empty_columns()
+    words = frozenset({"from"})
+    return Table("steps", "What each step cost", columns, tuple(rows), notes, words).without_empty_columns()
 
 
 def artifacts_table(family: Family) -> Table:

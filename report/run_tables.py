@@ -65,6 +65,7 @@ def arms_table(comparison: Mapping[str, Any]) -> Table:
         ("", *names, "interval"),
         tuple(rows),
         tuple(notes),
+        frozenset({"interval"}),
     )
 
 

@@ -19,7 +19,7 @@ from report.labels import Box, Label, place
 Interval = tuple[float, float]
 Marker = Literal["circle", "square", "diamond", "triangle", "hexagon", "cross"]
 
-CHARACTER_WIDTH = 6.3
+CHARACTER_WIDTH = 6.1
 LEGEND_ROW = 20.0
 
 STYLE = """
@@ -237,7 +237,7 @@ def _limits(chart: Chart, x: Scale, y: Scale, plot: Box) -> list[str]:
         if limit.axis == "y":
             at = y(limit.value)
             parts.append(_segment("limit", left, at, right, at))
-            parts.append(_text(right - 2, at - 4, limit.name, "end", "halo"))
+            parts.append(_text(left + 4, at - 4, limit.name, "start", "halo"))
         else:
             at = x(limit.value)
             parts.append(_segment("limit", at, top, at, bottom))
@@ -332,5 +332,5 @@ def _legend(chart: Chart, left: float) -> tuple[list[str], int]:
         else:
             parts.append(_shape(entry[1], at + 5, middle, entry[0]))
         parts.append(_text(at + sample, middle + 4, name))
-        at += width + 18
+        at += width + 14
     return parts, row + 1 if parts else 0

@@ -23,13 +23,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people. The first column names the row; `notes` say what the columns mean."""
+    """A table for people. The first column names the row; `notes` say what the columns mean.
+
+    `words` names the columns that hold text rather than figures: aligned left, and free to wrap.
+    """
 
     key: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
 
     def without_empty_columns(self) -> Table:
         """Return the table without the columns in which nothing is known."""
@@ -49,6 +53,7 @@ class Table:
             tuple(self.columns[i] for i in keep),
             tuple(Row(tuple(row.cells[i] for i in keep), row.emphasis) for row in self.rows),
             self.notes,
+            self.words,
         )
 
 
@@ -61,7 +66,8 @@ def to_rich(table: Table) -> RichTable:
         caption_justify="left",
     )
     for index, name in enumerate(table.columns):
-        drawn.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        left = index == 0 or name in table.words
+        drawn.add_column(name, justify="left" if left else "right", overflow="fold")
     styles = {"strong": "bold", "muted": "dim", "": ""}
     for row in table.rows:
         drawn.add_row(*row.cells, style=styles[row.emphasis])
@@ -72,7 +78,9 @@ def to_markdown(table: Table) -> str:
     """Return the table as GitHub Markdown, notes below; strong rows are bold."""
     lines = [
         "| " + " | ".join(_markdown_cell(name) for name in table.columns) + " |",
-        "| --- |" + " ---: |" * (len(table.columns) - 1),
+        "|"
+        + "|".join(" --- " if i == 0 or n in table.words else " ---: " for i, n in enumerate(table.columns))
+        + "|",
     ]
     for row in table.rows:
         cells = [_markdown_cell(cell) for cell in row.cells]
