@@ -131,11 +131,11 @@ def over_runs(summaries: Sequence[Summary], key: str) -> Figure:
         return Figure(None, None, "not measured")
     mean = float(np.mean(known))
     if len(known) >= 3:
-        return Figure(mean, _student(known), f"Student's t over {len(known)} runs")
+        return Figure(mean, _student(known), f"Student's t, {len(known)} runs")
     own = getattr(summaries[0], OWN_INTERVALS.get(key, f"{key}_interval"), None)
     if len(known) == 1 and own is not None:
         return Figure(mean, (float(own[0]), float(own[1])), summaries[0].interval_method)
-    return Figure(mean, None, "no interval: it takes three runs or more")
+    return Figure(mean, None, "no interval: one run")
 
 
 def _student(values: Sequence[float]) -> Interval:
@@ -179,7 +179,7 @@ def _latency(tables: list[pa.Table], q: float, seed: int) -> Figure:
     if not per_run:
         return Figure(None, None, "no answers")
     if len(per_run) >= 3:
-        return Figure(float(np.mean(per_run)), _student(per_run), f"Student's t over {len(per_run)} runs")
+        return Figure(float(np.mean(per_run)), _student(per_run), f"Student's t, {len(per_run)} runs")
     blocks: list[NDArray[np.float64]] = []
     for table in tables:
         ok, of = answered(table), _blocks(table)
@@ -225,7 +225,7 @@ def _price(summaries: list[Summary], goodput: Figure) -> Figure:
         return figure
     low, high = goodput.interval
     interval = (figure.value * goodput.value / high, figure.value * goodput.value / max(low, 1e-9))
-    return Figure(figure.value, interval, f"from goodput ({goodput.method})")
+    return Figure(figure.value, interval, "as goodput")
 
 
 def _accuracy(tables: list[pa.Table]) -> Figure:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from contract.files import write_text
 from report.svg import STYLE, Chart, draw
@@ -82,8 +82,17 @@ def to_html(document: Document) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["draw"] = lambda chart: Markup(draw(chart))
+    environment.filters["cell"] = _cell
     text = (resources.files("report") / "templates" / "report.html.j2").read_text("utf-8")
     return environment.from_string(text).render(document=document, chart_style=Markup(STYLE))
+
+
+def _cell(text: str) -> Markup:
+    """Return a cell with its interval, `[low, high]`, set apart from its value."""
+    value, bracket, rest = text.partition(" [")
+    if not bracket:
+        return escape(text)
+    return Markup('{} <span class="interval">[{}</span>').format(value, rest)
 
 
 def to_markdown_text(document: Document, figures: str) -> str:
