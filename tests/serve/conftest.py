@@ -1,29 +1,15 @@
-"""What the tests of the gateway share."""
+"""What the tests of the gateway share: one gateway on Ray, on the fake family, for all tests that need one."""
 
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from contract.family import Family
-from contract.policy import Limits, Policy, Stage
-from router.cascade import compile_policy
-from runtime.fake_family import write_fake_family
-from runtime.load import load_variants
-from serve.app import Gateway
-from serve.batching import BatchRules
-from serve.dataplane import DataPlane
-from serve.inline import InlineStage
-from serve.limits import RequestLimits
-from serve.recorder import BatchRecord, Outcome, Recorder, RequestRecord
-from serve.stages import Snapshot
+from serve import launcher
+from serve.settings import FakeSettings, Settings, StageSettings
 
 
 @pytest.fixture
@@ -32,91 +18,29 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@dataclass(frozen=True)
-class FakeFolder:
-    """A fake family on disk."""
-
-    folder: Path
-    family: Family
-
-
-@pytest.fixture(scope="session")
-def fake_folder(tmp_path_factory: pytest.TempPathFactory) -> FakeFolder:
-    """The fake family without delays, written once."""
-    folder = tmp_path_factory.mktemp("fakes")
-    return FakeFolder(folder, write_fake_family(folder, delay_ms=0.0, rows=600))
+def free_port() -> int:
+    """Return a TCP port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def two_stage_policy(**limits: float) -> Policy:
-    """The small fake answers at 0.9 and above, else the large one."""
-    return Policy(
-        status="uncertified",
-        reference="fake-large",
-        stages=(Stage(variant="fake-small", threshold=0.9), Stage(variant="fake-large")),
-        limits=Limits(**limits),
-    ).sealed()
-
-
-def snapshot_of(fakes: FakeFolder, policy: Policy, recorder: Recorder) -> Snapshot:
-    """Every fake inline: the first on the loop, the others in a thread."""
-    stages = {
-        name: InlineStage(loaded, BatchRules(run_in="loop" if name == "fake-small" else "thread"), recorder)
-        for name, loaded in load_variants(fakes.folder, fakes.family, fakes.family.names).items()
-    }
-    return Snapshot(1, policy, compile_policy(policy, fakes.family.labels), fakes.family, stages)
-
-
-class Kept:
-    """A recorder that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.answers: list[RequestRecord] = []
-        self.refusals: list[tuple[str, Outcome, int]] = []
-        self.batches: list[BatchRecord] = []
-
-    def answered(self, record: RequestRecord) -> None:
-        """Keep an answered request."""
-        self.answers.append(record)
-
-    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
-        """Keep a refusal."""
-        self.refusals.append((model, outcome, texts))
-
-    def batch(self, record: BatchRecord) -> None:
-        """Keep a batch."""
-        self.batches.append(record)
-
-
-@dataclass(frozen=True)
-class Served:
-    """A gateway on a real server."""
-
-    url: str
-    recorder: Kept
-
-
-@contextmanager
-def serving(app: Gateway) -> Iterator[str]:
-    """Serve an application with uvicorn in a thread; the socket listens before the thread starts."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+def fake_settings(state: Path | None = None) -> Settings:
+    """Settings of a gateway on fakes: one variant inline, one in its own deployment, one on the shelf."""
+    return Settings(
+        fake=FakeSettings(delay_ms=1.0),
+        port=free_port(),
+        admin_port=free_port(),
+        state=None if state is None else str(state),
+        stages={
+            "fake-large": StageSettings(placement="own"),
+            "fake-other": StageSettings(placement="shelf"),
+        },
+    )
 
 
 @pytest.fixture(scope="session")
-def served(fake_folder: FakeFolder) -> Iterator[Served]:
-    """The gateway on the fake family, small caps, plain uvicorn."""
-    recorder = Kept()
-    limits = RequestLimits(max_body_bytes=4096, max_texts=8, max_characters=500)
-    snapshot = snapshot_of(fake_folder, two_stage_policy(), recorder)
-    dataplane = DataPlane(lambda: snapshot, limits, recorder)
-    with serving(Gateway(dataplane, limits, recorder, lambda: b"sluice_up 1\n")) as url:
-        yield Served(url, recorder)
+def gateway() -> Iterator[launcher.Handle]:
+    """A running gateway; tests that change its policy put the first one back."""
+    with launcher.start(fake_settings()) as handle:
+        yield handle
