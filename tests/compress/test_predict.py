@@ -1,0 +1,85 @@
+"""Predictions made by the serving runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.predict import batched_agreement, confidences, predict_family, predict_variant
+from contract.predictions import read_predictions, write_predictions
+from runtime.api import Encoded, LoadedVariant, Logits
+from runtime.fake import FakeEncoder, FakeModel, FakeRuntime
+
+LABELS = ("a", "b", "c")
+TEXTS = [f"b: {i}" for i in range(600)]
+
+
+def fake(accuracy: float) -> LoadedVariant:
+    """A fake variant."""
+    runtime = FakeRuntime(FakeModel(labels=LABELS, accuracy=accuracy))
+    return LoadedVariant("fake", "0" * 64, LABELS, 1.0, FakeEncoder(), runtime)
+
+
+class Crowded:
+    """A runtime whose answer depends on its batchmates: the first text of a call decides for all."""
+
+    def logits(self, encoded: Encoded) -> Logits:
+        """Return the logits of the first text for every text."""
+        rows = FakeRuntime(FakeModel(labels=LABELS)).logits(encoded)
+        return np.repeat(rows[:1], len(encoded), axis=0)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def test_confidence_of_a_hand_computed_case() -> None:
+    """The softmax of (0, ln 3) is (1/4, 3/4); a temperature of 2 gives 1 / (1 + 3 ** -0.5)."""
+    logits = np.array([[0.0, np.log(3.0)], [1000.0, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(confidences(logits, 1.0), [0.75, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(confidences(logits, 2.0)[0], 1 / (1 + 3**-0.5), rtol=1e-6)
+
+
+def test_more_texts_than_one_call_holds_keep_their_order() -> None:
+    """600 texts give 600 answers, each its own."""
+    loaded = fake(0.8)
+    found = predict_variant(loaded, TEXTS)
+    alone = np.concatenate([loaded.logits([text]) for text in TEXTS[::97]])
+    assert found.logits is not None
+    assert found.logits[::97].tolist() == alone.tolist()
+    assert abs(found.confidence.mean() - 0.8) < 0.05
+
+
+def test_the_temperature_of_the_variant_counts() -> None:
+    """A temperature above 1 lowers confidence and changes no answer."""
+    loaded = fake(0.8)
+    cool, warm = predict_variant(loaded, TEXTS), predict_variant(replace(loaded, temperature=3.0), TEXTS)
+    assert cool.prediction.tolist() == warm.prediction.tolist()
+    assert (warm.confidence < cool.confidence).all()
+
+
+def test_a_family_table_survives_the_disk(tmp_path: Path) -> None:
+    """Predictions of two variants with splits and slices are written and read back."""
+    split = ["tune", "certify", "test"] * 200
+    label = np.ones(600, dtype=np.int64)
+    mask = np.arange(600) % 2 == 0
+    found = predict_family(
+        {"small": fake(0.7), "large": fake(0.95)}, TEXTS, label, split, slices={"even": mask}
+    )
+    write_predictions(tmp_path / "p.parquet", found)
+    again = read_predictions(tmp_path / "p.parquet")
+    assert again.names == ("small", "large")
+    assert again.correct("large").mean() > again.correct("small").mean()
+    assert again.slices["even"].tolist() == mask.tolist()
+    assert again.rows_of("test").split is not None
+
+
+def test_batchmates_that_change_answers_are_found_out() -> None:
+    """A runtime that answers singly agrees with itself; one that mixes texts does not."""
+    texts = [f"text {i}" for i in range(64)]
+    assert batched_agreement(fake(0.9), texts) == (1.0, 0.0)
+    crowded = LoadedVariant("crowded", "0" * 64, LABELS, 1.0, FakeEncoder(), Crowded())
+    agreement, movement = batched_agreement(crowded, texts)
+    assert agreement < 0.9
+    assert movement > 0
