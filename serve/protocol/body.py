@@ -66,14 +66,12 @@ async def read_body(
 
 async def _read_rest(first: bytes, receive: Receive, limit: int) -> bytes:
     parts, total, more = [first], len(first), True
-    while more:
+    while more and total <= limit:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientLeft
         parts.append(message.get("body", b""))
         total += len(parts[-1])
-        if total > limit:
-            raise _too_large(limit)
         more = message.get("more_body", False)
     return b"".join(parts)
 

@@ -1,4 +1,4 @@
-"""What the tests of the gateway share: one gateway on Ray, on the fake family, for all tests that need one."""
+"""What the tests of the gateway share: one gateway on Ray, on the fake family, for all that need one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 
 from serve import launcher
 from serve.settings import FakeSettings, Settings, StageSettings
+from tests.serve.parts import fake_folder, served
+
+__all__ = ["fake_folder", "served"]
 
 
 @pytest.fixture

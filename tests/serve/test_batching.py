@@ -11,7 +11,7 @@ import pytest
 
 from contract.errors import BadRequest, DeadlineExceeded, NotReady, Overloaded, StageFailed
 from serve.batching import BatchRules, MicroBatcher
-from tests.serve.conftest import Kept
+from tests.serve.parts import Kept
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from serve.limits import RequestLimits
 from serve.messages import ClassifyRequest, ClassifyResult
 from serve.recorder import NoRecorder
 from serve.stages import Snapshot
-from tests.serve.conftest import FakeFolder, Kept, snapshot_of, two_stage_policy
+from tests.serve.parts import FakeFolder, Kept, snapshot_of, two_stage_policy
 
 pytestmark = pytest.mark.anyio
 LIMITS = RequestLimits(max_in_flight_texts=8)

@@ -126,3 +126,9 @@ def test_no_packed_bytes_break_the_reader(body: bytes, encoding: bytes) -> None:
     """Any bytes unpack within the limit or are refused."""
     with contextlib.suppress(BadRequest, TooLarge):
         assert len(unpack(body, encoding, LIMIT)) <= LIMIT
+
+
+async def test_a_first_part_that_is_too_large_is_enough() -> None:
+    """The verdict does not wait for a second part that may never come."""
+    with pytest.raises(TooLarge):
+        await read_body([], receiver(b"a" * 101, left=True), LIMIT)

@@ -1,0 +1,117 @@
+"""Parts of the in-process tests: a gateway on fakes behind plain uvicorn, and a recorder that remembers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from contract.family import Family
+from contract.policy import Limits, Policy, Stage
+from router.cascade import compile_policy
+from runtime.fake_family import write_fake_family
+from runtime.load import load_variants
+from serve.app import Gateway
+from serve.batching import BatchRules
+from serve.dataplane import DataPlane
+from serve.inline import InlineStage
+from serve.limits import RequestLimits
+from serve.recorder import BatchRecord, Outcome, Recorder, RequestRecord
+from serve.stages import Snapshot
+
+
+@dataclass(frozen=True)
+class FakeFolder:
+    """A fake family on disk."""
+
+    folder: Path
+    family: Family
+
+
+@pytest.fixture(scope="session")
+def fake_folder(tmp_path_factory: pytest.TempPathFactory) -> FakeFolder:
+    """The fake family without delays, written once."""
+    folder = tmp_path_factory.mktemp("fakes")
+    return FakeFolder(folder, write_fake_family(folder, delay_ms=0.0, rows=600))
+
+
+def two_stage_policy(**limits: float) -> Policy:
+    """The small fake answers at 0.9 and above, else the large one."""
+    return Policy(
+        status="uncertified",
+        reference="fake-large",
+        stages=(Stage(variant="fake-small", threshold=0.9), Stage(variant="fake-large")),
+        limits=Limits(**limits),
+    ).sealed()
+
+
+def snapshot_of(fakes: FakeFolder, policy: Policy, recorder: Recorder) -> Snapshot:
+    """Every fake inline: the first on the loop, the others in a thread."""
+    stages = {
+        name: InlineStage(loaded, BatchRules(run_in="loop" if name == "fake-small" else "thread"), recorder)
+        for name, loaded in load_variants(fakes.folder, fakes.family, fakes.family.names).items()
+    }
+    return Snapshot(1, policy, compile_policy(policy, fakes.family.labels), fakes.family, stages)
+
+
+class Kept:
+    """A recorder that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.answers: list[RequestRecord] = []
+        self.refusals: list[tuple[str, Outcome, int]] = []
+        self.batches: list[BatchRecord] = []
+
+    def answered(self, record: RequestRecord) -> None:
+        """Keep an answered request."""
+        self.answers.append(record)
+
+    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """Keep a refusal."""
+        self.refusals.append((model, outcome, texts))
+
+    def batch(self, record: BatchRecord) -> None:
+        """Keep a batch."""
+        self.batches.append(record)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway on a real server."""
+
+    url: str
+    recorder: Kept
+
+
+@contextmanager
+def serving(app: Gateway | FastAPI) -> Iterator[str]:
+    """Serve an application with uvicorn in a thread; the socket listens before the thread starts."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def served(fake_folder: FakeFolder) -> Iterator[Served]:
+    """The gateway on the fake family, small caps, plain uvicorn."""
+    recorder = Kept()
+    limits = RequestLimits(max_body_bytes=4096, max_texts=8, max_characters=500)
+    snapshot = snapshot_of(fake_folder, two_stage_policy(), recorder)
+    dataplane = DataPlane(lambda: snapshot, limits, recorder)
+    with serving(Gateway(dataplane, limits, recorder, lambda: b"sluice_up 1\n")) as url:
+        yield Served(url, recorder)
