@@ -16,6 +16,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from contract.errors import NotReady, RequestError
+from runtime.energy import EnergyMeter
 from serve import hook
 from serve.admin import make_admin
 from serve.control import ControlPlane, ReplicaState
@@ -35,6 +36,7 @@ SHELF = "shelf"
 
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
 _BROADCAST_S = 20.0
+METER_EVERY_S = 1.0
 
 
 class Gateway:
@@ -152,11 +154,30 @@ class Control:
             )
         )
         self._server = asyncio.create_task(server._serve([listener]))
+        self._metering = asyncio.create_task(meter_energy(plane, Telemetry()))
 
     async def check_health(self) -> None:
         """Have Serve replace this replica when the admin interface has ended."""
         if self._server.done():
             raise NotReady("the admin interface has ended")
+
+
+async def meter_energy(plane: ControlPlane, telemetry: Telemetry) -> None:
+    """Add this machine's energy to the metrics once a second, for ever, from when the gateway answers."""
+    while True:
+        try:
+            await plane.states()
+            break
+        except NotReady:
+            await asyncio.sleep(METER_EVERY_S)
+    meter = await asyncio.to_thread(EnergyMeter().start)
+    booked = 0.0
+    while True:
+        await asyncio.sleep(METER_EVERY_S)
+        joules = meter.joules()
+        if joules is not None and joules > booked:
+            telemetry.energy.labels(meter.provenance).inc(joules - booked)
+            booked = joules
 
 
 def call_through(handle: DeploymentHandle, variant: str, artifact_sha256: str) -> Call:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -53,6 +54,8 @@ def main() -> None:
         pass
     ray_serve.shutdown()
     ray.shutdown()
+    if os.getppid() != launcher:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any) -> None:

@@ -19,9 +19,9 @@ from typing import Self
 from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
 from contract.files import write_text
-from contract.policy import Policy, check_policy_fits, read_policy, single_variant_policy
+from contract.policy import Policy, Stage, check_policy_fits, read_policy, single_variant_policy
+from runtime.fake_family import write_fake_family
 from runtime.load import check_family_runs
-from serve.fakes import write_fake_family
 from serve.leftovers import (
     check_port_free,
     clean_dead_runs,
@@ -31,7 +31,7 @@ from serve.leftovers import (
 )
 from serve.live import StateDirectory, next_revision
 from serve.loading import Assignment, package_folder
-from serve.settings import Settings, slots_of
+from serve.settings import FakeSettings, Settings, slots_of
 from serve.switches import ray_environment
 
 Progress = Callable[[str], None]
@@ -198,7 +198,7 @@ def _assign(settings: Settings, folder: Path, progress: Progress) -> Assignment:
 def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:
     if settings.fake is not None:
         family_folder = folder / "family"
-        family, policy = write_fake_family(family_folder, settings.fake)
+        family, policy = _make_fakes(family_folder, settings.fake)
     else:
         family_folder = Path(str(settings.family))
         family = read_family(family_folder)
@@ -206,6 +206,16 @@ def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:
     if settings.policy is not None:
         policy = read_policy(Path(settings.policy))
     return family_folder, family, policy
+
+
+def _make_fakes(folder: Path, fake: FakeSettings) -> tuple[Family, Policy]:
+    """Write the family of `serve --fake`; its policy has the cheapest fake and the teacher as stages."""
+    family = write_fake_family(
+        folder, delay_ms=fake.delay_ms / 10, error_rate=fake.error_rate, seed=fake.seed, rows=300
+    )
+    first = Stage(variant=family.names[0], temperature=1.0, threshold=0.8)
+    stages = (first, Stage(variant=family.teacher))
+    return family, Policy(status="uncertified", reference=family.teacher, stages=stages).sealed()
 
 
 def _seed(

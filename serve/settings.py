@@ -40,10 +40,10 @@ class StageSettings(Setting):
 class FakeSettings(Setting):
     """The small family without weights that `serve --fake` runs."""
 
-    delay_ms: float = Field(default=0.0, ge=0, description="Time that the last stage takes per text")
-    error_rate: float = Field(
-        default=0.0, ge=0, le=1, description="Share of the last stage's calls that fail"
+    delay_ms: float = Field(
+        default=5.0, ge=0, description="Time per text of the last stage; the first takes a tenth of it"
     )
+    error_rate: float = Field(default=0.0, ge=0, le=1, description="Share of all variants' calls that fail")
     seed: int = 0
 
 

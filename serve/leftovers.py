@@ -1,0 +1,140 @@
+"""Processes and folders of gateways, found by a mark in their environment: only our own are ever ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from contract.errors import EnvironmentProblem
+from contract.files import write_json
+
+MARK = "SLUICE_RUN"
+"""Environment variable that every process of a run inherits; its value is the run folder."""
+_OWNER = "owner.json"
+_MAX_FOLDER = 24
+"""HAProxy's control sockets lie 70 characters below the run folder and may be 97 long in all."""
+
+Report = Callable[[str], None]
+
+
+def make_run_folder() -> Path:
+    """Create a private folder for one run, marked as owned by this process."""
+    root = Path(tempfile.gettempdir())
+    if len(str(root)) + len("/sluice-xxxxxxxx") > _MAX_FOLDER:
+        root = Path("/tmp")
+    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=root))
+    own = psutil.Process()
+    write_json(folder / _OWNER, {"pid": own.pid, "started_at_s": own.create_time()})
+    return folder
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the live processes that carry the mark of that run, this one left out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            marked = process.environ().get(MARK) == str(folder)
+            if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def end_processes(folder: Path, *, within_s: float = 5.0) -> int:
+    """Kill every process of that run, those that appear meanwhile too; return how many."""
+    ended: set[int] = set()
+    until = time.monotonic() + within_s
+    while (found := processes_of(folder)) and time.monotonic() < until:
+        for process in found:
+            try:
+                process.kill()
+                ended.add(process.pid)
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(found, timeout=0.5)
+    return len(ended)
+
+
+def remove_run(folder: Path) -> int:
+    """End what is left of a run and remove its folder; return how many processes were left."""
+    ended = end_processes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return ended
+
+
+def clean_dead_runs(report: Report) -> None:
+    """Clean up after gateways whose owner was killed: their processes, HAProxy included, and folders."""
+    for root in {Path(tempfile.gettempdir()), Path("/tmp")}:
+        for mark in root.glob(f"sluice-*/{_OWNER}"):
+            try:
+                if mark.stat().st_uid != os.getuid() or _owner_lives(mark):
+                    continue
+            except (OSError, ValueError, KeyError):
+                continue
+            ended = remove_run(mark.parent)
+            if ended:
+                report(f"ended {ended} processes that a killed gateway had left behind ({mark.parent})")
+
+
+def check_port_free(host: str, port: int, flag: str) -> None:
+    """Raise EnvironmentProblem that names the holder unless a server could listen on that port now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            return
+        except PermissionError:
+            raise EnvironmentProblem(
+                f"port {port} needs more rights than this process has", hint=f"{flag} with a port above 1023"
+            ) from None
+        except OSError as problem:
+            reason = problem.strerror
+    holder = holder_of(port)
+    if holder is None:
+        raise EnvironmentProblem(f"cannot listen on {host}:{port}: {reason}", hint=f"another {flag}")
+    raise EnvironmentProblem(
+        f"port {port} is taken by {holder.name()} (pid {holder.pid})",
+        hint=f"another {flag}, or end that process",
+    )
+
+
+def holder_of(port: int) -> psutil.Process | None:
+    """Return the process that listens on a TCP port, where the system tells."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr and connection.laddr.port == port and connection.pid:
+                return psutil.Process(connection.pid)
+    except psutil.Error:
+        return None
+    return None
+
+
+def free_ports(count: int) -> list[int]:
+    """Return distinct TCP ports that are free now on all interfaces."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _owner_lives(mark: Path) -> bool:
+    owner = json.loads(mark.read_text())
+    try:
+        return bool(psutil.Process(owner["pid"]).create_time() == owner["started_at_s"])
+    except psutil.NoSuchProcess:
+        return False
