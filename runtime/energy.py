@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ class EnergyReading:
     Attributes:
         joules: fully loaded: processor, memory and graphics processors, idle time included.
         dynamic_joules: what being busy added: the part that less work would save.
-        cpu_seconds: CPU time of the whole machine that was not idle.
+        cpu_seconds: CPU time of the machine (in a container: of the container) that was not idle.
         wall_s: seconds since the start.
         provenance: how the energy is known.
     """
@@ -193,8 +194,19 @@ def _new_tracker() -> tuple[Any, Any, bool, float | None]:
     return tracker, sink, measured, None if rated is None else float(rated)
 
 
-def busy_cpu_seconds() -> float:
-    """Return the CPU time of all cores since boot that was not idle, in seconds."""
+def busy_cpu_seconds(root: Path = Path("/")) -> float:
+    """Return the CPU time, in seconds, that was not idle: of the container, if any, else of all cores.
+
+    Args:
+        root: where /proc and /sys are found.
+    """
+    # In a container /proc/stat is the host's and the top of the control groups its own; on a host both agree.
+    try:
+        if (root / "proc/self/cgroup").read_text().strip() == "0::/":
+            usage = (root / "sys/fs/cgroup/cpu.stat").read_text().split()
+            return int(usage[usage.index("usage_usec") + 1]) / 1e6
+    except (OSError, ValueError):
+        pass
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     # Guest time is counted in user time too, and stolen time was another machine's.

@@ -130,7 +130,7 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """Let the session go; its memory is freed once no call holds it."""
-        del self._session
+        self._session = None
 
     def _groups(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         order = np.argsort(lengths, kind="stable")

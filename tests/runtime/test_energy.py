@@ -87,3 +87,13 @@ def test_busy_time_grows_with_work() -> None:
     before = busy_cpu_seconds()
     burn(0.2)
     assert busy_cpu_seconds() > before
+
+
+def test_a_container_counts_its_own_time(tmp_path: Path) -> None:
+    """With a control-group namespace the container's usage is read, not the host's."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    assert busy_cpu_seconds(tmp_path) > 0
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\n")
+    assert busy_cpu_seconds(tmp_path) == 2.5

@@ -1,0 +1,45 @@
+"""The gateway's own code in one process under plain uvicorn, one variant inline: what is left without Ray.
+
+python bench/serving/our_gateway.py FAMILY VARIANT PORT [thread|loop]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from contract.family import read_family
+from contract.policy import single_variant_policy
+from router.cascade import compile_policy
+from runtime.load import load_variant
+from serve.app import Gateway
+from serve.batching import BatchRules
+from serve.dataplane import DataPlane
+from serve.inline import InlineStage
+from serve.limits import RequestLimits
+from serve.stages import Snapshot
+from serve.telemetry import Telemetry
+
+
+def make(folder: Path, name: str, run_in: str) -> Gateway:
+    """Return the gateway with that variant as its only stage."""
+    family = read_family(folder)
+    telemetry = Telemetry()
+    rules = BatchRules.model_validate({"run_in": run_in})
+    stage = InlineStage(load_variant(folder, family, name), rules, telemetry)
+    policy = single_variant_policy(name)
+    snapshot = Snapshot(1, policy, compile_policy(policy, family.labels), family, {name: stage})
+    limits = RequestLimits()
+    dataplane = DataPlane(lambda: snapshot, limits, telemetry)
+    return Gateway(dataplane, limits, telemetry, lambda: telemetry.render(1, policy))
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        make(Path(sys.argv[1]), sys.argv[2], sys.argv[4] if len(sys.argv) > 4 else "thread"),
+        port=int(sys.argv[3]),
+        log_level="warning",
+        access_log=False,
+    )
