@@ -121,30 +121,6 @@ def block_bootstrap(
     return np.array([statistic(np.concatenate([blocks[i] for i in pick])) for pick in picks])
 
 
-def pooled_p99(runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], *, seed: int) -> Estimate:
-    """Return the p99 over repeated runs, each (intended time [N], latency [N]), with a block bootstrap."""
-    values = np.concatenate([latency for _, latency in runs])
-    blocks = [block for at, latency in runs for block in blocks_of(at, latency)]
-    draws = block_bootstrap(blocks, lambda x: exact_quantile(x, 0.99), seed=seed)
-    return Estimate(
-        exact_quantile(values, 0.99),
-        _percentiles(draws),
-        f"block bootstrap 95% over {len(blocks)} one-second blocks of {len(runs)} runs, {DRAWS} draws",
-    )
-
-
-def mean_of_runs(values: Sequence[float | None]) -> Estimate | None:
-    """Return the mean over repeated runs with Student's t interval; None where a run lacks the figure."""
-    if not values or any(v is None for v in values):
-        return None
-    x = np.array(values, dtype=np.float64)
-    if x.size < 2:
-        return Estimate(float(x[0]), None, "one run, no interval")
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
-    mean = float(x.mean())
-    return Estimate(mean, (mean - half, mean + half), f"Student t 95% over {x.size} runs")
-
-
 def accuracy_difference(first: Answers, second: Answers, *, seed: int) -> Estimate | None:
     """Return accuracy(first) - accuracy(second) over the texts that both were asked, paired bootstrap."""
     right_first, right_second = _right_by_row(first), _right_by_row(second)

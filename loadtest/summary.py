@@ -29,6 +29,7 @@ LAG_SHARE = 0.05
 LAG_FLOOR_MS = 1.0
 RATE_SHARE = 0.99
 CPU_SHARE = 0.80
+LOST = "stopped early: more than 1% had missed the objective"
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,18 @@ def summarise(
     """
     n = requests.num_rows
     column = {name: requests[name].to_numpy(zero_copy_only=False) for name in ("latency_ms", "service_ms")}
-    status = requests["status"].to_numpy()
-    answered = np.asarray(pc.is_valid(requests["answer"]).to_numpy(), dtype=bool) & (status == 200)
-    timed = answered | (status == TIMED_OUT)
+    ok = answered(requests)
+    counted = timed(requests)
     latency = column["latency_ms"]
-    waited = latency[timed]
+    waited = latency[counted]
     lag = (requests["sent_at_s"].to_numpy() - requests["intended_at_s"].to_numpy()) * 1000.0
-    answers = _answers(requests, answered)
+    answers = _answers(requests, ok)
     right, f1 = accuracy(answers), macro_f1_of(answers, seed=setting.seed)
     rate = _rate_held(requests, setting)
     p99 = exact_quantile(waited, 0.99) if waited.size else None
-    within = None if setting.slo_ms is None else int((answered & (latency <= setting.slo_ms)).sum())
+    within = None if setting.slo_ms is None else int((ok & (latency <= setting.slo_ms)).sum())
     goodput = None if within is None or not n else within / n * rate
     lag_p99 = exact_quantile(lag, 0.99) if n else None
-    void = _void_reason(setting, n, rate, lag_p99, p99)
     cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
     interval = quantile_interval(waited, 0.99, CONFIDENCE)
     methods = [
@@ -112,7 +111,7 @@ def summarise(
     methods += (
         ["goodput: Wilson 95% of the share within the objective x rate held"] if goodput is not None else []
     )
-    return Summary(
+    summary = Summary(
         model=setting.model,
         url=setting.url,
         protocol=setting.protocol,
@@ -121,9 +120,8 @@ def summarise(
         rate_held_per_s=rate,
         duration_s=setting.duration_s,
         n=n,
-        errors=int(n - answered.sum()),
-        valid=void is None,
-        void_reason=void,
+        errors=int(n - ok.sum()),
+        valid=True,
         p50_ms=exact_quantile(waited, 0.5) if waited.size else None,
         p99_ms=p99,
         p99_interval_ms=interval,
@@ -145,18 +143,21 @@ def summarise(
         energy_dynamic_wh_per_1k=wh_dynamic,
         energy_provenance=use.provenance if use and wh is not None else "none",
         gco2e_per_1k=gco2e(wh, economy.grid_g_per_kwh) if economy and wh is not None else None,
-        by_variant=_by_variant(requests, answered, use, wh_dynamic if wh_dynamic is not None else wh, n),
+        by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh, n),
         interval_method="; ".join(methods),
         machine=machine,
         warmup_s=setting.warmup_s,
-        service_p50_ms=exact_quantile(column["service_ms"][timed], 0.5) if waited.size else None,
-        service_p99_ms=exact_quantile(column["service_ms"][timed], 0.99) if waited.size else None,
+        service_p50_ms=exact_quantile(column["service_ms"][counted], 0.5) if waited.size else None,
+        service_p99_ms=exact_quantile(column["service_ms"][counted], 0.99) if waited.size else None,
         send_lag_p99_ms=lag_p99,
         generator_cpu_share=setting.generator_cpu_share,
+        stopped_early=setting.stopped_early,
         policy_version=_only(requests["policy_version"]),
         data_sha256=setting.data_sha256,
         basis=economy.basis if economy else {},
     )
+    void = "; ".join([*generator_faults(summary), *([LOST] if setting.stopped_early else [])])
+    return summary.model_copy(update={"valid": not void, "void_reason": void or None})
 
 
 def _usd_per_1k(economy: Economy | None, goodput_per_s: float) -> float | None:
@@ -165,8 +166,8 @@ def _usd_per_1k(economy: Economy | None, goodput_per_s: float) -> float | None:
     return usd_per_1k(economy.usd_per_core_hour, economy.cores, goodput_per_s)
 
 
-def _answers(requests: pa.Table, answered: NDArray[np.bool_]) -> Answers:
-    kept = requests.filter(pa.array(answered))
+def _answers(requests: pa.Table, kept_rows: NDArray[np.bool_]) -> Answers:
+    kept = requests.filter(pa.array(kept_rows))
     return answers_of(kept["label"].to_pylist(), kept["answer"].to_pylist(), kept["row"].to_pylist())
 
 
@@ -180,23 +181,33 @@ def _rate_held(requests: pa.Table, setting: Setting) -> float:
     return float(n / span)
 
 
-def _void_reason(
-    setting: Setting, n: int, rate: float, lag_p99_ms: float | None, p99_ms: float | None
-) -> str | None:
-    if not n or lag_p99_ms is None:
-        return "no request was measured"
-    limit = LAG_SHARE * setting.slo_ms if setting.slo_ms else max(LAG_SHARE * (p99_ms or 0.0), LAG_FLOOR_MS)
-    of = "the objective" if setting.slo_ms else "p99 or 1 ms"
-    reasons = []
-    if lag_p99_ms > limit:
-        reasons.append(f"send lag p99 {lag_p99_ms:.2f} ms is over {limit:.2f} ms (5% of {of})")
-    if not setting.stopped_early and rate < RATE_SHARE * setting.rate_per_s:
-        reasons.append(f"sent {rate:.2f} per second, under 99% of the {setting.rate_per_s:g} asked")
-    if (setting.generator_cpu_share or 0.0) > CPU_SHARE:
-        reasons.append(f"the generator used {setting.generator_cpu_share:.0%} of its core (limit 80%)")
-    if setting.stopped_early:
-        reasons.append("stopped early: more than 1% had missed the objective")
-    return "; ".join(reasons) or None
+def answered(requests: pa.Table) -> NDArray[np.bool_]:
+    """Return [N] whether each request got an answer."""
+    said = np.asarray(pc.is_valid(requests["answer"]).to_numpy(), dtype=bool)
+    return np.asarray(said & (requests["status"].to_numpy() == 200), dtype=bool)
+
+
+def timed(requests: pa.Table) -> NDArray[np.bool_]:
+    """Return [N] whether a request counts in latency: it was answered, or waited until its timeout."""
+    return answered(requests) | np.asarray(requests["status"].to_numpy() == TIMED_OUT, dtype=bool)
+
+
+def generator_faults(summary: Summary) -> tuple[str, ...]:
+    """Return why the generator cannot be believed; empty when it can."""
+    if summary.send_lag_p99_ms is None:
+        return ("no request was measured",)
+    slo_ms, lag_ms, cpu = summary.slo_ms, summary.send_lag_p99_ms, summary.generator_cpu_share or 0.0
+    limit = LAG_SHARE * slo_ms if slo_ms else max(LAG_SHARE * (summary.p99_ms or 0.0), LAG_FLOOR_MS)
+    of = "the objective" if slo_ms else "p99, at least 1 ms"
+    faults = []
+    if lag_ms > limit:
+        faults.append(f"send lag p99 {lag_ms:.2f} ms is over {limit:.2f} ms (5% of {of})")
+    if not summary.stopped_early and summary.rate_held_per_s < RATE_SHARE * summary.rate_asked_per_s:
+        sent, asked = summary.rate_held_per_s, summary.rate_asked_per_s
+        faults.append(f"sent {sent:.2f} per second, under 99% of the {asked:g} asked")
+    if cpu > CPU_SHARE:
+        faults.append(f"the generator used {cpu:.0%} of its core (limit 80%)")
+    return tuple(faults)
 
 
 def _use_per_1k(use: ServerUse | None, n: int) -> tuple[float | None, float | None, float | None]:
@@ -214,7 +225,7 @@ def _use_per_1k(use: ServerUse | None, n: int) -> tuple[float | None, float | No
 
 def _by_variant(
     requests: pa.Table,
-    answered: NDArray[np.bool_],
+    ok: NDArray[np.bool_],
     use: ServerUse | None,
     wh: float | None,
     n: int,
@@ -226,8 +237,8 @@ def _by_variant(
     names = np.array(requests["variant"].to_pylist(), dtype=object)
     latency = requests["latency_ms"].to_numpy()
     found: dict[str, VariantShare] = {}
-    for name in sorted({str(v) for v in names[answered] if v is not None} | set(cpu)):
-        mask = answered & (names == name)
+    for name in sorted({str(v) for v in names[ok] if v is not None} | set(cpu)):
+        mask = ok & (names == name)
         kept = latency[mask]
         right = accuracy(_answers(requests, mask))
         share = cpu.get(name, 0.0) / cpu_all if cpu_all > 0 else None

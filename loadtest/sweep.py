@@ -1,0 +1,383 @@
+"""What rate a server holds within an objective, and how it behaves at other rates.
+
+A rate is held when p99 is within the objective, fewer than 0.1% of requests fail, and the generator
+can be believed. Rates are searched by doubling or halving and then by bisection (in ratio); a step that is
+surely lost ends early, so that no backlog is left for the next one. A short step can hold a rate that a
+long one does not, so the rate found is tried again, longer, and lowered until it holds.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from contract.errors import InputError
+from contract.files import write_json
+from contract.formulas import Interval, usd_per_1k
+from contract.run import Summary
+from loadtest.runner import LoadPlan, LoadProgress, drive, labelled
+from loadtest.summary import generator_faults
+
+ERROR_SHARE = 0.001
+PROBE_RATE_PER_S = 10.0
+PROBE_S = 1.5
+
+Outcome = Literal["held", "missed", "void"]
+Limit = Literal["server", "generator", "search"]
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """What a series of runs does now: which step, how many in all (None: unknown), and how far it is."""
+
+    title: str
+    step: int
+    steps: int | None
+    load: LoadProgress
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rate that was tried. `run` is its folder, if runs are kept."""
+
+    rate_per_s: float
+    outcome: Outcome
+    reason: str
+    summary: Summary
+    run: Path | None = None
+
+    def dump(self, base: Path | None = None) -> dict[str, Any]:
+        """Return the JSON form; the run folder relative to `base`."""
+        s = self.summary
+        run = self.run.relative_to(base).as_posix() if self.run and base else None
+        return {
+            "rate_per_s": self.rate_per_s, "outcome": self.outcome, "reason": self.reason, "run": run,
+            "n": s.n, "errors": s.errors, "p50_ms": s.p50_ms, "p99_ms": s.p99_ms,
+            "p99_interval_ms": s.p99_interval_ms, "goodput_per_s": s.goodput_per_s, "accuracy": s.accuracy,
+            "escalation_rate": s.escalation_rate, "usd_per_1k": s.usd_per_1k, "valid": s.valid,
+            "energy_wh_per_1k": s.energy_wh_per_1k, "cpu_seconds_per_1k": s.cpu_seconds_per_1k,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The highest rate held, and what bounds it.
+
+    Attributes:
+        rate_per_s: highest rate held; None when none was.
+        confirmed: whether that rate held in every longer run.
+        runs: folders of those longer runs, if runs are kept.
+        goodput_per_s: answers within the objective per second at that rate, mean of the longer runs.
+        interval_per_s: from that rate's goodput to the lowest rate that was not held.
+        usd_per_1k, usd_interval: price of 1,000 answers at capacity; None when cores are unknown.
+        limited_by: what stopped the search: the server, the generator, or the search's own bounds.
+    """
+
+    model: str
+    slo_ms: float
+    rate_per_s: float | None
+    confirmed: bool
+    runs: tuple[Path, ...]
+    goodput_per_s: float | None
+    interval_per_s: Interval | None
+    usd_per_1k: float | None
+    usd_interval: Interval | None
+    limited_by: Limit
+    method: str
+    steps: tuple[Step, ...]
+
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form, without the steps."""
+        return {
+            "model": self.model, "slo_ms": self.slo_ms, "rate_per_s": self.rate_per_s,
+            "confirmed": self.confirmed,
+            "goodput_per_s": self.goodput_per_s, "interval_per_s": self.interval_per_s,
+            "usd_per_1k": self.usd_per_1k, "usd_interval": self.usd_interval,
+            "limited_by": self.limited_by, "method": self.method,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """Bounds of a capacity search.
+
+    Attributes:
+        start_per_s: first rate; None: estimated from a short probe.
+        resolution: stop when the lowest rate not held is at most this much above the highest held.
+        max_steps: most rates to try.
+        min_requests: steps last longer than the template's duration, up to twice as long, to send these.
+        confirm: longer runs that must all hold at the rate found; 0 leaves it at the short steps.
+        confirm_s: how long each is measured.
+        step_downs: how often the rate may be lowered (by `resolution`) until they hold.
+        low_per_s, high_per_s: never try rates outside.
+    """
+
+    start_per_s: float | None = None
+    resolution: float = 0.08
+    max_steps: int = 12
+    min_requests: int = 300
+    confirm: int = 2
+    confirm_s: float = 6.0
+    step_downs: int = 4
+    low_per_s: float = 0.5
+    high_per_s: float = 5000.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The result of a sweep: a capacity, or a curve over given rates."""
+
+    model: str
+    url: str
+    protocol: str
+    slo_ms: float
+    seed: int
+    capacity: Capacity | None
+    steps: tuple[Step, ...]
+
+    def dump(self, base: Path | None = None) -> dict[str, Any]:
+        """Return the JSON form (`sweep.json`)."""
+        return {
+            "schema": 1, "model": self.model, "url": self.url, "protocol": self.protocol,
+            "slo_ms": self.slo_ms, "seed": self.seed,
+            "capacity": self.capacity.dump() if self.capacity else None,
+            "steps": [step.dump(base) for step in self.steps],
+        }  # fmt: skip
+
+
+Watch = Callable[[StepProgress], None]
+
+
+def run_sweep(
+    template: LoadPlan,
+    *,
+    rates: Sequence[float] | None = None,
+    search: Search | None = None,
+    out: Path | None = None,
+    progress: Watch | None = None,
+    abort: threading.Event | None = None,
+) -> Sweep:
+    """Search the capacity of one model, or drive it at the given rates; write runs and `sweep.json` to `out`.
+
+    Args:
+        template: what to ask and for how long a step is measured; its rate and `out` are not used.
+        rates: the rates of a curve; None searches the capacity.
+
+    Raises:
+        InputError: the template has no objective, a rate is not positive, or nothing answers.
+    """
+    slo_ms = _objective(template)
+    template = replace(template, data=labelled(template))
+    capacity: Capacity | None = None
+    if rates is None:
+        capacity = find_capacity(template, search=search, out=out, progress=progress, abort=abort)
+        steps = tuple(sorted(capacity.steps, key=lambda step: step.rate_per_s))
+    else:
+        steps = rate_curve(template, rates, out=out, progress=progress, abort=abort)
+    sweep = Sweep(template.model, template.url, template.protocol, slo_ms, template.seed, capacity, steps)
+    if out is not None:
+        write_json(out / "sweep.json", sweep.dump(out))
+    return sweep
+
+
+def rate_curve(
+    template: LoadPlan,
+    rates: Sequence[float],
+    *,
+    out: Path | None = None,
+    progress: Watch | None = None,
+    abort: threading.Event | None = None,
+) -> tuple[Step, ...]:
+    """Drive each rate once, lowest first, every run to its end."""
+    _objective(template)
+    ladder = _Ladder(template, out, progress, abort, len(rates))
+    return tuple(ladder.climb(rate) for rate in sorted(rates))
+
+
+def find_capacity(
+    template: LoadPlan,
+    *,
+    search: Search | None = None,
+    out: Path | None = None,
+    progress: Watch | None = None,
+    abort: threading.Event | None = None,
+) -> Capacity:
+    """Search the highest rate that is held within `template.slo_ms`."""
+    bounds = search or Search()
+    slo_ms = _objective(template)
+    template = replace(template, data=labelled(template), stop_when_lost=True)
+    ladder = _Ladder(template, out, progress, abort, None, bounds.min_requests)
+    rate = bounds.start_per_s or _first_rate(template, abort)
+    held, lost = _bracket(ladder, bounds, rate)
+    runs: tuple[Step, ...] = (held,) if held else ()
+    confirmed = False
+    if held and bounds.confirm:
+        runs, lost = _confirm(ladder, bounds, held.rate_per_s, lost)
+        confirmed = bool(runs)
+    return _capacity(template.model, slo_ms, runs, confirmed, lost, tuple(ladder.steps))
+
+
+def _bracket(ladder: _Ladder, bounds: Search, rate: float) -> tuple[Step | None, Step | None]:
+    """Return the highest short step held and the lowest that was not, as close as the bounds ask."""
+    held: Step | None = None
+    lost: Step | None = None
+    while len(ladder.steps) < bounds.max_steps:
+        rate = min(max(rate, bounds.low_per_s), bounds.high_per_s)
+        step = ladder.climb(rate)
+        if step.outcome == "held":
+            held = step
+        else:
+            lost = step
+        if held and lost:
+            if lost.rate_per_s <= held.rate_per_s * (1 + bounds.resolution):
+                break
+            rate = math.sqrt(held.rate_per_s * lost.rate_per_s)
+        elif held:
+            if rate >= bounds.high_per_s:
+                break
+            rate *= 2
+        else:
+            if rate <= bounds.low_per_s:
+                break
+            rate /= 2
+    return held, lost
+
+
+def _confirm(
+    ladder: _Ladder, bounds: Search, rate: float, lost: Step | None
+) -> tuple[tuple[Step, ...], Step | None]:
+    """Return the longer runs at the highest rate up to `rate` where all hold, and the lowest not held."""
+    for _ in range(bounds.step_downs + 1):
+        runs: list[Step] = []
+        while len(runs) < bounds.confirm:
+            runs.append(ladder.climb(rate, bounds.confirm_s))
+            if runs[-1].outcome != "held":
+                break
+        else:
+            return tuple(runs), lost
+        lost = runs[-1]
+        rate /= 1 + bounds.resolution
+    return (), lost
+
+
+def judge(summary: Summary) -> tuple[Outcome, str]:
+    """Return whether a run held its objective, and why not."""
+    faults = generator_faults(summary)
+    if faults:
+        return "void", "; ".join(faults)
+    slo_ms = summary.slo_ms or math.inf
+    if summary.stopped_early:
+        return "missed", f"more than 1% of answers took longer than {slo_ms:g} ms, or failed"
+    if summary.errors > ERROR_SHARE * summary.n:
+        return "missed", f"{summary.errors} of {summary.n} requests failed (limit 0.1%)"
+    if summary.p99_ms is None or summary.p99_ms > slo_ms:
+        return "missed", f"p99 {summary.p99_ms or math.inf:.1f} ms is over {slo_ms:g} ms"
+    return "held", f"p99 {summary.p99_ms:.1f} ms is within {slo_ms:g} ms"
+
+
+class _Ladder:
+    """Runs steps and keeps them."""
+
+    def __init__(
+        self,
+        template: LoadPlan,
+        out: Path | None,
+        progress: Watch | None,
+        abort: threading.Event | None,
+        total: int | None,
+        min_requests: int = 0,
+    ) -> None:
+        self.template = template
+        self.out = out
+        self.progress = progress
+        self.abort = abort
+        self.total = total
+        self.min_requests = min_requests
+        self.steps: list[Step] = []
+
+    def climb(self, rate: float, duration_s: float | None = None) -> Step:
+        """Drive one rate and judge it; when the run is void, once more."""
+        step = self._try(rate, duration_s)
+        return self._try(rate, duration_s) if step.outcome == "void" else step
+
+    def _try(self, rate: float, duration_s: float | None) -> Step:
+        number = len(self.steps)
+        base = duration_s or self.template.duration_s
+        run = self.out / "runs" / f"{number:02d}-{rate:.4g}" if self.out else None
+        plan = replace(
+            self.template,
+            rate_per_s=rate,
+            duration_s=min(2 * base, max(base, self.min_requests / rate)),
+            out=run,
+            seed=self.template.seed + number,
+        )
+        result = drive(plan, progress=self._tell(f"{plan.model} at {rate:.4g} per second"), abort=self.abort)
+        outcome, reason = judge(result.summary)
+        step = Step(rate, outcome, reason, result.summary, run)
+        self.steps.append(step)
+        return step
+
+    def _tell(self, title: str) -> Callable[[LoadProgress], None] | None:
+        watch, number, total = self.progress, len(self.steps) + 1, self.total
+        return None if watch is None else lambda load: watch(StepProgress(title, number, total, load))
+
+
+def _objective(template: LoadPlan) -> float:
+    if template.slo_ms is None:
+        raise InputError("a capacity needs an objective", where="--slo-ms", hint="--slo-ms 100")
+    return template.slo_ms
+
+
+def _first_rate(template: LoadPlan, abort: threading.Event | None) -> float:
+    """Guess a rate at about half of the capacity from a light probe."""
+    probe = replace(
+        template, rate_per_s=PROBE_RATE_PER_S, duration_s=PROBE_S, warmup_s=0.5, process="uniform",
+        stop_when_lost=False, out=None,
+    )  # fmt: skip
+    summary = drive(probe, abort=abort).summary
+    cores = summary.machine.cores if summary.machine else 1.0
+    if summary.cpu_seconds_per_1k:
+        return 0.5 * cores * 1000.0 / summary.cpu_seconds_per_1k
+    return 0.5 * 1000.0 / max(summary.service_p50_ms or 100.0, 1.0)
+
+
+def _capacity(
+    model: str,
+    slo_ms: float,
+    runs: tuple[Step, ...],
+    confirmed: bool,
+    lost: Step | None,
+    steps: tuple[Step, ...],
+) -> Capacity:
+    goodputs = [run.summary.goodput_per_s for run in runs if run.summary.goodput_per_s]
+    goodput = sum(goodputs) / len(goodputs) if goodputs else None
+    interval = None if goodput is None or lost is None else (goodput, max(goodput, lost.rate_per_s))
+    price = _usd(runs[0].summary, goodput) if goodput else None
+    kept = tuple(run.run for run in runs if run.run)
+    return Capacity(
+        model=model,
+        slo_ms=slo_ms,
+        rate_per_s=runs[0].rate_per_s if runs else None,
+        confirmed=confirmed,
+        runs=kept,
+        goodput_per_s=goodput,
+        interval_per_s=interval,
+        usd_per_1k=price,
+        usd_interval=(price * goodput / interval[1], price) if price and goodput and interval else None,
+        limited_by="search" if lost is None else "generator" if lost.outcome == "void" else "server",
+        method=f"highest of {len(steps)} rates tried with p99 within {slo_ms:g} ms and under 0.1% errors, "
+        f"{len(runs)} longer runs at it; interval: from its goodput to the lowest rate that was not held",
+        steps=steps,
+    )
+
+
+def _usd(summary: Summary, goodput: float) -> float | None:
+    """Return the price at a goodput, from the price that the run has at its own."""
+    if summary.usd_per_1k is None or not summary.goodput_per_s:
+        return None
+    hourly = summary.usd_per_1k * summary.goodput_per_s * 3.6
+    return usd_per_1k(hourly, 1.0, goodput)
