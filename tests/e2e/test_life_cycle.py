@@ -158,7 +158,7 @@ def test_tune_and_simulate_need_only_two_files(sluice: Sluice, tmp_path: Path) -
     }  # fmt: skip
     pq.write_table(pa.table(table), tmp_path / "p.parquet")
     (tmp_path / "c.json").write_text('{"small": {"usd_per_1k": 1}, "large": {"usd_per_1k": 10}}')
-    given = ["--predictions", tmp_path / "p.parquet", "--costs", tmp_path / "c.json"]
+    given: list[str | Path] = ["--predictions", tmp_path / "p.parquet", "--costs", tmp_path / "c.json"]
     tuned = sluice.run(
         "tune", *given, "--max-accuracy-drop", "0.03", "--confidence", "0.9", "--json",
         "--out", tmp_path / "policy.json",
