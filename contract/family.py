@@ -109,6 +109,8 @@ class Variant(Frozen):
     usd_per_1k: float | None = None
     verification: Verification | None = None
     training: Training | None = None
+    tier: str | None = Field(default=None, description="critical, high or medium, by the accuracy drop")
+    failed_limits: tuple[str, ...] = Field(default=(), description="Limits of the recipe that it breaks")
 
     def latency_at(self, *, batch: int = 1, concurrency: int = 1) -> Latency | None:
         """Return the measurement at that batch and concurrency, if there is one."""

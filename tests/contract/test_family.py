@@ -88,3 +88,13 @@ def test_unknown_variant_lists_the_known(folder: Path) -> None:
     """Asking for a variant that is not there lists those that are."""
     with pytest.raises(FamilyError, match="one of: teacher"):
         read_family(folder).variant("x")
+
+
+def test_tier_and_broken_limits_are_kept(folder: Path) -> None:
+    """A variant says which accuracy tier it is in and which limits of the recipe it breaks."""
+    family = read_family(folder)
+    failed = family.variants[0].model_copy(
+        update={"tier": "medium", "failed_limits": ("p99 9 ms, limit 5 ms",)}
+    )
+    write_family(folder, family.model_copy(update={"variants": (failed,)}))
+    assert read_family(folder).variants[0] == failed
