@@ -1,0 +1,280 @@
+"""Labelled texts: checked, without duplicates, divided into disjoint splits, and kept as one Parquet file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from compress.recipe import EXTRA, SPLITS, DataPart, SliceRule
+from compress.sources import Row, read_source
+from contract.errors import DataError
+from contract.family import Split as SplitRecord
+from contract.files import atomic_path, sha256_of_json
+
+DATA = "data.parquet"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N labelled texts with the split and the slices of each.
+
+    Attributes:
+        labels: the label set, sorted.
+        texts, label, split, slices: one entry per row; `label` holds label names.
+        removed: how many duplicate rows were left out.
+    """
+
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+    label: tuple[str, ...]
+    split: tuple[str, ...]
+    slices: tuple[tuple[str, ...], ...]
+    removed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """[N] class indices."""
+        index = {name: i for i, name in enumerate(self.labels)}
+        return np.array([index[name] for name in self.label], dtype=np.int64)
+
+    def rows(self, *splits: str) -> NDArray[np.int64]:
+        """Return the row numbers of some splits, ascending."""
+        return np.flatnonzero(np.isin(np.array(self.split), splits))
+
+    def take(self, rows: NDArray[np.int64]) -> Dataset:
+        """Return some rows, in the order given; the label set stays."""
+        return replace(
+            self,
+            texts=tuple(self.texts[i] for i in rows),
+            label=tuple(self.label[i] for i in rows),
+            split=tuple(self.split[i] for i in rows),
+            slices=tuple(self.slices[i] for i in rows),
+        )
+
+    def of(self, *splits: str) -> Dataset:
+        """Return the rows of some splits."""
+        return self.take(self.rows(*splits))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content: texts, labels and slices, in order."""
+        return sha256_of_json([self.texts, self.label, self.slices])
+
+    def records(self) -> dict[str, SplitRecord]:
+        """Return size and hash of every split, as the manifest holds them."""
+        parts = {name: self.of(name) for name in SPLITS}
+        return {name: SplitRecord(n=len(part), sha256=part.sha256) for name, part in parts.items()}
+
+
+def load_data(part: DataPart, *, seed: int) -> Dataset:
+    """Read, check and divide the data of a recipe.
+
+    Raises:
+        DataError: naming file, row and rule.
+        EnvironmentProblem: when a package or the network that a source needs is missing.
+    """
+    if part.file is not None:
+        rows = _read(part.file, part)
+        kept = _without_repeats(rows, part.file)
+        _check_classes(kept, part.file)
+        if part.max_examples is not None and part.max_examples < len(kept):
+            drawn = divide([row.label for row in kept], {"in": part.max_examples / len(kept)}, seed=seed)
+            kept = [row for row, name in zip(kept, drawn, strict=True) if name == "in"]
+        split = divide([row.label for row in kept], part.shares.as_dict(), seed=seed)
+        removed = len(rows) - len(kept) if part.max_examples is None else 0
+    else:
+        kept, split, removed = _from_sources(part, seed)
+    _check_splits(kept, split)
+    if part.stretches and part.max_words:
+        extra = _stretches(kept, split, part.max_words, part.stretches)
+        kept, split = kept + extra, split + [EXTRA] * len(extra)
+    return Dataset(
+        labels=tuple(sorted({row.label for row in kept})),
+        texts=tuple(row.text for row in kept),
+        label=tuple(row.label for row in kept),
+        split=tuple(split),
+        slices=tuple(_slices_of(row, part.slices) for row in kept),
+        removed=removed,
+    )
+
+
+def divide(labels: Sequence[str], shares: dict[str, float], *, seed: int) -> list[str]:
+    """Return a part name for every label: stratified, shuffled with a seed, disjoint.
+
+    Rows beyond the sum of the shares get the name "".
+    """
+    rng = np.random.default_rng(seed)
+    names, array = [*shares, ""], np.array(labels)
+    given: list[str] = [""] * len(labels)
+    borders = np.cumsum(list(shares.values()))
+    for label in sorted(set(labels)):
+        rows = rng.permutation(np.flatnonzero(array == label))
+        offset = rng.random()
+        cuts = np.floor(borders * len(rows) + offset).astype(int)
+        if abs(borders[-1] - 1) < 1e-6:
+            cuts[-1] = len(rows)
+        for place, row in enumerate(rows):
+            given[row] = names[int(np.searchsorted(cuts, place, side="right"))]
+    return given
+
+
+def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], int]:
+    found: dict[str, tuple[Row, str]] = {}
+    removed = 0
+    train = _read(part.train or "", part)
+    _check_classes(train, part.train)
+    known = {row.label for row in train}
+    for name in ("test", "certify", "tune", "validation", "train"):
+        source = getattr(part, name)
+        if source is None:
+            continue
+        rows = train if name == "train" else _read(source, part)
+        for row in _without_repeats(rows, source):
+            if row.label not in known:
+                raise DataError(
+                    f"the label {row.label!r} does not occur in the training data", where=row.place
+                )
+            earlier = found.get(_key(row.text))
+            if earlier is None:
+                found[_key(row.text)] = (row, name)
+            elif part.duplicates == "remove":
+                removed += 1
+            else:
+                raise DataError(
+                    f"the text is also in {earlier[0].place}: it would be in {name} and {earlier[1]}",
+                    where=row.place,
+                    hint="remove one, or set `data.duplicates: remove` to leave the earlier split's out",
+                )
+    kept = [row for row, _ in found.values()]
+    split = [name for _, name in found.values()]
+    if part.tune is None:
+        places = [i for i, name in enumerate(split) if name == "validation"]
+        parts = divide(
+            [kept[i].label for i in places], {"validation": 0.4, "tune": 0.2, "certify": 0.4}, seed=seed
+        )
+        for place, name in zip(places, parts, strict=True):
+            split[place] = name
+    return kept, split, removed
+
+
+def _read(source: str, part: DataPart) -> list[Row]:
+    rows = read_source(source, part)
+    if part.max_words is None:
+        return rows
+    return [row.cut(part.max_words) for row in rows]
+
+
+def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> list[Row]:
+    """Return later stretches of the training texts, those left out that equal a text of any split."""
+    known = {_key(row.text) for row in rows}
+    found = []
+    for row, name in zip(rows, split, strict=True):
+        if name != "train":
+            continue
+        parts = row.rest.split()
+        for start in range(0, min(len(parts), count * words), words):
+            stretch = " ".join(parts[start : start + words])
+            if 2 * len(parts[start : start + words]) >= words and stretch not in known:
+                known.add(stretch)
+                found.append(Row(stretch, row.label, None, row.place))
+    return found
+
+
+def _key(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without_repeats(rows: list[Row], source: object) -> list[Row]:
+    seen: dict[str, Row] = {}
+    for row in rows:
+        first = seen.setdefault(_key(row.text), row)
+        if first.label != row.label:
+            raise DataError(
+                f"the same text has the label {row.label!r} here and {first.label!r} in {first.place}",
+                where=row.place,
+                hint="decide on one of them",
+            )
+    if not seen:
+        raise DataError("there are no rows", where=source)
+    return list(seen.values())
+
+
+def _check_classes(rows: list[Row], source: object) -> None:
+    labels = sorted({row.label for row in rows})
+    if len(labels) < 2:
+        raise DataError(
+            f"a classifier needs two classes or more; all rows are {labels[0]!r}" if labels else "no rows",
+            where=source,
+        )
+
+
+def _check_splits(rows: list[Row], split: list[str]) -> None:
+    for part in SPLITS:
+        if part not in split:
+            raise DataError(
+                f"the split {part!r} is empty: {len(rows)} rows are too few for these shares",
+                hint="give more rows, or other `data.shares`",
+            )
+    trained = {row.label for row, name in zip(rows, split, strict=True) if name == "train"}
+    for row, name in zip(rows, split, strict=True):
+        if row.label not in trained:
+            raise DataError(
+                f"the label {row.label!r} ({name}) has no row in the training split",
+                where=row.place,
+                hint="give more rows of that label, or drop it",
+            )
+
+
+def _slices_of(row: Row, rules: dict[str, SliceRule]) -> tuple[str, ...]:
+    words = len(row.text.split())
+    named = [row.slice] if row.slice else []
+    for name, rule in rules.items():
+        if (
+            (rule.matches is None or re.search(rule.matches, row.text))
+            and (rule.label is None or rule.label == row.label)
+            and (rule.min_words is None or words >= rule.min_words)
+            and (rule.max_words is None or words <= rule.max_words)
+        ):
+            named.append(name)
+    return tuple(dict.fromkeys(named))
+
+
+def write_dataset(path: Path, data: Dataset) -> None:
+    """Write text, label, split and slice columns as Parquet, atomically; the label set in its metadata."""
+    table = pa.table(
+        {
+            "text": pa.array(data.texts, pa.string()),
+            "label": pa.array(data.label, pa.string()),
+            "split": pa.array(data.split, pa.string()),
+            "slice": pa.array([list(names) for names in data.slices], pa.list_(pa.string())),
+        }
+    ).replace_schema_metadata({b"sluice.label_set": "\n".join(data.labels).encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read what `write_dataset` wrote. Raises DataError."""
+    try:
+        table = pq.read_table(path)
+        labels = tuple((table.schema.metadata or {})[b"sluice.label_set"].decode().split("\n"))
+        columns = {name: table[name].to_pylist() for name in ("text", "label", "split", "slice")}
+    except (OSError, pa.ArrowInvalid, KeyError) as problem:
+        raise DataError(f"not a data set of this project: {problem}", where=path) from None
+    return Dataset(
+        labels=labels,
+        texts=tuple(columns["text"]),
+        label=tuple(columns["label"]),
+        split=tuple(columns["split"]),
+        slices=tuple(tuple(names or ()) for names in columns["slice"]),
+    )

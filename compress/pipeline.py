@@ -1,0 +1,151 @@
+"""Runs a recipe: every step once, its result kept, and the family written when all are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.assemble import assemble_family
+from compress.plan import Planned, inspect_plan, key_of, plan_steps, select
+from compress.progress import Progress, Silent
+from compress.recipe import Recipe, load_recipe
+from compress.steps import KINDS, Context, Step
+from compress.store import Finished, Store
+from contract.errors import SluiceError
+from contract.family import Family
+from contract.machine import Machine
+from runtime.energy import EnergyMeter
+from runtime.machine import describe_machine
+
+STEPS_FOLDER = ".steps"
+
+
+def run_pipeline(
+    recipe: Recipe | Path,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    only: str | None = None,
+    data_folder: Path | None = None,
+) -> Family:
+    """Make the family of a recipe in a folder, using every finished step that is there.
+
+    May be interrupted at any point: a step's result appears in one rename, and the next call goes on from
+    there. With `only`, just that step or variant and what it needs are run, beside the teacher, and the
+    family holds the variants that are done.
+
+    Args:
+        recipe: a recipe, or the path of its file.
+        out: the family's folder; finished steps are kept in a hidden folder inside it.
+        progress: told about every step.
+        only: name of a step or variant.
+        data_folder: what the recipe's data paths are relative to, if not the recipe's folder.
+
+    Raises:
+        RecipeError, DataError, EnvironmentProblem: what the recipe asks for is wrong or missing.
+        SluiceError: a step failed.
+    """
+    if isinstance(recipe, Path):
+        recipe = load_recipe(recipe, data_folder=data_folder)
+    steps = plan_steps(recipe)
+    teacher = {step.name for step in select(steps, recipe.teacher.name)}
+    wanted = {step.name for step in select(steps, only)}
+    machine = describe_machine()
+    store = Store(out / STEPS_FOLDER)
+    with store.locked(), _Meter() as meter:
+        run = _Run(recipe, store, machine, meter, progress or Silent())
+        for step in steps:
+            if step.name in wanted | teacher:
+                run.make(step)
+        finished = dict(run.finished)
+        if only is not None:
+            for planned in inspect_plan(steps, store, machine):
+                if planned.finished is not None:
+                    finished[planned.step.name] = planned.finished
+        return assemble_family(recipe, out, finished, machine)
+
+
+def dry_run(
+    recipe: Recipe | Path, out: Path, *, only: str | None = None, data_folder: Path | None = None
+) -> tuple[Planned, ...]:
+    """Return where every step of a recipe stands, running and writing nothing. Raises as `run_pipeline`."""
+    if isinstance(recipe, Path):
+        recipe = load_recipe(recipe, data_folder=data_folder)
+    return inspect_plan(select(plan_steps(recipe), only), Store(out / STEPS_FOLDER), describe_machine())
+
+
+class _Meter:
+    """An energy meter that starts when it is first asked for: a run that reuses everything needs none."""
+
+    def __init__(self) -> None:
+        self._meter: EnergyMeter | None = None
+
+    def __enter__(self) -> _Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._meter is not None:
+            self._meter.stop()
+
+    def __call__(self) -> EnergyMeter:
+        if self._meter is None:
+            self._meter = EnergyMeter().start()
+        return self._meter
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    store: Store
+    machine: Machine
+    meter: _Meter
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.finished: dict[str, Finished] = {}
+
+    def make(self, step: Step) -> None:
+        """Run a step, or take its earlier result."""
+        inputs = {role: self.finished[name] for role, name in step.inputs.items()}
+        key = key_of(step, inputs, self.machine)
+        self.progress.begin(step.name, step.title)
+        found = self.store.find(step.name, key)
+        if found is not None:
+            self.finished[step.name] = found
+            self.progress.end(step.name, "reused", _summary(found))
+            return
+        with self.store.working_folder(step.name, key) as folder:
+            context = Context(
+                recipe=self.recipe,
+                step=step,
+                folder=folder,
+                inputs=inputs,
+                update=lambda share, words="": self.progress.update(step.name, share, words),
+                meter=self.meter,
+            )
+            result, cost = self._metered(step, context)
+            self.finished[step.name] = self.store.finish(step.name, key, folder, result, cost)
+        self.progress.end(step.name, "done", _summary(self.finished[step.name]))
+
+    def _metered(self, step: Step, context: Context) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        kind = KINDS[step.kind]
+        before = self.meter().joules() if kind.trains else None
+        started = time.perf_counter()
+        try:
+            result = kind.function()(context)
+        except SluiceError:
+            raise
+        except Exception as problem:
+            raise SluiceError(f"the step {step.name!r} failed: {problem}") from problem
+        cost: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 3)}
+        after = self.meter().joules() if kind.trains else None
+        if before is not None and after is not None:
+            cost |= {"energy_wh": (after - before) / 3600, "provenance": self.meter().provenance}
+        return result, cost
+
+
+def _summary(finished: Finished) -> str:
+    return f"{finished.cost['seconds']:.1f} s"

@@ -1,0 +1,133 @@
+"""Structured pruning: whole heads and neurons go, so that the network is smaller for every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from compress.data import DATA, read_dataset
+from compress.distil import learn_from
+from compress.network import Classifier, Gates, LayerShape
+from compress.recipe import PrunePart
+from compress.steps import Context, Result
+from compress.teacher import finish_network, parent_network
+from compress.training import Tokens, autocast
+from runtime.wordpiece import WordPieceEncoder
+
+SCORED_TEXTS = 256
+SCORE_BATCH = 16
+NEURON_GROUP = 16
+
+Scores = list[NDArray[np.float64]]
+
+
+def prune_network(context: Context) -> Result:
+    """Remove the heads and neurons that matter least, then fine-tune under distillation from the parent."""
+    part = PrunePart.model_validate(context.step.config["variant"])
+    parent, encoder, max_length = parent_network(context)
+    context.update(0.0, "scoring heads and neurons")
+    heads, neurons = importance(parent, *_scored_rows(context, encoder), precision=part.training.precision)
+    smaller = shrink(
+        parent, keep_best(heads, part.heads), keep_best(neurons, part.neurons, group=NEURON_GROUP)
+    )
+    seconds = learn_from(context, parent, smaller, encoder, part.extra, part.distillation, part.training)
+    return finish_network(context, smaller, max_length=max_length, seconds=seconds)
+
+
+def _scored_rows(context: Context, encoder: WordPieceEncoder) -> tuple[Tokens, NDArray[np.int64]]:
+    data = read_dataset(context.inputs["data"].file(DATA)).of("train")
+    rng = np.random.default_rng(context.recipe.seed)
+    rows = np.sort(rng.permutation(len(data))[:SCORED_TEXTS])
+    part = data.take(rows)
+    return Tokens.of(encoder.encode(part.texts)), part.targets
+
+
+def importance(
+    network: Classifier, tokens: Tokens, targets: NDArray[np.int64], *, precision: str = "fp32"
+) -> tuple[Scores, Scores]:
+    """Return per layer the score of every head and neuron: the diagonal of the empirical Fisher information.
+
+    Each head and neuron gets a multiplier of 1 per text; its score is the sum over texts of the squared
+    gradient of the loss with respect to that multiplier (Kwon et al. 2022, "A fast post-training pruning
+    framework for transformers", equation 7).
+    """
+    layers = network.shape.layers
+    heads: Scores = [np.zeros(layer.heads) for layer in layers]
+    neurons: Scores = [np.zeros(layer.neurons) for layer in layers]
+    labels = torch.from_numpy(targets)
+    network.eval()
+    for start in range(0, len(tokens), SCORE_BATCH):
+        rows = np.arange(start, min(start + SCORE_BATCH, len(tokens)))
+        gates = Gates(
+            tuple(torch.ones(len(rows), layer.heads, requires_grad=True) for layer in layers),
+            tuple(torch.ones(len(rows), layer.neurons, requires_grad=True) for layer in layers),
+        )
+        with autocast(precision):
+            logits = network(*tokens.batch(rows), gates)
+        loss = functional.cross_entropy(logits.float(), labels[rows], reduction="sum")
+        wanted = [gate for gate in (*gates.heads, *gates.neurons) if gate.numel()]
+        gradients = iter(torch.autograd.grad(loss, wanted))
+        for scores, group in ((heads, gates.heads), (neurons, gates.neurons)):
+            for index, gate in enumerate(group):
+                if gate.numel():
+                    scores[index] += next(gradients).double().square().sum(0).numpy()
+    return heads, neurons
+
+
+def keep_best(scores: Scores, share: float, *, group: int = 1) -> list[NDArray[np.int64]]:
+    """Return per layer the indices that stay, ascending: the best `share` of all layers together.
+
+    With a `group`, every layer's count is rounded to a multiple of it (at most what the layer has), since
+    matrix kernels work in blocks.
+    """
+    everything = np.concatenate(scores)
+    count = max(1, round(share * everything.size))
+    threshold = np.sort(everything)[-count]
+    kept = []
+    for layer in scores:
+        wanted = int((layer >= threshold).sum())
+        if group > 1:
+            wanted = min(layer.size, round(wanted / group) * group)
+        kept.append(np.sort(np.argsort(-layer, kind="stable")[:wanted]))
+    return kept
+
+
+def shrink(
+    network: Classifier, heads: Sequence[NDArray[np.int64]], neurons: Sequence[NDArray[np.int64]]
+) -> Classifier:
+    """Return a copy that has only the given heads and neurons of each layer."""
+    size = network.shape.head_size
+    widths = tuple(LayerShape(len(h), len(n)) for h, n in zip(heads, neurons, strict=True))
+    smaller = Classifier(replace(network.shape, layers=widths))
+    state = network.state_dict()
+    for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
+        old = network.shape.layers[index]
+        channels = torch.from_numpy((kept_heads[:, None] * size + np.arange(size)).reshape(-1))
+        name = f"layers.{index}."
+        bias = state.pop(f"{name}attention.output.bias") if old.heads else state.pop(f"{name}attention.bias")
+        if old.heads:
+            weight, offset = state.pop(f"{name}attention.qkv.weight"), state.pop(f"{name}attention.qkv.bias")
+            mixed = state.pop(f"{name}attention.output.weight")
+        if len(kept_heads):
+            thirds = torch.cat([channels + third * old.heads * size for third in range(3)])
+            state[f"{name}attention.qkv.weight"] = weight[thirds]
+            state[f"{name}attention.qkv.bias"] = offset[thirds]
+            state[f"{name}attention.output.weight"] = mixed[:, channels]
+            state[f"{name}attention.output.bias"] = bias
+        else:
+            state[f"{name}attention.bias"] = bias
+        if old.neurons:
+            rows = torch.from_numpy(kept_neurons)
+            widen = {part: state.pop(f"{name}widen.{part}") for part in ("weight", "bias")}
+            narrow = state.pop(f"{name}narrow.weight")
+            if len(kept_neurons):
+                state.update({f"{name}widen.{part}": tensor[rows] for part, tensor in widen.items()})
+                state[f"{name}narrow.weight"] = narrow[:, rows]
+    smaller.load_state_dict(state)
+    smaller.eval()
+    return smaller

