@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from contract.formulas import Interval, exact_quantile, macro_f1, wilson_interval
+from contract.formulas import Interval, macro_f1, wilson_interval
 
 DRAWS = 1000
 CONFIDENCE = 0.95

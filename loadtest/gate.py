@@ -177,15 +177,13 @@ def _accuracy(old: _Side, new: _Side, limit: float, seed: int) -> Check:
         answers_of(*(_joined(side, name) for name in ("label", "answer", "row"))) for side in (old, new)
     )
     gap = accuracy_difference(after, before, seed=seed)
-    figures = tuple(float(np.mean(a.label == a.answer)) if len(a) else None for a in (before, after))
+    p, q = (float(np.mean(a.label == a.answer)) if len(a) else None for a in (before, after))
     if gap is None:
         verdict: Verdict = "unsure" if len(before) or len(after) else "passed"
         method = "no labelled text was answered in both runs"
-        return Check("accuracy", *figures, None, None, limit, verdict, method)
-    worse = gap.interval is not None and gap.interval[1] < -limit
-    return Check(
-        "accuracy", *figures, gap.value, gap.interval, limit, "worse" if worse else "passed", gap.method
-    )
+        return Check("accuracy", p, q, None, None, limit, verdict, method)
+    verdict = "worse" if gap.interval is not None and gap.interval[1] < -limit else "passed"
+    return Check("accuracy", p, q, gap.value, gap.interval, limit, verdict, gap.method)
 
 
 def _joined(side: _Side, column: str) -> list[Any]:

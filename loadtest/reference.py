@@ -13,7 +13,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -92,8 +92,8 @@ class State:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, states: Mapping[str, State]) -> None:
+        self.states = states
         self.buffer = b""
         self.transport: asyncio.Transport
 
@@ -120,10 +120,11 @@ class _Connection(asyncio.Protocol):
     def answer(self, head: bytes, body: bytes) -> None:
         method, path = head.split(b" ", 2)[:2]
         if method == b"GET":
-            page = self.state.metrics() if path == b"/metrics" else "{}"
-            self.write(200, page.encode())
+            page = "".join(state.metrics() for state in self.states.values())
+            self.write(200, page.encode() if path == b"/metrics" else b"{}")
             return
-        state, b = self.state, self.state.behaviour
+        state = self.states.get(_model(path, body), self.states[""])
+        b = state.behaviour
         if b.api_key and f"authorization: bearer {b.api_key}".encode().lower() not in head.lower():
             self.write(401, b'{"error": "no valid key"}')
             return
@@ -135,13 +136,13 @@ class _Connection(asyncio.Protocol):
         failed = bool(b.error_every) and number % b.error_every == 0
         reply = b'{"error": "told to fail"}' if failed else _reply(path, body, b.variant)
         if due <= now:
-            self.finish(500 if failed else 200, reply)
+            self.finish(state, 500 if failed else 200, reply)
         else:
             loop = asyncio.get_running_loop()
-            loop.call_at(loop.time() + due - now, self.finish, 500 if failed else 200, reply)
+            loop.call_at(loop.time() + due - now, self.finish, state, 500 if failed else 200, reply)
 
-    def finish(self, status: int, reply: bytes) -> None:
-        self.state.answered += 1
+    def finish(self, state: State, status: int, reply: bytes) -> None:
+        state.answered += 1
         self.write(status, reply)
 
     def write(self, status: int, body: bytes) -> None:
@@ -150,6 +151,12 @@ class _Connection(asyncio.Protocol):
                 b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
                 % (status, len(body), body)
             )
+
+
+def _model(path: bytes, body: bytes) -> str:
+    if path.startswith(b"/v2/models/"):
+        return path.split(b"/")[3].decode("latin-1")
+    return str(json.loads(body).get("model", ""))
 
 
 def _reply(path: bytes, body: bytes, variant: str) -> bytes:
@@ -180,20 +187,31 @@ class Reference:
     """A running reference server."""
 
     url: str
-    state: State
+    states: Mapping[str, State]
+
+    @property
+    def state(self) -> State:
+        """What the default model has seen."""
+        return self.states[""]
 
 
 @contextlib.contextmanager
-def serving(behaviour: Behaviour | None = None) -> Iterator[Reference]:
-    """Run a reference server in a thread of this process, on a free port of 127.0.0.1."""
-    state = State(behaviour or Behaviour())
+def serving(
+    behaviour: Behaviour | None = None, models: Mapping[str, Behaviour] | None = None
+) -> Iterator[Reference]:
+    """Run a reference server in a thread of this process, on a free port of 127.0.0.1.
+
+    Models named in `models` behave as given there, each with a queue of its own; all others as `behaviour`.
+    """
+    given = {"": behaviour or Behaviour(), **(models or {})}
+    states = {name: State(one) for name, one in given.items()}
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(lambda: _Connection(state), "127.0.0.1", 0))
+    server = loop.run_until_complete(loop.create_server(lambda: _Connection(states), "127.0.0.1", 0))
     port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, name="reference-server", daemon=True)
     thread.start()
     try:
-        yield Reference(f"http://127.0.0.1:{port}", state)
+        yield Reference(f"http://127.0.0.1:{port}", states)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -202,8 +220,8 @@ def serving(behaviour: Behaviour | None = None) -> Iterator[Reference]:
 
 
 async def _serve_for_ever(behaviour: Behaviour, port: int) -> None:
-    state = State(behaviour)
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(state), "127.0.0.1", port)
+    states = {"": State(behaviour)}
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(states), "127.0.0.1", port)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
     await server.serve_forever()
 

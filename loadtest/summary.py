@@ -189,7 +189,8 @@ def answered(requests: pa.Table) -> NDArray[np.bool_]:
 
 def timed(requests: pa.Table) -> NDArray[np.bool_]:
     """Return [N] whether a request counts in latency: it was answered, or waited until its timeout."""
-    return answered(requests) | np.asarray(requests["status"].to_numpy() == TIMED_OUT, dtype=bool)
+    late: NDArray[np.bool_] = requests["status"].to_numpy() == TIMED_OUT
+    return np.logical_or(answered(requests), late)
 
 
 def generator_faults(summary: Summary) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ class Sweep:
 
 
 Watch = Callable[[StepProgress], None]
+Climb = Callable[[float], Step]
 
 
 def run_sweep(
@@ -212,22 +213,22 @@ def find_capacity(
     template = replace(template, data=labelled(template), stop_when_lost=True)
     ladder = _Ladder(template, out, progress, abort, None, bounds.min_requests)
     rate = bounds.start_per_s or _first_rate(template, abort)
-    held, lost = _bracket(ladder, bounds, rate)
+    held, lost = bracket(ladder.climb, bounds, rate)
     runs: tuple[Step, ...] = (held,) if held else ()
     confirmed = False
     if held and bounds.confirm:
-        runs, lost = _confirm(ladder, bounds, held.rate_per_s, lost)
+        runs, lost = confirm(lambda at: ladder.climb(at, bounds.confirm_s), bounds, held.rate_per_s, lost)
         confirmed = bool(runs)
     return _capacity(template.model, slo_ms, runs, confirmed, lost, tuple(ladder.steps))
 
 
-def _bracket(ladder: _Ladder, bounds: Search, rate: float) -> tuple[Step | None, Step | None]:
-    """Return the highest short step held and the lowest that was not, as close as the bounds ask."""
+def bracket(climb: Climb, bounds: Search, rate: float) -> tuple[Step | None, Step | None]:
+    """Return the highest rate held and the lowest that was not, as close as the bounds ask."""
     held: Step | None = None
     lost: Step | None = None
-    while len(ladder.steps) < bounds.max_steps:
+    for _ in range(bounds.max_steps):
         rate = min(max(rate, bounds.low_per_s), bounds.high_per_s)
-        step = ladder.climb(rate)
+        step = climb(rate)
         if step.outcome == "held":
             held = step
         else:
@@ -247,14 +248,14 @@ def _bracket(ladder: _Ladder, bounds: Search, rate: float) -> tuple[Step | None,
     return held, lost
 
 
-def _confirm(
-    ladder: _Ladder, bounds: Search, rate: float, lost: Step | None
+def confirm(
+    climb: Climb, bounds: Search, rate: float, lost: Step | None
 ) -> tuple[tuple[Step, ...], Step | None]:
     """Return the longer runs at the highest rate up to `rate` where all hold, and the lowest not held."""
     for _ in range(bounds.step_downs + 1):
         runs: list[Step] = []
         while len(runs) < bounds.confirm:
-            runs.append(ladder.climb(rate, bounds.confirm_s))
+            runs.append(climb(rate))
             if runs[-1].outcome != "held":
                 break
         else:

@@ -1,0 +1,285 @@
+"""The same traffic for several arms of one gateway: at one equal rate, and at each one's capacity.
+
+Arms take turns, so that what the machine does meanwhile falls on all alike; each repeat asks every arm the
+same texts at the same times, so that differences are paired. Pooled figures are drawn from the run folders
+by whoever reports them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from contract.errors import InputError
+from contract.files import write_json
+from contract.metrics import LATENCY_BUCKETS_S
+from contract.run import Summary
+from loadtest.runner import LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
+from loadtest.sweep import Capacity, Search, StepProgress, Watch, find_capacity, judge
+
+SLO_FACTOR = 6.0
+RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the parts of a comparison take; `FULL` is about three minutes for three arms, `QUICK` 30 s."""
+
+    equal_s: float
+    repeats: int
+    step_s: float
+    warmup_s: float
+    probe_s: float
+    idle_s: float
+    search: Search
+
+
+FULL = Effort(
+    equal_s=6.0, repeats=3, step_s=2.5, warmup_s=0.7, probe_s=1.5, idle_s=3.0,
+    search=Search(resolution=0.1, max_steps=7, min_requests=200, confirm=3, confirm_s=3.5),
+)  # fmt: skip
+QUICK = Effort(
+    equal_s=1.5, repeats=1, step_s=1.0, warmup_s=0.3, probe_s=0.7, idle_s=1.0,
+    search=Search(resolution=0.5, max_steps=3, min_requests=60, confirm=0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ArmRuns:
+    """What was measured of one arm.
+
+    Attributes:
+        name: for people. model: what was asked of the gateway.
+        equal: summaries at the equal rate, one per repeat; `equal_runs` their folders.
+        capacity: the search at this arm's own capacity; `capacity_runs` the longer runs at it.
+    """
+
+    name: str
+    model: str
+    equal: tuple[Summary, ...]
+    equal_runs: tuple[Path, ...]
+    capacity: Capacity
+
+    @property
+    def capacity_runs(self) -> tuple[Path, ...]:
+        """The folders of the longer runs at capacity."""
+        return self.capacity.runs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several arms under the same traffic.
+
+    Attributes:
+        reference: name of the arm that the others are compared with.
+        all_hold: whether every run at the equal rate held the objective.
+        idle_watts: power of the idle server, where it reports energy.
+    """
+
+    slo_ms: float
+    equal_rate_per_s: float
+    all_hold: bool
+    idle_watts: float | None
+    reference: str
+    arms: tuple[ArmRuns, ...]
+
+    def arm(self, name: str) -> ArmRuns:
+        """Return one arm by name. Raises KeyError."""
+        return {arm.name: arm for arm in self.arms}[name]
+
+    def dump(self, base: Path) -> dict[str, Any]:
+        """Return the JSON form (`comparison.json`), run folders relative to `base`."""
+        return {
+            "schema": 1, "slo_ms": self.slo_ms, "equal_rate_per_s": self.equal_rate_per_s,
+            "all_hold": self.all_hold, "idle_watts": self.idle_watts, "reference": self.reference,
+            "arms": [
+                {
+                    "name": arm.name,
+                    "model": arm.model,
+                    "equal_runs": [run.relative_to(base).as_posix() for run in arm.equal_runs],
+                    "capacity_runs": [run.relative_to(base).as_posix() for run in arm.capacity_runs],
+                    "capacity": arm.capacity.dump(),
+                    "steps": [step.dump(base) for step in arm.capacity.steps],
+                }
+                for arm in self.arms
+            ],
+        }  # fmt: skip
+
+
+def compare(
+    template: LoadPlan,
+    models: Mapping[str, str],
+    out: Path,
+    *,
+    equal_rate_per_s: float | None = None,
+    headroom: float = 0.7,
+    effort: Effort = FULL,
+    progress: Watch | None = None,
+    abort: threading.Event | None = None,
+) -> Comparison:
+    """Drive every arm at one equal rate and at its own capacity; write runs and `comparison.json` to `out`.
+
+    Args:
+        template: url, data, protocol, key, seed and objective; its model, rate and times are not used.
+            Without an objective, it is six times the slowest arm's unloaded latency, at a bucket edge.
+        models: arm name to model asked; the first is the reference.
+        out: folder for `NAME/equal-K`, `NAME/capacity/runs/...` and `comparison.json`.
+        equal_rate_per_s: None takes `headroom` of the lowest capacity; lowered when an arm does not hold it.
+
+    Raises:
+        InputError: no arms, or an arm does not answer, or holds no rate within the objective.
+    """
+    if not models:
+        raise InputError("there are no arms to compare")
+    stages = _Stages(progress, 2 * len(models) + 1)
+    template = replace(template, data=labelled(template), warmup_s=effort.warmup_s, stop_when_lost=False)
+    probes = {
+        name: _probe(replace(template, model=model), effort, stages.next(f"{name}: first look"), abort)
+        for name, model in models.items()
+    }
+    slo_ms = template.slo_ms or objective_for(list(probes.values()))
+    idle_watts = measure_idle_watts(template.url, effort.idle_s, api_key=template.api_key)
+    template = replace(template, slo_ms=slo_ms, idle_watts=idle_watts)
+    capacities = {
+        name: find_capacity(
+            replace(template, model=model, duration_s=effort.step_s),
+            search=replace(effort.search, start_per_s=_first_rate(probes[name])),
+            out=out / name / "capacity",
+            progress=stages.series(f"{name}: capacity"),
+            abort=abort,
+        )
+        for name, model in models.items()
+    }
+    rate = equal_rate_per_s or _equal_rate(capacities, headroom)
+    plan = replace(template, duration_s=effort.equal_s)
+    watch = stages.series("equal rate")
+    for attempt in range(RETRIES + 1):
+        found = _rounds(replace(plan, rate_per_s=rate), models, effort.repeats, out, watch, abort)
+        all_hold = all(judge(s)[0] == "held" for runs in found.values() for s, _ in runs)
+        if all_hold or attempt == RETRIES or equal_rate_per_s is not None:
+            break
+        rate = _rounded(0.75 * rate)
+    arms = tuple(
+        ArmRuns(
+            name,
+            model,
+            tuple(summary for summary, _ in found[name]),
+            tuple(folder for _, folder in found[name]),
+            capacities[name],
+        )
+        for name, model in models.items()
+    )
+    comparison = Comparison(slo_ms, rate, all_hold, idle_watts, next(iter(models)), arms)
+    write_json(out / "comparison.json", comparison.dump(out))
+    return comparison
+
+
+def objective_for(probes: Sequence[Summary]) -> float:
+    """Return an objective in ms: six times the slowest median, up to the next bucket edge of the metrics.
+
+    An edge, so that the gateway's own histogram answers the same question exactly.
+    """
+    slowest = max(summary.service_p50_ms or 0.0 for summary in probes)
+    edges = [edge * 1000.0 for edge in LATENCY_BUCKETS_S]
+    return next((edge for edge in edges if edge >= max(20.0, SLO_FACTOR * slowest)), edges[-1])
+
+
+def _probe(
+    plan: LoadPlan, effort: Effort, tell: Callable[[LoadProgress], None] | None, abort: threading.Event | None
+) -> Summary:
+    light = replace(
+        plan,
+        rate_per_s=10.0,
+        duration_s=effort.probe_s,
+        process="uniform",
+        slo_ms=None,
+        out=None,
+    )
+    summary = drive(light, progress=tell, abort=abort).summary
+    if summary.errors == summary.n:
+        raise InputError(
+            f"the model {plan.model!r} answered none of {summary.n} requests", where=plan.url,
+            hint="ask it once with curl to see the error",
+        )  # fmt: skip
+    return summary
+
+
+def _first_rate(probe: Summary) -> float:
+    """Half of what the CPU time of a request allows on this machine, or of what one at a time does."""
+    if probe.cpu_seconds_per_1k and probe.machine:
+        return 0.5 * probe.machine.cores * 1000.0 / probe.cpu_seconds_per_1k
+    return 500.0 / max(probe.service_p50_ms or 100.0, 1.0)
+
+
+def _equal_rate(capacities: Mapping[str, Capacity], headroom: float) -> float:
+    for name, capacity in capacities.items():
+        if capacity.rate_per_s is None:
+            last = capacity.steps[-1]
+            raise InputError(
+                f"the arm {name!r} holds no rate within {capacity.slo_ms:g} ms: {last.reason}",
+                hint="a longer objective (--slo-ms), or an idle machine",
+            )
+    return _rounded(headroom * min(c.rate_per_s for c in capacities.values() if c.rate_per_s))
+
+
+def _rounded(rate: float) -> float:
+    """Round down to two digits, for people."""
+    unit: float = 10.0 ** (math.floor(math.log10(rate)) - 1)
+    return max(unit, math.floor(rate / unit) * unit)
+
+
+def _rounds(
+    plan: LoadPlan,
+    models: Mapping[str, str],
+    repeats: int,
+    out: Path,
+    watch: Watch | None,
+    abort: threading.Event | None,
+) -> dict[str, list[tuple[Summary, Path]]]:
+    """Drive all arms in turn, another one first in each repeat; a void run is tried once more."""
+    names = list(models)
+    found: dict[str, list[tuple[Summary, Path]]] = {name: [] for name in names}
+    for repeat in range(repeats):
+        turn = repeat % len(names)
+        for name in names[turn:] + names[:turn]:
+            folder = out / name / f"equal-{repeat}"
+            one = replace(plan, model=models[name], out=folder, seed=plan.seed + repeat)
+            title = f"{name} at {plan.rate_per_s:g} per second, {repeat + 1} of {repeats}"
+            tell = None if watch is None else _titled(watch, title)
+            summary = drive(one, progress=tell, abort=abort).summary
+            if not summary.valid:
+                summary = drive(one, progress=tell, abort=abort).summary
+            found[name].append((summary, folder))
+    return found
+
+
+def _titled(watch: Watch, title: str) -> Callable[[LoadProgress], None]:
+    return lambda load: watch(StepProgress(title, 1, None, load))
+
+
+class _Stages:
+    """Numbers the stages of a comparison for the progress shown."""
+
+    def __init__(self, watch: Watch | None, total: int) -> None:
+        self._watch = watch
+        self._total = total
+        self._done = 0
+
+    def next(self, title: str) -> Callable[[LoadProgress], None] | None:
+        """Begin a stage of one run."""
+        watch = self.series(title)
+        return None if watch is None else _titled(watch, title)
+
+    def series(self, title: str) -> Watch | None:
+        """Begin a stage of several runs."""
+        self._done += 1
+        watch, step, total = self._watch, self._done, self._total
+        if watch is None:
+            return None
+        return lambda p: watch(
+            StepProgress(p.title if p.title == title else f"{title}: {p.title}", step, total, p.load)
+        )
