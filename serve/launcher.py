@@ -114,7 +114,7 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
     folder = make_run_folder()
     process: subprocess.Popen[bytes] | None = None
     try:
-        assignment = _assign(settings, folder, progress)
+        assignment = assign(settings, folder, progress)
         write_text(folder / "assignment.json", assignment.model_dump_json())
         reader, writer = os.pipe()
         try:
@@ -179,8 +179,12 @@ def log_tail(folder: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _assign(settings: Settings, folder: Path, progress: Progress) -> Assignment:
-    """Check family, policy and machine; seed the live state; return what every process is told."""
+def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None) -> Assignment:
+    """Check family, policy and machine; seed the live state; return what every process is told.
+
+    `folder` holds the state where the settings name none, and the fake family. Raises InputError and
+    EnvironmentProblem as `start`.
+    """
     family_folder, family, policy = _read(settings, folder)
     check_policy_fits(policy, family)
     check_family_runs(family, settings.provider)

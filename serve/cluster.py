@@ -1,0 +1,64 @@
+"""The gateway for `serve deploy` and KubeRay: the application that a Serve config file names.
+
+Ray runs already, with the switches in its environment (deploy/ray.env); what `sluice serve` does on one
+machine before Ray starts is the operator's part there.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from ray import serve as ray_serve
+
+from contract.errors import EnvironmentProblem, InputError
+from contract.family import first_problem
+from serve.deployments import make_application
+from serve.launcher import assign
+from serve.settings import Setting, Settings
+
+SWITCHES = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_AUTH_MODE": "token",
+}
+
+
+class ClusterArguments(Setting):
+    """`args` of the application in a Serve config file."""
+
+    settings: Settings
+    metrics: str = Field(
+        default="/tmp/sluicegate-metrics", description="Folder on every node for the metrics of its processes"
+    )
+
+
+def application(args: dict[str, Any]) -> ray_serve.Application:
+    """Return the whole gateway as one Serve application.
+
+    Args:
+        args: the JSON form of ClusterArguments. `settings` needs `family` (or `fake`) and `state`, on paths
+            that every node sees; `host` and `port` only describe what `http_options` sets.
+
+    Raises:
+        InputError: an argument breaks a rule, or family and policy do not fit.
+        EnvironmentProblem: Ray runs without the switches that the gateway is built on.
+    """
+    try:
+        given = ClusterArguments.model_validate(args)
+    except ValidationError as problem:
+        raise InputError(first_problem(problem), where="args", hint="see deploy/ray-serve.yaml") from None
+    missing = [name for name, value in SWITCHES.items() if os.environ.get(name) != value]
+    if missing:
+        raise EnvironmentProblem(
+            f"Ray was started without {', '.join(missing)}", hint="start every node with deploy/ray.env"
+        )
+    if given.settings.state is None:
+        raise InputError("settings.state is needed: every node must see the same revisions", where="args")
+    metrics = Path(given.metrics)
+    metrics.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
+    return make_application(assign(given.settings, scratch), metrics)

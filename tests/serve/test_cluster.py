@@ -1,0 +1,48 @@
+"""The application of a Serve config file: what it refuses before anything is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contract.errors import EnvironmentProblem, InputError
+from serve.cluster import SWITCHES, application
+
+
+@pytest.fixture
+def switched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in which Ray was started as it should be."""
+    for name, value in SWITCHES.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_an_unknown_setting_is_refused_by_name(switched: None) -> None:
+    """A misspelt option is never silently dropped."""
+    with pytest.raises(InputError, match=r"settings\.replcas"):
+        application({"settings": {"fake": {}, "state": "/tmp/s", "replcas": 2}})
+
+
+def test_ray_without_the_switches_is_refused(
+    switched: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without HAProxy the gateway would be slow and nobody would know why."""
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY")
+    with pytest.raises(EnvironmentProblem, match=r"RAY_SERVE_ENABLE_HA_PROXY.*\n.*ray\.env"):
+        application({"settings": {"fake": {}, "state": str(tmp_path)}})
+
+
+def test_a_cluster_needs_a_state_directory(switched: None) -> None:
+    """A state that only one process sees would let replicas disagree for ever."""
+    with pytest.raises(InputError, match=r"settings\.state is needed"):
+        application({"settings": {"fake": {}}})
+
+
+def test_a_fake_family_makes_an_application(switched: None, tmp_path: Path) -> None:
+    """With everything there, the builder returns what Serve deploys, and the first revision is committed."""
+    built = application(
+        {"metrics": str(tmp_path / "m"), "settings": {"fake": {}, "state": str(tmp_path / "state")}}
+    )
+    assert type(built).__name__ == "Application"
+    assert (tmp_path / "m").is_dir()
+    assert any((tmp_path / "state").rglob("*.json"))
