@@ -162,7 +162,7 @@ def explain(
         )
         lines.append(f"What it costs: {expected.usd_per_1k:.4g} USD per 1,000 requests{saving}.")
     if chosen is not None:
-        lines.append(_risk(evidence, policy))
+        lines.append(_risk(evidence, policy, chosen))
     lines += _sure(evidence, policy, chosen, tested)
     if alternatives:
         lines.append("The choices beside it (figures of the tune part):")
@@ -253,9 +253,14 @@ def _who_escalates(evidence: Evidence, candidate: Candidate) -> list[str]:
     return lines
 
 
-def _risk(evidence: Evidence, policy: Policy) -> str:
+def _risk(evidence: Evidence, policy: Policy, chosen: Estimate | None) -> str:
     expected = policy.expected
-    rows = "held back from tuning" if evidence.certify is not None else "tuned on, so expect a little worse"
+    if evidence.certify is not None:
+        rows = "held back from tuning"
+    elif chosen is not None and chosen.honest:
+        rows = "tuned on, each judged by rules fitted without it"
+    else:
+        rows = "tuned on, so expect a little worse"
     if expected.accuracy is None or expected.accuracy_interval is None or expected.accuracy_drop is None:
         return f"What it risks: unknown in accuracy, since no row ({rows}) has a label."
     low, high = expected.accuracy_interval

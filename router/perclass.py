@@ -27,6 +27,9 @@ ROUNDS = 3
 FOLDS = 4
 FIT_ROWS = 20_000
 MOST_CHAINS = 12
+FEW_ROWS = 10_000
+FINE_PRICES = 36
+COARSE_PRICES = 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,8 @@ def per_class_estimates(search: Search, *, seed: int, max_stages: int | None = N
     utility = -_combined_loss(search)[:, rows]
     fold = rng.permutation(len(part)) % FOLDS
     found: list[Estimate] = []
-    prices = np.geomspace(0.003, 2.0, 50 if len(part) <= 10_000 else 20) / max(1e-12, float(board.usd.max()))
+    scale = max(1e-12, float(board.usd.max()))
+    prices = np.geomspace(0.01, 1.5, FINE_PRICES if len(part) <= FEW_ROWS else COARSE_PRICES) / scale
     for chain in _chains(len(board.names), max_stages):
         scores = search.model.chain_scores(part, chain)
         stages = [
@@ -67,10 +71,9 @@ def per_class_estimates(search: Search, *, seed: int, max_stages: int | None = N
             continue
         for price in prices.tolist():
             full = _prune(_fit(chain, stages, utility, board.usd, price, None, board.classes), part, scores)
-            if full is None:
-                continue
-            judged = _cross_fitted(chain, stages, utility, price, part, scores, fold)
-            found.append(_estimate(search, full, judged, rows, chain))
+            if full is not None:
+                judged = _cross_fitted(chain, stages, utility, price, part, scores, fold)
+                found.append(_estimate(search, full, judged, rows, chain))
     return found
 
 
@@ -90,8 +93,11 @@ def _combined_loss(search: Search) -> FloatArray:
 
 def _chains(count: int, max_stages: int | None) -> list[tuple[int, ...]]:
     longest = min(count, max_stages or count)
-    every = [chain for size in range(longest, 1, -1) for chain in itertools.combinations(range(count), size)]
-    return every[:MOST_CHAINS]
+    every = [chain for size in range(2, longest + 1) for chain in itertools.combinations(range(count), size)]
+    if len(every) <= MOST_CHAINS:
+        return every
+    # the longest chains hold the others, since a class may skip stages
+    return sorted(every, key=len, reverse=True)[:MOST_CHAINS]
 
 
 def _bin_stage(answers: IntArray, scores: FloatArray, classes: int) -> _Stage:
@@ -214,7 +220,7 @@ def _cross_fitted(
     chosen = np.zeros(n, dtype=np.int64)
     place = np.zeros(n, dtype=np.int64)
     ran = np.zeros((n, len(chain)), dtype=bool)
-    for index in range(FOLDS):
+    for index in range(int(fold.max()) + 1):
         held = np.flatnonzero(fold == index)
         candidate = _fit(chain, stages, utility, part.usd, price, np.flatnonzero(fold != index), part.classes)
         routed = route(candidate, part.take(held), [values[held] for values in scores])

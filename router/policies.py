@@ -65,7 +65,9 @@ def build_policy(
         stages=_stages(evidence, candidate),
         limits=Limits(max_escalation_rate=limit),
         certificate=_certificate(evidence, chosen, candidate, tested) if certified else None,
-        expected=_expected(evidence, candidate),
+        expected=_cross_fitted(evidence, chosen)
+        if chosen is not None and chosen.honest and not certified
+        else _expected(evidence, candidate),
         needed_n=needed_n(evidence, estimates) if chosen is None else None,
     ).sealed()
 
@@ -176,6 +178,22 @@ def _certificate(
         created_at=evidence.created_at,
         p_value=p_value,
         targets=parts,
+    )
+
+
+def _cross_fitted(evidence: Evidence, chosen: Estimate) -> Expected:
+    """Return the figures of rules that were fitted and judged on different rows."""
+    board = evidence.search.board
+    n = len(board)
+    accuracy = chosen.accuracy
+    return Expected(
+        accuracy=accuracy,
+        accuracy_interval=None if accuracy is None else wilson_interval(round(accuracy * n), n, INTERVAL),
+        accuracy_drop=None if accuracy is None else float(board.right[evidence.reference].mean()) - accuracy,
+        escalation_rate=chosen.escalation_rate,
+        usd_per_1k=chosen.usd_per_1k,
+        latency_ms=chosen.latency_ms,
+        energy_wh_per_1k=chosen.energy_wh_per_1k,
     )
 
 

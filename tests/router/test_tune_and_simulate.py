@@ -25,9 +25,8 @@ def test_what_tune_expects_is_what_simulate_finds(world: World, costs: dict[str,
     every score.
     """
     predictions = world(3000, logits=True)
-    result = tune(
-        predictions, costs, Targets(max_accuracy_drop=0.02), TuneSettings(certified=False, score=score)
-    )
+    settings = TuneSettings(certified=False, score=score, per_class="never")
+    result = tune(predictions, costs, Targets(max_accuracy_drop=0.02), settings)
     policy = parse_policy(result.policy.dump())
     figures = simulate(predictions, costs, policy).figures
     assert result.policy.status == "uncertified"
