@@ -194,7 +194,7 @@ def _latency(tables: list[pa.Table], q: float, seed: int) -> Figure:
         sample = np.concatenate([blocks[i] for i in rng.integers(0, len(blocks), len(blocks))])
         if sample.size:
             draws.append(exact_quantile(sample, q))
-    return Figure(value, _percentiles(draws), f"block bootstrap, {len(blocks)} blocks of {BLOCK_S:g} s")
+    return Figure(value, _percentiles(draws), f"block bootstrap, {len(blocks)} s")
 
 
 def _goodput(summaries: list[Summary], tables: list[pa.Table], seed: int) -> Figure:
@@ -215,7 +215,7 @@ def _goodput(summaries: list[Summary], tables: list[pa.Table], seed: int) -> Fig
     low, high = _percentiles(means)
     middle = float(np.mean(counts)) or 1.0
     interval = figure.value * low / middle, figure.value * high / middle
-    return Figure(figure.value, interval, f"block bootstrap, {len(counts)} blocks of {BLOCK_S:g} s")
+    return Figure(figure.value, interval, f"block bootstrap, {len(counts)} s")
 
 
 def _price(summaries: list[Summary], goodput: Figure) -> Figure:
@@ -238,7 +238,7 @@ def _accuracy(tables: list[pa.Table]) -> Figure:
     value = float(hits[known].mean())
     texts = len(np.unique(rows[known])) if (rows[known] >= 0).all() else int(known.sum())
     interval = wilson_interval(round(value * texts), texts, CONFIDENCE)
-    return Figure(value, interval, f"Wilson, {texts:,} distinct texts")
+    return Figure(value, interval, f"Wilson, {texts:,} texts")
 
 
 def _hits(table: pa.Table) -> NDArray[np.float64]:

@@ -23,15 +23,15 @@ from report.tables import Row, Table
 
 COLUMNS = (
     "variant", "kind", "accuracy", "delta (points)", "speed-up", "macro-F1", "ECE", "p50 ms", "p99 ms",
-    "size", "memory", "CPU s/1k", "USD/1M", "Wh/1k", "beaten by",
+    "MB", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k", "beaten by",
 )  # fmt: skip
 QUALITY = (
     "variant", "kind", "accuracy", "delta (points)", "speed-up", "macro-F1", "ECE", "p50 ms", "p99 ms",
     "beaten by",
 )  # fmt: skip
-RESOURCES = ("variant", "size", "memory", "CPU s/1k", "USD/1M", "Wh/1k")
+RESOURCES = ("variant", "MB", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k")
 WORDS = frozenset({"kind", "beaten by"})
-NARROW = ("variant", "accuracy", "delta (points)", "speed-up", "p50 ms", "p99 ms", "size", "USD/1M", "Wh/1k")
+NARROW = ("variant", "accuracy", "delta (points)", "speed-up", "p50 ms", "p99 ms", "MB", "USD/1M", "Wh/1k")
 
 
 def variants_table(family: Family) -> Table:
@@ -79,11 +79,11 @@ def _variant_row(variant: Variant, beaten: Sequence[str], teacher: str) -> Row:
         significant(variant.ece_after, 2),
         significant(alone.p50_ms) if alone else UNKNOWN,
         significant(alone.p99_ms) if alone else UNKNOWN,
-        size(variant.artifact.bytes),
-        size(variant.peak_memory_bytes),
+        significant(variant.artifact.bytes / 1e6),
+        significant(None if variant.peak_memory_bytes is None else variant.peak_memory_bytes / 1e6),
         significant(variant.cpu_seconds_per_1k),
-        significant(usd_per_million(variant.usd_per_1k)),
-        significant(variant.energy_wh_per_1k),
+        significant(usd_per_million(variant.usd_per_1k), 2),
+        significant(variant.energy_wh_per_1k, 2),
         ", ".join(beaten[:2]) + (f" and {len(beaten) - 2} more" if len(beaten) > 2 else ""),
     )
     return Row(cells, "strong" if own else "muted" if beaten else "")
@@ -106,7 +106,8 @@ def latency_table(family: Family) -> Table | None:
             )
         )
     threads = sorted({m.threads for v in family.variants for m in v.latency})
-    tokens = sorted({round(m.mean_tokens) for v in family.variants for m in v.latency if m.mean_tokens})
+    texts = [v for v in family.variants if family.encoders[v.encoder].kind == "wordpiece"]
+    tokens = sorted({round(m.mean_tokens) for v in texts for m in v.latency if m.mean_tokens})
     note = f"p50 / p99 in ms per call; threads: {', '.join(map(str, threads))}"
     note += f"; mean length: {', '.join(map(str, tokens))} tokens." if tokens else "."
     columns = ("variant", *(f"batch {b}, {c} at once" for b, c in shapes))

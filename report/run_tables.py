@@ -22,20 +22,25 @@ from report.tables import Row, Table
 Form = Callable[[float | None, Interval | None], str]
 
 
+def two_digits(value: float | None, interval: Interval | None) -> str:
+    """Return a small figure and its interval, short enough for three arms side by side."""
+    return with_interval(value, interval, 2)
+
+
 EQUAL_ROWS: tuple[tuple[str, str, Form], ...] = (
     ("p50_ms", "p50, ms", with_interval),
     ("p99_ms", "p99, ms", with_interval),
     ("accuracy", "accuracy", percent_interval),
-    ("accuracy_drop", "accuracy drop, points", points_interval),
-    ("energy_wh_per_1k", "Wh per 1,000", with_interval),
-    ("gco2e_per_1k", "gCO2e per 1,000", with_interval),
+    ("accuracy_drop", "drop, points", points_interval),
+    ("energy_wh_per_1k", "Wh per 1,000", two_digits),
+    ("gco2e_per_1k", "gCO2e per 1,000", two_digits),
     ("escalation_rate", "escalated", percent_interval),
 )
 CAPACITY_ROWS: tuple[tuple[str, str, Form], ...] = (
-    ("goodput_per_s", "goodput per second", with_interval),
-    ("usd_per_1k", "USD per 1,000", with_interval),
+    ("goodput_per_s", "goodput per s", with_interval),
+    ("usd_per_1k", "USD per 1,000", two_digits),
     ("p99_ms", "p99, ms", with_interval),
-    ("energy_wh_per_1k", "Wh per 1,000", with_interval),
+    ("energy_wh_per_1k", "Wh per 1,000", two_digits),
 )
 
 
@@ -46,10 +51,10 @@ def arms_table(comparison: Mapping[str, Any]) -> Table:
     """
     arms = comparison["arms"]
     rate = plain(comparison["equal_rate_per_s"])
-    rows = [_heading(f"at {rate} requests per second", len(arms))]
+    rows = [_heading(f"at {rate} per second", len(arms))]
     rows += _figure_rows([arm["equal"] for arm in arms], EQUAL_ROWS)
     if any(arm.get("capacity") for arm in arms):
-        rows.append(_heading("at its own capacity", len(arms)))
+        rows.append(_heading("at capacity", len(arms)))
         rows += _figure_rows([arm.get("capacity") or {} for arm in arms], CAPACITY_ROWS)
     level, energy = percent(comparison["confidence"], 0), comparison["energy_provenance"]
     notes = [f"In brackets: {level} intervals. Energy: {energy}."]

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from report.figures import UNKNOWN
+
+FIRST_COLUMN = 12
 
 Emphasis = Literal["", "strong", "muted"]
 
@@ -58,19 +62,30 @@ class Table:
 
 
 def to_rich(table: Table) -> RichTable:
-    """Return the table for a terminal."""
+    """Return the table for a terminal: intervals below their values, so that it fits eighty columns."""
     drawn = RichTable(
         title=table.title,
         title_justify="left",
         caption="\n".join(table.notes) or None,
         caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0),
     )
     for index, name in enumerate(table.columns):
-        left = index == 0 or name in table.words
-        drawn.add_column(name, justify="left" if left else "right", overflow="fold")
+        words = name in table.words
+        longest = max((len(row.cells[index]) for row in table.rows), default=0)
+        drawn.add_column(
+            name.replace(" (", "\n(").replace(" ms", "\nms").replace("-", "-\n"),
+            justify="left" if index == 0 or words else "right",
+            vertical="bottom" if words else "top",
+            no_wrap=index > 0 and not words,
+            overflow="fold",
+            min_width=min(longest, FIRST_COLUMN) if index == 0 else None,
+        )
     styles = {"strong": "bold", "muted": "dim", "": ""}
     for row in table.rows:
-        drawn.add_row(*row.cells, style=styles[row.emphasis])
+        drawn.add_row(*(escape(cell).replace(" [", "\n[") for cell in row.cells), style=styles[row.emphasis])
     return drawn
 
 
