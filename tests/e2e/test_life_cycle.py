@@ -72,7 +72,7 @@ def test_ctrl_c_while_the_gateway_starts_leaves_nothing(sluice: Sluice) -> None:
 def test_ctrl_c_while_training_keeps_finished_steps(sluice: Sluice, tmp_path: Path) -> None:
     """An interrupt during training leaves no process and no half-written file."""
     process = sluice.start("demo", "--quick", "--out", tmp_path / "demo")
-    _wait_for_words(process, "(?i)teacher")
+    _wait_for_words(process, "(?i)done.*data")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
