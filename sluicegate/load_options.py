@@ -1,0 +1,65 @@
+"""The flags that every command with traffic shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from loadtest.runner import LoadPlan
+from sluicegate.common import FILE
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+def load_options(function: F) -> F:
+    """Add `URL`, `--data` and everything else that says what is asked, but not how fast or how long."""
+    for decorate in reversed(
+        (
+            click.argument("url"),
+            click.option("--data", type=FILE, required=True, help="CSV, Parquet or JSONL: text and label."),
+            click.option("--model", default="cascade", show_default=True, help="A variant, or cascade."),
+            click.option("--protocol", type=click.Choice(["v1", "oip"]), default="v1", show_default=True),
+            click.option("--api-key", help="Sent as `Authorization: Bearer`."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals and texts."),
+            click.option("--split", help="Only rows of this split, where the data have that column."),
+            click.option(
+                "--arrivals", type=click.Choice(["poisson", "uniform"]), default="poisson", show_default=True
+            ),
+            click.option(
+                "--warmup", type=click.FloatRange(min=0), default=1.0, show_default=True,
+                help="Seconds before, left out.",
+            ),
+            click.option(
+                "--timeout", type=POSITIVE, default=10.0, show_default=True, help="Seconds; later is an error."
+            ),
+        )
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def plan_of(
+    url: str, data: Path, asked: dict[str, Any], *, rate: float, duration: float, out: Path | None
+) -> LoadPlan:
+    """Return the plan that the shared flags and the command's own describe."""
+    return LoadPlan(
+        url=url,
+        data=data,
+        rate_per_s=rate,
+        duration_s=duration,
+        model=asked["model"],
+        protocol=asked["protocol"],
+        api_key=asked["api_key"],
+        seed=asked["seed"],
+        split=asked["split"],
+        process=asked["arrivals"],
+        warmup_s=asked["warmup"],
+        timeout_s=asked["timeout"],
+        slo_ms=asked["slo_ms"],
+        out=out,
+    )

@@ -1,0 +1,70 @@
+"""`sluice sweep`: what rate a gateway holds within an objective."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from contract.errors import TargetNotMet
+from loadtest.sweep import Sweep, run_sweep
+from sluicegate.common import FOLDER, json_option, print_json, result_console
+from sluicegate.load_options import POSITIVE, load_options, plan_of
+from sluicegate.progress import series_progress
+
+
+@click.command("sweep")
+@load_options
+@click.option("--slo-ms", type=POSITIVE, required=True, help="p99 within this, errors under 0.1%.")
+@click.option("--rates", help="A curve over these rates, comma-separated, in place of a search.")
+@click.option("--duration", type=POSITIVE, default=5.0, show_default=True, help="Seconds per rate.")
+@click.option("--out", type=FOLDER, help="Keep the runs and sweep.json here.")
+@json_option
+def command(
+    url: str, data: Path, rates: str | None, duration: float, out: Path | None, as_json: bool, **asked: Any
+) -> None:
+    """Search the highest rate that is held within the objective, or draw a curve over given rates.
+
+    The JSON has `capacity` (rate_per_s, goodput_per_s, interval_per_s, usd_per_1k, limited_by) and
+    `steps`, one per rate tried. Exit code 3 when no rate is held.
+
+    \b
+    Example: sluice sweep http://127.0.0.1:8000 --data test.csv --slo-ms 50 --out sweeps/cascade
+    Example: sluice sweep http://127.0.0.1:8000 --data test.csv --slo-ms 50 --rates 20,40,80 --json
+    """
+    plan = plan_of(url, data, asked, rate=1.0, duration=duration, out=None)
+    with series_progress() as progress:
+        sweep = run_sweep(plan, rates=_rates(rates), out=out, progress=progress)
+    if as_json:
+        print_json(sweep.dump(out))
+    else:
+        _show(sweep)
+    if sweep.capacity is not None and sweep.capacity.rate_per_s is None:
+        raise TargetNotMet(f"no rate is held within {sweep.slo_ms:g} ms")
+
+
+def _rates(given: str | None) -> list[float] | None:
+    if given is None:
+        return None
+    try:
+        return [float(part) for part in given.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is not a list of numbers", param_hint="--rates") from None
+
+
+def _show(sweep: Sweep) -> None:
+    shown = Table(title=f"{sweep.model} at {sweep.url}, p99 within {sweep.slo_ms:g} ms")
+    for column in ("asked per s", "outcome", "p99 ms", "goodput per s", "reason"):
+        shown.add_column(column)
+    for step in sweep.steps:
+        figures = (step.summary.p99_ms, step.summary.goodput_per_s)
+        cells = ("-" if value is None else f"{value:.4g}" for value in figures)
+        shown.add_row(f"{step.rate_per_s:.4g}", step.outcome, *cells, step.reason)
+    result_console.print(shown)
+    found = sweep.capacity
+    if found is not None and found.rate_per_s is not None:
+        interval = "" if found.interval_per_s is None else " [{:.4g}, {:.4g}]".format(*found.interval_per_s)
+        words = f"held: {found.rate_per_s:.4g} per second{interval}, limited by the {found.limited_by}"
+        result_console.print(words, highlight=False)
