@@ -1,0 +1,55 @@
+"""Metrics of several processes, dead ones included, add up in one scrape."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract import metrics
+
+WRITE = """
+from serve.recorder import BatchRecord, RequestRecord
+from serve.telemetry import Telemetry
+t = Telemetry()
+t.answered(RequestRecord("cascade", ["small", "large"], [0.9, 0.99], 0.004, 0.002, [("small", "large", 1)]))
+t.refused("cascade", "overloaded", 3)
+t.batch(BatchRecord("small", 2, [0.0, 0.001], 0.002, 0.0015))
+t.account_for_the_rest(0.5)
+t.queue_items.labels("small").set(7)
+"""
+READ = """
+import sys
+from serve.telemetry import Telemetry
+sys.stdout.buffer.write(Telemetry().render(0, None))
+"""
+
+
+def scrape(folder: Path, writers: int) -> dict[str, float]:
+    """Samples after some processes have written and ended, by name and labels."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    for _ in range(writers):
+        subprocess.run([sys.executable, "-c", WRITE], env=environment, check=True)
+    page = subprocess.run(
+        [sys.executable, "-c", READ], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    return {
+        sample.name + "".join(f",{k}={v}" for k, v in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_totals_of_dead_processes_stay_and_their_queues_do_not(tmp_path: Path) -> None:
+    """Counters and histograms of two ended processes add up; their queue lengths are forgotten."""
+    samples = scrape(tmp_path, 2)
+    assert samples["sluice_requests_total,model=cascade,outcome=ok,variant=small"] == 2
+    assert samples["sluice_requests_total,model=cascade,outcome=overloaded,variant=none"] == 6
+    assert samples["sluice_request_duration_seconds_count,model=cascade,stage=total"] == 2
+    assert samples["sluice_escalations_total,from_variant=small,to_variant=large"] == 2
+    assert abs(samples["sluice_cpu_seconds_total,variant=small"] - 0.003) < 1e-9
+    assert abs(samples["sluice_cpu_seconds_total,variant=gateway"] - (1.0 - 0.003)) < 1e-9
+    assert f"{metrics.QUEUE_ITEMS.name},variant=small" not in samples
