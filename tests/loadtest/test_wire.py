@@ -1,0 +1,123 @@
+"""Bytes on the wire, files between processes, and counters in a scrape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest import protocol
+from loadtest.exchange import Order, Samples, Send, pack, unpack
+from loadtest.protocol import Answer, read_answer
+from loadtest.scrape import Reading, difference, parse_metrics
+
+
+def test_requests_have_the_two_wire_forms() -> None:
+    """v1 names the model in the body, OIP in the path."""
+    assert protocol.path("v1", "m") == "/v1/classify"
+    assert json.loads(protocol.body("v1", "m", "é")) == {"inputs": "é", "model": "m"}
+    assert protocol.path("oip", "a/b") == "/v2/models/a%2Fb/infer"
+    sent = json.loads(protocol.body("oip", "m", "x"))
+    assert sent == {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["x"]}]}
+
+
+def test_answers_are_read_from_both_forms() -> None:
+    """Label, confidence, variant, escalation and policy come out of either form."""
+    v1 = {
+        "outputs": [
+            {"label": "a", "confidence": 0.5, "variant": "v", "escalated": True, "degraded": False}
+        ],
+        "model": "cascade", "policy_version": "p",
+    }  # fmt: skip
+    assert read_answer("v1", json.dumps(v1).encode()) == Answer("a", 0.5, "v", True, False, "p")
+    oip = {
+        "outputs": [
+            {"name": "label", "data": ["a"]}, {"name": "confidence", "data": [0.5]},
+            {"name": "variant", "data": ["v"]}, {"name": "escalated", "data": [True]},
+        ],
+        "parameters": {"policy_version": "p"},
+    }  # fmt: skip
+    assert read_answer("oip", json.dumps(oip).encode()) == Answer("a", 0.5, "v", True, None, "p")
+
+
+@given(
+    st.binary(max_size=60)
+    | st.sampled_from([b"[]", b"{}", b'{"outputs": []}', b'{"outputs": [1]}', b"[" * 5000])
+)
+def test_a_body_that_is_no_answer_is_none(raw: bytes) -> None:
+    """Whatever a server sends, reading it never raises."""
+    assert read_answer("v1", raw) is None
+    assert read_answer("oip", raw) is None
+
+
+@given(st.lists(st.binary(max_size=20), max_size=20))
+def test_packed_bytes_come_back(items: list[bytes]) -> None:
+    """Packing byte strings loses nothing, empty ones included."""
+    assert unpack(*pack(items)) == tuple(items)
+
+
+def test_the_exchange_files_read_back_equal(tmp_path: Path) -> None:
+    """What the runner writes is what the generator reads, and the other way round."""
+    order = Order("h", 1, False, "POST", "m", 2.0, 3, 4, None, 5, 6)
+    order.write(tmp_path)
+    assert Order.read(tmp_path) == order
+    send = Send(np.array([0.0, 0.5]), np.array([1, 0]), (b"x", b""))
+    send.write(tmp_path)
+    again = Send.read(tmp_path)
+    assert (again.at_s.tolist(), again.which.tolist(), again.bodies) == ([0.0, 0.5], [1, 0], (b"x", b""))
+    x = np.array([1.0])
+    samples = Samples(1e9, x, x + 1, x + 2, np.array([200], np.int32), (b"r",), 0.25, True)
+    samples.write(tmp_path)
+    back = Samples.read(tmp_path)
+    assert (back.start_at_s, back.cpu_share, back.stopped_early) == (1e9, 0.25, True)
+    assert (back.done.tolist(), back.status.tolist(), back.replies) == ([3.0], [200], (b"r",))
+
+
+PAGE = """# TYPE sluice_requests counter
+sluice_requests_total{model="cascade",variant="a",outcome="ok"} %d
+sluice_requests_total{model="cascade",variant="b",outcome="overloaded"} 1
+sluice_cpu_seconds_total{variant="a"} %f
+sluice_cpu_seconds_total{variant="gateway"} 1.0
+sluice_energy_joules_total{provenance="estimated-load"} %f
+"""
+
+
+def test_use_is_the_difference_of_two_readings() -> None:
+    """Requests, CPU time by variant and energy are what the counters grew by."""
+    use = difference(parse_metrics(PAGE % (10, 2.0, 100), 5.0), parse_metrics(PAGE % (30, 2.5, 160), 9.0))
+    assert use is not None
+    assert (use.served, use.window_s, use.joules, use.provenance) == (20, 4.0, 60, "estimated-load")
+    assert use.cpu_seconds == {"a": 0.5, "gateway": 0.0}
+    assert use.dynamic_joules is None
+    assert use.loaded_joules == 60
+
+
+def test_energy_above_idle_leaves_the_generator_out() -> None:
+    """Of the energy above idle, the server bears the share of its own CPU time beside the generator's."""
+    use = difference(
+        parse_metrics(PAGE % (10, 2.0, 100), 5.0), parse_metrics(PAGE % (30, 5.0, 160), 9.0),
+        idle_watts=10.0, beside_cpu_share=0.25,
+    )  # fmt: skip
+    assert use is not None
+    assert use.dynamic_joules == pytest.approx((60 - 40) * 3 / (3 + 1))
+    assert use.loaded_joules == pytest.approx(40 + 15)
+
+
+def test_counters_that_went_back_say_nothing() -> None:
+    """A restarted server gives no figures rather than wrong ones."""
+    later, earlier = parse_metrics(PAGE % (30, 2.5, 160), 5.0), parse_metrics(PAGE % (1, 0.1, 1), 9.0)
+    assert difference(later, earlier) is None
+    assert difference(None, earlier) is None
+
+
+def test_a_page_without_our_metrics_has_no_figures() -> None:
+    """What a server does not report is None, never 0."""
+    reading = parse_metrics("python_gc_total 3\n", 1.0)
+    assert reading == Reading(1.0, None, None, None)
+    use = difference(reading, Reading(2.0, None, None, None))
+    assert use is not None
+    assert (use.served, use.cpu_seconds, use.joules, use.provenance) == (None, None, None, "none")
