@@ -35,7 +35,7 @@ def load_options(function: F) -> F:
                 help="Seconds before, left out.",
             ),
             click.option(
-                "--timeout", type=POSITIVE, default=10.0, show_default=True, help="Seconds; later is an error."
+                "--timeout", type=POSITIVE, default=10.0, show_default=True, help="Seconds."
             ),
         )
     ):  # fmt: skip
