@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from contract.errors import RunError
-from contract.run import Summary, read_summary
+from contract.formulas import Interval
 from report.economics import Account, Business, Option, account
 from report.figures import money, percent, percent_interval, points, significant
+from report.options import options_from_runs
 from report.tables import Row, Table
 
 
@@ -29,7 +27,7 @@ class Judged:
 class Decision:
     """The recommended option (None: none is acceptable), the reasons, and everything that was weighed.
 
-    `sure` says that the winner's interval of total cost lies below the runner-up's.
+    `sure` says that every other option costs more throughout the interval of the difference.
     """
 
     chosen: str | None
@@ -111,12 +109,13 @@ def _reasons(
         return True, [*reasons, "No other option keeps the limits."]
     second = fit[1]
     gap = (second.account.total_usd or 0.0) - (cost.total_usd or 0.0)
-    sure = _below(winner, second)
-    said = f"{second.option.name} would cost {money(gap)} more"
-    certainty = "beyond what the intervals explain" if sure else "within what the intervals explain"
-    reasons.append(
-        f"{said} a month, {certainty}." if sure else f"{said} a month, {certainty}: measure longer."
-    )
+    interval = lead(option, second.option, business)
+    leads = [lead(option, other.option, business) for other in fit[1:]]
+    sure = all(found is not None and found[0] > 0 for found in leads)
+    said = f"{second.option.name} would cost {money(gap)} more a month"
+    if interval is not None:
+        said += f" (between {money(interval[0])} and {money(interval[1])})"
+    reasons.append(f"{said}." if sure else f"{said}: the difference may be chance, so measure longer.")
     greener = [j for j in fit[1:] if (j.account.kg_co2e or 0.0) < (cost.kg_co2e or 0.0)]
     if greener and cost.kg_co2e is not None:
         least = min(greener, key=lambda j: j.account.kg_co2e or 0.0)
@@ -129,93 +128,36 @@ def _reasons(
     return sure, reasons
 
 
-def _below(first: Judged, second: Judged) -> bool:
-    high = first.account.total_interval[1] if first.account.total_interval else first.account.total_usd
-    low = second.account.total_interval[0] if second.account.total_interval else second.account.total_usd
-    return high is not None and low is not None and high < low
+def lead(winner: Option, other: Option, business: Business) -> Interval | None:
+    """Return the interval of what `other` costs more in a month; None where a total is unknown.
 
-
-def options_from_runs(folders: Sequence[Path]) -> list[Option]:
-    """Return one option per model (and policy) from the valid runs of it.
-
-    Accuracy is pooled, weighted by n; p99 comes from the lowest rate asked; cost and energy from the run
-    with the highest goodput, where the machine is used as it would be.
-
-    Raises:
-        RunError: for a broken folder, or when every run is void.
+    Errors are compared text by text where both answered the same texts and one is the baseline of the
+    other's drop; every other part is put at the end that narrows the lead, then at the one that widens it.
     """
-    groups: dict[str, list[Summary]] = {}
-    void: list[str] = []
-    for folder in folders:
-        run = read_summary(folder)
-        if run.valid:
-            groups.setdefault(run.model, []).append(run)
-        else:
-            void.append(f"{folder.name}: {run.void_reason or 'void'}")
-    if not groups:
-        raise RunError(
-            f"no valid run to decide on ({'; '.join(void)})" if void else "no runs were given",
-            hint="sluice loadtest URL --data FILE --rate R --duration S --out RUN",
-        )
-    return [_option(model, runs) for model, runs in groups.items()]
-
-
-def _option(model: str, runs: list[Summary]) -> Option:
-    labelled = [r for r in runs if r.accuracy is not None]
-    calm = min(runs, key=lambda r: r.rate_asked_per_s)
-    busy = max(runs, key=lambda r: r.goodput_per_s or 0.0)
-    widest = max(labelled, key=lambda r: r.n, default=None)
-    accuracy = (
-        float(np.average([r.accuracy or 0.0 for r in labelled], weights=[r.n for r in labelled]))
-        if labelled
-        else None
-    )
-    interval = None
-    if widest is not None and widest.accuracy_interval is not None and accuracy is not None:
-        shift = accuracy - (widest.accuracy or 0.0)
-        interval = (widest.accuracy_interval[0] + shift, widest.accuracy_interval[1] + shift)
-    return Option(
-        name=model,
-        accuracy=accuracy,
-        accuracy_interval=interval,
-        usd_per_1k=busy.usd_per_1k,
-        usd_interval=_usd_interval(busy),
-        energy_wh_per_1k=busy.energy_wh_per_1k,
-        energy_provenance=busy.energy_provenance,
-        p99_ms=calm.p99_ms,
-        goodput_per_s=busy.goodput_per_s,
-        n=sum(r.n for r in runs),
-    )
-
-
-def _usd_interval(run: Summary) -> tuple[float, float] | None:
-    if run.usd_per_1k is None or run.goodput_interval_per_s is None or not run.goodput_per_s:
+    paired = _more_errors(winner, other)
+    if paired is not None:
+        winner = replace(winner, accuracy_interval=None)
+        other = replace(other, accuracy_interval=None)
+    mine, theirs = account(winner, business), account(other, business)
+    if mine.total_usd is None or theirs.total_usd is None:
         return None
-    low, high = run.goodput_interval_per_s
-    return run.usd_per_1k * run.goodput_per_s / high, run.usd_per_1k * run.goodput_per_s / max(low, 1e-9)
+    low, high = mine.total_interval or (mine.total_usd, mine.total_usd)
+    other_low, other_high = theirs.total_interval or (theirs.total_usd, theirs.total_usd)
+    low, high = other_low - high, other_high - low
+    if paired is not None:
+        expected = (winner.accuracy or 0.0) - (other.accuracy or 0.0)
+        price = business.requests_per_month * business.usd_per_error
+        low, high = low + (paired[0] - expected) * price, high + (paired[1] - expected) * price
+    return low, high
 
 
-def options_from_comparison(comparison: Mapping[str, Any]) -> list[Option]:
-    """Return one option per arm of `report.arms.compare`: price at capacity, the rest at the equal rate."""
-    options = []
-    for arm in comparison["arms"]:
-        equal, capacity = arm["equal"], arm.get("capacity") or {}
-        price = capacity.get("usd_per_1k") or {"value": None, "interval": None}
-        options.append(
-            Option(
-                name=arm["name"],
-                accuracy=equal["accuracy"]["value"],
-                accuracy_interval=equal["accuracy"]["interval"],
-                usd_per_1k=price["value"],
-                usd_interval=price["interval"],
-                energy_wh_per_1k=equal["energy_wh_per_1k"]["value"],
-                energy_provenance=comparison["energy_provenance"],
-                p99_ms=equal["p99_ms"]["value"],
-                goodput_per_s=(capacity.get("goodput_per_s") or {}).get("value"),
-                n=equal["n"],
-            )
-        )
-    return options
+def _more_errors(winner: Option, other: Option) -> Interval | None:
+    """Return the paired interval of the winner's accuracy less the other's, where there is one."""
+    if other.drop_interval is not None and other.baseline == winner.name:
+        return other.drop_interval
+    if winner.drop_interval is not None and winner.baseline == other.name:
+        return -winner.drop_interval[1], -winner.drop_interval[0]
+    return None
 
 
 def decide_runs(folders: Sequence[Path], business: Business) -> Decision:

@@ -71,7 +71,10 @@ def read_business(path: Path | None) -> Business:
 
 @dataclass(frozen=True)
 class Option:
-    """One way to answer, as measured. None is not measured."""
+    """One way to answer, as measured. None is not measured.
+
+    `drop_interval` is that of the baseline's accuracy less this one's, paired by text.
+    """
 
     name: str
     accuracy: float | None = None
@@ -83,6 +86,8 @@ class Option:
     p99_ms: float | None = None
     goodput_per_s: float | None = None
     n: int = 0
+    baseline: str | None = None
+    drop_interval: Interval | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from contract.policy import Policy
 from contract.predictions import Cost, Predictions, read_costs, read_predictions
 from contract.prices import load_grid, load_prices
 from contract.run import Summary, read_requests, read_summary
-from report.decide import decide, decision_table, options_from_comparison, options_from_runs
+from report.decide import decide, decision_table
 from report.document import (
     Block,
     Bullets,
@@ -41,6 +41,7 @@ from report.family_tables import (
 from report.figures import percent, plain, points, short_hash, significant, size, times
 from report.frontier import AXES, beaten_by, frontier_chart
 from report.load import arm_charts, latency_chart, load_charts
+from report.options import options_from_comparison, options_from_runs
 from report.policy_words import certificate_in_words, expected_in_words, path_in_words
 from report.run_tables import arms_table, runs_table, shares_table
 from report.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart

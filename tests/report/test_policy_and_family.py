@@ -1,0 +1,179 @@
+"""Policies in words, their trade-off, and the tables and frontier of a family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from contract.family import Family
+from contract.policy import Limits, Policy, Stage, single_variant_policy
+from contract.predictions import Predictions, read_costs
+from report.family_tables import (
+    classes_table,
+    inspect_table,
+    latency_table,
+    resources_table,
+    slices_table,
+    steps_table,
+    variants_table,
+)
+from report.frontier import AXES, beaten_by, frontier_chart, write_frontier
+from report.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.tables import Row, Table, to_markdown, to_rich
+from report.tradeoff import choices_table, tradeoff, tradeoff_chart
+
+
+def test_path_of_a_text_in_words(policy: Policy) -> None:
+    """Every stage, threshold, temperature and class rule is said once."""
+    said = path_in_words(policy)
+    assert len(said) == 4
+    assert "first to linear" in said[0]
+    assert "divided by 1.3" in said[0]
+    assert "0.82 or more" in said[0]
+    assert said[1] == "Where linear says 'sport', the threshold is 0.7, and the text escalates to teacher."
+    assert "At last, teacher" in said[3]
+    assert path_in_words(single_variant_policy("teacher")) == ("Every text is answered by teacher.",)
+
+
+def test_certificate_in_words(policy: Policy) -> None:
+    """What is guaranteed, how surely, on how many rows, and what ends it."""
+    first, method, binding = certificate_in_words(policy)
+    assert "with 90% confidence the accuracy drop against teacher is at most 2.0 points" in first
+    assert "p = 0.030" in method
+    assert "cccccccccccc" in binding
+
+
+def test_no_safe_threshold_says_what_would_be_enough() -> None:
+    """The typed result reads as advice."""
+    nothing = Policy(
+        status="no_safe_threshold", reference="teacher", stages=(Stage(variant="teacher"),), needed_n=1500
+    )
+    assert "About 1,500 labelled rows" in certificate_in_words(nothing)[0]
+    hopeless = nothing.model_copy(update={"needed_n": None})
+    assert "do not suggest" in certificate_in_words(hopeless)[0]
+    assert "Nothing is certified" in certificate_in_words(single_variant_policy("teacher"))[0]
+
+
+def test_expectations_leave_out_what_is_unknown(policy: Policy) -> None:
+    """Only known figures are said, and limits say what happens beyond them."""
+    assert "31.0% of texts escalate" in expected_in_words(policy)[0]
+    assert expected_in_words(single_variant_policy("teacher")) == ()
+    limited = policy.model_copy(update={"limits": Limits(deadline_ms=50, max_escalation_rate=0.3)})
+    assert "within 50.0 ms and escalation beyond 30.0%" in expected_in_words(limited)[1]
+
+
+def test_tradeoff_is_judged_on_rows_that_no_threshold_was_chosen_on(
+    policy: Policy, predictions: Predictions, family_folder: Path
+) -> None:
+    """The curve runs from the dear end to the cheap one on the test rows, and holds the naive choice."""
+    found = tradeoff(policy, predictions, read_costs(family_folder / "costs.json"))
+    assert found is not None
+    assert found.rows == "300 test rows"
+    assert found.figures["n"] == 300
+    usd = [choice.usd_per_1k for choice in found.curve]
+    assert usd == sorted(usd, reverse=True)
+    assert found.naive is not None
+    assert found.naive.threshold < 0.82
+    chart = tradeoff_chart(found, policy, "key")
+    assert {point.name for point in chart.points} == {"certified", "naive"}
+    table = choices_table(found, policy, "key")
+    assert [row.emphasis for row in table.rows][:2] == ["strong", ""]
+
+
+def test_tradeoff_needs_a_cascade_and_labels(
+    policy: Policy, predictions: Predictions, family_folder: Path
+) -> None:
+    """One stage has no threshold to trade, and without a known reference there is nothing to compare with."""
+    costs = read_costs(family_folder / "costs.json")
+    assert tradeoff(single_variant_policy("teacher"), predictions, costs) is None
+    stranger = policy.model_copy(update={"reference": "nobody"})
+    assert tradeoff(stranger, predictions, costs) is None
+
+
+def test_dominated_variants_name_what_beats_them(family: Family) -> None:
+    """Pruned is beaten by the INT8 teacher on every axis; the teacher and linear by nothing."""
+    beaten = beaten_by(family)
+    assert "teacher-int8" in beaten["pruned-50"]
+    assert beaten["teacher"] == beaten["linear"] == ()
+    muted = {row.cells[0] for row in variants_table(family).rows if row.emphasis == "muted"}
+    assert muted == {name for name, by in beaten.items() if by}
+
+
+def test_frontier_marks_what_is_dominated_on_its_two_axes(family: Family, policy: Policy) -> None:
+    """Hollow marks have another mark to their upper left; the line joins the others."""
+    for axis in AXES:
+        chart = frontier_chart(family, axis, [policy])
+        assert chart is not None
+        for point in chart.points:
+            better = [p for p in chart.points if p.x <= point.x and p.y >= point.y]
+            strictly = [p for p in better if p.x < point.x or p.y > point.y]
+            assert point.hollow == bool(strictly), point.name
+
+
+def test_frontier_file_is_a_picture_of_its_own(family: Family, tmp_path: Path) -> None:
+    """The file parses, carries its own style, and names every variant."""
+    for axis in ("latency", "cost", "energy", "size"):
+        path = write_frontier(family, tmp_path / f"{axis}.svg", axis=axis)
+        text = path.read_text()
+        ElementTree.fromstring(text)
+        assert "<style>" in text
+        assert all(name in text for name in family.names)
+
+
+def test_a_family_that_is_not_measured_says_so(family: Family, tmp_path: Path) -> None:
+    """Without figures there are no rows of dashes and no empty plots."""
+    bare = family.model_copy(
+        update={
+            "variants": tuple(
+                v.model_copy(
+                    update={"accuracy": None, "accuracy_interval": None, "latency": (), "training": None,
+                            "verification": None, "per_class": {}, "accuracy_per_slice": {}}
+                )
+                for v in family.variants
+            )
+        }
+    )  # fmt: skip
+    assert all(frontier_chart(bare, axis) is None for axis in AXES)
+    assert "nothing to draw" in write_frontier(bare, tmp_path / "f.svg").read_text()
+    assert latency_table(bare) is slices_table(bare) is classes_table(bare) is steps_table(bare) is None
+    assert "accuracy" not in variants_table(bare).columns
+
+
+def test_tables_of_a_family_agree_with_the_manifest(family: Family) -> None:
+    """Delta stands beside speed-up, slices and classes against the teacher, steps with their total."""
+    columns = variants_table(family).columns
+    assert columns.index("speed-up") == columns.index("delta (points)") + 1
+    slices, classes, steps = slices_table(family), classes_table(family), steps_table(family)
+    assert slices is not None
+    assert classes is not None
+    assert steps is not None
+    assert {row.cells[0] for row in slices.rows} == {"short", "long"}
+    assert [row.cells[0] for row in classes.rows] == list(family.labels)
+    assert "4.15 min in all" in steps.notes[0]
+    assert "estimated-load" in resources_table(family).notes[0]
+
+
+def test_terminal_table_fits_eighty_columns(family: Family) -> None:
+    """No line of the inspect table is longer than a plain terminal."""
+    console = Console(width=80, record=True, file=None, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(to_rich(inspect_table(family)))
+    assert max(len(line) for line in captured.get().splitlines()) <= 80
+    assert "student-2l" in captured.get()
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\\b", "a\nb", "[bold]x[/bold]"])
+def test_cells_cannot_break_a_table(text: str) -> None:
+    """Bars, backslashes, new lines and markup stay inside their cell."""
+    table = Table("k", "t", ("name", "value"), (Row((text, "1")),))
+    lines = to_markdown(table).splitlines()
+    assert len(lines) == 3
+    assert lines[2].replace("\\|", "").count("|") == 3
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(to_rich(table))
+    if "[" in text:
+        assert text in captured.get()
