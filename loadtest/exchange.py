@@ -31,7 +31,6 @@ class Order:
         connections: most sockets open at once.
         warmup: how many of the first arrivals are not measured.
         stop_after_misses: stop when more than this many measured arrivals have missed `miss_ms`.
-        events_fd: pipe that one JSON line per event is written to.
     """
 
     host: str
@@ -44,7 +43,6 @@ class Order:
     warmup: int
     miss_ms: float | None
     stop_after_misses: int | None
-    events_fd: int
 
     def write(self, folder: Path) -> None:
         """Write `order.json`."""

@@ -4,8 +4,8 @@ Every arrival gets a greenlet of its own over one shared pool of connections, so
 holds up no later arrival; latency runs from the intended time. Bodies are built before and answers are
 read after the load, in the runner: while it runs, the generator only sends, receives and notes times.
 
-Run by `loadtest.runner` as `locust -f locustfile.py --headless --order FOLDER`; the only module that
-imports Locust and gevent.
+Run by `loadtest.generator` as `locust -f locustfile.py --headless --orders-fd N --events-fd M`; the only
+module that imports Locust and gevent.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import gevent
 import numpy as np
+from gevent.fileobject import FileObject
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from geventhttpclient.response import HTTPParseError, HTTPSocketPoolResponse
 from locust import User, events, task
@@ -37,7 +38,8 @@ _TIMER_ABSOLUTE = 1
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("--order", default="", help="folder with order.json and send.npz")
+    parser.add_argument("--orders-fd", type=int, help="pipe with one folder per line: order.json, send.npz")
+    parser.add_argument("--events-fd", type=int, help="pipe for one JSON line per event")
 
 
 class AlarmClock:
@@ -73,8 +75,9 @@ class AlarmClock:
 class Generator:
     """Sends one order and keeps what came back."""
 
-    def __init__(self, order: Order, send: Send, request_event: Any) -> None:
+    def __init__(self, order: Order, send: Send, request_event: Any, events_fd: int) -> None:
         self.order = order
+        self.events_fd = events_fd
         self.n = len(send.at_s)
         self.at = send.at_s.tolist()
         head = order.head.encode("latin-1")
@@ -192,22 +195,27 @@ class Generator:
             "event": event, "passed_s": round(passed, 3), "sent": self.next,
             "answered": self.answered, "errors": self.errors,
         }  # fmt: skip
-        os.write(self.order.events_fd, json.dumps(line).encode() + b"\n")
+        os.write(self.events_fd, json.dumps(line).encode() + b"\n")
 
 
 class Dispatcher(User):  # type: ignore[misc]
-    """The one user: runs the whole order, then ends the test."""
+    """The one user: carries out orders until their pipe closes, then ends the test."""
 
     fixed_count = 1
 
     @task  # type: ignore[untyped-decorator]
     def dispatch(self) -> None:
-        """Run the order once."""
-        folder = Path(self.environment.parsed_options.order)
-        generator = Generator(Order.read(folder), Send.read(folder), self.environment.events.request)
-        generator.run().write(folder)
-        generator.pool.close()
-        generator.tell("written")
+        """Carry out one order after another."""
+        options = self.environment.parsed_options
+        with FileObject(options.orders_fd, "rb") as orders:
+            for line in orders:
+                folder = Path(line.decode().strip())
+                generator = Generator(
+                    Order.read(folder), Send.read(folder), self.environment.events.request, options.events_fd
+                )
+                generator.run().write(folder)
+                generator.pool.close()
+                generator.tell("written")
         self.environment.process_exit_code = 0
         gevent.spawn(self.environment.runner.quit)
         gevent.sleep(60)

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
 import math
-import os
-import select
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 
-from contract.errors import EnvironmentProblem, InputError, SluiceError
+from contract.errors import InputError
 from contract.machine import Machine
 from contract.prices import load_grid, load_prices
 from contract.run import Summary, write_run
@@ -33,21 +25,14 @@ from loadtest import protocol as wire
 from loadtest.arrivals import Process, arrival_times_s, rows_to_ask
 from loadtest.dataset import Labelled, read_labelled
 from loadtest.exchange import Order, Samples, Send
+from loadtest.generator import Generator
 from loadtest.protocol import PROTOCOLS, Protocol
 from loadtest.record import requests_table
 from loadtest.scrape import Reading, ServerUse, difference, headers, read_metrics
 from loadtest.summary import Economy, Setting, summarise
 from runtime.machine import describe_machine
 
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-START_S = 20.0
-STOP_S = 3.0
-POLL_S = 0.1
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class LoadAborted(SluiceError):
-    """The load was told to stop before it was done. Nothing was written and no process is left."""
 
 
 @dataclass(frozen=True)
@@ -153,16 +138,23 @@ def run_load(
 
 
 def drive(
-    plan: LoadPlan, *, progress: Progress | None = None, abort: threading.Event | None = None
+    plan: LoadPlan,
+    *,
+    generator: Generator | None = None,
+    progress: Progress | None = None,
+    abort: threading.Event | None = None,
 ) -> LoadResult:
-    """As `run_load`, but return the rows as well."""
+    """As `run_load`, but return the rows as well; with a `generator`, without starting one for this run."""
+    if generator is None:
+        with Generator() as own:
+            return drive(plan, generator=own, progress=progress, abort=abort)
     data = labelled(plan)
     check_answers_at(plan.url, plan.api_key)
     at_s, warmup = _arrivals(plan)
     which = rows_to_ask(len(data), len(at_s), seed=plan.seed)
     send = Send(at_s, which, tuple(wire.body(plan.protocol, plan.model, text) for text in data.texts))
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as name:
-        samples, before, after = _generate(plan, Path(name), send, warmup, progress, abort)
+        samples, before, after = _generate(generator, plan, Path(name), send, warmup, progress, abort)
     beside = samples.cpu_share if on_this_machine(plan.url) else 0.0
     use = difference(before, after, idle_watts=plan.idle_watts, beside_cpu_share=beside)
     requests = requests_table(samples, data, which, protocol=plan.protocol, model=plan.model, warmup=warmup)
@@ -248,6 +240,7 @@ def _arrivals(plan: LoadPlan) -> tuple[Any, int]:
 
 
 def _generate(
+    generator: Generator,
     plan: LoadPlan,
     folder: Path,
     send: Send,
@@ -259,7 +252,6 @@ def _generate(
     tls = parts.scheme == "https"
     key = "".join(f"{name}: {value}\r\n" for name, value in headers(plan.api_key).items())
     allowed = int(0.01 * (len(send.at_s) - warmup))
-    read_end, write_end = os.pipe()
     order = Order(
         host=parts.hostname or "",
         port=parts.port or (443 if tls else 80),
@@ -273,82 +265,22 @@ def _generate(
         warmup=warmup,
         miss_ms=plan.slo_ms,
         stop_after_misses=allowed if plan.stop_when_lost and plan.slo_ms else None,
-        events_fd=write_end,
     )
     order.write(folder)
     send.write(folder)
     before: Reading | None = None
     after: Reading | None = None
-    with os.fdopen(read_end, "rb", buffering=0) as events, _generator(folder, write_end):
-        limit_s = START_S + float(send.at_s[-1]) + plan.timeout_s + 30.0
-        phase = "warm-up"
-        for event in _events(events, abort, time.monotonic() + limit_s):
-            name = event["event"]
-            if name == "measuring":
-                before = read_metrics(plan.url, plan.api_key)
-            elif name == "drained":
-                after = read_metrics(plan.url, plan.api_key)
-            phase = {"measuring": "measuring", "drained": "draining", "written": "done"}.get(name, phase)
-            if progress:
-                total_s = plan.warmup_s + plan.duration_s
-                counts = (event["sent"], len(send.at_s), event["answered"], event["errors"])
-                progress(LoadProgress(phase, event["passed_s"], total_s, *counts))
-            if name == "written":
-                return Samples.read(folder), before, after
-    raise EnvironmentProblem(f"the generator ended without a result: {_log_tail(folder)}")
-
-
-@contextlib.contextmanager
-def _generator(folder: Path, write_end: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Start Locust on the order in `folder`; whatever happens, it is gone afterwards."""
-    if importlib.util.find_spec("locust") is None:
-        os.close(write_end)
-        raise EnvironmentProblem("Locust is not installed", hint="pip install 'sluicegate[loadtest]'")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCUST_")}
-    command = [
-        sys.executable, "-P", "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
-        "--users", "1", "--loglevel", "WARNING", "--order", str(folder),
-    ]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, pass_fds=[write_end], stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    os.close(write_end)
-    try:
-        yield process
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _events(pipe: IO[bytes], abort: threading.Event | None, deadline: float) -> Iterator[dict[str, Any]]:
-    """Yield the generator's events until its end of the pipe closes."""
-    pending = b""
-    while True:
-        if abort is not None and abort.is_set():
-            raise LoadAborted("the load was stopped before it was done; nothing was written")
-        if time.monotonic() > deadline:
-            raise EnvironmentProblem("the generator hangs; it was stopped")
-        if not select.select([pipe], [], [], POLL_S)[0]:
-            continue
-        chunk = pipe.read(65536)
-        if not chunk:
-            return
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
-
-
-def _log_tail(folder: Path) -> str:
-    try:
-        return (folder / "log").read_text("utf-8", "replace").strip()[-1500:] or "no log"
-    except OSError:
-        return "no log"
+    phase = "warm-up"
+    limit_s = float(send.at_s[-1]) + plan.timeout_s + 30.0
+    for event in generator.run(folder, limit_s, abort):
+        name = event["event"]
+        if name == "measuring":
+            before = read_metrics(plan.url, plan.api_key)
+        elif name == "drained":
+            after = read_metrics(plan.url, plan.api_key)
+        phase = {"measuring": "measuring", "drained": "draining", "written": "done"}.get(name, phase)
+        if progress:
+            total_s = plan.warmup_s + plan.duration_s
+            counts = (event["sent"], len(send.at_s), event["answered"], event["errors"])
+            progress(LoadProgress(phase, event["passed_s"], total_s, *counts))
+    return Samples.read(folder), before, after

@@ -18,6 +18,7 @@ from contract.errors import InputError
 from contract.files import write_json
 from contract.metrics import LATENCY_BUCKETS_S
 from contract.run import Summary
+from loadtest.generator import Generator
 from loadtest.runner import LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
 from loadtest.sweep import Capacity, Search, StepProgress, Watch, find_capacity, judge
 
@@ -137,32 +138,38 @@ def compare(
         raise InputError("there are no arms to compare")
     stages = _Stages(progress, 2 * len(models) + 1)
     template = replace(template, data=labelled(template), warmup_s=effort.warmup_s, stop_when_lost=False)
-    probes = {
-        name: _probe(replace(template, model=model), effort, stages.next(f"{name}: first look"), abort)
-        for name, model in models.items()
-    }
-    slo_ms = template.slo_ms or objective_for(list(probes.values()))
-    idle_watts = measure_idle_watts(template.url, effort.idle_s, api_key=template.api_key)
-    template = replace(template, slo_ms=slo_ms, idle_watts=idle_watts)
-    capacities = {
-        name: find_capacity(
-            replace(template, model=model, duration_s=effort.step_s),
-            search=replace(effort.search, start_per_s=_first_rate(probes[name])),
-            out=out / name / "capacity",
-            progress=stages.series(f"{name}: capacity"),
-            abort=abort,
-        )
-        for name, model in models.items()
-    }
-    rate = equal_rate_per_s or _equal_rate(capacities, headroom)
-    plan = replace(template, duration_s=effort.equal_s)
-    watch = stages.series("equal rate")
-    for attempt in range(RETRIES + 1):
-        found = _rounds(replace(plan, rate_per_s=rate), models, effort.repeats, out, watch, abort)
-        all_hold = all(judge(s)[0] == "held" for runs in found.values() for s, _ in runs)
-        if all_hold or attempt == RETRIES or equal_rate_per_s is not None:
-            break
-        rate = _rounded(0.75 * rate)
+    with Generator() as generator:
+        probes = {
+            name: _probe(
+                generator, replace(template, model=model), effort, stages.next(f"{name}: first look"), abort
+            )
+            for name, model in models.items()
+        }
+        slo_ms = template.slo_ms or objective_for(list(probes.values()))
+        idle_watts = measure_idle_watts(template.url, effort.idle_s, api_key=template.api_key)
+        template = replace(template, slo_ms=slo_ms, idle_watts=idle_watts)
+        capacities = {
+            name: find_capacity(
+                replace(template, model=model, duration_s=effort.step_s),
+                generator=generator,
+                search=replace(effort.search, start_per_s=_first_rate(probes[name])),
+                out=out / name / "capacity",
+                progress=stages.series(f"{name}: capacity"),
+                abort=abort,
+            )
+            for name, model in models.items()
+        }
+        rate = equal_rate_per_s or _equal_rate(capacities, headroom)
+        plan = replace(template, duration_s=effort.equal_s)
+        watch = stages.series("equal rate")
+        for attempt in range(RETRIES + 1):
+            found = _rounds(
+                generator, replace(plan, rate_per_s=rate), models, effort.repeats, out, watch, abort
+            )
+            all_hold = all(judge(s)[0] == "held" for runs in found.values() for s, _ in runs)
+            if all_hold or attempt == RETRIES or equal_rate_per_s is not None:
+                break
+            rate = _rounded(0.75 * rate)
     arms = tuple(
         ArmRuns(
             name,
@@ -189,7 +196,11 @@ def objective_for(probes: Sequence[Summary]) -> float:
 
 
 def _probe(
-    plan: LoadPlan, effort: Effort, tell: Callable[[LoadProgress], None] | None, abort: threading.Event | None
+    generator: Generator,
+    plan: LoadPlan,
+    effort: Effort,
+    tell: Callable[[LoadProgress], None] | None,
+    abort: threading.Event | None,
 ) -> Summary:
     light = replace(
         plan,
@@ -199,7 +210,7 @@ def _probe(
         slo_ms=None,
         out=None,
     )
-    summary = drive(light, progress=tell, abort=abort).summary
+    summary = drive(light, generator=generator, progress=tell, abort=abort).summary
     if summary.errors == summary.n:
         raise InputError(
             f"the model {plan.model!r} answered none of {summary.n} requests", where=plan.url,
@@ -233,6 +244,7 @@ def _rounded(rate: float) -> float:
 
 
 def _rounds(
+    generator: Generator,
     plan: LoadPlan,
     models: Mapping[str, str],
     repeats: int,
@@ -250,9 +262,9 @@ def _rounds(
             one = replace(plan, model=models[name], out=folder, seed=plan.seed + repeat)
             title = f"{name} at {plan.rate_per_s:g} per second, {repeat + 1} of {repeats}"
             tell = None if watch is None else _titled(watch, title)
-            summary = drive(one, progress=tell, abort=abort).summary
+            summary = drive(one, generator=generator, progress=tell, abort=abort).summary
             if not summary.valid:
-                summary = drive(one, progress=tell, abort=abort).summary
+                summary = drive(one, generator=generator, progress=tell, abort=abort).summary
             found[name].append((summary, folder))
     return found
 

@@ -19,6 +19,7 @@ from contract.errors import InputError
 from contract.files import write_json
 from contract.formulas import Interval, usd_per_1k
 from contract.run import Summary
+from loadtest.generator import Generator
 from loadtest.runner import LoadPlan, LoadProgress, drive, labelled
 from loadtest.summary import generator_faults
 
@@ -195,24 +196,31 @@ def rate_curve(
 ) -> tuple[Step, ...]:
     """Drive each rate once, lowest first, every run to its end."""
     _objective(template)
-    ladder = _Ladder(template, out, progress, abort, len(rates))
-    return tuple(ladder.climb(rate) for rate in sorted(rates))
+    with Generator() as own:
+        ladder = _Ladder(template, own, out, progress, abort, len(rates))
+        return tuple(ladder.climb(rate) for rate in sorted(rates))
 
 
 def find_capacity(
     template: LoadPlan,
     *,
     search: Search | None = None,
+    generator: Generator | None = None,
     out: Path | None = None,
     progress: Watch | None = None,
     abort: threading.Event | None = None,
 ) -> Capacity:
     """Search the highest rate that is held within `template.slo_ms`."""
+    if generator is None:
+        with Generator() as own:
+            return find_capacity(
+                template, search=search, generator=own, out=out, progress=progress, abort=abort
+            )
     bounds = search or Search()
     slo_ms = _objective(template)
     template = replace(template, data=labelled(template), stop_when_lost=True)
-    ladder = _Ladder(template, out, progress, abort, None, bounds.min_requests)
-    rate = bounds.start_per_s or _first_rate(template, abort)
+    ladder = _Ladder(template, generator, out, progress, abort, None, bounds.min_requests)
+    rate = bounds.start_per_s or _first_rate(template, generator, abort)
     held, lost = bracket(ladder.climb, bounds, rate)
     runs: tuple[Step, ...] = (held,) if held else ()
     confirmed = False
@@ -286,6 +294,7 @@ class _Ladder:
     def __init__(
         self,
         template: LoadPlan,
+        generator: Generator,
         out: Path | None,
         progress: Watch | None,
         abort: threading.Event | None,
@@ -293,6 +302,7 @@ class _Ladder:
         min_requests: int = 0,
     ) -> None:
         self.template = template
+        self.generator = generator
         self.out = out
         self.progress = progress
         self.abort = abort
@@ -316,7 +326,12 @@ class _Ladder:
             out=run,
             seed=self.template.seed + number,
         )
-        result = drive(plan, progress=self._tell(f"{plan.model} at {rate:.4g} per second"), abort=self.abort)
+        result = drive(
+            plan,
+            generator=self.generator,
+            progress=self._tell(f"{plan.model} at {rate:.4g} per second"),
+            abort=self.abort,
+        )
         outcome, reason = judge(result.summary)
         step = Step(rate, outcome, reason, result.summary, run)
         self.steps.append(step)
@@ -333,13 +348,13 @@ def _objective(template: LoadPlan) -> float:
     return template.slo_ms
 
 
-def _first_rate(template: LoadPlan, abort: threading.Event | None) -> float:
+def _first_rate(template: LoadPlan, generator: Generator, abort: threading.Event | None) -> float:
     """Guess a rate at about half of the capacity from a light probe."""
     probe = replace(
         template, rate_per_s=PROBE_RATE_PER_S, duration_s=PROBE_S, warmup_s=0.5, process="uniform",
         stop_when_lost=False, out=None,
     )  # fmt: skip
-    summary = drive(probe, abort=abort).summary
+    summary = drive(probe, generator=generator, abort=abort).summary
     cores = summary.machine.cores if summary.machine else 1.0
     if summary.cpu_seconds_per_1k:
         return 0.5 * cores * 1000.0 / summary.cpu_seconds_per_1k

@@ -16,8 +16,9 @@ import pytest
 from contract.errors import InputError
 from contract.run import read_requests, read_summary
 from loadtest.dataset import from_rows
+from loadtest.generator import LoadAborted
 from loadtest.reference import Behaviour, serving
-from loadtest.runner import LoadAborted, LoadPlan, LoadProgress, drive, measure_idle_watts, run_load
+from loadtest.runner import LoadPlan, LoadProgress, drive, measure_idle_watts, run_load
 
 # The reference server answers the first word: 1 text in 10 is labelled otherwise.
 TEXTS = from_rows([(f"l{i % 3} text {i} é", "other" if i % 10 == 0 else f"l{i % 3}") for i in range(50)])

@@ -62,7 +62,7 @@ def test_packed_bytes_come_back(items: list[bytes]) -> None:
 
 def test_the_exchange_files_read_back_equal(tmp_path: Path) -> None:
     """What the runner writes is what the generator reads, and the other way round."""
-    order = Order("h", 1, False, "POST", "m", 2.0, 3, 4, None, 5, 6)
+    order = Order("h", 1, False, "POST", "m", 2.0, 3, 4, None, 5)
     order.write(tmp_path)
     assert Order.read(tmp_path) == order
     send = Send(np.array([0.0, 0.5]), np.array([1, 0]), (b"x", b""))
