@@ -20,7 +20,10 @@ from contract.errors import RunError
 from contract.formulas import Interval, bootstrap_difference, exact_quantile, wilson_interval
 from contract.run import Summary, read_requests, read_summary
 
-BLOCK_S = 1.0
+LONGEST_BLOCK_S = 1.0
+SHORTEST_BLOCK_S = 0.1
+FEWEST_BLOCKS = 8
+BLOCKS_PER_RUN = 12
 DRAWS = 1000
 CONFIDENCE = 0.95
 OWN_INTERVALS = {"goodput_per_s": "goodput_interval_per_s"}
@@ -161,40 +164,44 @@ def answered(table: pa.Table) -> NDArray[np.bool_]:
     return np.asarray((status >= 200) & (status < 300))
 
 
-def _blocks(table: pa.Table) -> NDArray[np.int64]:
+def _blocks(table: pa.Table) -> tuple[NDArray[np.int64], float]:
+    """Return [N] the block of each arrival, and the length of a block: a twelfth of the run, 1 s at most."""
     start = column(table, "intended_at_s").astype(float)
-    return np.asarray((start - start.min()) // BLOCK_S, dtype=np.int64)
+    length = float(np.clip(np.ptp(start) / BLOCKS_PER_RUN, SHORTEST_BLOCK_S, LONGEST_BLOCK_S))
+    return np.asarray((start - start.min()) // length, dtype=np.int64), length
 
 
 def _latency(tables: list[pa.Table], q: float, seed: int) -> Figure:
     """Return the latency quantile of answered requests; with fewer than three runs a block bootstrap.
 
-    Blocks of one second of arrivals are drawn again (Künsch 1989), since queueing correlates neighbours.
+    Blocks of arrivals are drawn again (Künsch 1989), since queueing correlates neighbours.
     """
-    per_run = [
-        exact_quantile(column(t, "latency_ms").astype(float)[answered(t)], q)
-        for t in tables
-        if answered(t).any()
-    ]
+    latencies = [column(t, "latency_ms").astype(float)[answered(t)] for t in tables]
+    per_run = [exact_quantile(found, q) for found in latencies if found.size]
     if not per_run:
         return Figure(None, None, "no answers")
     if len(per_run) >= 3:
         return Figure(float(np.mean(per_run)), _student(per_run), f"Student's t, {len(per_run)} runs")
     blocks: list[NDArray[np.float64]] = []
     for table in tables:
-        ok, of = answered(table), _blocks(table)
+        ok, (of, length) = answered(table), _blocks(table)
         latency = column(table, "latency_ms").astype(float)
         blocks += [latency[ok & (of == index)] for index in np.unique(of)]
     value = exact_quantile(np.concatenate(blocks), q)
-    if len(blocks) < 8:
-        return Figure(value, None, "no interval: fewer than eight seconds of traffic")
+    if len(blocks) < FEWEST_BLOCKS:
+        return Figure(value, None, "no interval: too short a run")
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(DRAWS):
         sample = np.concatenate([blocks[i] for i in rng.integers(0, len(blocks), len(blocks))])
         if sample.size:
             draws.append(exact_quantile(sample, q))
-    return Figure(value, _percentiles(draws), f"block bootstrap, {len(blocks)} s")
+    low, high = _percentiles(draws)
+    return Figure(value, (min(low, value), max(high, value)), _bootstrap(len(blocks), length))
+
+
+def _bootstrap(blocks: int, length_s: float) -> str:
+    return f"block bootstrap, {blocks} x {length_s:.2g} s"
 
 
 def _goodput(summaries: list[Summary], tables: list[pa.Table], seed: int) -> Figure:
@@ -202,20 +209,20 @@ def _goodput(summaries: list[Summary], tables: list[pa.Table], seed: int) -> Fig
     if figure.interval is not None or figure.value is None:
         return figure
     counts: list[float] = []
+    length = LONGEST_BLOCK_S
     for summary, table in zip(summaries, tables, strict=True):
         late = column(table, "latency_ms").astype(float) > (summary.slo_ms or np.inf)
         good = answered(table) & ~late
-        of = _blocks(table)
-        whole = range(int(of.max()))
-        counts += [float((good & (of == index)).sum()) / BLOCK_S for index in whole]
-    if len(counts) < 8:
+        of, length = _blocks(table)
+        counts += [float((good & (of == index)).sum()) / length for index in range(int(of.max()))]
+    if len(counts) < FEWEST_BLOCKS:
         return figure
     rng = np.random.default_rng(seed)
     means = [float(np.mean(rng.choice(counts, len(counts)))) for _ in range(DRAWS)]
     low, high = _percentiles(means)
     middle = float(np.mean(counts)) or 1.0
-    interval = figure.value * low / middle, figure.value * high / middle
-    return Figure(figure.value, interval, f"block bootstrap, {len(counts)} s")
+    interval = figure.value * min(low / middle, 1.0), figure.value * max(high / middle, 1.0)
+    return Figure(figure.value, interval, _bootstrap(len(counts), length))
 
 
 def _price(summaries: list[Summary], goodput: Figure) -> Figure:

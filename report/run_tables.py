@@ -63,7 +63,7 @@ def arms_table(comparison: Mapping[str, Any]) -> Table:
     for arm in arms:
         reasons = [*arm["equal"]["void_reasons"], *((arm.get("capacity") or {}).get("void_reasons") or [])]
         notes += [f"{arm['name']}: void, {reason}." for reason in dict.fromkeys(reasons)]
-    names = [arm["name"] + ("" if _sound(arm) else " (void)") for arm in arms]
+    names = [_name(arm) + ("" if _sound(arm) else " (void)") for arm in arms]
     return Table(
         "arms",
         "The same traffic, answered three ways" if len(arms) == 3 else "The arms",
@@ -72,6 +72,10 @@ def arms_table(comparison: Mapping[str, Any]) -> Table:
         tuple(notes),
         frozenset({"interval"}),
     )
+
+
+def _name(arm: Mapping[str, Any]) -> str:
+    return str(arm["name"] if arm["model"] == arm["name"] else f"{arm['name']}: {arm['model']}")
 
 
 def _sound(arm: Mapping[str, Any]) -> bool:

@@ -111,7 +111,7 @@ def test_final_table_names_void_arms_and_methods(comparison: dict[str, Any], mak
     """A void arm is marked with its reason, and the last column says how intervals were made."""
     void = make_run("void", valid=False, void_reason="the generator was late", seconds=10)
     table = arms_table(compare([Arm("late", "cascade", (void,))]))
-    assert table.columns[1] == "late (void)"
+    assert table.columns[1] == "late: cascade (void)"
     assert any("the generator was late" in note for note in table.notes)
     final = arms_table(comparison)
     assert final.columns[-1] == "interval"
