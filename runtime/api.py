@@ -29,6 +29,34 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def take(self, rows: slice | Sequence[int]) -> Encoded:
+        """Return some of the texts, in the order given."""
+        arrays = {name: array[rows] for name, array in self.arrays.items()}
+        return Encoded(arrays, self.lengths[rows], self.encoder)
+
+
+def stack(parts: Sequence[Encoded]) -> Encoded:
+    """Return the texts of several encodings of one encoder as one, shorter rows filled up with zeros.
+
+    A zero in an attention mask is padding, so what the other arrays hold there does not matter.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    arrays = {name: _stacked([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+    return Encoded(arrays, np.concatenate([part.lengths for part in parts]), parts[0].encoder)
+
+
+def _stacked(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    if arrays[0].ndim == 1:
+        return np.concatenate(arrays)
+    longest = max(array.shape[1] for array in arrays)
+    whole = np.zeros((sum(len(array) for array in arrays), longest), dtype=arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        whole[start : start + len(array), : array.shape[1]] = array
+        start += len(array)
+    return whole
+
 
 class Encoder(Protocol):
     """Turns texts into arrays. Thread-safe."""

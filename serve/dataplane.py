@@ -18,11 +18,11 @@ from contract.errors import (
     UnknownModel,
 )
 from router.cascade import ANSWER
-from router.scores import softmax
+from router.scores import IntArray, softmax
 from runtime.api import Logits
 from serve.batching import Clock
 from serve.limits import RequestLimits
-from serve.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo
+from serve.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo, Texts
 from serve.pressure import StageTime
 from serve.recorder import Recorder, RequestRecord
 from serve.stages import Snapshot, Snapshots, Stage
@@ -194,13 +194,14 @@ class DataPlane:
         classes = plan.compiled.classes
         if plan.budget is not None:
             plan.budget.earn(n)
-        logits = await self._ask(first.stage, request.texts, classes, deadline_at)
+        texts = Texts(request.texts) if plan.shares_encoder else request.texts
+        logits = await self._ask(first.stage, texts, classes, deadline_at)
         scored = first.rules.score_logits(logits)
         verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
         walk = None
         if (verdict != ANSWER).any():
             walk = Walk(plan, logits, scored, verdict)
-            await self._escalate(plan, walk, request.texts, deadline_at)
+            await self._escalate(plan, walk, texts, deadline_at)
         result = ClassifyResult(
             model=CASCADE,
             labels=plan.snapshot.family.labels,
@@ -251,9 +252,8 @@ class DataPlane:
                     rows = np.sort(surest_last[:granted])
                     if granted == 0:
                         continue
-            chosen = texts if len(rows) == len(texts) else [texts[row] for row in rows.tolist()]
             try:
-                logits = await self._ask(step.stage, chosen, plan.compiled.classes, deadline_at)
+                logits = await self._ask(step.stage, _chosen(texts, rows), plan.compiled.classes, deadline_at)
             except DeadlineExceeded:
                 walk.degrade(rows, "deadline")
             except Overloaded:
@@ -283,6 +283,14 @@ class DataPlane:
             log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
             raise StageFailed(f"{stage.variant} gave no usable answer")
         return logits
+
+
+def _chosen(texts: Sequence[str], rows: IntArray) -> Sequence[str]:
+    if len(rows) == len(texts):
+        return texts
+    if isinstance(texts, Texts):
+        return texts.rows(rows.tolist())
+    return [texts[row] for row in rows.tolist()]
 
 
 def _unknown(model: str, plan: Plan) -> UnknownModel:

@@ -9,8 +9,9 @@ from itertools import chain
 import numpy as np
 
 from contract.errors import StageFailed
-from runtime.api import LoadedVariant, Logits
+from runtime.api import Encoded, LoadedVariant, Logits, stack
 from serve.batching import BatchRules, Clock, MicroBatcher
+from serve.messages import Texts
 from serve.recorder import Recorder
 
 
@@ -62,9 +63,12 @@ class InlineStage:
         self._loaded.runtime.close()
 
     def _run(self, groups: Sequence[Sequence[str]]) -> list[Logits]:
+        logits = self._loaded.runtime.logits(self._encode(groups))
+        count = sum(len(group) for group in groups)
+        if logits.shape != (count, len(self._loaded.labels)) or not np.isfinite(logits).all():
+            raise StageFailed(f"{self.variant} gave no usable answer")
         if len(groups) == 1:
-            return [self._checked(groups[0])]
-        logits = self._checked(list(chain.from_iterable(groups)))
+            return [logits]
         parts: list[Logits] = []
         start = 0
         for group in groups:
@@ -72,8 +76,17 @@ class InlineStage:
             start += len(group)
         return parts
 
-    def _checked(self, texts: Sequence[str]) -> Logits:
-        logits = self._loaded.logits(texts)
-        if logits.shape != (len(texts), len(self._loaded.labels)) or not np.isfinite(logits).all():
-            raise StageFailed(f"{self.variant} gave no usable answer")
-        return logits
+    def _encode(self, groups: Sequence[Sequence[str]]) -> Encoded:
+        """Encode what no earlier stage has, and leave it for the next."""
+        encoder = self._loaded.encoder
+        if not any(isinstance(group, Texts) for group in groups):
+            return encoder.encode(groups[0] if len(groups) == 1 else list(chain.from_iterable(groups)))
+        parts: list[Encoded] = []
+        for group in groups:
+            known = group.encodings.get(encoder.sha256) if isinstance(group, Texts) else None
+            if known is None:
+                known = encoder.encode(group)
+                if isinstance(group, Texts):
+                    group.encodings[encoder.sha256] = known
+            parts.append(known)
+        return stack(parts)

@@ -8,9 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.scores import FloatArray, softmax
-from runtime.api import Logits
+from runtime.api import Encoded, Logits
 
 CASCADE = "cascade"
+
+
+class Texts(list[str]):
+    """The texts of one request, with what a stage in this process has already encoded of them.
+
+    Attributes:
+        encodings: by the encoder's sha256; a stage uses what is there and adds what it made.
+    """
+
+    __slots__ = ("encodings",)
+
+    def __init__(self, texts: Sequence[str], encodings: dict[str, Encoded] | None = None) -> None:
+        super().__init__(texts)
+        self.encodings = {} if encodings is None else encodings
+
+    def rows(self, rows: Sequence[int]) -> Texts:
+        """Return some of the texts, their encodings with them."""
+        encodings = {sha256: encoded.take(rows) for sha256, encoded in self.encodings.items()}
+        return Texts([self[row] for row in rows], encodings)
 
 
 @dataclass(frozen=True, slots=True)

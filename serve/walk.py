@@ -41,6 +41,7 @@ class Plan:
     budget: EscalationBudget | None
     votes: bool
     temperatures: Mapping[str, float]
+    shares_encoder: bool
 
 
 class Walk:
@@ -120,11 +121,19 @@ def make_plan(snapshot: Snapshot) -> Plan:
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
         votes=_needs_votes(snapshot.policy),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
+        shares_encoder=_shares_encoder(snapshot),
     )
 
 
 def _needs_votes(policy: Policy) -> bool:
     return any(stage.score == "agreement" for stage in policy.stages[:-1])
+
+
+def _shares_encoder(snapshot: Snapshot) -> bool:
+    """Return whether two stages read the same encoding, so that it is worth keeping."""
+    family = snapshot.family
+    used = [family.encoders[family.variant(s.variant).encoder].sha256 for s in snapshot.policy.stages]
+    return len(set(used)) < len(used)
 
 
 def _step(rules: CompiledStage, stages: Mapping[str, Stage], family: Family) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from runtime.api import Encoded, LoadedVariant, Logits
 from runtime.fake import FakeEncoder
 from serve.batching import BatchRules
 from serve.inline import InlineStage
+from serve.messages import Texts
 from tests.serve.parts import Kept
 
 pytestmark = pytest.mark.anyio
@@ -75,3 +77,42 @@ async def test_a_closed_stage_is_not_ready_and_frees_its_variant() -> None:
     assert runtime.closed
     with pytest.raises(NotReady):
         await inline.logits(["a"], None)
+
+
+class Counting:
+    """An encoder that counts the texts it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self._inner = FakeEncoder()
+
+    @property
+    def sha256(self) -> str:
+        """As the fake's."""
+        return self._inner.sha256
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Count and encode."""
+        self.seen.extend(texts)
+        return self._inner.encode(texts)
+
+
+async def test_stages_with_one_encoder_encode_a_request_once() -> None:
+    """What the first stage encoded, the second reads, for some rows or all, with strangers in its batch."""
+    encoder = Counting()
+    first, second = (
+        InlineStage(
+            LoadedVariant(name, "0" * 64, ("a", "b"), 1.0, encoder, Lengths()),
+            BatchRules(run_in="loop"),
+            Kept(),
+        )
+        for name in ("first", "second")
+    )
+    texts = Texts(["a", "aa", "aaaaa"])
+    await first.logits(texts, None)
+    some, stranger = await asyncio.gather(
+        second.logits(texts.rows([2, 0]), None), second.logits(["aaaaaa"], None)
+    )
+    assert some[:, 0].tolist() == [5, 1]
+    assert stranger[:, 0].tolist() == [6]
+    assert encoder.seen == ["a", "aa", "aaaaa", "aaaaaa"]
