@@ -1,11 +1,11 @@
-"""Requests per second of one variant: plain FastAPI, the gateway's code without Ray, and running gateways by URL.
+"""Requests per second of one variant: plain FastAPI, the gateway's code without Ray, and gateways by URL.
 
 All in one run, interleaved, driven by wrk (one thread) with texts under 16 tokens, one text per request:
 
     python bench/serving/compare.py FAMILY VARIANT --url http://127.0.0.1:8000 --out bench.json
 
-A gateway given by --url must serve the same family; it is asked for the variant by name (--model cascade asks for
-the cascade). Its CPU time is not seen; that of the two servers started here is read from /proc.
+A gateway given by --url must serve the same family; it is asked for the variant by name (--model cascade
+asks for the cascade). Its CPU time is not seen; that of the servers started here is read from /proc.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 MAX_TOKENS = 16
 BODIES = 512
 CLIENTS = (1, 16, 64)
-FILLER = ["shares", "rose", "after", "the", "bank", "cut", "its", "rates", "while", "the", "team", "won", "the", "final", "in", "extra", "time"]
+FILLER = "shares rose after the bank cut its rates while the team won the final in extra time"
 
 SCRIPT = """
 local bodies = {%s}
@@ -49,9 +49,10 @@ request = function()
 end
 done = function(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('\\nRESULT {"requests": %%d, "seconds": %%f, "p50_ms": %%f, "p99_ms": %%f, "errors": %%d}\\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    e.connect + e.read + e.write + e.status + e.timeout))
+  local form = '{"requests": %%d, "seconds": %%f, "p50_ms": %%f, "p99_ms": %%f, "errors": %%d}'
+  local figures = string.format(form, summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout)
+  io.write('\\nRESULT ' .. figures .. '\\n')
 end
 """
 
@@ -79,7 +80,8 @@ def short_texts(folder: Path, family: Family) -> list[str]:
     if family.data is not None:
         whole = pq.read_table(folder / family.data.path)["text"].to_pylist()
     else:
-        whole = [" ".join(FILLER[i % len(FILLER) :] + FILLER[: i % 7]) for i in range(BODIES)]
+        words = FILLER.split()
+        whole = [" ".join(words[i % len(words) :] + words[: i % 7]) for i in range(BODIES)]
     texts = []
     for text in whole[:BODIES]:
         words = text.split()[:12]
@@ -195,7 +197,7 @@ def main() -> None:
     print("| server | clients | requests/s | p50 ms | p99 ms | CPU ms/request | of plain FastAPI | errors |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for (name, clients), found in runs.items():
-        row = {key: median(found, key) for key in ("per_s", "p50_ms", "p99_ms", "cpu_ms")}
+        row: dict[str, Any] = {key: median(found, key) for key in ("per_s", "p50_ms", "p99_ms", "cpu_ms")}
         plain = median(runs["plain FastAPI", clients], "per_s") or 1.0
         row |= {"server": name, "clients": clients, "of_plain": (row["per_s"] or 0.0) / plain}
         row["errors"] = sum(run["errors"] for run in found)

@@ -1,4 +1,4 @@
-"""What most people write: FastAPI, a tokenizer and one ONNX Runtime session in one process. No batching, no router.
+"""What most people write: FastAPI, a tokenizer and one ONNX Runtime session in one process.
 
 python bench/serving/plain_fastapi.py FAMILY VARIANT PORT
 """
