@@ -1,0 +1,127 @@
+"""Comparisons for people and plots: deferral curves of all scores side by side, and the trade-off of cost
+and accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from contract.errors import PolicyError
+from contract.policy import Policy
+from contract.predictions import Cost, Predictions
+from router.board import Board, by_cost, fit_scores, make_board
+from router.scores import SCORE_NAMES, FloatArray
+from router.targets import Targets
+from router.tune import TuneResult, TuneSettings, split_parts, tune
+
+POINTS = 101
+
+
+@dataclass(frozen=True)
+class ScoreCurve:
+    """A deferral curve: accuracy when the least sure share of `variant`'s answers goes to `reference`.
+
+    Attributes:
+        rates, accuracies: [101] escalated share and accuracy; rows of equal score escalate together in
+        expectation. area: mean accuracy over escalation rates from 0 to 1; larger is better.
+        missing: why there is no curve (then the lists are empty and the area is None).
+    """
+
+    score: str
+    variant: str
+    reference: str
+    rates: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    area: float | None = None
+    missing: str | None = None
+
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def compare_scores(
+    predictions: Predictions, costs: Mapping[str, Cost], settings: TuneSettings | None = None
+) -> tuple[ScoreCurve, ...]:
+    """Return the deferral curves of every score, and of an oracle, for each variant cheaper than the
+    reference.
+
+    Whatever a score needs is fitted on the tune part; the curves are drawn on the rows kept for the
+    certificate. A score that needs logits where there are none is listed with the reason.
+    """
+    given = replace(settings or TuneSettings(), certified=True)
+    names = given.variants or predictions.names
+    fitted_on, drawn_on = split_parts(predictions, given)
+    drawn = fitted_on if drawn_on is None else drawn_on
+    fitted_on, drawn = fitted_on.take(fitted_on.label >= 0), drawn.take(drawn.label >= 0)
+    ordered = by_cost(names, costs, fitted_on)
+    reference = given.reference or max(ordered, key=lambda name: float(fitted_on.correct(name).mean()))
+    usd = {name: costs[name].usd_per_1k for name in ordered}
+    last = ordered.index(reference)
+    cheaper = [v for v in range(len(ordered)) if v != last and usd[ordered[v]] <= usd[reference]]
+    curves: list[ScoreCurve] = []
+    for score in SCORE_NAMES:
+        try:
+            model = fit_scores(fitted_on, ordered, score, seed=given.seed)
+        except PolicyError as problem:
+            curves += [ScoreCurve(score, ordered[v], reference, missing=problem.rule) for v in cheaper]
+            continue
+        board = make_board(drawn, ordered, usd, model)
+        for variant in cheaper:
+            chain: tuple[int, ...] = (variant, last)
+            if score == "agreement":
+                if variant == cheaper[0]:
+                    curves.append(
+                        ScoreCurve(
+                            score, ordered[variant], reference, missing="agreement needs an earlier stage"
+                        )
+                    )
+                    continue
+                chain = (*[v for v in cheaper if v < variant], variant, last)
+            values = model.chain_scores(board, chain)[-1]
+            curves.append(_curve(score, board, variant, last, values))
+            if score == "max_probability":
+                gain = board.right[variant].astype(np.float64) - board.right[last]
+                curves.append(_curve("oracle", board, variant, last, gain))
+    return tuple(curves)
+
+
+def _curve(score: str, board: Board, variant: int, last: int, values: FloatArray) -> ScoreCurve:
+    order = np.argsort(values, kind="stable")
+    gain = (board.right[last].astype(np.float64) - board.right[variant])[order]
+    _, start, count = np.unique(values[order], return_index=True, return_counts=True)
+    by_tie = np.add.reduceat(gain, start) / count
+    total = np.concatenate([[0.0], np.cumsum(np.repeat(by_tie, count))]) / len(board)
+    shares = np.arange(len(board) + 1) / len(board)
+    rates = np.linspace(0.0, 1.0, POINTS)
+    accuracy = float(board.right[variant].mean()) + np.interp(rates, shares, total)
+    return ScoreCurve(
+        score=score,
+        variant=board.names[variant],
+        reference=board.names[last],
+        rates=tuple(rates.tolist()),
+        accuracies=tuple(accuracy.tolist()),
+        area=float(board.right[variant].mean() + total.mean()),
+    )
+
+
+def trade_off(predictions: Predictions, costs: Mapping[str, Cost], policy: Policy) -> TuneResult:
+    """Return what plain tuning would choose on these very rows for the policy's own target: the naive point
+    and the whole curve.
+
+    `result.curve` is the trade-off between cost and accuracy, `result.policy` the naive choice to draw
+    beside the certified one. Without a certificate of an accuracy drop, the target is one point.
+    """
+    certificate = policy.certificate
+    spoken = certificate is not None and certificate.metric == "accuracy_drop"
+    epsilon = certificate.epsilon if certificate is not None and spoken else 0.01
+    names = tuple(name for name in predictions.names if name in costs)
+    score = policy.stages[0].score if len(policy.stages) > 1 else "max_probability"
+    settings = TuneSettings(
+        reference=policy.reference, variants=names, certified=False, score=score, per_class="never"
+    )
+    return tune(predictions, costs, Targets(max_accuracy_drop=epsilon), settings)
