@@ -47,7 +47,7 @@ class BudgetController:
         used = self.threshold
         escalated = not score >= used
         moved = used + self.eta * (self.rate - escalated)
-        # A clamped threshold is tracked from the clamp: a debt from hard traffic must not be paid by easy traffic later.
+        """Whether the certified threshold itself escalates too much: quality and cost must be ranked."""
         tracked = max(moved, self.certified - self.eta) if self.on_conflict == "keep_quality" else moved
         before = self.rate if self.recent is None else self.recent
         return replace(
