@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
+import time
 from typing import Any
 
 import httpx
@@ -96,6 +97,19 @@ def test_every_metric_of_the_contract_is_scraped(client: httpx.Client) -> None:
               metrics.REVISION}  # fmt: skip
     assert {metric.name for metric in always} <= seen
     assert total(page, "sluice_cpu_seconds_total", variant="gateway") > 0
+
+
+def test_energy_is_counted_with_how_it_is_known(client: httpx.Client) -> None:
+    """Some seconds after the start the energy counter is there, grows, and names its provenance."""
+    until = time.monotonic() + 30
+    joules = 0.0
+    while time.monotonic() < until and not joules:
+        page = client.get("/metrics").text
+        joules = sum(
+            total(page, "sluice_energy_joules_total", provenance=known)
+            for known in ("measured-rapl", "estimated-load")
+        )
+    assert joules > 0
 
 
 def test_a_pushed_policy_is_in_force_on_every_replica_at_once(
