@@ -66,7 +66,8 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
     return (
         f"Certified: with {percent(1 - held.delta, 0)} confidence the {metric} against {policy.reference} "
         f"is at most {limit}, for texts like the {held.n_certify:,} it was certified on.",
-        f"Method: {held.method}{p_value}. {held.n_tune:,} others chose the thresholds (seed {held.seed}).",
+        f"Method: {held.method}{p_value}. Thresholds were chosen on {held.n_tune:,} other rows "
+        f"(seed {held.seed}).",
         "It binds the data "
         + short_hash(held.data_sha256)
         + (
