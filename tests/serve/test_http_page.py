@@ -1,0 +1,51 @@
+"""docs/http.md says what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from contract import errors
+from contract.errors import RequestError
+from serve.limits import RequestLimits
+from serve.protocol import oip, v1
+from serve.protocol.errors import error_reply
+from serve.protocol.schemas import ClassifyReply
+
+PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text("utf-8")
+
+
+def block(kind: str) -> str:
+    """Return the code block of that kind."""
+    found = re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def test_the_examples_are_in_the_wire_form() -> None:
+    """The request parses, and the reply is what the description says."""
+    call = v1.parse(block("json request").encode(), RequestLimits(), 0.0)
+    reply = ClassifyReply.model_validate(json.loads(block("json reply")))
+    assert len(call.request.texts) == len(reply.outputs)
+
+
+def test_the_limits_are_the_defaults() -> None:
+    """Every limit is in the table, with its default."""
+    rows = dict(re.findall(r"^\| `(max_\w+)` \| ([\d.]+) \|", PAGE, re.MULTILINE))
+    assert rows == {name: str(value) for name, value in RequestLimits().model_dump().items()}
+
+
+def test_every_refusal_is_explained() -> None:
+    """Each status that an error maps to has a row."""
+    rows = set(re.findall(r"^\| (\d{3}) \|", PAGE, re.MULTILINE))
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)
+    ]
+    assert {str(error_reply(kind("x")).status) for kind in kinds} <= rows
+
+
+def test_every_output_is_named() -> None:
+    """The page names all tensors."""
+    for name in oip.VARIANT_OUTPUTS:
+        assert f"`{name}`" in PAGE
