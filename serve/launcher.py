@@ -20,7 +20,7 @@ from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
 from contract.files import write_text
 from contract.policy import Policy, Stage, check_policy_fits, read_policy, single_variant_policy
-from runtime.fake_family import write_fake_family
+from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
 from serve.leftovers import (
     check_port_free,
@@ -215,7 +215,11 @@ def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:
 def _make_fakes(folder: Path, fake: FakeSettings) -> tuple[Family, Policy]:
     """Write the family of `serve --fake`; its policy has the cheapest fake and the teacher as stages."""
     family = write_fake_family(
-        folder, delay_ms=fake.delay_ms / 10, error_rate=fake.error_rate, seed=fake.seed, rows=300
+        folder,
+        delay_ms=fake.delay_ms / 10,
+        error_rate={TEACHER: fake.error_rate},
+        seed=fake.seed,
+        rows=300,
     )
     first = Stage(variant=family.names[0], temperature=1.0, threshold=0.8)
     stages = (first, Stage(variant=family.teacher))

@@ -43,7 +43,9 @@ class FakeSettings(Setting):
     delay_ms: float = Field(
         default=5.0, ge=0, description="Time per text of the last stage; the first takes a tenth of it"
     )
-    error_rate: float = Field(default=0.0, ge=0, le=1, description="Share of all variants' calls that fail")
+    error_rate: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the last stage's calls that fail"
+    )
     seed: int = 0
 
 
@@ -112,7 +114,8 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     """Return the slot of every variant.
 
     As placed by the settings; else inline where an earlier stage of the policy, linear, or measured fast
-    enough; the last stage in a deployment of its own; the others on the shelf.
+    enough (fakes never count as fast, so that `--fake` has all slots); the last stage in a deployment of
+    its own; the others on the shelf.
     """
     stages = [stage.variant for stage in policy.stages]
     found: dict[str, list[str]] = {"inline": [], "own": [], "shelf": []}
@@ -120,7 +123,11 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
         placement = settings.stage_of(variant.name).placement
         if placement == "auto":
             measured = variant.latency_at()
-            quick = measured is not None and measured.p50_ms <= settings.inline_below_ms
+            quick = (
+                measured is not None
+                and measured.p50_ms <= settings.inline_below_ms
+                and variant.runtime != "fake"
+            )
             if variant.name in stages[:-1] or variant.kind == "linear" or quick:
                 placement = "inline"
             else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serve import launcher
-from serve.settings import FakeSettings, Settings, StageSettings
+from serve.settings import FakeSettings, Settings
 from tests.serve.parts import fake_folder, served
 
 __all__ = ["fake_folder", "served"]
@@ -35,10 +35,6 @@ def fake_settings(state: Path | None = None) -> Settings:
         port=free_port(),
         admin_port=free_port(),
         state=None if state is None else str(state),
-        stages={
-            "fake-large": StageSettings(placement="own"),
-            "fake-other": StageSettings(placement="shelf"),
-        },
     )
 
 

@@ -87,7 +87,7 @@ def gone(folder: Path, within_s: float = 20) -> bool:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("word", ["starting Ray", "starting HAProxy", "loading variants"])
+@pytest.mark.parametrize("word", ["starting Ray", "loading variants"])
 def test_ctrl_c_while_starting_leaves_nothing(word: str) -> None:
     """SIGINT at any point of the start ends with code 0, no process and no folder."""
     with serving(fake_settings()) as (process, lines):

@@ -21,6 +21,17 @@ def test_cheap_stages_are_inline_the_last_has_its_own_and_the_rest_share_a_shelf
     assert (slots.inline, slots.own, slots.shelf) == (("fake-small",), ("fake-large",), ("fake-other",))
 
 
+def test_a_variant_that_was_measured_fast_is_inline(tmp_path: Path) -> None:
+    """Outside the policy too, a fast variant is worth no hop; what counts as fast can be set."""
+    fakes = write_fake_family(tmp_path, delay_ms=1.0, rows=60)
+    real = tuple(variant.model_copy(update={"runtime": "onnx"}) for variant in fakes.variants)
+    family = fakes.model_copy(update={"variants": real})
+    policy = single_variant_policy("fake-large")
+    assert slots_of(Settings(fake=FakeSettings()), family, policy).inline == ("fake-small",)
+    patient = Settings(fake=FakeSettings(), inline_below_ms=3.0)
+    assert slots_of(patient, family, policy).inline == ("fake-small", "fake-other")
+
+
 def test_a_wish_wins(tmp_path: Path) -> None:
     """A placement that is asked for is kept, whatever the policy says."""
     family = write_fake_family(tmp_path, delay_ms=1.0, rows=60)
