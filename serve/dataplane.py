@@ -240,7 +240,7 @@ class DataPlane:
                 continue
             started = self._clock()
             time_of = self._times.setdefault(step.rules.variant, StageTime())
-            if started + time_of.expected_s >= deadline_at:
+            if started + time_of.expected_s(len(rows)) >= deadline_at:
                 time_of.doubt()
                 walk.degrade(rows, "deadline")
                 continue
@@ -271,18 +271,24 @@ class DataPlane:
             async with asyncio.timeout(deadline_at - started):
                 logits = await stage.logits(texts, deadline_at)
         except TimeoutError:
-            self._times.setdefault(stage.variant, StageTime()).learn(self._clock() - started)
+            self._learn(stage.variant, self._clock() - started, len(texts))
             raise DeadlineExceeded("the deadline passed before there was an answer") from None
         except RequestError:
             raise
         except Exception as problem:
             log.exception("stage %s raised what no stage should", stage.variant)
             raise StageFailed(f"{stage.variant} failed on this request") from problem
-        self._times.setdefault(stage.variant, StageTime()).learn(self._clock() - started)
+        self._learn(stage.variant, self._clock() - started, len(texts))
         if logits.shape != (len(texts), classes):
             log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
             raise StageFailed(f"{stage.variant} gave no usable answer")
         return logits
+
+    def _learn(self, variant: str, seconds: float, texts: int) -> None:
+        time_of = self._times.get(variant)
+        if time_of is None:
+            time_of = self._times[variant] = StageTime()
+        time_of.learn(seconds, texts)
 
 
 def _chosen(texts: Sequence[str], rows: IntArray) -> Sequence[str]:

@@ -7,39 +7,42 @@ FORGET = 0.98
 
 
 class StageTime:
-    """How long a stage takes, learned as TCP learns round trips (RFC 6298): mean plus deviations."""
+    """How long a stage takes, learned as TCP learns round trips (RFC 6298): mean plus deviations.
 
-    __slots__ = ("_deviation_s", "_mean_s", "_seen")
+    A request of N texts is expected to take the time of one and N - 1 times the pace of a further one, so
+    that a large request does not make the next small one look slow.
+    """
+
+    __slots__ = ("_deviation_s", "_mean_s", "_pace_s", "_seen")
 
     def __init__(self) -> None:
         self._mean_s = 0.0
+        self._pace_s = 0.0
         self._deviation_s = 0.0
         self._seen = False
 
-    @property
-    def mean_s(self) -> float:
-        """Exponentially weighted mean; 0 before the first answer."""
-        return self._mean_s
+    def expected_s(self, texts: int = 1) -> float:
+        """A time that most requests of so many texts keep; 0 before the first answer."""
+        return self._mean_s + (texts - 1) * self._pace_s + 2 * self._deviation_s
 
-    @property
-    def expected_s(self) -> float:
-        """A time that most answers keep: mean plus two mean deviations."""
-        return self._mean_s + 2 * self._deviation_s
-
-    def learn(self, seconds: float) -> None:
-        """Take one answer's time into account."""
+    def learn(self, seconds: float, texts: int = 1) -> None:
+        """Take the time of one request into account."""
         if not self._seen:
             self._seen = True
-            self._mean_s = seconds
-            self._deviation_s = seconds / 4
+            self._mean_s = self._pace_s = seconds / texts
+            self._deviation_s = self._mean_s / 4
             return
-        error = seconds - self._mean_s
-        self._mean_s += GAIN * error
-        self._deviation_s += GAIN * (abs(error) - self._deviation_s)
+        error = seconds - self._mean_s - (texts - 1) * self._pace_s
+        if texts == 1:
+            self._mean_s += GAIN * error
+        else:
+            self._pace_s = max(0.0, self._pace_s + GAIN * error / (texts - 1))
+        self._deviation_s += GAIN * (abs(error) / texts - self._deviation_s)
 
     def doubt(self) -> None:
         """An escalation was not sent because of this estimate: shrink it, so that it is tried again."""
         self._mean_s *= FORGET
+        self._pace_s *= FORGET
         self._deviation_s *= FORGET
 
 
