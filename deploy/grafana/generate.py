@@ -69,6 +69,8 @@ def rate_of(name: str, selector: str = "", by: str = "") -> str:
 
 ANSWERED = rate_of(REQUESTS, '{outcome="ok"}')
 CASCADE = rate_of(REQUESTS, '{model="cascade",outcome="ok"}')
+MODEL_SHARE = ratio(rate_of(m.CPU_SECONDS.name, '{variant!="gateway"}'), rate_of(m.CPU_SECONDS.name))
+QUIET = f"quantile_over_time(0.05, sum(rate({m.ENERGY.name}[5m]))[1d:5m])"
 TOTAL = '{stage="total",model=~"$model"}'
 
 ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
@@ -237,11 +239,13 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Energy per text",
-                "Live, idle share included, beside what the policy expects of the models alone.",
+                "Everything, idle share included; the models' part above the machine's quietest times; and "
+                "what the policy expects of the models.",
                 "joule",
                 (
-                    Query(ratio(rate_of(m.ENERGY.name), ANSWERED), "live"),
-                    Query(f"max({m.POLICY_EXPECTED_ENERGY.name})", "expected"),
+                    Query(ratio(rate_of(m.ENERGY.name), ANSWERED), "everything"),
+                    Query(ratio(f"({rate_of(m.ENERGY.name)} - {QUIET}) * {MODEL_SHARE}", ANSWERED), "models"),
+                    Query(f"max({m.POLICY_EXPECTED_ENERGY.name})", "models, expected"),
                 ),
                 width=12,
             ),
