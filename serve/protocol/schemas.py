@@ -118,7 +118,13 @@ class ModelMetadata(Wire):
     )
 
 
-class InferInput(Wire):
+class Open(Wire):
+    """Base of what protocol clients send: keys that this gateway does not know are let pass."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class InferInput(Open):
     """The text tensor. With the binary extension `data` is left out and the bytes follow the JSON."""
 
     name: Literal["text"] = Field(examples=["text"])
@@ -130,14 +136,14 @@ class InferInput(Wire):
     )
 
 
-class InferRequestedOutput(Wire):
+class InferRequestedOutput(Open):
     """One output that the client wants."""
 
     name: str = Field(examples=["label"])
     parameters: dict[str, Any] | None = Field(default=None, examples=[{"binary_data": False}])
 
 
-class InferBody(Wire):
+class InferBody(Open):
     """An inference request of the Open Inference Protocol."""
 
     id: str | None = Field(default=None, description="Echoed", examples=["42"])

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.errors import BadRequest, RequestError, TooLarge
 from serve.limits import RequestLimits
 from serve.messages import ClassifyResult, ModelInfo
 from serve.protocol import oip, oip_binary
-from serve.protocol.schemas import InferReply, ModelMetadata
+from serve.protocol.schemas import InferBody, InferReply, ModelMetadata
 
 LIMITS = RequestLimits(max_texts=4, max_characters=10)
 
@@ -130,6 +130,44 @@ def test_wrong_requests_are_refused_by_name(request_: Any, problem: type[Request
     """Each wrong request gets the error that fits, naming what is wrong."""
     with pytest.raises(problem, match=words):
         parse(request_)
+
+
+odd: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 0, -1, 1.5, "", "text", [], {}, [1], ["a"], [["a"]], True, 2**70]
+)
+near_misses = st.fixed_dictionaries(
+    {
+        "inputs": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "name": st.just("text") | odd,
+                    "shape": st.sampled_from([[1], [1, 1], [2]]) | odd,
+                    "datatype": st.just("BYTES") | odd,
+                },
+                optional={"data": st.sampled_from([["a"], [["a"]]]) | odd, "parameters": odd, "more": odd},
+            ),
+            min_size=1,
+            max_size=2,
+        )
+    },
+    optional={
+        "id": st.just("7") | odd,
+        "parameters": st.fixed_dictionaries({}, optional={"timeout": st.just(5) | odd, "x": odd}) | odd,
+        "outputs": st.lists(st.fixed_dictionaries({"name": st.just("label") | odd}), max_size=2) | odd,
+        "more": odd,
+    },
+)
+
+
+@given(near_misses)
+@settings(max_examples=300)
+def test_whatever_the_parser_takes_the_description_allows(body: dict[str, Any]) -> None:
+    """The parser may be stricter than the published schema, never looser."""
+    try:
+        parse(body)
+    except RequestError:
+        return
+    InferBody.model_validate(body)
 
 
 def test_texts_in_binary() -> None:
