@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import re
+import threading
 import time
 from typing import Any
 
@@ -12,10 +14,11 @@ import psutil
 import pytest
 
 from contract import metrics
-from contract.errors import PolicyError
+from contract.errors import PolicyError, SluiceError
 from contract.policy import Policy, parse_policy
 from serve import admin_client
 from serve.launcher import Handle
+from serve.leftovers import processes_of
 
 pytestmark = pytest.mark.ray
 
@@ -162,3 +165,80 @@ def test_nothing_of_ours_is_reachable_from_outside(gateway: Handle) -> None:
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         }
         assert bound == {"127.0.0.1"}
+
+
+def test_pushes_under_load_lose_nothing(gateway: Handle, first_policy: Policy) -> None:
+    """While policies change, every request is answered, by one policy from start to end."""
+    never = with_threshold(first_policy, 0.0)
+    always = with_threshold(first_policy, 1.1)
+    stop = threading.Event()
+
+    def send(number: int) -> list[tuple[str, set[bool]]]:
+        seen = []
+        with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as own:
+            while not stop.is_set():
+                answer = classify(own, [f"sport: {number} {n}" for n in range(6)])
+                seen.append((answer["policy_version"], {out["escalated"] for out in answer["outputs"]}))
+        return seen
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(send, number) for number in range(4)]
+        for policy in (never, always, never, always):
+            admin_client.push_policy(policy, gateway.admin_url)
+        stop.set()
+        seen = [answer for client in clients for answer in client.result()]
+    admin_client.push_policy(first_policy, gateway.admin_url)
+    expected = {never.version: {False}, always.version: {True}}
+    assert all(escalated == expected[version] for version, escalated in seen if version in expected)
+    assert {version for version, _ in seen} & set(expected)
+
+
+def test_a_killed_stage_degrades_answers_until_it_is_back(client: httpx.Client, gateway: Handle) -> None:
+    """Without its last stage the cascade answers in time, degraded; a new replica takes over by itself."""
+    unsure = next(
+        f"story {n}"
+        for n in range(100)
+        if classify(client, [f"story {n}"])["outputs"][0]["variant"] == "fake-large"
+    )
+    kill_one(gateway, "stage-fake-large")
+    ask = {"inputs": unsure, "deadline_ms": 500}
+    until = time.monotonic() + 60
+    answers = []
+    while time.monotonic() < until:
+        reply = client.post("/v1/classify", json=ask)
+        assert reply.status_code == 200, reply.text
+        answers.append(reply.json()["outputs"][0])
+        if len(answers) > 1 and not answers[-1]["degraded"]:
+            break
+    assert answers[-1]["variant"] == "fake-large"
+    assert all(answer["degraded"] == (answer["variant"] == "fake-small") for answer in answers)
+
+
+def test_a_killed_gateway_replica_costs_at_most_what_it_held(client: httpx.Client, gateway: Handle) -> None:
+    """The other replica answers on; a new one follows the live state before it takes requests."""
+    kill_one(gateway, ":gateway")
+    lost = 0
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            assert client.post("/v1/classify", json={"inputs": "x"}).status_code == 200
+        except httpx.TransportError:
+            lost += 1
+        with contextlib.suppress(SluiceError):
+            replicas = admin_client.gateway_state(gateway.admin_url)["replicas"]
+            if len({replica["pid"] for replica in replicas}) == 2 and not any_dead(replicas):
+                break
+    assert lost <= 1
+    assert len({replica["revision"] for replica in replicas}) == 1
+
+
+def kill_one(gateway: Handle, word: str) -> None:
+    """Kill one replica process of a deployment."""
+    found = [p for p in processes_of(gateway.folder) if word in " ".join(p.cmdline())]
+    found[0].kill()
+    found[0].wait(10)
+
+
+def any_dead(replicas: list[dict[str, Any]]) -> bool:
+    """Whether a replica's process is gone."""
+    return not all(psutil.pid_exists(replica["pid"]) for replica in replicas)
