@@ -58,19 +58,17 @@ def latency_chart(runs: Sequence[tuple[Summary, pa.Table]]) -> Chart | None:
     )
 
 
-def load_charts(runs: Sequence[tuple[str, Summary]]) -> list[Chart]:
+def load_charts(runs: Sequence[Summary]) -> list[Chart]:
     """Return p99 and goodput against the rate asked; nothing where no model was asked two rates."""
     models: dict[str, list[Summary]] = {}
-    for _, run in runs:
+    for run in sorted(runs, key=lambda run: run.rate_asked_per_s):
         models.setdefault(run.model, []).append(run)
     curves = {
-        model: sorted(found, key=lambda run: run.rate_asked_per_s)
-        for model, found in models.items()
-        if len({run.rate_asked_per_s for run in found}) > 1
+        model: found for model, found in models.items() if len({run.rate_asked_per_s for run in found}) > 1
     }
     if not curves:
         return []
-    slo = next((run.slo_ms for _, run in runs if run.slo_ms), None)
+    slo = next((run.slo_ms for run in runs if run.slo_ms), None)
     p99 = _curve("p99_ms", "p99 (ms)", curves, log=True, limit=slo)
     goodput = _curve("goodput_per_s", "goodput per second", curves, log=False, limit=None)
     return [chart for chart in (p99, goodput) if chart is not None]
@@ -81,8 +79,12 @@ def _curve(
 ) -> Chart | None:
     lines, marks = [], []
     for index, (model, found) in enumerate(curves.items()):
-        pairs = [(run.rate_asked_per_s, getattr(run, key)) for run in found if getattr(run, key) is not None]
-        lines.append(Line(tuple(pairs), model, index % COLOURS))
+        rates: dict[float, list[float]] = {}
+        for run in found:
+            if run.valid and getattr(run, key) is not None:
+                rates.setdefault(run.rate_asked_per_s, []).append(getattr(run, key))
+        middle = tuple((rate, float(np.median(values))) for rate, values in rates.items())
+        lines.append(Line(middle, model, index % COLOURS))
         for run in found:
             value = getattr(run, key)
             if value is not None:
@@ -103,8 +105,8 @@ def _curve(
         key=f"load-{key.partition('_')[0]}",
         title=f"{title} against the rate asked",
         description=(
-            f"One line per model ({', '.join(curves)}); hollow marks are void runs. "
-            "The figures are in the table of runs."
+            f"One line per model ({', '.join(curves)}), through the median of repeats. "
+            "Hollow marks are void runs."
         ),
         x=Axis("requests asked per second", log=_wide([mark.x for mark in marks])),
         y=Axis(title, log=log, low=None if log else 0.0),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from contract.errors import InputError, SluiceError
 from contract.family import Family
 from contract.files import inside
-from contract.machine import Machine
 from contract.policy import Policy
 from contract.predictions import Cost, Predictions, read_costs, read_predictions
-from contract.prices import load_grid, load_prices
 from contract.run import Summary, read_requests, read_summary
 from report.decide import decide, decision_table
 from report.document import (
@@ -30,7 +27,6 @@ from report.document import (
 )
 from report.economics import read_business
 from report.family_tables import (
-    artifacts_table,
     classes_table,
     latency_table,
     resources_table,
@@ -43,10 +39,11 @@ from report.frontier import AXES, beaten_by, frontier_chart
 from report.load import arm_charts, latency_chart, load_charts
 from report.options import options_from_comparison, options_from_runs
 from report.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.provenance import Run, machine_of, provenance
 from report.run_tables import arms_table, runs_table, shares_table
 from report.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart
 
-Run = tuple[str, Summary, pa.Table]
+MOST_OPEN_ROWS = 8
 
 
 def render_report(
@@ -57,6 +54,7 @@ def render_report(
     runs: Sequence[Path] = (),
     comparison: Mapping[str, Any] | None = None,
     business: Path | None = None,
+    steps: Sequence[Path] = (),
     out: Path,
 ) -> list[Path]:
     """Write the report of what is given and return the paths written, the HTML page first.
@@ -68,6 +66,7 @@ def render_report(
         runs: run folders.
         comparison: the result of `report.arms.compare`.
         business: YAML of business figures (report.economics.Business).
+        steps: more run folders, only for the curves over the rate: the steps of a search for capacity.
         out: the page; Markdown and a folder of SVG files go beside it.
 
     Raises:
@@ -75,15 +74,18 @@ def render_report(
     """
     if family is None and not policies and not runs and comparison is None:
         raise InputError("there is nothing to report on", hint="give a family, a --policy or a --run")
-    loaded = [(folder.name, read_summary(folder), read_requests(folder)) for folder in runs]
+    loaded = [
+        (name, read_summary(folder), read_requests(folder))
+        for name, folder in zip(short_names(runs), runs, strict=True)
+    ]
     found = [
         _result(comparison),
         _decision(loaded, runs, comparison, business),
         *_policies(policies, family, family_folder),
         _frontier(family, policies),
         _parts(family),
-        _load(loaded),
-        _provenance(family, loaded, comparison),
+        _load(loaded, [read_summary(folder) for folder in steps]),
+        provenance(family, loaded, comparison),
     ]
     sections = tuple(section for section in found if section is not None and section.blocks)
     title = f"{family.name}: report" if family is not None else "Sluicegate report"
@@ -91,7 +93,7 @@ def render_report(
 
 
 def _subtitle(family: Family | None, runs: Sequence[Run], comparison: Mapping[str, Any] | None) -> str:
-    machine = _machine(family, runs, comparison)
+    machine = machine_of(family, runs, comparison)
     parts = []
     if family is not None:
         parts.append(f"{len(family.variants)} variants, {len(family.labels)} labels")
@@ -100,17 +102,6 @@ def _subtitle(family: Family | None, runs: Sequence[Run], comparison: Mapping[st
     if machine is not None:
         parts.append(f"{machine.cpu}, {plain(machine.cores)} cores, {size(machine.memory_bytes)}")
     return "; ".join(parts) + "." if parts else ""
-
-
-def _machine(
-    family: Family | None, runs: Sequence[Run], comparison: Mapping[str, Any] | None
-) -> Machine | None:
-    for _, run, _ in runs:
-        if run.machine is not None:
-            return run.machine
-    if comparison is not None and comparison.get("machine"):
-        return Machine.model_validate(comparison["machine"])
-    return None if family is None else family.machine
 
 
 def _result(comparison: Mapping[str, Any] | None) -> Section | None:
@@ -253,69 +244,28 @@ def _parts(family: Family | None) -> Section | None:
     )
 
 
-def _load(runs: Sequence[Run]) -> Section | None:
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the part of each path that tells it from the others: `cascade/equal-0`."""
+    if len(folders) < 2:
+        return [folder.name for folder in folders]
+    shared = Path(os.path.commonpath(folders))
+    return [folder.relative_to(shared).as_posix() if folder != shared else folder.name for folder in folders]
+
+
+def _load(runs: Sequence[Run], steps: Sequence[Summary]) -> Section | None:
     if not runs:
         return None
     named = [(name, run) for name, run, _ in runs]
     spread = latency_chart([(run, table) for _, run, table in runs])
-    shares = [shares_table(name, run) for name, run in named]
+    longest = {run.model: (name, run) for name, run in sorted(named, key=lambda item: item[1].n)}
+    shares = [shares_table(name, run) for name, run in longest.values()]
     return Section(
         "load",
         "Under load",
         blocks(
-            Figures(tuple(load_charts(named))),
+            Figures(tuple(load_charts([*(run for _, run in named), *steps]))),
             None if spread is None else Figures((spread,)),
-            Tabular(runs_table(named)),
-            [Tabular(table, folded=True) for table in shares if table is not None],
+            [Tabular(table) for table in shares if table is not None],
+            Tabular(runs_table(named), folded=len(runs) > MOST_OPEN_ROWS),
         ),
     )
-
-
-def _provenance(family: Family | None, runs: Sequence[Run], comparison: Mapping[str, Any] | None) -> Section:
-    prices, grid = load_prices(), load_grid()
-    said = [
-        f"Prices: {significant(prices.usd_per_core_hour)} USD per core-hour, as of {prices.as_of} "
-        f"({prices.source}), where a run does not name its own.",
-        f"Grid: {significant(grid.intensity())} gCO2e/kWh by default, {grid.as_of} ({grid.source}).",
-        "Latency under load runs from the time a request was due, not from when it was sent, so a server "
-        "that stalls cannot hide it. Void runs are marked and not used to decide.",
-    ]
-    said += [f"{key}: {text}" for key, text in _bases(runs).items()]
-    kinds: set[str] = {run.energy_provenance for _, run, _ in runs}
-    if comparison is not None:
-        kinds.add(comparison["energy_provenance"])
-    if family is not None:
-        kinds |= {variant.energy_provenance for variant in family.variants}
-        said += [
-            f"Split {name}: {split.n:,} rows, sha256 {short_hash(split.sha256)}."
-            for name, split in family.splits.items()
-        ]
-        said.append(f"Family {short_hash(family.sha256)}, made {family.created_at or 'at an unknown time'}.")
-    said.append(_energy(kinds))
-    machine = _machine(family, runs, comparison)
-    if machine is not None:
-        said.append(
-            f"Machine: {machine.cpu}, {plain(machine.cores)} cores, {size(machine.memory_bytes)}, "
-            f"{machine.system}" + (f", {', '.join(machine.isa)}" if machine.isa else "") + "."
-        )
-        if machine.packages:
-            said.append("Versions: " + ", ".join(f"{k} {v}" for k, v in machine.packages.items()) + ".")
-    files = None if family is None else Tabular(artifacts_table(family), folded=True)
-    return Section("provenance", "How the figures were made", blocks(Bullets(tuple(said)), files))
-
-
-def _bases(runs: Sequence[Run]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for _, run, _ in runs:
-        found |= run.basis
-    return found
-
-
-def _energy(kinds: set[str]) -> str:
-    words = {
-        "measured-rapl": "measured by the processor's own counters (RAPL)",
-        "estimated-load": "estimated from load and rated power, which can be off by 40% against a meter",
-        "user-constant": "computed from a constant that the user gave",
-    }
-    known = [words[kind] for kind in sorted(kinds) if kind in words]
-    return f"Energy: {'; '.join(known)}." if known else "Energy was not measured."

@@ -17,7 +17,7 @@ from report.figures import (
     usd_per_million,
     with_interval,
 )
-from report.tables import Row, Table
+from report.tables import Row, Table, slug
 
 Form = Callable[[float | None, Interval | None], str]
 
@@ -154,5 +154,5 @@ def shares_table(name: str, run: Summary) -> Table | None:
         for variant, part in run.by_variant.items()
     ]
     columns = ("answered by", "n", "share", "accuracy", "p50 ms", "p99 ms", "CPU s")
-    table = Table(f"shares-{name}", f"Who answered in {name}", columns, tuple(rows))
+    table = Table(f"shares-{slug(name)}", f"Who answered in {name}", columns, tuple(rows))
     return table.without_empty_columns()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -59,6 +60,11 @@ class Table:
             self.notes,
             self.words,
         )
+
+
+def slug(text: str) -> str:
+    """Return a text as part of an identifier or file name: letters, digits and hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
 
 
 def to_rich(table: Table) -> RichTable:
