@@ -118,7 +118,8 @@ class OnnxRuntime:
         ids: NDArray[np.int64] = encoded.arrays[INPUT_IDS].astype(np.int64, copy=False)
         mask: NDArray[np.int64] = encoded.arrays[ATTENTION_MASK].astype(np.int64, copy=False)
         if len(encoded) == 1:
-            return self._run(ids, mask)
+            length = int(encoded.lengths[0])
+            return self._run(ids[:, :length], mask[:, :length])
         parts: list[Logits] = []
         order: list[NDArray[np.int64]] = []
         for rows in self._groups(encoded.lengths):

@@ -40,7 +40,7 @@ def test_answers_keep_the_order_of_the_texts(
 def test_single_runs_see_no_padding(
     graph_path: Path, encoder: WordPieceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With batching `single` every run is one text of its own length."""
+    """With batching `single` every run is one text of its own length, also one taken out of many."""
     runtime = OnnxRuntime(graph_path, encoder=encoder.sha256, batching="single")
     encoded = encoder.encode(TEXTS)
     shapes: list[tuple[int, ...]] = []
@@ -53,6 +53,9 @@ def test_single_runs_see_no_padding(
     monkeypatch.setattr(runtime, "_run", spy)
     runtime.logits(encoded)
     assert sorted(shapes) == sorted((1, int(n)) for n in encoded.lengths)
+    shapes.clear()
+    runtime.logits(encoded.take([0]))
+    assert shapes == [(1, int(encoded.lengths[0]))]
 
 
 def test_many_texts_run_in_groups_of_like_length(graph_path: Path, encoder: WordPieceEncoder) -> None:
