@@ -1,0 +1,112 @@
+"""Gateway and stage replicas in one process, joined without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from contract.errors import EnvironmentProblem, NotReady, StageFailed
+from runtime.fake_family import TEACHER
+from serve.launcher import assign
+from serve.live import StateDirectory
+from serve.loading import Assignment
+from serve.messages import ClassifyRequest
+from serve.recorder import NoRecorder
+from serve.remote import Ask, RemoteStage, Reply
+from serve.replica import GatewayReplica
+from serve.settings import FakeSettings, Settings
+from serve.telemetry import Telemetry
+from serve.worker import StageWorker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def assignment(tmp_path: Path) -> Assignment:
+    """What a launcher would tell every process: fakes, with the live state seeded."""
+    return assign(Settings(fake=FakeSettings(delay_ms=0.0)), tmp_path)
+
+
+def test_another_package_of_our_name_is_refused(assignment: Assignment) -> None:
+    """A process that finds another `serve` than the launcher's says so instead of running it."""
+    foreign = assignment.model_copy(update={"package": "/somewhere/serve"})
+    with pytest.raises(EnvironmentProblem, match="/somewhere/serve"):
+        foreign.check_package()
+
+
+async def test_a_worker_loads_what_is_asked_for_and_no_more(assignment: Assignment) -> None:
+    """The shelf holds nothing until a variant is wanted, and only variants of its own."""
+    worker = StageWorker(assignment, ("fake-other",), NoRecorder())
+    assert not worker.stages
+    assert await worker.ready("fake-other")
+    assert set(worker.stages) == {"fake-other"}
+    with pytest.raises(NotReady):
+        await worker.ready("fake-large")
+    await worker.close()
+
+
+async def test_a_worker_refuses_another_build(assignment: Assignment) -> None:
+    """An escalation that was meant for other weights is not answered by these."""
+    worker = StageWorker(assignment, (TEACHER,), NoRecorder())
+    with pytest.raises(NotReady, match="another build"):
+        await worker.infer(TEACHER, "0" * 64, [Ask(["a"], None)])
+    await worker.close()
+
+
+async def test_an_altered_artifact_is_not_loaded(assignment: Assignment) -> None:
+    """A file that changed after the family was written makes its variant not ready."""
+    (Path(assignment.family) / f"{TEACHER}.json").write_text("{}")
+    worker = StageWorker(assignment, (TEACHER,), NoRecorder())
+    with pytest.raises(NotReady):
+        await worker.load(TEACHER)
+
+
+async def test_errors_of_a_worker_belong_to_single_asks(tmp_path: Path) -> None:
+    """A variant that fails gives each ask a StageFailed, and the call itself succeeds."""
+    given = assign(Settings(fake=FakeSettings(delay_ms=0.0, error_rate=1.0)), tmp_path)
+    worker = StageWorker(given, (TEACHER,), NoRecorder())
+    sha256 = (await worker.load(TEACHER)).artifact_sha256
+    replies = await worker.infer(TEACHER, sha256, [Ask(["a"], None), Ask(["b"], None)])
+    assert [type(reply) for reply in replies] == [StageFailed, StageFailed]
+    await worker.close()
+
+
+async def test_a_gateway_replica_answers_with_remote_stages(assignment: Assignment) -> None:
+    """The cascade runs over an inline stage and a remote one, under the seeded policy."""
+    worker = StageWorker(assignment, (TEACHER, "fake-other"), NoRecorder())
+
+    def remote(name: str) -> RemoteStage:
+        async def call(asks: list[Ask]) -> list[Reply]:
+            return await worker.infer(name, (await worker.load(name)).artifact_sha256, asks)
+
+        async def ping() -> bool:
+            return await worker.ready(name)
+
+        return RemoteStage(name, call, ping, assignment.settings.stage_of(name))
+
+    remotes = {name: remote(name) for name in (TEACHER, "fake-other")}
+    state = StateDirectory(Path(assignment.state))
+    replica = await asyncio.to_thread(GatewayReplica, "one", assignment, remotes, Telemetry(), state)
+    await replica.start()
+    assert replica.healthy
+    dataplane = replica.gateway.hot._dataplane
+    texts = [f"sport: story {n}" for n in range(50)]
+    result = await dataplane.classify(ClassifyRequest("cascade", texts, None, time.monotonic()))
+    assert set(result.variant) == {"fake-small", TEACHER}
+    states = await replica.catch_up()
+    assert (states.replica, states.pid, states.revision) == ("one", os.getpid(), 1)
+    await worker.close()
+
+
+async def test_a_gateway_replica_without_a_revision_does_not_start(
+    assignment: Assignment, tmp_path: Path
+) -> None:
+    """An empty state directory is an error at start, not a gateway without a policy."""
+    empty = StateDirectory(tmp_path / "empty")
+    replica = GatewayReplica("one", assignment, {}, Telemetry(), empty)
+    with pytest.raises(NotReady):
+        await replica.start()
