@@ -96,14 +96,15 @@ def budget_sequence(
     """Test budgets alone, cheapest candidate first: H0 says that the mean cost of a request is at least the
     budget.
 
-    A row's cost is bounded by that of running every stage, so the betting p-value applies to cost / bound.
+    A row's cost is bounded by that of running every stage, so the betting p-value applies to cost / bound; a
+    budget at or above the bound is kept for certain.
     """
     shuffled = board.take(order)
     tested: list[Tested] = []
     for estimate in sequence:
         routed = routed_by(search, estimate.candidate, shuffled)
         p_value = max(
-            betting_p_value(values, limit, delta, low=0.0)
+            0.0 if limit >= 1.0 else betting_p_value(values, limit, delta, low=0.0)
             for values, limit in budget_losses(search, estimate, routed)
         )
         tested.append(Tested(estimate, p_value, p_value <= delta, routed))

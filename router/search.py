@@ -62,6 +62,7 @@ class Search:
     costs: Mapping[str, FloatArray | None]
     budgets: Mapping[str, float]
     labelled: bool
+    reference: int
 
     def estimate(self, candidate: Candidate, routed: Routed, *, honest: bool = False) -> Estimate:
         """Return the figures of a routed candidate on the whole board."""
@@ -106,10 +107,16 @@ class Search:
 
     def within_budget(self, estimate: Estimate) -> bool:
         """Whether the estimate keeps every budget."""
-        return all(
-            (getattr(estimate, name.removeprefix("max_")) or 0.0) <= limit
-            for name, limit in self.budgets.items()
-        )
+        figures = {name: getattr(estimate, name.removeprefix("max_")) or 0.0 for name in self.budgets}
+        if self.starts_at_reference(estimate.candidate.chain):
+            figures["max_escalation_rate"] = 1.0
+        return all(figures[name] <= limit for name, limit in self.budgets.items())
+
+    def starts_at_reference(self, chain: Sequence[int]) -> bool:
+        """Whether every request goes to the reference at once, which a limit on escalations means to
+        prevent.
+        """
+        return chain[0] == self.reference
 
 
 def margins(
@@ -137,9 +144,10 @@ def make_search(
     constraints: tuple[Constraint, ...],
     costs: Mapping[str, Cost],
     budgets: Mapping[str, float],
+    reference: int,
 ) -> Search:
     """Return the search over `board`, with the losses of every constraint worked out once."""
-    labelled = bool((board.label >= 0).any())
+    labelled = bool((board.label >= 0).all())
     losses: list[FloatArray] = []
     sizes: list[int] = []
     for constraint in constraints:
@@ -154,7 +162,9 @@ def make_search(
         values = [getattr(costs[name], key) for name in board.names]
         known = any(value is not None for value in values)
         figures[key] = np.array([np.nan if v is None else v for v in values]) if known else None
-    return Search(board, model, constraints, tuple(losses), tuple(sizes), figures, budgets, labelled)
+    return Search(
+        board, model, constraints, tuple(losses), tuple(sizes), figures, budgets, labelled, reference
+    )
 
 
 def grid_estimates(
@@ -196,7 +206,8 @@ def chain_estimates(
     for name, limit in search.budgets.items():
         key = name.removeprefix("max_")
         if key == "escalation_rate":
-            allowed &= (sums.reach[1] if len(chain) > 1 else np.zeros(usd.shape)) <= limit
+            rate = sums.reach[1] if len(chain) > 1 else np.zeros(usd.shape)
+            allowed &= (np.ones(usd.shape) if search.starts_at_reference(chain) else rate) <= limit
         else:
             allowed &= _mean_cost(search.costs[key], chain, sums) <= limit
     if accuracy_first and search.labelled:

@@ -225,7 +225,7 @@ def check_budgets(targets: Targets, names: tuple[str, ...], costs: Mapping[str, 
 
 
 def _fraction(name: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
+    if not 0.0 <= value < 1.0:
         raise InputError(
             f"the target {name} is {value:g}; it must lie between 0 and 1, as a fraction (0.01 is one point)"
         )

@@ -105,7 +105,7 @@ def tune(
     model = fit_scores(tune_part, ordered, given.score, seed=given.seed)
     usd = {name: costs[name].usd_per_1k for name in ordered}
     board = make_board(tune_part, ordered, usd, model)
-    search = make_search(board, model, constraints, costs, targets.budgets())
+    search = make_search(board, model, constraints, costs, targets.budgets(), ordered.index(reference))
     evidence = Evidence(
         search=search,
         reference=ordered.index(reference),
@@ -119,6 +119,10 @@ def tune(
         created_at=given.created_at,
         costs=costs,
     )
+    for part, rows in (("tune", board), ("certify", evidence.certify)):
+        for constraint in constraints:
+            if rows is not None and not constraint.rows(rows).any():
+                raise PredictionsError(f"the {part} part has no row for the target {constraint.metric}")
     estimates = _candidates(search, targets, given)
     if given.certified:
         return _certified(evidence, estimates, given)
