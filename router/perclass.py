@@ -28,6 +28,7 @@ FOLDS = 4
 FIT_ROWS = 20_000
 MOST_CHAINS = 12
 FEW_ROWS = 10_000
+SMALLEST_EPSILON = 1e-3
 FINE_PRICES = 36
 COARSE_PRICES = 18
 
@@ -82,10 +83,10 @@ def _combined_loss(search: Search) -> FloatArray:
     count = len(search.constraints)
     if count == 0:
         return search.losses[-1]
-    first = search.constraints[0].epsilon
+    first = max(search.constraints[0].epsilon, SMALLEST_EPSILON)
     n = len(search.board)
     parts = [
-        loss * (n / max(1, size)) * (first / constraint.epsilon)
+        loss * (n / max(1, size)) * (first / max(constraint.epsilon, SMALLEST_EPSILON))
         for constraint, loss, size in zip(search.constraints, search.losses, search.sizes, strict=False)
     ]
     return np.asarray(np.sum(parts, axis=0))

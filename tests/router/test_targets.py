@@ -296,3 +296,13 @@ def test_harm_and_disagreement_never_ask_less_than_the_net_loss(world: World) ->
     )
     assert (net <= harm).all()
     assert (harm <= differ).all()
+
+
+def test_no_drop_at_all_can_be_asked(world: World, costs: Costs) -> None:
+    """A target of zero is met by a cascade that is no worse on these rows, rules per class included."""
+    predictions = world(3000, skills=(0.9, 0.93, 0.94))
+    settings = TuneSettings(reference="large", certified=False)
+    result = tune(predictions, costs, Targets(max_accuracy_drop=0.0), settings)
+    assert result.met
+    assert result.policy.expected.accuracy_drop is not None
+    assert result.policy.expected.accuracy_drop <= 1e-9
