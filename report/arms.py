@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from contract.errors import RunError
-from contract.formulas import Interval, bootstrap_difference, exact_quantile, wilson_interval
+from contract.formulas import (
+    Interval,
+    bootstrap_difference,
+    exact_quantile,
+    quantile_interval,
+    wilson_interval,
+)
 from contract.run import Summary, read_requests, read_summary
 
 LONGEST_BLOCK_S = 1.0
@@ -137,8 +143,15 @@ def over_runs(summaries: Sequence[Summary], key: str) -> Figure:
         return Figure(mean, _student(known), f"Student's t, {len(known)} runs")
     own = getattr(summaries[0], OWN_INTERVALS.get(key, f"{key}_interval"), None)
     if len(known) == 1 and own is not None:
-        return Figure(mean, (float(own[0]), float(own[1])), summaries[0].interval_method)
+        return Figure(mean, (float(own[0]), float(own[1])), _clause(summaries[0].interval_method, key))
     return Figure(mean, None, "no interval: one run")
+
+
+def _clause(methods: str, key: str) -> str:
+    """Return what a summary's `interval_method` says of one figure: `goodput: ...; p99: ...`."""
+    name = key.partition("_")[0]
+    found = [part.partition(":")[2].strip() for part in methods.split(";") if part.strip().startswith(name)]
+    return found[0] if found and found[0] else methods
 
 
 def _student(values: Sequence[float]) -> Interval:
@@ -188,8 +201,8 @@ def _latency(tables: list[pa.Table], q: float, seed: int) -> Figure:
         latency = column(table, "latency_ms").astype(float)
         blocks += [latency[ok & (of == index)] for index in np.unique(of)]
     value = exact_quantile(np.concatenate(blocks), q)
-    if len(blocks) < FEWEST_BLOCKS:
-        return Figure(value, None, "no interval: too short a run")
+    if quantile_interval(np.concatenate(blocks), q) is None or len(blocks) < FEWEST_BLOCKS:
+        return Figure(value, None, "no interval: too few answers")
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(DRAWS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from report.figures import UNKNOWN
 
 FIRST_COLUMN = 12
+LONGEST_WORDS = 16
 
 Emphasis = Literal["", "strong", "muted"]
 
@@ -68,31 +69,47 @@ def slug(text: str) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """Return the table for a terminal: intervals below their values, so that it fits eighty columns."""
+    """Return the table for eighty columns: intervals below their values, long words below the table."""
+    for name in [n for n in table.columns if n in table.words]:
+        table = _words_as_notes(table, name)
     drawn = RichTable(
         title=table.title,
         title_justify="left",
-        caption="\n".join(table.notes) or None,
+        caption="\n".join(escape(note) for note in table.notes) or None,
         caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 0),
     )
     for index, name in enumerate(table.columns):
-        words = name in table.words
+        words = index == 0 or name in table.words
         longest = max((len(row.cells[index]) for row in table.rows), default=0)
         drawn.add_column(
-            name.replace(" (", "\n(").replace(" ms", "\nms").replace("-", "-\n"),
-            justify="left" if index == 0 or words else "right",
-            vertical="bottom" if words else "top",
-            no_wrap=index > 0 and not words,
+            name.replace(" (", "\n(").replace(" ms", "\nms").replace("-", "-\n").replace(": ", ":\n"),
+            justify="left" if words else "right",
+            no_wrap=not words,
             overflow="fold",
             min_width=min(longest, FIRST_COLUMN) if index == 0 else None,
         )
     styles = {"strong": "bold", "muted": "dim", "": ""}
     for row in table.rows:
-        drawn.add_row(*(escape(cell).replace(" [", "\n[") for cell in row.cells), style=styles[row.emphasis])
+        cells = (escape(cell).replace(" [", "\n[") for cell in row.cells)
+        drawn.add_row(*cells, style=styles[row.emphasis])
     return drawn
+
+
+def _words_as_notes(table: Table, name: str) -> Table:
+    """Move a column of long texts below the table, rows of the same text together."""
+    index = table.columns.index(name)
+    if all(len(row.cells[index]) <= LONGEST_WORDS for row in table.rows):
+        return table
+    rows_of: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.cells[index] not in {"", UNKNOWN}:
+            rows_of.setdefault(row.cells[index], []).append(row.cells[0])
+    notes = [f"{name}, {'; '.join(dict.fromkeys(rows))}: {text}." for text, rows in rows_of.items()]
+    rest = table.pick([column for column in table.columns if column != name])
+    return replace(rest, notes=(*table.notes, *notes))
 
 
 def to_markdown(table: Table) -> str:
