@@ -168,7 +168,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
-    parser.add_argument("--run-in", nargs="+", default=["thread"], choices=["thread", "loop"])
+    parser.add_argument(
+        "--rules", nargs="+", default=["{}"], metavar="JSON", help='how it is batched: {"run_in": "loop"} ...'
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     family = read_family(given.family)
@@ -180,9 +182,9 @@ def main() -> None:
         write_script(by_url, texts, given.model or given.variant)
         base = (str(given.family), given.variant)
         peers = [(stack.enter_context(server("plain FastAPI", "plain_fastapi.py", *base)), own)]
-        for run_in in given.run_in:
-            name = f"gateway without Ray, stage in {run_in}"
-            peers.append((stack.enter_context(server(name, "our_gateway.py", *base, run_in)), own))
+        for rules in given.rules:
+            name = f"gateway without Ray {'' if rules == '{}' else rules}".strip()
+            peers.append((stack.enter_context(server(name, "our_gateway.py", *base, rules)), own))
         peers += [(Peer(url, url, None), by_url) for url in given.url]
         runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for peer, script in peers:

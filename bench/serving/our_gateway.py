@@ -1,6 +1,6 @@
 """The gateway's own code in one process under plain uvicorn, one variant inline: what is left without Ray.
 
-python bench/serving/our_gateway.py FAMILY VARIANT PORT [thread|loop]
+python bench/serving/our_gateway.py FAMILY VARIANT PORT ['{"run_in": "loop"}']
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from serve.stages import Snapshot
 from serve.telemetry import Telemetry
 
 
-def make(folder: Path, name: str, run_in: str) -> Gateway:
+def make(folder: Path, name: str, rules: BatchRules) -> Gateway:
     """Return the gateway with that variant as its only stage."""
     family = read_family(folder)
     telemetry = Telemetry()
-    rules = BatchRules.model_validate({"run_in": run_in})
     stage = InlineStage(load_variant(folder, family, name), rules, telemetry)
     policy = single_variant_policy(name)
     snapshot = Snapshot(1, policy, compile_policy(policy, family.labels), family, {name: stage})
@@ -38,7 +37,7 @@ def make(folder: Path, name: str, run_in: str) -> Gateway:
 
 if __name__ == "__main__":
     uvicorn.run(
-        make(Path(sys.argv[1]), sys.argv[2], sys.argv[4] if len(sys.argv) > 4 else "thread"),
+        make(Path(sys.argv[1]), sys.argv[2], BatchRules.model_validate_json(" ".join(sys.argv[4:]) or "{}")),
         port=int(sys.argv[3]),
         log_level="warning",
         access_log=False,
