@@ -181,7 +181,7 @@ def decision_table(decision: Decision) -> Table:
                     judged.option.name,
                     total,
                     money(cost.compute_usd),
-                    money(cost.error_usd),
+                    money(cost.error_usd if decision.business.usd_per_error else None),
                     significant(cost.errors),
                     significant(cost.energy_kwh),
                     significant(cost.kg_co2e),

@@ -22,7 +22,7 @@ def latency_chart(runs: Sequence[tuple[Summary, pa.Table]]) -> Chart | None:
     """Return the share of answers slower than each latency, or None without answers."""
     groups: dict[tuple[float, str], list[pa.Table]] = {}
     for run, table in runs:
-        groups.setdefault((run.rate_asked_per_s, run.model), []).append(table)
+        groups.setdefault((float(f"{run.rate_asked_per_s:.3g}"), run.model), []).append(table)
     lines = []
     for index, ((rate, model), tables) in enumerate(
         sorted(groups.items(), key=lambda item: item[0])[:COLOURS]
@@ -82,7 +82,7 @@ def _curve(
         rates: dict[float, list[float]] = {}
         for run in found:
             if run.valid and getattr(run, key) is not None:
-                rates.setdefault(run.rate_asked_per_s, []).append(getattr(run, key))
+                rates.setdefault(float(f"{run.rate_asked_per_s:.3g}"), []).append(getattr(run, key))
         middle = tuple((rate, float(np.median(values))) for rate, values in rates.items())
         lines.append(Line(middle, model, index % COLOURS))
         for run in found:

@@ -130,29 +130,8 @@ def runs_table(runs: Sequence[tuple[str, Summary]]) -> Table:
         "run", "model", "asked/s", "held/s", "n", "errors", "p50 ms", "p99 ms", "accuracy", "escalated",
         "degraded", "goodput/s", "USD/1M", "Wh/1k",
     )  # fmt: skip
-    methods = sorted({run.interval_method for _, run in runs if run.interval_method})
-    notes += [f"Intervals: {method}" for method in methods]
-    return Table("runs", "Runs", columns, tuple(rows), tuple(notes)).without_empty_columns()
-
-
-def shares_table(name: str, run: Summary) -> Table | None:
-    """Return who answered during a run, or None when only one variant did."""
-    if len(run.by_variant) < 2:
-        return None
-    rows = [
-        Row(
-            (
-                variant,
-                f"{part.n:,}",
-                percent(part.share),
-                percent(part.accuracy),
-                significant(part.p50_ms),
-                significant(part.p99_ms),
-                significant(part.cpu_seconds),
-            )
-        )
-        for variant, part in run.by_variant.items()
-    ]
-    columns = ("answered by", "n", "share", "accuracy", "p50 ms", "p99 ms", "CPU s")
+    largest = max((run for _, run in runs), key=lambda run: run.n, default=None)
+    if largest is not None and largest.interval_method:
+        notes.append(f"Intervals, of the largest run: {largest.interval_method}.")
     table = Table(f"shares-{slug(name)}", f"Who answered in {name}", columns, tuple(rows))
     return table.without_empty_columns()

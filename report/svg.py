@@ -134,10 +134,12 @@ def percent_form(span: float) -> Callable[[float], str]:
 
 def draw(chart: Chart, *, standalone: bool = False) -> str:
     """Return the chart as SVG text: `standalone` for a file of its own, else for a page that holds STYLE."""
-    left, right, top, bottom = 58.0, 14.0, 14.0, 46.0
+    right, top, bottom = 14.0, 14.0, chart.height - 46.0
+    widest = max(len(chart.y.form(tick)) for tick in _fit(chart, chart.y, "y", bottom, top).ticks())
+    left = max(50.0, 28.0 + CHARACTER_WIDTH * 1.1 * widest)
     legend, rows = _legend(chart, left)
     top += LEGEND_ROW * rows
-    plot = (left, top, chart.width - right, chart.height - bottom)
+    plot = (left, top, chart.width - right, bottom)
     x = _fit(chart, chart.x, "x", plot[0], plot[2])
     y = _fit(chart, chart.y, "y", plot[3], plot[1])
     parts = [

@@ -183,7 +183,7 @@ def choices_table(found: Tradeoff, policy: Policy, key: str) -> Table:
     for share in (0.05, 0.1, 0.2, 0.4, 0.8):
         near = min(found.curve, key=lambda choice: abs(choice.escalation_rate - share))
         rows.append(_choice_row(f"about {percent(share, 0)} escalated", near))
-    columns = ("choice", "threshold", "escalated", "accuracy", "drop (points)", "USD/1M")
+    columns = ("choice", "threshold", "escalated", "accuracy", "delta (points)", "USD/1M")
     note = f"On {found.rows}; the neighbours have one threshold for all classes."
     return Table(key, "Neighbouring choices", columns, tuple(rows), (note,))
 
