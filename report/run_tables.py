@@ -133,5 +133,29 @@ def runs_table(runs: Sequence[tuple[str, Summary]]) -> Table:
     largest = max((run for _, run in runs), key=lambda run: run.n, default=None)
     if largest is not None and largest.interval_method:
         notes.append(f"Intervals, of the largest run: {largest.interval_method}.")
+    table = Table("runs", "Runs", columns, tuple(rows), tuple(notes), frozenset({"model"}))
+    return table.without_empty_columns()
+
+
+def shares_table(name: str, run: Summary) -> Table | None:
+    """Return who answered during a run, or None when only one variant did."""
+    answering = {variant: part for variant, part in run.by_variant.items() if part.n}
+    if len(answering) < 2:
+        return None
+    rows = [
+        Row(
+            (
+                variant,
+                f"{part.n:,}",
+                percent(part.share),
+                percent(part.accuracy),
+                significant(part.p50_ms),
+                significant(part.p99_ms),
+                significant(part.cpu_seconds),
+            )
+        )
+        for variant, part in answering.items()
+    ]
+    columns = ("answered by", "n", "share", "accuracy", "p50 ms", "p99 ms", "CPU s")
     table = Table(f"shares-{slug(name)}", f"Who answered in {name}", columns, tuple(rows))
     return table.without_empty_columns()
