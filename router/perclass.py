@@ -18,7 +18,7 @@ import numpy as np
 from router.board import Board
 from router.candidates import ACCEPT_ALL, ESCALATE_ALL, Candidate, ClassRules, Routed, route, threshold_grid
 from router.scores import FloatArray, IntArray
-from router.search import Estimate, Search
+from router.search import Estimate, Search, frontier
 
 MIN_COUNT = 100
 SHRINKAGE = 50.0
@@ -27,10 +27,9 @@ ROUNDS = 3
 FOLDS = 4
 FIT_ROWS = 20_000
 MOST_CHAINS = 12
-FEW_ROWS = 10_000
 SMALLEST_EPSILON = 1e-3
-FINE_PRICES = 36
-COARSE_PRICES = 18
+COARSE_PRICES = 12
+FINE_PRICES = 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,9 @@ class _Stage:
     outside_group: int | None
 
 
-def per_class_estimates(search: Search, *, seed: int, max_stages: int | None = None) -> list[Estimate]:
+def per_class_estimates(
+    search: Search, plain: Sequence[Estimate], *, seed: int, max_stages: int | None = None
+) -> list[Estimate]:
     """Return candidates with rules per class along a path of prices, judged on rows that each fold's rules
     did not see.
 
@@ -62,20 +63,49 @@ def per_class_estimates(search: Search, *, seed: int, max_stages: int | None = N
     fold = rng.permutation(len(part)) % FOLDS
     found: list[Estimate] = []
     scale = max(1e-12, float(board.usd.max()))
-    prices = np.geomspace(0.01, 1.5, FINE_PRICES if len(part) <= FEW_ROWS else COARSE_PRICES) / scale
-    for chain in _chains(len(board.names), max_stages):
+    prices = np.geomspace(0.01, 1.5, COARSE_PRICES) / scale
+    for chain in _chains(len(board.names), max_stages, plain):
         scores = search.model.chain_scores(part, chain)
         stages = [
             _bin_stage(part.answers[v], s, board.classes) for v, s in zip(chain[:-1], scores, strict=True)
         ]
         if all(stage.groups < 2 for stage in stages):
             continue
-        for price in prices.tolist():
+
+        def judged(
+            price: float,
+            chain: tuple[int, ...] = chain,
+            stages: Sequence[_Stage] = stages,
+            scores: Sequence[FloatArray] = scores,
+        ) -> Estimate | None:
             full = _prune(_fit(chain, stages, utility, board.usd, price, None, board.classes), part, scores)
-            if full is not None:
-                judged = _cross_fitted(chain, stages, utility, price, part, scores, fold)
-                found.append(_estimate(search, full, judged, rows, chain))
+            if full is None:
+                return None
+            routed = _cross_fitted(chain, stages, utility, price, part, scores, fold)
+            return _estimate(search, full, routed, rows, chain)
+
+        coarse = [judged(price) for price in prices.tolist()]
+        low, high = _window(search, prices, coarse)
+        fine = np.geomspace(low, high, FINE_PRICES + 2)[1:-1]
+        found += [e for e in (*coarse, *(judged(price) for price in fine.tolist())) if e is not None]
     return found
+
+
+def _window(search: Search, prices: FloatArray, path: Sequence[Estimate | None]) -> tuple[float, float]:
+    """Return the prices between which the tightest risk goes from 0.2 to 1.5 of its epsilon."""
+    low, high = float(prices[0]), float(prices[-1])
+    if not search.constraints:
+        return low, high
+    limits = [max(c.epsilon, SMALLEST_EPSILON) for c in search.constraints]
+    for price, estimate in zip(prices.tolist(), path, strict=True):
+        if estimate is None:
+            continue
+        used = max(risk / limit for risk, limit in zip(estimate.risks, limits, strict=True))
+        if used <= 0.2:
+            low = price
+        elif used >= 1.5:
+            return low, max(price, low)
+    return low, high
 
 
 def _combined_loss(search: Search) -> FloatArray:
@@ -92,13 +122,17 @@ def _combined_loss(search: Search) -> FloatArray:
     return np.asarray(np.sum(parts, axis=0))
 
 
-def _chains(count: int, max_stages: int | None) -> list[tuple[int, ...]]:
+def _chains(count: int, max_stages: int | None, plain: Sequence[Estimate]) -> list[tuple[int, ...]]:
+    """Return all chains of two stages or more where they are few, else those of the plain candidates that
+    nothing beats.
+    """
     longest = min(count, max_stages or count)
     every = [chain for size in range(2, longest + 1) for chain in itertools.combinations(range(count), size)]
     if len(every) <= MOST_CHAINS:
         return every
-    # the longest chains hold the others, since a class may skip stages
-    return sorted(every, key=len, reverse=True)[:MOST_CHAINS]
+    kept = frontier(np.array([e.usd_per_1k for e in plain]), np.array([e.margin for e in plain]))
+    hopeful = dict.fromkeys(plain[i].candidate.chain for i in kept.tolist())
+    return [chain for chain in hopeful if len(chain) > 1][:MOST_CHAINS]
 
 
 def _bin_stage(answers: IntArray, scores: FloatArray, classes: int) -> _Stage:

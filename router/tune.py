@@ -154,7 +154,7 @@ def _candidates(search: Search, targets: Targets, settings: TuneSettings) -> lis
     accuracy_first = targets.objective == "most_accurate" or not search.constraints
     found = grid_estimates(search, max_stages=settings.max_stages, accuracy_first=accuracy_first)
     if settings.per_class == "auto" and search.labelled and settings.score not in {"agreement", "deferral"}:
-        extra = per_class_estimates(search, seed=settings.seed, max_stages=settings.max_stages)
+        extra = per_class_estimates(search, found, seed=settings.seed, max_stages=settings.max_stages)
         found += [estimate for estimate in extra if search.within_budget(estimate)]
     return found
 
