@@ -36,6 +36,7 @@ class Behaviour:
         cpu_seconds: CPU time that `/metrics` adds per answer.
         joules: energy that `/metrics` adds per answer.
         idle_watts: power that `/metrics` adds all the time.
+        energy_step_s: `/metrics` counts this power in steps of this long; 0: at every reading.
     """
 
     delay_ms: float = 0.0
@@ -49,6 +50,7 @@ class Behaviour:
     cpu_seconds: float = 0.0
     joules: float = 0.0
     idle_watts: float = 0.0
+    energy_step_s: float = 0.0
 
 
 @dataclass
@@ -82,7 +84,9 @@ class State:
     def metrics(self) -> str:
         """Return the page of `/metrics`."""
         b, n = self.behaviour, self.answered
-        joules = n * b.joules + b.idle_watts * (time.perf_counter() - self.started_at)
+        passed = time.perf_counter() - self.started_at
+        counted = passed - passed % b.energy_step_s if b.energy_step_s else passed
+        joules = n * b.joules + b.idle_watts * counted
         lines = [f'{REQUESTS.name}{{model="reference",variant="{b.variant}",outcome="ok"}} {n}']
         if b.cpu_seconds:
             lines.append(f'{CPU_SECONDS.name}{{variant="{b.variant}"}} {n * b.cpu_seconds}')

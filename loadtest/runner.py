@@ -28,7 +28,7 @@ from loadtest.exchange import Order, Samples, Send
 from loadtest.generator import Generator
 from loadtest.protocol import PROTOCOLS, Protocol
 from loadtest.record import requests_table
-from loadtest.scrape import Reading, ServerUse, difference, headers, read_metrics
+from loadtest.scrape import STEP_S, Reading, ServerUse, difference, headers, read_at_step, read_metrics
 from loadtest.summary import Economy, Setting, summarise
 from runtime.machine import describe_machine
 
@@ -72,6 +72,7 @@ class LoadPlan:
         economy: prices and grid intensity; None takes those that ship with the project.
         machine: the machine that serves; None: this one, if the URL leads here.
         idle_watts: power of the idle server, for energy above idle (`measure_idle_watts`).
+        meter: take energy where its counter steps, which costs up to two seconds of waiting.
     """
 
     url: str
@@ -96,6 +97,7 @@ class LoadPlan:
     economy: Economy | None = None
     machine: Machine | None = None
     idle_watts: float | None = None
+    meter: bool = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -154,9 +156,7 @@ def drive(
     which = rows_to_ask(len(data), len(at_s), seed=plan.seed)
     send = Send(at_s, which, tuple(wire.body(plan.protocol, plan.model, text) for text in data.texts))
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as name:
-        samples, before, after = _generate(generator, plan, Path(name), send, warmup, progress, abort)
-    beside = samples.cpu_share if on_this_machine(plan.url) else 0.0
-    use = difference(before, after, idle_watts=plan.idle_watts, beside_cpu_share=beside)
+        samples, use = _generate(generator, plan, Path(name), send, warmup, progress, abort)
     requests = requests_table(samples, data, which, protocol=plan.protocol, model=plan.model, warmup=warmup)
     setting = Setting(
         model=plan.model,
@@ -210,9 +210,11 @@ def on_this_machine(url: str) -> bool:
 
 def measure_idle_watts(url: str, seconds: float = 3.0, *, api_key: str | None = None) -> float | None:
     """Return the power that a server reports while nobody asks it; None where it reports no energy."""
-    before = read_metrics(url, api_key)
+    before = read_at_step(url, api_key)
+    if before is None or not before.joules:
+        return None
     time.sleep(seconds)
-    use = difference(before, read_metrics(url, api_key))
+    use = difference(before, read_at_step(url, api_key))
     return None if use is None or use.joules is None else use.joules / use.window_s
 
 
@@ -247,7 +249,7 @@ def _generate(
     warmup: int,
     progress: Progress | None,
     abort: threading.Event | None,
-) -> tuple[Samples, Reading | None, Reading | None]:
+) -> tuple[Samples, ServerUse | None]:
     parts = urlsplit(plan.url)
     tls = parts.scheme == "https"
     key = "".join(f"{name}: {value}\r\n" for name, value in headers(plan.api_key).items())
@@ -275,7 +277,8 @@ def _generate(
     for event in generator.run(folder, limit_s, abort):
         name = event["event"]
         if name == "measuring":
-            before = read_metrics(plan.url, plan.api_key)
+            limit_s = min(STEP_S, plan.duration_s / 2) if plan.meter else 0.0
+            before = read_at_step(plan.url, plan.api_key, limit_s=limit_s)
         elif name == "drained":
             after = read_metrics(plan.url, plan.api_key)
         phase = {"measuring": "measuring", "drained": "draining", "written": "done"}.get(name, phase)
@@ -283,4 +286,8 @@ def _generate(
             total_s = plan.warmup_s + plan.duration_s
             counts = (event["sent"], len(send.at_s), event["answered"], event["errors"])
             progress(LoadProgress(phase, event["passed_s"], total_s, *counts))
-    return Samples.read(folder), before, after
+    stepped = read_at_step(plan.url, plan.api_key, after=after) if plan.meter and after else None
+    samples = Samples.read(folder)
+    beside = samples.cpu_share if on_this_machine(plan.url) else 0.0
+    use = difference(before, after, stepped=stepped, idle_watts=plan.idle_watts, beside_cpu_share=beside)
+    return samples, use

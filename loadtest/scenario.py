@@ -209,6 +209,7 @@ def _probe(
         process="uniform",
         slo_ms=None,
         out=None,
+        meter=False,
     )
     summary = drive(light, generator=generator, progress=tell, abort=abort).summary
     if summary.errors == summary.n:

@@ -1,4 +1,8 @@
-"""What the server says it used: two readings of `/metrics`, and their difference."""
+"""What the server says it used: readings of `/metrics`, and their difference.
+
+A meter counts in steps (of a second, say), so a reading is up to one step old. Over a few seconds that is
+a large error; energy is therefore read where its counter has just stepped.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.machine import EnergyProvenance
 from contract.metrics import CPU_SECONDS, ENERGY, REQUESTS
+
+POLL_S = 0.1
+STEP_S = 1.5
 
 # Weakest first: a sum of several provenances is only as good as the weakest.
 _PROVENANCES: tuple[EnergyProvenance, ...] = ("user-constant", "estimated-load", "measured-rapl")
@@ -32,6 +39,11 @@ class Reading:
     served: float | None
     cpu_seconds: Mapping[str, float] | None
     joules: Mapping[str, float] | None
+
+    @property
+    def all_joules(self) -> float:
+        """All energy of the page."""
+        return sum((self.joules or {}).values())
 
 
 @dataclass(frozen=True)
@@ -106,33 +118,68 @@ def read_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 5.0
         return None
 
 
+def read_at_step(
+    url: str, api_key: str | None = None, *, limit_s: float = STEP_S, after: Reading | None = None
+) -> Reading | None:
+    """Return a reading taken when the energy counter has just stepped, or the last one before the limit.
+
+    Returns at once where the page has no energy. `after` is a reading that the step is to be seen against.
+    """
+    first = after or read_metrics(url, api_key)
+    reading, until = first, time.perf_counter() + limit_s
+    while first is not None and reading is not None and first.joules and time.perf_counter() < until:
+        time.sleep(POLL_S)
+        reading = read_metrics(url, api_key)
+        if reading is not None and reading.all_joules != first.all_joules:
+            break
+    return reading
+
+
 def difference(
     before: Reading | None,
     after: Reading | None,
     *,
+    stepped: Reading | None = None,
     idle_watts: float | None = None,
     beside_cpu_share: float = 0.0,
 ) -> ServerUse | None:
-    """Return what was used between two readings; None when one is missing or a counter went back."""
+    """Return what was used between two readings; None when one is missing or a counter went back.
+
+    Args:
+        before, after: readings around the load, `before` at a step of the energy counter.
+        stepped: a reading at a step soon after `after`, when the server was idle again; energy is taken up
+            to there, less what being idle took since `after`.
+        idle_watts: power of the idle machine; None leaves energy above idle unknown.
+        beside_cpu_share: CPU time of the generator as a share of one core, when it ran on the same machine.
+    """
     if before is None or after is None:
         return None
     window = after.at_s - before.at_s
     served = None if before.served is None or after.served is None else after.served - before.served
     cpu = _grown(before.cpu_seconds or {}, after.cpu_seconds)
-    joules = _grown(before.joules or {}, after.joules)
+    joules = _grown(before.joules or {}, (stepped or after).joules)
     found = (served or 0.0, *(cpu or {}).values(), *(joules or {}).values())
     if window <= 0 or min(found) < 0:
         return None
+    tail = 0.0 if stepped is None else max(0.0, stepped.at_s - after.at_s)
     sources = [p for p in _PROVENANCES if joules and joules.get(p, 0.0) > 0]
     return ServerUse(
         window_s=window,
         served=served,
         cpu_seconds=cpu,
-        joules=sum(joules[p] for p in sources) if joules and sources else None,
+        joules=_less_idle(sum(joules[p] for p in sources), window, tail, idle_watts)
+        if joules and sources
+        else None,
         idle_joules=None if idle_watts is None else idle_watts * window,
         beside_cpu_seconds=beside_cpu_share * window,
         provenance=sources[0] if sources else "none",
     )
+
+
+def _less_idle(joules: float, window: float, tail: float, idle_watts: float | None) -> float:
+    if idle_watts is None:
+        return joules * window / (window + tail)
+    return max(0.0, joules - idle_watts * tail)
 
 
 def _grown(before: Mapping[str, float], after: Mapping[str, float] | None) -> dict[str, float] | None:

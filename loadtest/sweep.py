@@ -323,6 +323,7 @@ class _Ladder:
             self.template,
             rate_per_s=rate,
             duration_s=min(2 * base, max(base, self.min_requests / rate)),
+            meter=self.template.meter and duration_s is not None,
             out=run,
             seed=self.template.seed + number,
         )

@@ -188,6 +188,8 @@ def test_idle_power_is_read_from_the_server() -> None:
     """A server that reports 12 W while idle has 12 W of idle power; one without energy has None."""
     with serving(Behaviour(idle_watts=12.0)) as server:
         assert measure_idle_watts(server.url, 0.2) == pytest.approx(12.0, rel=0.05)
+    with serving(Behaviour(idle_watts=12.0, energy_step_s=0.7)) as server:
+        assert measure_idle_watts(server.url, 0.2) == pytest.approx(12.0, rel=0.3)
     with serving() as server:
         assert measure_idle_watts(server.url, 0.01) is None
 

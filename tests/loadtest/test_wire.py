@@ -107,6 +107,18 @@ def test_energy_above_idle_leaves_the_generator_out() -> None:
     assert use.loaded_joules == pytest.approx(40 + 15)
 
 
+def test_energy_is_taken_to_the_next_step_of_its_counter_less_the_idle_time() -> None:
+    """Joules counted up to 2 s after the load lose 2 s of idle power, or their share of the time."""
+    pages = [parse_metrics(PAGE % (n, cpu, joules), at) for n, cpu, joules, at in
+             [(10, 2.0, 100, 5.0), (30, 3.0, 130, 9.0), (30, 3.0, 160, 11.0)]]  # fmt: skip
+    known = difference(pages[0], pages[1], stepped=pages[2], idle_watts=5.0)
+    unknown = difference(pages[0], pages[1], stepped=pages[2])
+    assert known is not None
+    assert unknown is not None
+    assert (known.joules, unknown.joules, known.window_s) == (60 - 10, 60 * 4 / 6, 4.0)
+    assert known.dynamic_joules == 50 - 20
+
+
 def test_counters_that_went_back_say_nothing() -> None:
     """A restarted server gives no figures rather than wrong ones."""
     later, earlier = parse_metrics(PAGE % (30, 2.5, 160), 5.0), parse_metrics(PAGE % (1, 0.1, 1), 9.0)
