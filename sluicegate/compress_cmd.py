@@ -10,6 +10,7 @@ from rich.table import Table
 from compress.pipeline import dry_run, run_pipeline
 from compress.progress import TerminalProgress
 from report.family_tables import inspect_table
+from report.frontier import write_frontier
 from report.tables import to_rich
 from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_console, result_console
 
@@ -45,6 +46,7 @@ def command(recipe: Path, out: Path, only: str | None, data: Path | None, dry: b
         return
     with TerminalProgress(progress_console) as progress:
         family = run_pipeline(recipe, out, progress=progress, only=only, data_folder=data)
+    write_frontier(family, out / "frontier.svg")
     if as_json:
         print_json(family.dump())
         return

@@ -28,6 +28,7 @@ from loadtest.runner import LoadPlan
 from loadtest.scenario import FULL, QUICK, Comparison, Effort, compare
 from report.arms import Arm
 from report.arms import compare as figures_of
+from report.frontier import write_frontier
 from report.render import headline, render_report
 from report.run_tables import arms_table
 from report.tables import to_rich
@@ -116,7 +117,9 @@ def _compress(layout: Layout, quick: bool) -> Family:
     recipes = resources.files("sluicegate") / "recipes"
     name = "demo-quick.yaml" if quick else "demo.yaml"
     with resources.as_file(recipes / name) as recipe, TerminalProgress(progress_console) as progress:
-        return run_pipeline(recipe, layout.family, progress=progress)
+        family = run_pipeline(recipe, layout.family, progress=progress)
+    write_frontier(family, layout.family / "frontier.svg")
+    return family
 
 
 def _tune(layout: Layout, seed: int) -> tuple[TuneResult, str]:
@@ -174,6 +177,7 @@ def _report(
         policies=[policy],
         runs=[run for arm in compared.arms for run in (*arm.equal_runs, *arm.capacity_runs)],
         comparison=figures,
+        steps=[step.run for arm in compared.arms for step in arm.capacity.steps if step.run],
         out=layout.report,
     )
     return figures

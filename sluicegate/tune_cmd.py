@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table as RichTable
 
 from contract.errors import InputError, TargetNotMet
 from contract.policy import write_policy
+from router.compare import compare_scores as curves_of_scores
 from router.scores import SCORE_NAMES
 from router.targets import Targets
 from router.tune import TuneSettings, tune
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import Table, read_table, table_options
 
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 FRACTION = click.FloatRange(0, 1)
 POSITIVE = click.FloatRange(min=0)
 
@@ -60,6 +63,11 @@ POSITIVE = click.FloatRange(min=0)
     show_default=True,
     help="p-value: betting on the net loss; exact binomial on harm, or on disagreement (needs no labels).",
 )
+@click.option(
+    "--compare-scores",
+    is_flag=True,
+    help="Only show every score's deferral curve and the area under it; no policy is written.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @json_option
 def command(
@@ -67,6 +75,7 @@ def command(
     predictions: Path | None,
     costs: Path | None,
     out: Path,
+    compare_scores: bool,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -79,7 +88,11 @@ def command(
     Example: sluice tune sluicegate-demo/family --max-accuracy-drop 0.02 --out policy.json
     Example: sluice tune --predictions p.parquet --costs c.json --max-accuracy-drop 0.01 \\
                --reference large --out policy.json
+    Example: sluice tune sluicegate-demo/family --compare-scores
     """
+    if compare_scores:
+        _compare(read_table(family, predictions, costs), asked, as_json=as_json)
+        return
     targets = _targets(asked)
     table = read_table(family, predictions, costs)
     result = tune(table.predictions, table.costs, targets, _settings(asked, table))
@@ -92,6 +105,21 @@ def command(
         result_console.print(f"\nwritten to {out}", highlight=False, soft_wrap=True)
     if not result.met:
         raise TargetNotMet("no safe threshold; everything goes to the reference")
+
+
+def _compare(table: Table, asked: dict[str, Any], *, as_json: bool) -> None:
+    curves = curves_of_scores(table.predictions, table.costs, _settings(asked, table))
+    if as_json:
+        print_json({"scores": [curve.dump() for curve in curves]})
+        return
+    shown = RichTable(title="Accuracy when the least sure share escalates (area: mean over all shares)")
+    for heading in ("cascade", "score", "area", *(f"{share:.0%}" for share in SHARES)):
+        shown.add_column(heading)
+    for curve in sorted(curves, key=lambda c: (c.variant, -(c.area or 0.0))):
+        at = [f"{curve.accuracies[round(share * 100)]:.4f}" for share in SHARES] if curve.accuracies else []
+        area = curve.missing if curve.area is None else f"{curve.area:.4f}"
+        shown.add_row(f"{curve.variant} -> {curve.reference}", curve.score, area, *at)
+    result_console.print(shown)
 
 
 def _targets(asked: dict[str, Any]) -> Targets:
