@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from contract.errors import PolicyError
-from contract.policy import Policy
 from contract.predictions import Cost, Predictions
 from router.board import Board, by_cost, fit_scores, make_board
 from router.scores import SCORE_NAMES, FloatArray
-from router.targets import Targets
-from router.tune import TuneResult, TuneSettings, split_parts, tune
+from router.tune import TuneSettings, split_parts
 
 POINTS = 101
 
@@ -107,21 +105,3 @@ def _curve(score: str, board: Board, variant: int, last: int, values: FloatArray
         accuracies=tuple(accuracy.tolist()),
         area=float(board.right[variant].mean() + total.mean()),
     )
-
-
-def trade_off(predictions: Predictions, costs: Mapping[str, Cost], policy: Policy) -> TuneResult:
-    """Return what plain tuning would choose on these very rows for the policy's own target: the naive point
-    and the whole curve.
-
-    `result.curve` is the trade-off between cost and accuracy, `result.policy` the naive choice to draw
-    beside the certified one. Without a certificate of an accuracy drop, the target is one point.
-    """
-    certificate = policy.certificate
-    spoken = certificate is not None and certificate.metric == "accuracy_drop"
-    epsilon = certificate.epsilon if certificate is not None and spoken else 0.01
-    names = tuple(name for name in predictions.names if name in costs)
-    score = policy.stages[0].score if len(policy.stages) > 1 else "max_probability"
-    settings = TuneSettings(
-        reference=policy.reference, variants=names, certified=False, score=score, per_class="never"
-    )
-    return tune(predictions, costs, Targets(max_accuracy_drop=epsilon), settings)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table as RichTable
 
 from contract.errors import InputError, TargetNotMet
 from contract.policy import write_policy
@@ -112,14 +111,20 @@ def _compare(table: Table, asked: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json({"scores": [curve.dump() for curve in curves]})
         return
-    shown = RichTable(title="Accuracy when the least sure share escalates (area: mean over all shares)")
-    for heading in ("cascade", "score", "area", *(f"{share:.0%}" for share in SHARES)):
-        shown.add_column(heading)
-    for curve in sorted(curves, key=lambda c: (c.variant, -(c.area or 0.0))):
-        at = [f"{curve.accuracies[round(share * 100)]:.4f}" for share in SHARES] if curve.accuracies else []
-        area = curve.missing if curve.area is None else f"{curve.area:.4f}"
-        shown.add_row(f"{curve.variant} -> {curve.reference}", curve.score, area, *at)
-    result_console.print(shown)
+    lines: list[str] = []
+    for variant in dict.fromkeys(curve.variant for curve in curves):
+        mine = sorted((c for c in curves if c.variant == variant), key=lambda c: -(c.area or 0.0))
+        shares = "".join(f"{share:>9.0%}" for share in SHARES)
+        lines += ["", f"{variant} -> {mine[0].reference}: accuracy when the least sure share escalates"]
+        lines.append(f"  {'score':<16}{'area':>8}{shares}")
+        for curve in mine:
+            if curve.area is None:
+                lines.append(f"  {curve.score:<16}{'-':>8}  {curve.missing}")
+            else:
+                at = "".join(f"{curve.accuracies[round(share * 100)]:>9.2%}" for share in SHARES)
+                lines.append(f"  {curve.score:<16}{curve.area:>8.4f}{at}")
+    for line in lines[1:]:
+        result_console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _targets(asked: dict[str, Any]) -> Targets:

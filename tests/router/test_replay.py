@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contract.policy import ClassRule, Policy, Stage
 from contract.predictions import OUTSIDE, UNLABELLED, Cost, Predictions, VariantPredictions
-from router.compare import compare_scores, trade_off
+from router.compare import compare_scores
 from router.simulate import simulate
 from router.targets import Targets
 from router.tune import TuneSettings, tune
@@ -181,23 +181,6 @@ def test_scores_are_compared_side_by_side_and_say_what_they_lack(
     missing = {c.score: c.missing for c in without if c.missing}
     assert "logits" in str(missing["margin"])
     assert "logits" in str(missing["entropy"])
-
-
-def test_the_trade_off_holds_the_naive_point_and_the_curve(world: World, costs: dict[str, Cost]) -> None:
-    """The naive choice keeps the certificate's target on these rows at no more cost than the certified "
-    "policy."""
-    predictions = world(6000, skills=(0.9, 0.95, 0.97))
-    certified = tune(
-        predictions, costs, Targets(max_accuracy_drop=0.02), TuneSettings(reference="large")
-    ).policy
-    found = trade_off(predictions, costs, certified)
-    naive = simulate(predictions, costs, found.policy).figures
-    assert naive["accuracy_drop"] <= 0.02
-    assert naive["usd_per_1k"] <= simulate(predictions, costs, certified).figures["usd_per_1k"] + 1e-9
-    usd = [point.usd_per_1k for point in found.curve]
-    accuracy = [point.accuracy or 0.0 for point in found.curve]
-    assert usd == sorted(usd, reverse=True)
-    assert accuracy == sorted(accuracy, reverse=True)
 
 
 def test_the_explanation_says_who_escalates_what_it_saves_and_risks_and_how_sure(

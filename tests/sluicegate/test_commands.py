@@ -118,3 +118,13 @@ def test_report_writes_one_page_and_says_where(family: Path, policy: Path, tmp_p
     paths = [Path(p) for p in json.loads(done.stdout)["paths"]]
     assert paths[0] == tmp_path / "r.html"
     assert all(p.exists() for p in paths)
+
+
+def test_scores_are_compared_without_a_target(family: Path) -> None:
+    """`--compare-scores` shows every score's area per cascade, as text and as JSON, and tunes nothing."""
+    done = run("tune", family, "--compare-scores")
+    assert done.returncode == 0, done.stderr
+    for word in ("max_probability", "margin", "oracle", "area"):
+        assert word in done.stdout
+    curves = json.loads(run("tune", family, "--compare-scores", "--json").stdout)["scores"]
+    assert all(len(curve["accuracies"]) in (0, 101) for curve in curves)
