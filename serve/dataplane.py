@@ -133,9 +133,13 @@ class DataPlane:
         if name != CASCADE and name not in plan.snapshot.stages:
             raise _unknown(name, plan)
 
-    def names(self) -> tuple[str, ...]:
-        """Return the served models, the cascade first. Raises NotReady."""
-        return (CASCADE, *self._current().plan.snapshot.stages)
+    def serves(self, name: str) -> bool:
+        """Return whether that is the name of a served model; no name is before the first revision."""
+        try:
+            self.check_served(name)
+        except (UnknownModel, NotReady):
+            return False
+        return True
 
     async def drained(self, snapshot: Snapshot) -> None:
         """Return once no request works on `snapshot`, which is out of force. Raises NotReady."""

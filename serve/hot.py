@@ -103,7 +103,7 @@ class HotRoutes:
 
     def _refuse(self, request: ClassifyRequest, problem: RequestError) -> Reply:
         outcome: Outcome = outcome_of(problem)
-        model = "unknown" if isinstance(problem, UnknownModel) else request.model
+        model = request.model if self._dataplane.serves(request.model) else "unknown"
         self._recorder.refused(model, outcome, len(request.texts))
         return error_reply(problem)
 

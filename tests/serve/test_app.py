@@ -257,6 +257,21 @@ def test_requests_are_recorded_once(fake_folder: FakeFolder) -> None:
     ]
 
 
+def test_before_the_first_revision_no_name_from_outside_reaches_the_metrics() -> None:
+    """A client cannot make series up, not even while nothing is served."""
+    kept = Kept()
+
+    def nothing() -> Snapshot:
+        raise NotReady("no revision yet")
+
+    with serving(Gateway(DataPlane(nothing, RequestLimits(), kept), RequestLimits(), kept, bytes)) as url:
+        reply = httpx.post(f"{url}/v1/classify", json={"inputs": "a", "model": "made-up"})
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert httpx.post(f"{url}/v2/models/made-up/infer", json={}).status_code == 503
+        assert httpx.get(f"{url}/v2/models/made-up").status_code == 503
+    assert kept.refusals == [("unknown", "overloaded", 1)] * 2
+
+
 class Broken:
     """A stage that raises what it is told to."""
 
