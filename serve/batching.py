@@ -111,18 +111,34 @@ class MicroBatcher(Generic[Item, Result]):
         now = self._clock()
         self._admit(len(items), deadline_at, now)
         loop = self._loop or self._start()
-        size = self._rules.max_items
-        if len(items) <= size:
+        self._outstanding += len(items)
+        if len(items) <= self._rules.max_items:
             return [await self._enqueue(items, deadline_at, now, loop)]
-        futures = [
-            self._enqueue(items[start : start + size], deadline_at, now, loop)
-            for start in range(0, len(items), size)
-        ]
+        return await self._submit_in_chunks(items, deadline_at, loop)
+
+    async def _submit_in_chunks(
+        self, items: Sequence[Item], deadline_at: float | None, loop: asyncio.AbstractEventLoop
+    ) -> list[Result]:
+        """Keep one chunk more than there are lanes inside, so that small requests get their turn between."""
+        size, count = self._rules.max_items, len(items)
+        inside: deque[asyncio.Future[Result]] = deque()
+        results: list[Result] = []
+        given = 0
         try:
-            return list(await asyncio.gather(*futures))
+            while given < count:
+                if len(inside) > self._rules.lanes:
+                    results.append(await inside[0])
+                    inside.popleft()
+                inside.append(self._enqueue(items[given : given + size], deadline_at, self._clock(), loop))
+                given = min(given + size, count)
+            while inside:
+                results.append(await inside[0])
+                inside.popleft()
         finally:
-            for future in futures:
+            for future in inside:
                 future.cancel()
+            self._leave(count - given)
+        return results
 
     async def close(self) -> None:
         """Refuse new requests, finish those inside, and end the threads."""
@@ -163,7 +179,6 @@ class MicroBatcher(Generic[Item, Result]):
         self, items: Sequence[Item], deadline_at: float | None, now: float, loop: asyncio.AbstractEventLoop
     ) -> asyncio.Future[Result]:
         group = _Group[Item, Result](items, deadline_at, now, loop.create_future())
-        self._outstanding += len(items)
         if self._rules.run_in == "thread":
             self._inbox.put(group)
         else:
@@ -262,7 +277,7 @@ class MicroBatcher(Generic[Item, Result]):
     def _deliver(self, batch: list[_Group[Item, Result]], record: BatchRecord | None) -> None:
         """On the loop: settle the futures, learn the pace, report."""
         for group in batch:
-            self._outstanding -= len(group.items)
+            self._leave(len(group.items))
             future, outcome = group.future, group.outcome
             if future.done():
                 continue
@@ -277,5 +292,8 @@ class MicroBatcher(Generic[Item, Result]):
             known = self._seconds_per_item
             self._seconds_per_item = pace if known == 0.0 else known + 0.1 * (pace - known)
             self._recorder.batch(record)
+
+    def _leave(self, count: int) -> None:
+        self._outstanding -= count
         if self._idle is not None and not self._outstanding and not self._idle.done():
             self._idle.set_result(None)

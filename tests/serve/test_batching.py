@@ -106,6 +106,39 @@ async def test_a_large_request_runs_in_chunks() -> None:
     await inside.close()
 
 
+async def test_small_requests_get_their_turn_between_the_chunks_of_a_large_one() -> None:
+    """A large request holds at most one chunk ahead in the queue, and still counts as a whole."""
+    worker = Worker()
+    worker.gate.clear()
+    inside = batcher(worker, max_items=2)
+    large = asyncio.create_task(inside.submit(list("abcdefgh"), None))
+    await worker.busy()
+    small = asyncio.create_task(inside.submit(["small"], None))
+    await asyncio.sleep(0)
+    assert inside.outstanding == 9
+    worker.gate.set()
+    assert await large == [["A", "B"], ["C", "D"], ["E", "F"], ["G", "H"]]
+    assert await small == [["SMALL"]]
+    order = [text for batch in worker.batches for group in batch for text in group]
+    assert order.index("small") == 4
+    assert inside.outstanding == 0
+    await inside.close()
+
+
+@pytest.mark.parametrize("run_in", ["thread", "loop"])
+async def test_a_large_request_that_fails_or_leaves_gives_its_room_back(run_in: str) -> None:
+    """After a bad chunk, or a client that left, nothing of the rest stays counted, and closing ends."""
+    inside = batcher(Worker(), run_in=run_in, max_items=2)
+    with pytest.raises(StageFailed):
+        await inside.submit(["a", "bad", *"cdefghijkl"], None)
+    leaving = asyncio.create_task(inside.submit(list("abcdefghijkl"), None))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await inside.close()
+    assert inside.outstanding == 0
+
+
 async def test_a_lingering_worker_waits_for_company() -> None:
     """With a linger, an idle worker's batch still takes what comes a little later."""
     worker = Worker()
