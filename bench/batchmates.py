@@ -1,6 +1,9 @@
 """How often an answer changes with its batchmates, by how much, and what running texts singly costs.
 
-    python bench/batchmates.py FAMILY [--variants A,B] [--split test] [--rounds 5] [--json FILE]
+    python bench/batchmates.py FAMILY [--variants A,B] [--split test] [--sentences 3] [--rounds 5]
+
+With --sentences, texts are the first sentences of each article, one by one: lengths then vary as those of
+short requests do, where whole articles would all be cut at the same length.
 
 Each text is answered alone, alone with padding, and in padded random batches of several sizes, on the
 graphs of a family as they are, without the regime that serving would use. Throughput is that of one
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,17 +163,22 @@ def markdown(rows: list[Row]) -> str:
 
 
 def held_out(
-    folder: Path, family: Family, splits: list[str], limit: int
+    folder: Path, family: Family, splits: list[str], sentences: int
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """Return texts and class indices of some splits of the family's data, at most so many."""
+    """Return texts and class indices of some splits of the family's data, whole or sentence by sentence."""
     if family.data is None:
         raise SystemExit(f"{folder}: the family carries no data")
     table = pq.read_table(inside(folder, family.data.path))
     keep = np.isin(np.array(table["split"].to_pylist()), splits)
     index = {name: i for i, name in enumerate(family.labels)}
-    texts = np.array(table["text"].to_pylist(), dtype=object)[keep][:limit]
-    labels = [index[name] for name in np.array(table["label"].to_pylist(), dtype=object)[keep][:limit]]
-    return texts.tolist(), np.array(labels, dtype=np.int64)
+    whole = np.array(table["text"].to_pylist(), dtype=object)[keep]
+    labels = np.array(table["label"].to_pylist(), dtype=object)[keep]
+    texts, truth = [], []
+    for text, label in zip(whole, labels, strict=True):
+        parts = re.split(r"(?<=[.!?])\s+|\n+", text.strip())[:sentences] if sentences else [text]
+        texts += parts
+        truth += [index[label]] * len(parts)
+    return texts, np.array(truth, dtype=np.int64)
 
 
 def main() -> None:
@@ -178,13 +187,15 @@ def main() -> None:
     parser.add_argument("family", type=Path)
     parser.add_argument("--variants", default="", help="default: every ONNX variant")
     parser.add_argument("--split", default="test", help="one or several, with commas")
+    parser.add_argument(
+        "--sentences", type=int, default=0, help="sentences of each text, each a text; 0: whole"
+    )
     parser.add_argument("--sizes", default="8,16,32")
     parser.add_argument("--rounds", type=int, default=5, help="random divisions into batches per size")
-    parser.add_argument("--limit", type=int, default=100_000, help="texts at most")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     family = read_family(given.family)
-    texts, truth = held_out(given.family, family, given.split.split(","), given.limit)
+    texts, truth = held_out(given.family, family, given.split.split(","), given.sentences)
     wanted = given.variants.split(",") if given.variants else family.names
     rows: list[Row] = []
     for variant in family.variants:
