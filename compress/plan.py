@@ -35,20 +35,20 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     Raises:
         RecipeError, DataError, EnvironmentProblem: for weights or data that are not there.
     """
-    teacher = recipe.teacher
+    teacher, hashes = recipe.teacher, _data_hashes(recipe.data)
     steps = [
         Step(
             DATA_STEP,
             "data",
             f"data: {recipe.data.file or recipe.data.train}",
-            {"data": recipe.data.model_dump(mode="json"), "seed": recipe.seed},
-            outside=_data_hashes(recipe.data),
+            {"data": recipe.data.model_dump(mode="json", exclude=set(hashes)), "seed": recipe.seed},
+            outside=hashes,
         ),
         Step(
             teacher.name,
             "teacher",
             f"{teacher.name}: fine-tune {Path(teacher.weights).name}",
-            {"teacher": teacher.model_dump(mode="json"), "seed": recipe.seed},
+            {"teacher": teacher.model_dump(mode="json", exclude={"weights"}), "seed": recipe.seed},
             {"data": DATA_STEP},
             {"weights": fingerprint(teacher.weights)},
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from compress.data import DATA, read_dataset
 from compress.network import Classifier, load_network, parameters_of, save_network
-from compress.recipe import TeacherPart
 from compress.steps import Context, Result
 from compress.training import Tokens, fit, hard_loss
 from compress.weights import TOKENIZER, network_from, read_bundle
@@ -19,7 +18,7 @@ def train_teacher(context: Context) -> Result:
     Raises:
         RecipeError: weights that cannot be read, or none to train a new head with.
     """
-    part = TeacherPart.model_validate(context.step.config["teacher"])
+    part = context.recipe.teacher
     data = read_dataset(context.inputs["data"].file(DATA)).of("train")
     bundle = read_bundle(part.weights)
     network, has_head = network_from(

@@ -92,6 +92,11 @@ def toy_shape(**changes: Any) -> Architecture:
 @pytest.fixture
 def network() -> Classifier:
     """A small network with random weights, in evaluation mode."""
+    return random_network()
+
+
+def random_network() -> Classifier:
+    """Return a small network, the same at every call."""
     torch.manual_seed(0)
     made = Classifier(toy_shape())
     for parameter in made.parameters():
@@ -143,10 +148,11 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def toy_recipe(tmp_path: Path, weights_folder: Path) -> Recipe:
+@pytest.fixture(scope="session")
+def toy_recipe(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path) -> Recipe:
     """A recipe with every kind of variant on 400 toy texts, made in seconds."""
-    write_csv(tmp_path / "data.csv", toy_texts(400))
+    folder = tmp_path_factory.mktemp("recipe")
+    write_csv(folder / "data.csv", toy_texts(400))
     return parse_recipe(
         {
             "name": "toy",
@@ -176,5 +182,5 @@ def toy_recipe(tmp_path: Path, weights_folder: Path) -> Recipe:
             "limits": {"accuracy_drop": 0.5},
             "target": {"calls": 20, "seconds": 0.2},
         },
-        folder=tmp_path,
+        folder=folder,
     )  # fmt: skip

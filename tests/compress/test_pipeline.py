@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from compress.pipeline import dry_run, run_pipeline
@@ -48,104 +49,130 @@ def files_of(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_the_whole_path_on_toy_data(toy_recipe: Recipe, tmp_path: Path) -> None:
-    """Every variant is made, verified, calibrated, measured and served again as it was predicted.
+@pytest.fixture(scope="module")
+def made(toy_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The family of the toy recipe. Tests that change something do so in a copy."""
+    out = tmp_path_factory.mktemp("made") / "family"
+    run_pipeline(toy_recipe, out)
+    return out
 
-    Then: a second run reuses all steps; without torch in a fresh process; a changed student is made again
-    with what follows from it and nothing else.
-    """
-    out = tmp_path / "family"
-    family = run_pipeline(toy_recipe, out)
-    assert read_family(out) == family
-    assert family.names == ("teacher", "student", "pruned", "student-int8", "linear")
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """A copy of the toy family, finished steps included."""
+    return Path(shutil.copytree(made, tmp_path / "family"))
+
+
+def forget(out: Path, *steps: str) -> None:
+    """Remove the results of some steps, and the family."""
+    for step in steps:
+        (folder,) = (out / ".steps").glob(f"{step}@*")
+        shutil.rmtree(folder)
+    (out / "family.json").unlink()
+
+
+def test_every_variant_is_fully_described(made: Path) -> None:
+    """Every variant is verified, calibrated and measured, with its deltas to the teacher."""
+    family = read_family(made)
     assert {v.name: v.kind for v in family.variants} == {
         "teacher": "teacher", "student": "distilled", "pruned": "pruned", "student-int8": "quantized",
         "linear": "linear",
     }  # fmt: skip
     for variant in family.variants:
-        assert variant.accuracy is not None
-        assert variant.accuracy_interval is not None
-        assert variant.latency_at() is not None
-        assert variant.latency_at(concurrency=4) is not None
-        assert variant.peak_memory_bytes
-        assert variant.usd_per_1k
-        assert variant.training is not None
-        assert variant.tier is not None or variant.accuracy_delta
+        for value in (
+            variant.accuracy, variant.accuracy_interval, variant.macro_f1_interval, variant.ece_after,
+            variant.latency_at(), variant.latency_at(batch=8), variant.latency_at(concurrency=4),
+            variant.peak_memory_bytes, variant.usd_per_1k, variant.training, variant.speed_up,
+        ):  # fmt: skip
+            assert value is not None
         assert (variant.verification is None) == (variant.name == "linear")
         assert (variant.accuracy_delta is None) == (variant.name == "teacher")
         assert "teams" in variant.accuracy_per_slice
         assert set(variant.per_class) == set(family.labels)
-    assert family.variant("teacher").accuracy > 0.9  # type: ignore[operator]
+    assert (family.variant("teacher").accuracy or 0) > 0.9
     assert family.variant("student-int8").batching == "single"
-    pruned, teacher = family.variant("pruned"), family.variant("teacher")
-    assert pruned.parameters is not None
-    assert teacher.parameters is not None
-    assert pruned.parameters < teacher.parameters
+    assert (family.variant("pruned").parameters or 0) < (family.variant("teacher").parameters or 0)
 
-    predictions = read_predictions(out / "predictions.parquet", labels=family.labels)
-    assert set(np.unique(predictions.split)) == {"tune", "certify", "test"}  # type: ignore[arg-type]
-    assert set(read_costs(out / "costs.json")) == set(family.names)
-    import pyarrow.parquet as pq
 
-    texts = pq.read_table(out / "data.parquet")["text"].to_pylist()
+def test_what_was_predicted_is_what_is_served(made: Path) -> None:
+    """The predictions table holds the answers that the loaded variants give, row by row."""
+    family = read_family(made)
+    predictions = read_predictions(made / "predictions.parquet", labels=family.labels)
+    assert predictions.split is not None
+    assert set(predictions.split.tolist()) == {"tune", "certify", "test"}
+    assert set(read_costs(made / "costs.json")) == set(family.names)
+    texts = pq.read_table(made / "data.parquet")["text"].to_pylist()
     for name in family.names:
-        again = load_variant(out, family, name).logits(texts)
+        again = load_variant(made, family, name).logits(texts)
         assert np.array_equal(again.argmax(1), predictions.variants[name].prediction)
 
-    told = Told()
-    assert run_pipeline(toy_recipe, out, progress=told).variants == family.variants
-    assert told.of("done") == []
-    (tmp_path / "recipe.json").write_text(toy_recipe.model_dump_json(by_alias=True))
-    assert all(planned.finished for planned in dry_run(tmp_path / "recipe.json", out))
+
+def test_a_second_run_reuses_everything_without_torch(toy_recipe: Recipe, copy: Path, tmp_path: Path) -> None:
+    """Nothing is made again, and a fresh process does not even import torch."""
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(toy_recipe.model_dump_json(by_alias=True))
+    before = read_family(copy)
+    assert all(planned.finished for planned in dry_run(recipe, copy))
     code = (
         "import sys; from pathlib import Path; from compress.pipeline import run_pipeline;"
         "run_pipeline(Path(sys.argv[1]), Path(sys.argv[2])); print('torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "recipe.json"), str(out)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(recipe), str(copy)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
+    assert read_family(copy).variants == before.variants
 
+
+def test_a_changed_variant_is_made_again_alone(toy_recipe: Recipe, copy: Path) -> None:
+    """A student of another layer is made again with what follows from it, and its old files go."""
+    before = read_family(copy)
     student = toy_recipe.variants[0].model_copy(update={"layers": (2,)})
     changed = toy_recipe.model_copy(update={"variants": (student, *toy_recipe.variants[1:])})
     told = Told()
-    run_pipeline(changed, out, progress=told)
+    family = run_pipeline(changed, copy, progress=told)
     assert told.of("done") == [
         "student", "student.export", "student.measure", "student-int8", "student-int8.measure"
     ]  # fmt: skip
-    assert read_family(out).variant("student").step != family.variant("student").step
-    named = {v.artifact.path for v in read_family(out).variants}
-    assert {p for p in files_of(out) if p.startswith("variants/") and "tokenizer" not in p} == named
+    assert family.variant("student").step != before.variant("student").step
+    named = {v.artifact.path for v in family.variants}
+    assert {p for p in files_of(copy) if p.startswith("variants/") and "tokenizer" not in p} == named
 
 
-@pytest.mark.parametrize("step", ["teacher", "teacher.measure", "linear"])
-def test_interruption_leaves_nothing_half_made(toy_recipe: Recipe, tmp_path: Path, step: str) -> None:
-    """Ctrl-C in training, measuring or the linear stage: no working folder, no family; then it goes on."""
-    few = toy_recipe.model_copy(update={"variants": toy_recipe.variants[-1:]})
+@pytest.mark.parametrize("step", ["teacher.measure", "linear"])
+def test_an_interrupted_run_goes_on(toy_recipe: Recipe, copy: Path, step: str) -> None:
+    """Ctrl-C in the middle of a step leaves no half-made file; the next run makes that step alone."""
+    forget(copy, step)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(toy_recipe, copy, progress=Told(interrupt_at=step))
+    assert not [name for name in files_of(copy) if "working" in name or name.endswith(".tmp")]
+    assert not (copy / "family.json").exists()
+    told = Told()
+    run_pipeline(toy_recipe, copy, progress=told)
+    assert told.of("done")[0] == step
+    assert "teacher" in told.of("reused")
+    assert read_family(copy).names == ("teacher", "student", "pruned", "student-int8", "linear")
+
+
+def test_interrupted_training_leaves_the_steps_before_it(toy_recipe: Recipe, tmp_path: Path) -> None:
+    """Ctrl-C while the teacher trains: its folder is gone, the data step stays."""
     out = tmp_path / "family"
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(few, out, progress=Told(interrupt_at=step))
-    assert not [name for name in files_of(out) if "working" in name or name.endswith(".tmp")]
-    assert not (out / "family.json").exists()
+        run_pipeline(toy_recipe, out, progress=Told(interrupt_at="teacher"))
+    assert [p.step.name for p in dry_run(toy_recipe, out) if p.finished] == ["data"]
+    assert {name.partition("@")[0] for name in files_of(out)} == {".steps/lock", ".steps/data"}
+
+
+def test_only_makes_what_a_step_needs(toy_recipe: Recipe, copy: Path) -> None:
+    """`--only linear` makes the linear stage; the family holds what is done."""
+    forget(copy, "linear", "pruned.measure")
     told = Told()
-    run_pipeline(few, out, progress=told)
-    names = [s.name for s in plan_steps(few)]
-    assert told.of("reused") == names[: names.index(step)]
-    assert read_family(out).names == ("teacher", "linear")
-
-
-def test_only_makes_what_a_step_needs(toy_recipe: Recipe, tmp_path: Path) -> None:
-    """`--only linear` makes the linear stage and the teacher that every family has."""
-    family = run_pipeline(toy_recipe, tmp_path / "family", only="linear")
-    assert family.names == ("teacher", "linear")
+    family = run_pipeline(toy_recipe, copy, only="linear", progress=told)
+    assert told.of("done")[0] == "linear"
+    assert family.names == ("teacher", "student", "student-int8", "linear")
     steps = plan_steps(toy_recipe)
-    assert [s.name for s in select(steps, "student.export")] == [
-        "data",
-        "teacher",
-        "student",
-        "student.export",
-    ]
+    needed = [step.name for step in select(steps, "student.export")]
+    assert needed == ["data", "teacher", "student", "student.export"]
     with pytest.raises(RecipeError, match="one of: data, teacher"):
         select(steps, "nothing")
 
@@ -159,29 +186,33 @@ def test_a_dry_run_writes_nothing(toy_recipe: Recipe, tmp_path: Path) -> None:
     assert not (tmp_path / "family").exists()
 
 
-def test_changed_data_change_the_key(toy_recipe: Recipe, tmp_path: Path) -> None:
-    """One more row in the file, and nothing made from the old ones is reused."""
-    first = dry_run(toy_recipe, tmp_path / "family")[0].key
+def test_the_content_of_data_decides_and_not_their_place(
+    toy_recipe: Recipe, copy: Path, tmp_path: Path
+) -> None:
+    """Moved data are the same data; one more row, and nothing made from the old ones is reused."""
     assert toy_recipe.data.file is not None
-    with Path(toy_recipe.data.file).open("a", encoding="utf-8") as file:
+    moved = tmp_path / "moved.csv"
+    moved.write_bytes(Path(toy_recipe.data.file).read_bytes())
+    data = toy_recipe.data.model_copy(update={"file": str(moved)})
+    recipe = toy_recipe.model_copy(update={"data": data})
+    assert all(planned.finished for planned in dry_run(recipe, copy))
+    with moved.open("a", encoding="utf-8") as file:
         file.write("one more text about tax,money\n")
-    assert dry_run(toy_recipe, tmp_path / "family")[0].key != first
+    assert not any(planned.finished for planned in dry_run(recipe, copy))
 
 
-def test_a_failing_step_names_itself(toy_recipe: Recipe, tmp_path: Path) -> None:
-    """What a recipe asks of a parent that has no such layer is an error that names the variant."""
+def test_a_failing_step_names_itself(toy_recipe: Recipe, copy: Path) -> None:
+    """A recipe that asks for a layer that the parent lacks is an error that names the variant."""
     student = toy_recipe.variants[0].model_copy(update={"layers": (7,)})
     broken = toy_recipe.model_copy(update={"variants": (student,)})
     with pytest.raises(SluiceError, match="'student': no layer 7"):
-        run_pipeline(broken, tmp_path / "family")
-    assert not (tmp_path / "family" / "family.json").exists()
+        run_pipeline(broken, copy)
 
 
-def test_limits_of_the_recipe_are_judged(toy_recipe: Recipe, tmp_path: Path) -> None:
-    """A variant that is too slow or loses a slice that must hold says which limit it breaks."""
+def test_limits_of_the_recipe_are_judged(toy_recipe: Recipe, copy: Path) -> None:
+    """A variant that is too slow, or whose guarded slice has no rows, says which limit it breaks."""
     limits = toy_recipe.limits.model_copy(update={"latency_p99_ms": 1e-6, "slices": {"nowhere": 0.1}})
     few = toy_recipe.model_copy(update={"variants": (), "limits": limits})
-    (teacher,) = run_pipeline(few, tmp_path / "family").variants
+    (teacher,) = run_pipeline(few, copy).variants
     assert len(teacher.failed_limits) == 2
     assert "p99" in teacher.failed_limits[1]
-    assert json.loads((tmp_path / "family" / "family.json").read_text())["variants"][0]["failed_limits"]
