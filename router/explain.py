@@ -132,7 +132,8 @@ def thin(estimates: Sequence[Estimate], most: int = 100) -> list[Estimate]:
 def _naive(evidence: Evidence, estimates: Sequence[Estimate]) -> Estimate | None:
     constraints = evidence.search.constraints
     kept = [e for e in estimates if all(r <= c.epsilon for r, c in zip(e.risks, constraints, strict=True))]
-    return min(kept, key=lambda e: e.usd_per_1k, default=None)
+    best = min(kept, key=lambda e: e.usd_per_1k, default=None)
+    return None if best is None or best.candidate.chain == (evidence.reference,) else best
 
 
 def explain(
@@ -155,11 +156,8 @@ def explain(
     expected = policy.expected
     if chosen is not None and expected.usd_per_1k is not None:
         alone = evidence.costs[reference].usd_per_1k
-        saving = (
-            f", {1 - expected.usd_per_1k / alone:.0%} less than {reference!r} alone ({alone:.4g})"
-            if alone > 0
-            else ""
-        )
+        share = 1 - expected.usd_per_1k / alone if alone > 0 else 0.0
+        saving = f", {share:.0%} less than {reference!r} alone ({alone:.4g})" if share >= 0.005 else ""
         lines.append(f"What it costs: {expected.usd_per_1k:.4g} USD per 1,000 requests{saving}.")
     if chosen is not None:
         lines.append(_risk(evidence, policy, chosen))
