@@ -289,8 +289,15 @@ def _slices(table: pa.Table) -> dict[str, NDArray[np.bool_]]:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write a predictions table atomically, the label set in its metadata."""
+    """Write a predictions table atomically, the label set in its metadata.
+
+    Raises:
+        PredictionsError: when a prediction is outside the label set: a table has no name for it.
+    """
     labels = list(predictions.labels)
+    for name, variant in predictions.variants.items():
+        if (variant.prediction < 0).any():
+            raise PredictionsError(f"{name!r} predicts outside the label set", where=path)
     lookup = np.array([*labels, None], dtype=object)
     columns: dict[str, Any] = {
         "label": pa.array(lookup[predictions.label].tolist(), type=pa.array(labels).type)

@@ -124,6 +124,14 @@ def test_written_predictions_read_back_equal(n: int, seed: int) -> None:
         np.testing.assert_array_equal(mask, table.slices[name])
 
 
+def test_predictions_without_a_label_are_not_written(tmp_path: Path) -> None:
+    """An answer outside the label set has no name, so writing it is refused and leaves no file."""
+    stray = VariantPredictions(np.array([OUTSIDE]), np.array([0.5]))
+    with pytest.raises(PredictionsError, match="'m' predicts outside"):
+        write_predictions(tmp_path / "p.parquet", Predictions(("a", "b"), np.array([0]), {"m": stray}))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rows_of_refuses_an_empty_split() -> None:
     """A split without rows is an error, not an empty result."""
     found = from_table(pa.table(_columns(split=["tune", "tune", "test"])))
