@@ -41,7 +41,7 @@ class Effort:
 
 FULL = Effort(
     equal_s=6.0, repeats=3, step_s=2.5, warmup_s=0.7, probe_s=1.5, idle_s=3.0,
-    search=Search(resolution=0.1, max_steps=7, min_requests=200, confirm=3, confirm_s=3.5),
+    search=Search(resolution=0.1, max_steps=7, min_requests=200, confirm=3, confirm_s=3.5, step_downs=6),
 )  # fmt: skip
 QUICK = Effort(
     equal_s=1.5, repeats=1, step_s=1.0, warmup_s=0.3, probe_s=0.7, idle_s=1.0,
@@ -129,10 +129,11 @@ def compare(
             Without an objective, it is six times the slowest arm's unloaded latency, at a bucket edge.
         models: arm name to model asked; the first is the reference.
         out: folder for `NAME/equal-K`, `NAME/capacity/runs/...` and `comparison.json`.
-        equal_rate_per_s: None takes `headroom` of the lowest capacity; lowered when an arm does not hold it.
+        equal_rate_per_s: None takes `headroom` of the lowest capacity, lowered while an arm does not hold it;
+            for an arm that held no rate, its lowest rate tried stands for its capacity.
 
     Raises:
-        InputError: no arms, or an arm does not answer, or holds no rate within the objective.
+        InputError: no arms, or an arm that does not answer.
     """
     if not models:
         raise InputError("there are no arms to compare")
@@ -162,14 +163,15 @@ def compare(
         rate = equal_rate_per_s or _equal_rate(capacities, headroom)
         plan = replace(template, duration_s=effort.equal_s)
         watch = stages.series("equal rate")
-        for attempt in range(RETRIES + 1):
-            found = _rounds(
-                generator, replace(plan, rate_per_s=rate), models, effort.repeats, out, watch, abort
+        for tries_left in range(0 if equal_rate_per_s else RETRIES, -1, -1):
+            at_rate = replace(plan, rate_per_s=rate)
+            repeats = effort.repeats
+            found, all_hold = _rounds(
+                generator, at_rate, models, repeats, out, watch, abort, give_up=tries_left > 0
             )
-            all_hold = all(judge(s)[0] == "held" for runs in found.values() for s, _ in runs)
-            if all_hold or attempt == RETRIES or equal_rate_per_s is not None:
+            if all_hold:
                 break
-            rate = _rounded(0.75 * rate)
+            rate = _rounded(0.75 * rate) if tries_left else rate
     arms = tuple(
         ArmRuns(
             name,
@@ -228,14 +230,8 @@ def _first_rate(probe: Summary) -> float:
 
 
 def _equal_rate(capacities: Mapping[str, Capacity], headroom: float) -> float:
-    for name, capacity in capacities.items():
-        if capacity.rate_per_s is None:
-            last = capacity.steps[-1]
-            raise InputError(
-                f"the arm {name!r} holds no rate within {capacity.slo_ms:g} ms: {last.reason}",
-                hint="a longer objective (--slo-ms), or an idle machine",
-            )
-    return _rounded(headroom * min(c.rate_per_s for c in capacities.values() if c.rate_per_s))
+    held = [c.rate_per_s or min(step.rate_per_s for step in c.steps) for c in capacities.values()]
+    return _rounded(headroom * min(held))
 
 
 def _rounded(rate: float) -> float:
@@ -252,8 +248,13 @@ def _rounds(
     out: Path,
     watch: Watch | None,
     abort: threading.Event | None,
-) -> dict[str, list[tuple[Summary, Path]]]:
-    """Drive all arms in turn, another one first in each repeat; a void run is tried once more."""
+    *,
+    give_up: bool,
+) -> tuple[dict[str, list[tuple[Summary, Path]]], bool]:
+    """Drive all arms in turn, another one first in each repeat; a void run is tried once more.
+
+    Return the runs by arm and whether all held; with `give_up`, stop after the repeat in which one did not.
+    """
     names = list(models)
     found: dict[str, list[tuple[Summary, Path]]] = {name: [] for name in names}
     for repeat in range(repeats):
@@ -267,7 +268,13 @@ def _rounds(
             if not summary.valid:
                 summary = drive(one, generator=generator, progress=tell, abort=abort).summary
             found[name].append((summary, folder))
-    return found
+        if give_up and not _all_hold(found):
+            break
+    return found, _all_hold(found)
+
+
+def _all_hold(found: Mapping[str, Sequence[tuple[Summary, Path]]]) -> bool:
+    return all(judge(summary)[0] == "held" for runs in found.values() for summary, _ in runs)
 
 
 def _titled(watch: Watch, title: str) -> Callable[[LoadProgress], None]:
