@@ -155,10 +155,11 @@ def _clause(methods: str, key: str) -> str:
 
 
 def _student(values: Sequence[float]) -> Interval:
+    """Return Student's t interval of the mean; every figure here is 0 or more, and so is the interval."""
     n = len(values)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
     mean = float(np.mean(values))
-    return mean - half, mean + half
+    return max(0.0, mean - half), mean + half
 
 
 def _requests(folders: Sequence[Path]) -> list[pa.Table]:
