@@ -16,6 +16,7 @@ from contract.errors import DataError
 from contract.files import sha256_of_file, sha256_of_json
 
 KINDS = (".csv", ".parquet", ".jsonl")
+BLOCK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,14 @@ def _read_table(path: Path, as_strings: Sequence[str]) -> pa.Table:
         if kind == ".csv":
             return pa.csv.read_csv(
                 path,
+                read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES),
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
                     column_types={name: pa.string() for name in as_strings}, strings_can_be_null=False
                 ),
             )
         if kind == ".jsonl":
-            return pa.json.read_json(path, parse_options=pa.json.ParseOptions(newlines_in_values=False))
+            return pa.json.read_json(path, read_options=pa.json.ReadOptions(block_size=BLOCK_BYTES))
         if kind == ".parquet":
             return pq.read_table(path)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, UnicodeDecodeError) as problem:

@@ -108,6 +108,8 @@ class LoadPlan:
         for name, low in (("rate_per_s", 0.0), ("duration_s", 0.0), ("timeout_s", 0.0), ("warmup_s", -1.0)):
             if not low < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, but is {self.seed}")
         if self.warmup_s < 0:
             raise InputError(f"warmup_s must not be negative, but is {self.warmup_s}")
         if self.slo_ms is not None and not 0 < self.slo_ms < math.inf:

@@ -173,6 +173,7 @@ def test_bad_plans_and_absent_servers_are_named() -> None:
     assert "sluice serve" in str(caught.value)
     for broken in (
         {"rate": math.nan},
+        {"seed": -1},
         {"rate": 0.0},
         {"seconds": -1.0},
         {"slo_ms": 0.0},
