@@ -27,8 +27,8 @@ def distil_student(context: Context) -> Result:
                 f"variant {part.name!r}: no layer {index}; its parent {part.parent!r} has 0 to {depth - 1}"
             )
     student = keep_layers(parent, part.layers)
-    seconds = learn_from(context, parent, student, encoder, part.extra, part.distillation, part.training)
-    return finish_network(context, student, max_length=max_length, seconds=seconds)
+    learn_from(context, parent, student, encoder, part.extra, part.distillation, part.training)
+    return finish_network(context, student, max_length=max_length)
 
 
 def learn_from(
@@ -39,11 +39,11 @@ def learn_from(
     extra: bool,
     distillation: Distillation,
     training: Training,
-) -> float:
-    """Train a student in place on training texts and the teacher's answers to them; return the seconds."""
+) -> None:
+    """Train a student in place on training texts and the teacher's answers to them."""
     data = read_dataset(context.inputs["data"].file(DATA)).of("train", *([EXTRA] if extra else []))
     tokens = Tokens.of(encoder.encode(data.texts))
     context.update(0.0, "asking the teacher")
     answers = predict(teacher, tokens, precision=training.precision)
     loss = soft_loss(data.targets, answers, distillation, training.label_smoothing)
-    return fit(student, tokens, loss, training, seed=context.recipe.seed, report=context.update)
+    fit(student, tokens, loss, training, seed=context.recipe.seed, report=context.update)

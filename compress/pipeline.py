@@ -152,4 +152,15 @@ class _Run:
 
 
 def _summary(finished: Finished) -> str:
-    return f"{finished.cost['seconds']:.1f} s"
+    """Return what a person wants to know of a finished step, in a few words."""
+    result, words = finished.result, [f"{finished.cost['seconds']:.1f} s"]
+    if "splits" in result:
+        words.append(f"{sum(result['splits'].values()):,} texts, {len(result['labels'])} labels")
+        words.append(f"{result['removed_duplicates']:,} duplicates left out")
+    if "verification" in result:
+        words.append(f"agrees with its source on {result['verification']['label_agreement']:.1%}")
+    if "latency" in result:
+        words.append(f"p50 {result['latency'][0]['p50_ms']:.2f} ms")
+    elif "parameters" in result:
+        words.append(f"{result['parameters']:,} parameters")
+    return ", ".join(words)

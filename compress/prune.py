@@ -35,8 +35,8 @@ def prune_network(context: Context) -> Result:
     smaller = shrink(
         parent, keep_best(heads, part.heads), keep_best(neurons, part.neurons, group=NEURON_GROUP)
     )
-    seconds = learn_from(context, parent, smaller, encoder, part.extra, part.distillation, part.training)
-    return finish_network(context, smaller, max_length=max_length, seconds=seconds)
+    learn_from(context, parent, smaller, encoder, part.extra, part.distillation, part.training)
+    return finish_network(context, smaller, max_length=max_length)
 
 
 def _scored_rows(context: Context, encoder: WordPieceEncoder) -> tuple[Tokens, NDArray[np.int64]]:

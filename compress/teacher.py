@@ -39,17 +39,16 @@ def train_teacher(context: Context) -> Result:
     write_bytes(context.folder / TOKENIZER, bundle.tokenizer)
     tokens = Tokens.of(WordPieceEncoder(bundle.tokenizer, max_length=part.max_length).encode(data.texts))
     loss = hard_loss(data.targets, part.training.label_smoothing)
-    seconds = fit(network, tokens, loss, part.training, seed=context.recipe.seed, report=context.update)
-    return finish_network(context, network, max_length=part.max_length, seconds=seconds)
+    fit(network, tokens, loss, part.training, seed=context.recipe.seed, report=context.update)
+    return finish_network(context, network, max_length=part.max_length)
 
 
-def finish_network(context: Context, network: Classifier, *, max_length: int, seconds: float) -> Result:
+def finish_network(context: Context, network: Classifier, *, max_length: int) -> Result:
     """Write a trained network into the step's folder and return what the next steps ask of it."""
     save_network(context.folder, network)
     return {
         "max_length": max_length,
         "parameters": parameters_of(network),
-        "training_seconds": round(seconds, 1),
         "widths": [[layer.heads, layer.neurons] for layer in network.shape.layers],
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +79,8 @@ def autocast(precision: str) -> torch.autocast:
 
 def fit(
     network: Classifier, tokens: Tokens, loss_of: LossOf, settings: Training, *, seed: int, report: Report
-) -> float:
-    """Train in place with AdamW on a one-cycle schedule (Smith and Topin 2018); return the seconds it took.
+) -> None:
+    """Train in place with AdamW on a one-cycle schedule (Smith and Topin 2018).
 
     Args:
         network: left in evaluation mode.
@@ -91,17 +90,16 @@ def fit(
         seed: of order and dropout.
         report: called with the share done and a few words.
     """
-    started = time.perf_counter()
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     steps = settings.epochs * -(-len(tokens) // settings.batch_size)
     if steps == 0:
-        return 0.0
-    fused = torch.optim.AdamW(
+        return
+    optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        fused, settings.learning_rate, total_steps=steps + 1, pct_start=settings.warmup
+        optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=settings.warmup
     )
     network.train()
     done, smooth = 0, 0.0
@@ -113,14 +111,13 @@ def fit(
             loss = loss_of(logits.float(), torch.from_numpy(rows))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-            fused.step()
-            fused.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
             schedule.step()
             done += 1
             smooth = float(loss.detach()) if done == 1 else 0.9 * smooth + 0.1 * float(loss.detach())
             report(done / steps, f"epoch {epoch + 1} of {settings.epochs}, loss {smooth:.3f}")
     network.eval()
-    return time.perf_counter() - started
 
 
 def predict(network: Classifier, tokens: Tokens, *, precision: str = "fp32") -> NDArray[np.float32]:

@@ -57,7 +57,7 @@ def test_no_epochs_change_nothing(network: Classifier) -> None:
     """Zero epochs leave a network as it came."""
     tokens, targets = toy_tokens(9)
     before = predict(network, tokens)
-    assert fit(network, tokens, hard_loss(targets, 0), Training(epochs=0), seed=0, report=quiet) == 0.0
+    fit(network, tokens, hard_loss(targets, 0), Training(epochs=0), seed=0, report=quiet)
     assert np.array_equal(before, predict(network, tokens))
 
 
