@@ -387,7 +387,8 @@ def _capacity(
         usd_interval=(price * goodput / interval[1], price) if price and goodput and interval else None,
         limited_by="search" if lost is None else "generator" if lost.outcome == "void" else "server",
         method=f"highest of {len(steps)} rates tried with p99 within {slo_ms:g} ms and under 0.1% errors, "
-        f"{len(runs)} longer runs at it; interval: from its goodput to the lowest rate that was not held",
+        f"{f'held in {len(runs)} longer runs' if confirmed else 'in a short step only'}; "
+        "interval: from its goodput to the lowest rate that was not held",
         steps=steps,
     )
 
