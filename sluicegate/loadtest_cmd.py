@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from contract.errors import TargetNotMet
 from loadtest.runner import run_load
 from report.run_tables import runs_table
 from report.tables import to_rich
@@ -28,8 +27,8 @@ def command(
 ) -> None:
     """Drive a gateway at a fixed rate, whatever it answers, and write one row per request.
 
-    Latency runs from the time a request was due, so a server that stalls cannot hide it. Exit code 3
-    when the run is void (the generator was late, or did not reach the rate); the reason is in the summary.
+    Latency runs from the time a request was due, so a server that stalls cannot hide it. A run in which
+    the generator was late, or did not reach the rate, says so: `valid` is false and `void_reason` why.
 
     \b
     Example: sluice loadtest http://127.0.0.1:8000 --data test.csv --rate 50 --duration 30 \\
@@ -43,4 +42,4 @@ def command(
     else:
         result_console.print(to_rich(runs_table([(summary.model if out is None else out.name, summary)])))
     if not summary.valid:
-        raise TargetNotMet(f"the run is void: {summary.void_reason}")
+        click.echo(f"void: {summary.void_reason}", err=True)

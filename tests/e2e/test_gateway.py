@@ -204,7 +204,7 @@ def test_locust_drives_the_gateway_and_the_answers_are_those_of_the_family(
     out = sluice.cwd / "run"
     done = sluice.run(
         "loadtest", gateway.url, "--data", inside(demo.family, family.data.path), "--rate", "10",
-        "--duration", "6", "--seed", "3", "--json", "--out", out,
+        "--duration", "6", "--seed", "3", "--slo-ms", "200", "--json", "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     summary = read_summary(out)
