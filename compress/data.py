@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from compress.duplicates import Removed, repeat_of, text_key, without_repeats
 from compress.recipe import EXTRA, SPLITS, DataPart, SliceRule
 from compress.sources import Row, read_source
 from contract.errors import DataError
@@ -30,7 +31,8 @@ class Dataset:
     Attributes:
         labels: the label set, sorted.
         texts, label, split, slices: one entry per row; `label` holds label names.
-        removed: how many duplicate rows were left out.
+        removed: how many rows were left out because an earlier one has the same text in full.
+        removed_after_cut: how many more, because an earlier one has the same text up to `data.max_words`.
     """
 
     labels: tuple[str, ...]
@@ -39,6 +41,7 @@ class Dataset:
     split: tuple[str, ...]
     slices: tuple[tuple[str, ...], ...]
     removed: int = 0
+    removed_after_cut: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -87,14 +90,13 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
     """
     if part.file is not None:
         rows = _read(part.file, part)
-        kept = _without_repeats(rows, part.file)
+        kept, removed = without_repeats(rows, part.file)
         _check_classes(kept, part.file)
         _check_counts(kept)
         if part.max_examples is not None and part.max_examples < len(kept):
             drawn = divide([row.label for row in kept], {"in": part.max_examples / len(kept)}, seed=seed)
             kept = [row for row, name in zip(kept, drawn, strict=True) if name == "in"]
         split = divide([row.label for row in kept], part.shares.as_dict(), seed=seed)
-        removed = len(rows) - len(kept) if part.max_examples is None else 0
     else:
         kept, split, removed = _from_sources(part, seed)
     _check_splits(kept, split)
@@ -107,7 +109,8 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
         label=tuple(row.label for row in kept),
         split=tuple(split),
         slices=tuple(_slices_of(row, part.slices) for row in kept),
-        removed=removed,
+        removed=removed.in_full,
+        removed_after_cut=removed.after_cut,
     )
 
 
@@ -131,9 +134,9 @@ def divide(labels: Sequence[str], shares: dict[str, float], *, seed: int) -> lis
     return given
 
 
-def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], int]:
+def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], Removed]:
     found: dict[str, tuple[Row, str]] = {}
-    removed = 0
+    removed = Removed()
     train = _read(part.train or "", part)
     _check_classes(train, part.train)
     known = {row.label for row in train}
@@ -142,16 +145,18 @@ def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], int]
         if source is None:
             continue
         rows = train if name == "train" else _read(source, part)
-        for row in _without_repeats(rows, source):
+        unique, repeats = without_repeats(rows, source)
+        removed += repeats
+        for row in unique:
             if row.label not in known:
                 raise DataError(
                     f"the label {row.label!r} does not occur in the training data", where=row.place
                 )
-            earlier = found.get(_key(row.text))
-            if earlier is None:
-                found[_key(row.text)] = (row, name)
-            elif part.duplicates == "remove":
-                removed += 1
+            earlier = found.setdefault(text_key(row), (row, name))
+            if earlier[0] is row:
+                continue
+            if part.duplicates == "remove":
+                removed += repeat_of(earlier[0], row)
             else:
                 raise DataError(
                     f"the text is also in {earlier[0].place}: it would be in {name} and {earlier[1]}",
@@ -179,7 +184,7 @@ def _read(source: str, part: DataPart) -> list[Row]:
 
 def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> list[Row]:
     """Return later stretches of the training texts, those left out that equal a text of any split."""
-    known = {_key(row.text) for row in rows}
+    known = {text_key(row) for row in rows}
     found = []
     for row, name in zip(rows, split, strict=True):
         if name != "train":
@@ -191,25 +196,6 @@ def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> lis
                 known.add(stretch)
                 found.append(Row(stretch, row.label, None, row.place))
     return found
-
-
-def _key(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _without_repeats(rows: list[Row], source: object) -> list[Row]:
-    seen: dict[str, Row] = {}
-    for row in rows:
-        first = seen.setdefault(_key(row.text), row)
-        if first.label != row.label:
-            raise DataError(
-                f"the same text has the label {row.label!r} here and {first.label!r} in {first.place}",
-                where=row.place,
-                hint="decide on one of them",
-            )
-    if not seen:
-        raise DataError("there are no rows", where=source)
-    return list(seen.values())
 
 
 def _check_classes(rows: list[Row], source: object) -> None:

@@ -41,6 +41,7 @@ def prepare_data(context: Context) -> Result:
     return {
         "labels": list(data.labels),
         "removed_duplicates": data.removed,
+        "removed_after_cut": data.removed_after_cut,
         "splits": {name: record.n for name, record in data.records().items()},
         "sha256": data.sha256,
     }

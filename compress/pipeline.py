@@ -157,6 +157,8 @@ def _summary(finished: Finished) -> str:
     if "splits" in result:
         words.append(f"{sum(result['splits'].values()):,} texts, {len(result['labels'])} labels")
         words.append(f"{result['removed_duplicates']:,} duplicates left out")
+        if result["removed_after_cut"]:
+            words.append(f"{result['removed_after_cut']:,} more equal once cut")
     if "verification" in result:
         words.append(f"agrees with its source on {result['verification']['label_agreement']:.1%}")
     if "latency" in result:

@@ -207,7 +207,7 @@ class Target(Part):
 
     threads: int = Field(default=1, ge=1)
     provider: Provider = "cpu"
-    lengths: Split = Field(default="test", description="Split whose texts give the length mix")
+    lengths: Split = Field(default="validation", description="Split whose texts give the length mix")
     calls: int = Field(default=1000, ge=20, description="Timed calls per setting, time permitting")
     seconds: float = Field(default=6.0, gt=0, description="Time for all settings of one variant")
 

@@ -80,11 +80,17 @@ class Kind:
         return cast(Callable[[Context], Result], getattr(import_module(module), name))
 
 
-_TORCH_CODE = ("compress.network", "compress.training")
-_EXPORT_CODE = ("compress.export", "compress.verify", "compress.network")
+_TORCH_CODE = ("compress.network", "compress.training", "runtime.api", "runtime.wordpiece")
+_DISTIL_CODE = ("compress.distil", "compress.teacher", "compress.weights", *_TORCH_CODE)
+_VERIFY_CODE = ("compress.export", "compress.verify", "runtime.onnx_model", *_TORCH_CODE)
+_LINEAR_CODE = ("compress.predict", "runtime.api", "runtime.ngrams", "runtime.linear")
+_SERVING_CODE = (*_LINEAR_CODE, "runtime.load", "runtime.onnx_model", "runtime.wordpiece")
 
 KINDS: dict[str, Kind] = {
-    "data": Kind("compress.making:prepare_data", ("compress.data", "compress.sources")),
+    "data": Kind(
+        "compress.making:prepare_data",
+        ("compress.making", "compress.data", "compress.duplicates", "compress.sources"),
+    ),
     "teacher": Kind(
         "compress.teacher:train_teacher",
         ("compress.teacher", "compress.weights", *_TORCH_CODE),
@@ -93,32 +99,44 @@ KINDS: dict[str, Kind] = {
     ),
     "distil": Kind(
         "compress.distil:distil_student",
-        ("compress.distil", *_TORCH_CODE),
+        _DISTIL_CODE,
         ("torch", "tokenizers"),
         trains=True,
     ),
     "prune": Kind(
         "compress.prune:prune_network",
-        ("compress.prune", "compress.distil", *_TORCH_CODE),
+        ("compress.prune", *_DISTIL_CODE),
         ("torch", "tokenizers"),
         trains=True,
     ),
     "export": Kind(
-        "compress.export:export_step", _EXPORT_CODE, ("torch", "onnx", "onnxscript", "onnxruntime")
+        "compress.export:export_step",
+        _VERIFY_CODE,
+        ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
     ),
     "quantize": Kind(
-        "compress.quantize:quantize_step", ("compress.quantize", "compress.verify"), ("onnx", "onnxruntime")
+        "compress.quantize:quantize_step",
+        ("compress.quantize", *_VERIFY_CODE),
+        ("torch", "onnx", "onnxruntime", "tokenizers"),
     ),
     "linear": Kind(
         "compress.making:train_linear_step",
-        ("compress.making", "compress.linear", "runtime.ngrams", "runtime.linear"),
-        ("numpy",),
+        ("compress.making", "compress.linear", "router.calibrate", *_LINEAR_CODE, *_TORCH_CODE),
+        ("numpy", "scipy", "torch", "tokenizers"),
         trains=True,
     ),
     "measure": Kind(
         "compress.making:measure_step",
-        ("compress.making", "compress.measure", "compress.predict"),
-        ("onnxruntime", "tokenizers", "numpy"),
+        (
+            "compress.making",
+            "compress.measure",
+            "compress.peak_memory",
+            "contract.formulas",
+            "router.calibrate",
+            "runtime.energy",
+            *_SERVING_CODE,
+        ),
+        ("onnxruntime", "tokenizers", "numpy", "scipy"),
         machine=True,
     ),
 }

