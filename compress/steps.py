@@ -82,14 +82,14 @@ class Kind:
 
 _TORCH_CODE = ("compress.network", "compress.training", "runtime.api", "runtime.wordpiece")
 _DISTIL_CODE = ("compress.distil", "compress.teacher", "compress.weights", *_TORCH_CODE)
-_VERIFY_CODE = ("compress.export", "compress.verify", "runtime.onnx_model", *_TORCH_CODE)
+_VERIFY_CODE = ("compress.export", "compress.verify", "compress.weights", "runtime.onnx_model", *_TORCH_CODE)
 _LINEAR_CODE = ("compress.predict", "runtime.api", "runtime.ngrams", "runtime.linear")
 _SERVING_CODE = (*_LINEAR_CODE, "runtime.load", "runtime.onnx_model", "runtime.wordpiece")
 
 KINDS: dict[str, Kind] = {
     "data": Kind(
         "compress.making:prepare_data",
-        ("compress.making", "compress.data", "compress.duplicates", "compress.sources"),
+        ("compress.data", "compress.duplicates", "compress.sources"),
     ),
     "teacher": Kind(
         "compress.teacher:train_teacher",

@@ -50,9 +50,8 @@ def test_examples_that_were_not_drawn_are_no_duplicates(tmp_path: Path) -> None:
 
 def test_one_text_with_two_labels_once_cut_is_named(tmp_path: Path) -> None:
     """Texts that differ only behind the cut and have two labels are refused, with a longer cut to try."""
-    path = write_csv(
-        tmp_path / "d.csv", [*toy_texts(60), ("one two three", "sport"), ("one two four", "tech")]
-    )
+    rows = [(f"text {i} end", ("sport", "tech")[i % 2]) for i in range(60)]
+    path = write_csv(tmp_path / "d.csv", [*rows, ("one two three", "sport"), ("one two four", "tech")])
     assert load_data(DataPart(file=str(path)), seed=0).removed_after_cut == 0
     with pytest.raises(DataError, match=r"(?s)row 62: the same text up to .*max_words"):
         load_data(DataPart(file=str(path), max_words=2), seed=0)
