@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from contract import metrics
 from contract.metrics import Metric
 from contract.policy import Policy
-from serve.recorder import BatchRecord, Outcome, RequestRecord
+from serve.recorder import BatchRecord, DegradedReason, Outcome, RequestRecord
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 GATEWAY = "gateway"
@@ -54,6 +54,9 @@ class Telemetry:
         )
 
         self._children: dict[tuple[str, ...], Any] = {}
+        # A rate over a series that starts at its first event misses that event.
+        for reason in get_args(DegradedReason):
+            self._child(self.degraded, reason)
         self._variants_cpu_s = 0.0
         self._gateway_cpu_s = 0.0
 
