@@ -30,6 +30,8 @@ from serve.walk import Plan, Walk, make_plan
 
 log = logging.getLogger(__name__)
 
+_LOOK_EVERY_S = 0.02
+
 
 class _Held:
     """Requests that work on one plan."""
@@ -141,6 +143,12 @@ class DataPlane:
             return False
         return True
 
+    async def drain(self) -> None:
+        """Refuse new requests and be unready from now on; return once none is left inside."""
+        self._snapshots = _stopping
+        while self._in_flight:
+            await asyncio.sleep(_LOOK_EVERY_S)
+
     async def drained(self, snapshot: Snapshot) -> None:
         """Return once no request works on `snapshot`, which is out of force. Raises NotReady."""
         self._current()
@@ -196,12 +204,12 @@ class DataPlane:
         n = len(request.texts)
         first = plan.steps[0]
         classes = plan.compiled.classes
-        if plan.budget is not None:
-            plan.budget.earn(n)
         texts = Texts(request.texts) if plan.shares_encoder else request.texts
         logits = await self._ask(first.stage, texts, classes, deadline_at)
         scored = first.rules.score_logits(logits)
         verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
+        if plan.budget is not None:
+            plan.budget.earn(n)
         walk = None
         if (verdict != ANSWER).any():
             walk = Walk(plan, logits, scored, verdict)
@@ -249,13 +257,9 @@ class DataPlane:
                 walk.degrade(rows, "deadline")
                 continue
             if plan.budget is not None:
-                granted = plan.budget.spend(len(rows))
-                if granted < len(rows):
-                    surest_last = rows[np.argsort(walk.score[rows], kind="stable")]
-                    walk.degrade(surest_last[granted:], "budget")
-                    rows = np.sort(surest_last[:granted])
-                    if granted == 0:
-                        continue
+                rows = walk.pay(rows, plan.budget)
+                if len(rows) == 0:
+                    continue
             try:
                 logits = await self._ask(step.stage, _chosen(texts, rows), plan.compiled.classes, deadline_at)
             except DeadlineExceeded:
@@ -293,6 +297,10 @@ class DataPlane:
         if time_of is None:
             time_of = self._times[variant] = StageTime()
         time_of.learn(seconds, texts)
+
+
+def _stopping() -> Snapshot:
+    raise NotReady("the gateway is stopping")
 
 
 def _chosen(texts: Sequence[str], rows: IntArray) -> Sequence[str]:

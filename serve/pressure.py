@@ -47,7 +47,10 @@ class StageTime:
 
 
 class EscalationBudget:
-    """Holds the share of escalated texts at `rate`: a text earns that much, `burst` at most is saved."""
+    """Holds the share of escalated texts at `rate`: a text earns that much, `burst` at most is saved.
+
+    The cap falls on what is left over, so that a large request may spend all that it has just earned.
+    """
 
     __slots__ = ("_burst", "_credit", "_rate")
 
@@ -58,7 +61,7 @@ class EscalationBudget:
 
     def earn(self, texts: int) -> None:
         """Texts came in."""
-        self._credit = min(self._burst, self._credit + self._rate * texts)
+        self._credit = min(self._burst, self._credit) + self._rate * texts
 
     def spend(self, wanted: int) -> int:
         """Take up to `wanted` escalations from the budget; return how many it allows."""

@@ -65,6 +65,20 @@ class Walk:
         self.escalations: list[tuple[str, str, int]] = []
         self.degradations: list[tuple[DegradedReason, int]] = []
 
+    def pay(self, rows: IntArray, budget: EscalationBudget) -> IntArray:
+        """Return the rows that the budget lets go on, the least sure first; for the others, degrade.
+
+        A text pays when it leaves the first stage and never again: it counts as one escalated text.
+        """
+        paying = rows[self.at[rows] == 0]
+        granted = budget.spend(len(paying))
+        if granted == len(paying):
+            return rows
+        surest_last = paying[np.argsort(self.score[paying], kind="stable")]
+        self.degrade(surest_last[granted:], "budget")
+        left: IntArray = rows[self.going_to[rows] != ANSWER]
+        return left
+
     def degrade(self, rows: IntArray, reason: DegradedReason) -> None:
         """Let the answers in hand stand for `rows`."""
         self.going_to[rows] = ANSWER

@@ -269,6 +269,45 @@ async def test_a_spent_budget_answers_cheaply_and_keeps_the_least_sure(fake_fold
     assert list(world.kept.answers[0].degraded) == [("budget", 2)]
 
 
+async def test_a_text_pays_once_for_the_whole_cascade(fake_folder: FakeFolder) -> None:
+    """A text that goes on to a third stage counts as one escalated text, as in the policy's limit."""
+    policy = Policy(
+        status="uncertified",
+        reference="fake-large",
+        stages=(
+            Stage(variant="fake-small", threshold=0.9),
+            Stage(variant="fake-other", threshold=0.9),
+            Stage(variant="fake-large"),
+        ),
+        limits=Limits(max_escalation_rate=0.0001),
+    ).sealed()
+    world = World(fake_folder, policy)
+    world.plane = DataPlane(lambda: world.snapshot, RequestLimits(), world.kept)
+    result = await world.ask(*["1@0.5 1@0.5 1@0.99"] * 20)
+    assert result.variant == ["fake-large"] * 20
+    assert not any(result.degraded)
+
+
+async def test_draining_answers_what_is_inside_and_refuses_the_rest(fake_folder: FakeFolder) -> None:
+    """A request inside is answered in full, later ones are refused; draining ends with the last answer."""
+    world = World(fake_folder, two_stage_policy())
+    large = world.stages["fake-large"]
+    large.gate.clear()
+    asked = asyncio.create_task(world.ask("1@0.5 - 1@0.9"))
+    while not large.seen:
+        await asyncio.sleep(0)
+    draining = asyncio.create_task(world.plane.drain())
+    await asyncio.sleep(0)
+    assert not draining.done()
+    assert not await world.plane.ready()
+    with pytest.raises(NotReady, match="stopping"):
+        await world.ask("1@0.5 - 1@0.9")
+    large.gate.set()
+    assert (await asked).degraded == [False]
+    await asyncio.wait_for(draining, 5)
+    assert world.plane.in_flight == 0
+
+
 async def test_a_full_gateway_refuses(fake_folder: FakeFolder) -> None:
     """Texts in flight are bounded, except that a single request always fits."""
     world = World(fake_folder, two_stage_policy())

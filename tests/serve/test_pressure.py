@@ -80,6 +80,16 @@ def test_a_hungry_stream_gets_its_whole_budget() -> None:
     assert spent == pytest.approx(1000, abs=21)
 
 
+@given(st.integers(1, 256), st.floats(0.05, 0.9))
+def test_large_requests_get_their_share_too(texts: int, rate: float) -> None:
+    """A stream that wants less than the rate is granted in full, however its texts are bundled."""
+    budget = EscalationBudget(rate)
+    wanted = int(texts * rate)
+    for _ in range(50):
+        budget.earn(texts)
+        assert budget.spend(wanted) == wanted
+
+
 def test_a_budget_of_nothing_allows_nothing() -> None:
     """A rate of 0 has no burst either."""
     budget = EscalationBudget(0.0)
