@@ -22,13 +22,15 @@ import ray
 from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem
-from serve.deployments import APPLICATION, make_application
+from serve.deployments import APPLICATION, drain, make_application
 from serve.leftovers import MARK
 from serve.loading import Assignment
 from serve.settings import usable_cores
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_EVERY_S = 0.1
+_DRAINING_SHARE = 0.6
+"""Of the time to stop; ending Serve, HAProxy and Ray takes the rest."""
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def main() -> None:
     folder = Path(os.environ[MARK])
     assignment = Assignment.model_validate_json((folder / "assignment.json").read_text())
     launcher = os.getppid()
+    os.set_inheritable(int(sys.argv[2]), False)  # the run's lock: held as long as this process lives
     stop = threading.Event()
     with os.fdopen(int(sys.argv[1]), "w", buffering=1) as pipe:
 
@@ -48,10 +51,13 @@ def main() -> None:
         except Exception as problem:
             say("failed", message=f"{type(problem).__name__}: {problem}"[:4000])
             raise
-        if not stop.is_set():
+        ready = not stop.is_set()
+        if ready:
             say("ready")
     while not stop.wait(_LOOK_EVERY_S) and os.getppid() == launcher:
         pass
+    if ready:
+        drain(assignment.settings.stop_timeout_s * _DRAINING_SHARE)
     ray_serve.shutdown()
     ray.shutdown()
     if os.getppid() != launcher:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import IO, Self
 
 from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
@@ -41,8 +41,11 @@ _HOST = "from serve.host import main; main()"
 class Handle:
     """A running gateway. Use it as a context manager, or call `stop`."""
 
-    def __init__(self, settings: Settings, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, lock: IO[bytes], process: subprocess.Popen[bytes]
+    ) -> None:
         self._settings = settings
+        self._lock = lock
         self._process = process
         self.folder = folder
 
@@ -67,7 +70,7 @@ class Handle:
         code = self._process.wait()
         if code:
             tail = log_tail(self.folder)
-            remove_run(self.folder)
+            self.kill()
             raise EnvironmentProblem(f"the gateway's host process ended by itself (code {code})\n{tail}")
 
     def stop(self) -> None:
@@ -87,6 +90,7 @@ class Handle:
             self._process.kill()
         remove_run(self.folder)
         self._process.wait()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -111,21 +115,21 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
     clean_dead_runs(progress)
     check_port_free(settings.host, settings.port, "--port")
     check_port_free("127.0.0.1", settings.admin_port, "--admin-port")
-    folder = make_run_folder()
+    folder, lock = make_run_folder()
     process: subprocess.Popen[bytes] | None = None
     try:
         assignment = assign(settings, folder, progress)
         write_text(folder / "assignment.json", assignment.model_dump_json())
         reader, writer = os.pipe()
         try:
-            process = _spawn_host(folder, writer)
+            process = _spawn_host(folder, writer, lock)
         finally:
             os.close(writer)
         with os.fdopen(reader) as events:
             for line in events:
                 event = json.loads(line)
                 if event["event"] == "ready":
-                    return Handle(settings, folder, process)
+                    return Handle(settings, folder, lock, process)
                 if event["event"] == "failed":
                     raise EnvironmentProblem(f"the gateway did not start: {event['message']}")
                 progress(event["message"])
@@ -136,6 +140,7 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
         remove_run(folder)
         if process is not None:
             process.wait()
+        lock.close()
         raise
 
 
@@ -236,6 +241,11 @@ def _seed(
         if latest.policy.version != policy.version:
             progress(f"the state directory's revision {latest.number} stays in force; push to change it")
         return latest.policy
+    if latest is not None:
+        progress(
+            f"the state directory was for another family: its revision {latest.number} is out of force, "
+            f"and revision {latest.number + 1} starts this one"
+        )
     reason = "seed" if latest is None else "seed for another family"
     state.commit(
         next_revision(latest, policy, family_sha256=family.sha256, family_path=family_folder, reason=reason)
@@ -243,17 +253,17 @@ def _seed(
     return policy
 
 
-def _spawn_host(folder: Path, writer: int) -> subprocess.Popen[bytes]:
+def _spawn_host(folder: Path, writer: int, lock: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the host in the run folder, in a session of its own: a Ctrl-C must not reach Ray directly."""
     with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", _HOST, str(writer)],
+            [sys.executable, "-c", _HOST, str(writer), str(lock.fileno())],
             cwd=folder,
             env=ray_environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(writer,),
+            pass_fds=(writer, lock.fileno()),
             start_new_session=True,
         )
 

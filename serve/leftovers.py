@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shutil
 import socket
@@ -10,30 +10,36 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from contract.errors import EnvironmentProblem
-from contract.files import write_json
 
 MARK = "SLUICE_RUN"
 """Environment variable that every process of a run inherits; its value is the run folder."""
-_OWNER = "owner.json"
+_OWNER = "owner.lock"
+"""File in the run folder that launcher and host hold locked for as long as they live."""
 _MAX_FOLDER = 24
 """HAProxy's control sockets lie 70 characters below the run folder and may be 97 long in all."""
 
 Report = Callable[[str], None]
 
 
-def make_run_folder() -> Path:
-    """Create a private folder for one run, marked as owned by this process."""
+def make_run_folder() -> tuple[Path, IO[bytes]]:
+    """Create a private folder for one run; return it with the open file whose lock marks it as owned.
+
+    The run counts as alive until that file is closed here and in every process that has inherited it.
+    """
     root = Path(tempfile.gettempdir())
     if len(str(root)) + len("/sluice-xxxxxxxx") > _MAX_FOLDER:
         root = Path("/tmp")
     folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=root))
-    own = psutil.Process()
-    write_json(folder / _OWNER, {"pid": own.pid, "started_at_s": own.create_time()})
-    return folder
+    unlocked = folder / f".{_OWNER}"
+    held = unlocked.open("wb")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    unlocked.rename(folder / _OWNER)
+    return folder, held
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -76,11 +82,13 @@ def clean_dead_runs(report: Report) -> None:
     for root in {Path(tempfile.gettempdir()), Path("/tmp")}:
         for mark in root.glob(f"sluice-*/{_OWNER}"):
             try:
-                if mark.stat().st_uid != os.getuid() or _owner_lives(mark):
+                if mark.stat().st_uid != os.getuid():
                     continue
-            except (OSError, ValueError, KeyError):
+                with mark.open("rb") as held:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    ended = remove_run(mark.parent)
+            except OSError:
                 continue
-            ended = remove_run(mark.parent)
             if ended:
                 report(f"ended {ended} processes that a killed gateway had left behind ({mark.parent})")
 
@@ -130,11 +138,3 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def _owner_lives(mark: Path) -> bool:
-    owner = json.loads(mark.read_text())
-    try:
-        return bool(psutil.Process(owner["pid"]).create_time() == owner["started_at_s"])
-    except psutil.NoSuchProcess:
-        return False

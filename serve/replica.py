@@ -51,15 +51,15 @@ class GatewayReplica:
         self._stages: dict[str, InlineStage | RemoteStage] = {**self._inline, **remotes}
         self._follower = Follower(state, self._load)
         limits = assignment.settings.limits
-        self.gateway = Gateway(
-            DataPlane(self._follower.snapshot, limits, telemetry), limits, telemetry, self._metrics_page
-        )
+        self._dataplane = DataPlane(self._follower.snapshot, limits, telemetry)
+        self.gateway = Gateway(self._dataplane, limits, telemetry, self._metrics_page)
+        self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def healthy(self) -> bool:
         """Whether traffic may be sent here."""
-        return self._follower.problem is None and self._follower.revision > 0
+        return not self._stopping and self._follower.problem is None and self._follower.revision > 0
 
     async def start(self) -> None:
         """Put the newest revision in force and begin to follow. Raises NotReady when none can be loaded."""
@@ -82,6 +82,11 @@ class GatewayReplica:
         """Put the newest committed revision in force and say where this replica is."""
         number = await self._follower.catch_up()
         return ReplicaState(self._name, os.getpid(), number, self._follower.problem)
+
+    async def drain(self) -> None:
+        """Take no more requests; return once those inside are answered."""
+        self._stopping = True
+        await self._dataplane.drain()
 
     def _load(self, revision: Revision) -> Snapshot:
         return make_snapshot(revision, self._family, self._stages)

@@ -28,10 +28,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def fake_settings(state: Path | None = None) -> Settings:
+def fake_settings(state: Path | None = None, *, delay_ms: float = 1.0) -> Settings:
     """Settings of a gateway on fakes: one variant inline, one in its own deployment, one on the shelf."""
     return Settings(
-        fake=FakeSettings(delay_ms=1.0),
+        fake=FakeSettings(delay_ms=delay_ms),
         port=free_port(),
         admin_port=free_port(),
         state=None if state is None else str(state),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 
 from contract.errors import EnvironmentProblem
 from serve import launcher
-from serve.leftovers import MARK, clean_dead_runs
+from serve.leftovers import MARK, clean_dead_runs, make_run_folder
 from serve.settings import Settings
 from tests.serve.conftest import fake_settings
 
@@ -86,6 +88,14 @@ def gone(folder: Path, within_s: float = 20) -> bool:
     return True
 
 
+def wait_until_queued(client: httpx.Client, variant: str) -> None:
+    """Return once /metrics says that texts wait for a variant."""
+    end = time.monotonic() + 20
+    waiting = re.compile(rf'^sluice_queue_items{{variant="{variant}"}} [1-9]', re.MULTILINE)
+    while not waiting.search(client.get("/metrics").text):
+        assert time.monotonic() < end, f"nothing ever waited for {variant}"
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("word", ["starting Ray", "loading variants"])
 def test_ctrl_c_while_starting_leaves_nothing(word: str) -> None:
@@ -100,20 +110,28 @@ def test_ctrl_c_while_starting_leaves_nothing(word: str) -> None:
 
 
 @pytest.mark.ray
-def test_sigterm_answers_what_is_in_hand_and_exits_0() -> None:
-    """Requests in hand at SIGTERM are answered; then the gateway ends with code 0 and leaves nothing."""
-    settings = fake_settings()
-    with serving(settings) as (process, lines):
+@pytest.mark.parametrize("model", ["cascade", "fake-large"])
+def test_sigterm_answers_what_is_in_hand_and_exits_0(model: str) -> None:
+    """A slow request under way at SIGTERM is answered in full; then the gateway ends and leaves nothing."""
+    settings = fake_settings(delay_ms=50.0)
+    slow = {"inputs": [f"story {n}" for n in range(100)], "model": model}
+    with (
+        serving(settings) as (process, lines),
+        httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=30, trust_env=False) as client,
+        ThreadPoolExecutor(1) as aside,
+    ):
         until(lines, "ready at")
         folder = folder_of(process)
-        url = f"http://127.0.0.1:{settings.port}/v1/classify"
-        slow = {"inputs": [f"story {n}" for n in range(200)], "model": "fake-large"}
-        with httpx.Client(timeout=30, trust_env=False) as client:
-            with client.stream("POST", url, json=slow) as reply:
-                process.send_signal(signal.SIGTERM)
-                assert reply.status_code == 200
-                reply.read()
-            assert len(reply.json()["outputs"]) == 200
+        asked = aside.submit(client.post, "/v1/classify", json=slow)
+        wait_until_queued(client, "fake-large")
+        assert not asked.done()
+        process.send_signal(signal.SIGTERM)
+        reply = asked.result(30)
+        assert reply.status_code == 200, reply.text
+        outputs = reply.json()["outputs"]
+        assert len(outputs) == 100
+        assert not any(output.get("degraded") for output in outputs)
+        assert any(output["variant"] == "fake-large" for output in outputs)
         assert process.wait(30) == 0
     assert gone(folder, 0)
     assert not folder.exists()
@@ -154,6 +172,36 @@ def test_the_next_start_cleans_up_after_two_killed_processes() -> None:
     said: list[str] = []
     clean_dead_runs(said.append)
     assert gone(folder, 0)
+    assert not folder.exists()
+
+
+def test_a_run_lives_as_long_as_its_lock_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever clocks and process ids say, only a run whose lock nobody holds is cleaned up."""
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1.0)
+    folder, lock = make_run_folder()
+    said: list[str] = []
+    with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: str(folder)}) as marked:
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: 2.0)
+        clean_dead_runs(said.append)
+        assert folder.is_dir()
+        assert marked.poll() is None
+        lock.close()
+        clean_dead_runs(said.append)
+        marked.wait(10)
+    assert not folder.exists()
+    assert any(str(folder) in line for line in said)
+
+
+def test_a_process_that_inherits_the_lock_keeps_the_run_alive() -> None:
+    """With the launcher's own handle closed, the host's is enough."""
+    folder, lock = make_run_folder()
+    with subprocess.Popen(["sleep", "60"], pass_fds=(lock.fileno(),)) as heir:
+        lock.close()
+        clean_dead_runs(lambda _: None)
+        assert folder.is_dir()
+        heir.kill()
+        heir.wait()
+        clean_dead_runs(lambda _: None)
     assert not folder.exists()
 
 

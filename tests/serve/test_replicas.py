@@ -38,6 +38,16 @@ def test_another_package_of_our_name_is_refused(assignment: Assignment) -> None:
         foreign.check_package()
 
 
+def test_a_state_of_another_family_is_named_at_start(tmp_path: Path) -> None:
+    """A policy that was pushed for another build goes out of force, and the start says so."""
+    state = str(tmp_path / "state")
+    said: list[str] = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        assign(Settings(fake=FakeSettings(seed=seed), state=state), tmp_path / str(seed), said.append)
+    assert [line for line in said if "another family" in line and "revision 1 is out of force" in line]
+
+
 async def test_a_worker_loads_what_is_asked_for_and_no_more(assignment: Assignment) -> None:
     """The shelf holds nothing until a variant is wanted, and only variants of its own."""
     worker = StageWorker(assignment, ("fake-other",), NoRecorder())
