@@ -12,6 +12,11 @@ from contract.errors import InputError
 Process = Literal["poisson", "uniform"]
 
 
+def planned_requests(rate_per_s: float, duration_s: float) -> int:
+    """Return how many requests a run at that rate sends: rate x duration, rounded, at least 1."""
+    return max(1, round(rate_per_s * duration_s))
+
+
 def arrival_times_s(
     rate_per_s: float, duration_s: float, *, seed: int, process: Process = "poisson"
 ) -> NDArray[np.float64]:
@@ -28,7 +33,7 @@ def arrival_times_s(
         raise InputError(
             f"rate and duration must be positive, not {rate_per_s} per second for {duration_s} s"
         )
-    n = max(1, round(rate_per_s * duration_s))
+    n = planned_requests(rate_per_s, duration_s)
     if process == "uniform":
         return np.arange(n, dtype=np.float64) * (duration_s / n)
     rng = np.random.default_rng([seed, 0])

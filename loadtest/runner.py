@@ -28,10 +28,20 @@ from loadtest.exchange import Order, Samples, Send
 from loadtest.generator import Generator
 from loadtest.protocol import PROTOCOLS, Protocol
 from loadtest.record import requests_table
-from loadtest.scrape import STEP_S, Reading, ServerUse, difference, headers, read_at_step, read_metrics
+from loadtest.scrape import (
+    POLL_S,
+    STEP_S,
+    Reading,
+    ServerUse,
+    difference,
+    headers,
+    read_at_step,
+    read_metrics,
+)
 from loadtest.summary import Economy, Setting, summarise
 from runtime.machine import describe_machine
 
+METERED_WARMUP_S = STEP_S + 0.5
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -72,7 +82,8 @@ class LoadPlan:
         economy: prices and grid intensity; None takes those that ship with the project.
         machine: the machine that serves; None: this one, if the URL leads here.
         idle_watts: power of the idle server, for energy above idle (`measure_idle_watts`).
-        meter: take energy where its counter steps, which costs up to two seconds of waiting.
+        meter: take energy where its counter steps: before the measured part, if the warm-up has room
+            for it (METERED_WARMUP_S), and up to two seconds after it.
     """
 
     url: str
@@ -278,9 +289,14 @@ def _generate(
     limit_s = float(send.at_s[-1]) + plan.timeout_s + 30.0
     for event in generator.run(folder, limit_s, abort):
         name = event["event"]
-        if name == "measuring":
-            limit_s = min(STEP_S, plan.duration_s / 2) if plan.meter else 0.0
-            before = read_at_step(plan.url, plan.api_key, limit_s=limit_s)
+        if (
+            plan.meter
+            and before is None
+            and 0 < (left_s := plan.warmup_s - event["passed_s"]) <= STEP_S + 0.3
+        ):
+            before = read_at_step(plan.url, plan.api_key, limit_s=left_s - POLL_S)
+        elif name == "measuring" and before is None:
+            before = read_metrics(plan.url, plan.api_key)
         elif name == "drained":
             after = read_metrics(plan.url, plan.api_key)
         phase = {"measuring": "measuring", "drained": "draining", "written": "done"}.get(name, phase)

@@ -19,8 +19,8 @@ from contract.files import write_json
 from contract.metrics import LATENCY_BUCKETS_S
 from contract.run import Summary
 from loadtest.generator import Generator
-from loadtest.runner import LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
-from loadtest.sweep import Capacity, Search, StepProgress, Watch, find_capacity, judge
+from loadtest.runner import METERED_WARMUP_S, LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
+from loadtest.sweep import Capacity, Search, StepProgress, Watch, easy_rate, find_capacity, first_rate, judge
 
 SLO_FACTOR = 6.0
 RETRIES = 2
@@ -28,7 +28,13 @@ RETRIES = 2
 
 @dataclass(frozen=True)
 class Effort:
-    """How long the parts of a comparison take; `FULL` is about three minutes for three arms, `QUICK` 30 s."""
+    """How long the parts of a comparison take; `FULL` is about three minutes for three arms, `QUICK` 30 s.
+
+    Attributes:
+        equal_s: measured seconds of one run at the equal rate; longer, up to `longest_equal_s`, where the
+            rate is too low for `min_answers` over all repeats of an arm (368 give an interval of p99).
+        step_s, search: of the search for capacity. probe_s: of the first look. idle_s: of idle power.
+    """
 
     equal_s: float
     repeats: int
@@ -37,11 +43,19 @@ class Effort:
     probe_s: float
     idle_s: float
     search: Search
+    min_answers: int = 0
+    longest_equal_s: float = 0.0
+
+    def equal_s_at(self, rate_per_s: float) -> float:
+        """Return how long each run at the equal rate is measured."""
+        wanted_s = self.min_answers / self.repeats / rate_per_s
+        return max(self.equal_s, min(wanted_s, self.longest_equal_s))
 
 
 FULL = Effort(
     equal_s=6.0, repeats=3, step_s=2.5, warmup_s=0.7, probe_s=1.5, idle_s=3.0,
     search=Search(resolution=0.1, max_steps=7, min_requests=200, confirm=3, confirm_s=3.5, step_downs=6),
+    min_answers=400, longest_equal_s=12.0,
 )  # fmt: skip
 QUICK = Effort(
     equal_s=1.5, repeats=1, step_s=1.0, warmup_s=0.3, probe_s=0.7, idle_s=1.0,
@@ -153,7 +167,11 @@ def compare(
             name: find_capacity(
                 replace(template, model=model, duration_s=effort.step_s),
                 generator=generator,
-                search=replace(effort.search, start_per_s=_first_rate(probes[name])),
+                search=replace(
+                    effort.search,
+                    start_per_s=first_rate(probes[name]),
+                    easy_per_s=easy_rate(probes[name], slo_ms),
+                ),
                 out=out / name / "capacity",
                 progress=stages.series(f"{name}: capacity"),
                 abort=abort,
@@ -161,10 +179,10 @@ def compare(
             for name, model in models.items()
         }
         rate = equal_rate_per_s or _equal_rate(capacities, headroom)
-        plan = replace(template, duration_s=effort.equal_s)
+        plan = replace(template, warmup_s=max(template.warmup_s, METERED_WARMUP_S))
         watch = stages.series("equal rate")
         for tries_left in range(0 if equal_rate_per_s else RETRIES, -1, -1):
-            at_rate = replace(plan, rate_per_s=rate)
+            at_rate = replace(plan, rate_per_s=rate, duration_s=effort.equal_s_at(rate))
             repeats = effort.repeats
             found, all_hold = _rounds(
                 generator, at_rate, models, repeats, out, watch, abort, give_up=tries_left > 0
@@ -220,13 +238,6 @@ def _probe(
             hint="ask it once with curl to see the error",
         )  # fmt: skip
     return summary
-
-
-def _first_rate(probe: Summary) -> float:
-    """Half of what the CPU time of a request allows on this machine, or of what one at a time does."""
-    if probe.cpu_seconds_per_1k and probe.machine:
-        return 0.5 * probe.machine.cores * 1000.0 / probe.cpu_seconds_per_1k
-    return 500.0 / max(probe.service_p50_ms or 100.0, 1.0)
 
 
 def _equal_rate(capacities: Mapping[str, Capacity], headroom: float) -> float:

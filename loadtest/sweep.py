@@ -20,7 +20,7 @@ from contract.files import write_json
 from contract.formulas import Interval, usd_per_1k
 from contract.run import Summary
 from loadtest.generator import Generator
-from loadtest.runner import LoadPlan, LoadProgress, drive, labelled
+from loadtest.runner import METERED_WARMUP_S, LoadPlan, LoadProgress, drive, labelled
 from loadtest.summary import generator_faults
 
 ERROR_SHARE = 0.001
@@ -73,7 +73,8 @@ class Capacity:
         confirmed: whether that rate held in every longer run.
         runs: folders of those longer runs, if runs are kept.
         goodput_per_s: answers within the objective per second at that rate, mean of the longer runs.
-        interval_per_s: from that rate's goodput to the lowest rate that was not held.
+        interval_per_s: from that rate's goodput to the lowest rate that was not held; None unless the server
+            set the limit, since all else gives a lower bound alone.
         usd_per_1k, usd_interval: price of 1,000 answers at capacity; None when cores are unknown.
         limited_by: what stopped the search: the server, the generator, or the search's own bounds.
     """
@@ -115,6 +116,7 @@ class Search:
         confirm_s: how long each is measured.
         step_downs: how often the rate may be lowered (by `resolution`) until they hold.
         low_per_s, high_per_s: never try rates outside.
+        easy_per_s: a rate that a probe has shown to be held with ease; nothing below it is tried.
     """
 
     start_per_s: float | None = None
@@ -126,6 +128,12 @@ class Search:
     step_downs: int = 4
     low_per_s: float = 0.5
     high_per_s: float = 5000.0
+    easy_per_s: float | None = None
+
+    @property
+    def lowest_per_s(self) -> float:
+        """The lowest rate worth trying."""
+        return max(self.low_per_s, self.easy_per_s or 0.0)
 
 
 @dataclass(frozen=True)
@@ -220,22 +228,29 @@ def find_capacity(
     slo_ms = _objective(template)
     template = replace(template, data=labelled(template), stop_when_lost=True)
     ladder = _Ladder(template, generator, out, progress, abort, None, bounds.min_requests)
-    rate = bounds.start_per_s or _first_rate(template, generator, abort)
+    rate = bounds.start_per_s
+    if rate is None:
+        probe = _probe(template, generator, abort)
+        rate = first_rate(probe)
+        bounds = replace(bounds, easy_per_s=easy_rate(probe, slo_ms))
     held, lost = bracket(ladder.climb, bounds, rate)
     runs: tuple[Step, ...] = (held,) if held else ()
     confirmed = False
     if held and bounds.confirm:
         runs, lost = confirm(lambda at: ladder.climb(at, bounds.confirm_s), bounds, held.rate_per_s, lost)
         confirmed = bool(runs)
-    return _capacity(template.model, slo_ms, runs, confirmed, lost, tuple(ladder.steps))
+    return capacity_of(template.model, slo_ms, runs, confirmed, lost, tuple(ladder.steps))
 
 
 def bracket(climb: Climb, bounds: Search, rate: float) -> tuple[Step | None, Step | None]:
-    """Return the highest rate held and the lowest that was not, as close as the bounds ask."""
+    """Return the highest rate held and the lowest that was not, as close as the bounds ask.
+
+    A rate at which the generator could not be believed bounds the search as one that was missed does.
+    """
     held: Step | None = None
     lost: Step | None = None
     for _ in range(bounds.max_steps):
-        rate = min(max(rate, bounds.low_per_s), bounds.high_per_s)
+        rate = min(max(rate, bounds.lowest_per_s), bounds.high_per_s)
         step = climb(rate)
         if step.outcome == "held":
             held = step
@@ -250,9 +265,10 @@ def bracket(climb: Climb, bounds: Search, rate: float) -> tuple[Step | None, Ste
                 break
             rate *= 2
         else:
-            if rate <= bounds.low_per_s:
+            if rate <= bounds.lowest_per_s:
                 break
-            rate /= 2
+            known = bounds.easy_per_s is not None and step.outcome == "void"
+            rate = math.sqrt(bounds.lowest_per_s * rate) if known else rate / 2
     return held, lost
 
 
@@ -269,7 +285,9 @@ def confirm(
         else:
             return tuple(runs), lost
         lost = runs[-1]
-        rate /= 1 + bounds.resolution
+        if rate <= bounds.lowest_per_s:
+            break
+        rate = max(rate / (1 + bounds.resolution), bounds.lowest_per_s)
     return (), lost
 
 
@@ -318,12 +336,14 @@ class _Ladder:
     def _try(self, rate: float, duration_s: float | None) -> Step:
         number = len(self.steps)
         base = duration_s or self.template.duration_s
+        metered = self.template.meter and duration_s is not None
         run = self.out / "runs" / f"{number:02d}-{rate:.4g}" if self.out else None
         plan = replace(
             self.template,
             rate_per_s=rate,
             duration_s=min(2 * base, max(base, self.min_requests / rate)),
-            meter=self.template.meter and duration_s is not None,
+            warmup_s=max(self.template.warmup_s, METERED_WARMUP_S) if metered else self.template.warmup_s,
+            meter=metered,
             out=run,
             seed=self.template.seed + number,
         )
@@ -349,20 +369,29 @@ def _objective(template: LoadPlan) -> float:
     return template.slo_ms
 
 
-def _first_rate(template: LoadPlan, generator: Generator, abort: threading.Event | None) -> float:
-    """Guess a rate at about half of the capacity from a light probe."""
+def _probe(template: LoadPlan, generator: Generator, abort: threading.Event | None) -> Summary:
     probe = replace(
         template, rate_per_s=PROBE_RATE_PER_S, duration_s=PROBE_S, warmup_s=0.5, process="uniform",
         stop_when_lost=False, out=None,
     )  # fmt: skip
-    summary = drive(probe, generator=generator, abort=abort).summary
-    cores = summary.machine.cores if summary.machine else 1.0
-    if summary.cpu_seconds_per_1k:
-        return 0.5 * cores * 1000.0 / summary.cpu_seconds_per_1k
-    return 0.5 * 1000.0 / max(summary.service_p50_ms or 100.0, 1.0)
+    return drive(probe, generator=generator, abort=abort).summary
 
 
-def _capacity(
+def first_rate(probe: Summary) -> float:
+    """Half of what the CPU time of a request allows on its machine, or of what one at a time does."""
+    if probe.cpu_seconds_per_1k:
+        cores = probe.machine.cores if probe.machine else 1.0
+        return 0.5 * cores * 1000.0 / probe.cpu_seconds_per_1k
+    return 500.0 / max(probe.service_p50_ms or 100.0, 1.0)
+
+
+def easy_rate(probe: Summary, slo_ms: float) -> float | None:
+    """Return the rate of a light probe if all its answers came within half of the objective."""
+    held = not probe.errors and probe.p99_ms is not None and probe.p99_ms <= slo_ms / 2
+    return probe.rate_asked_per_s if held else None
+
+
+def capacity_of(
     model: str,
     slo_ms: float,
     runs: tuple[Step, ...],
@@ -370,9 +399,13 @@ def _capacity(
     lost: Step | None,
     steps: tuple[Step, ...],
 ) -> Capacity:
+    """Return the capacity that runs at the highest rate held and the lowest rate not held give."""
     goodputs = [run.summary.goodput_per_s for run in runs if run.summary.goodput_per_s]
     goodput = sum(goodputs) / len(goodputs) if goodputs else None
-    interval = None if goodput is None or lost is None else (goodput, max(goodput, lost.rate_per_s))
+    limited_by: Limit = "search" if lost is None else "generator" if lost.outcome == "void" else "server"
+    interval = (
+        (goodput, max(goodput, lost.rate_per_s)) if goodput and lost and limited_by == "server" else None
+    )
     price = _usd(runs[0].summary, goodput) if goodput else None
     kept = tuple(run.run for run in runs if run.run)
     return Capacity(
@@ -385,10 +418,14 @@ def _capacity(
         interval_per_s=interval,
         usd_per_1k=price,
         usd_interval=(price * goodput / interval[1], price) if price and goodput and interval else None,
-        limited_by="search" if lost is None else "generator" if lost.outcome == "void" else "server",
+        limited_by=limited_by,
         method=f"highest of {len(steps)} rates tried with p99 within {slo_ms:g} ms and under 0.1% errors, "
         f"{f'held in {len(runs)} longer runs' if confirmed else 'in a short step only'}; "
-        "interval: from its goodput to the lowest rate that was not held",
+        + (
+            "interval: from its goodput to the lowest rate that was not held"
+            if limited_by == "server"
+            else f"a lower bound: the {limited_by}, not the server, set the limit"
+        ),
         steps=steps,
     )
 

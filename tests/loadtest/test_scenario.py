@@ -12,7 +12,7 @@ from contract.run import read_summary
 from loadtest.dataset import from_rows
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
-from loadtest.scenario import Effort, compare, objective_for
+from loadtest.scenario import FULL, Effort, compare, objective_for
 from loadtest.sweep import Search, StepProgress
 from tests.loadtest.tables import summary_of, table
 
@@ -47,6 +47,14 @@ def test_arms_are_compared_at_one_rate_and_at_their_own(tmp_path: Path) -> None:
     assert [arm["name"] for arm in written["arms"]] == ["teacher", "single"]
     assert (tmp_path / written["arms"][0]["equal_runs"][0] / "summary.json").exists()
     assert seen[-1].step == seen[-1].steps
+
+
+def test_runs_at_the_equal_rate_are_long_enough_for_an_interval_of_p99() -> None:
+    """Where the rate is low the runs grow until their repeats hold 368 answers, up to a limit."""
+    assert FULL.equal_s_at(1000) == FULL.equal_s
+    for rate in (15.0, 20.0, 32.0):
+        assert FULL.equal_s_at(rate) * FULL.repeats * rate >= 368
+    assert FULL.equal_s_at(0.1) == FULL.longest_equal_s
 
 
 def test_an_objective_is_a_bucket_edge_above_the_slowest_arm() -> None:

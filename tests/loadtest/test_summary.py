@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,16 @@ def test_a_run_that_cannot_be_believed_is_void(fault: dict[str, float], reason: 
     assert not summary.valid
     assert reason in (summary.void_reason or "")
     assert summarise(table([10.0] * n, lag_ms=2.4), setting(n)).valid
+
+
+@pytest.mark.parametrize(("n", "rate", "seconds"), [(11, 2.239, 5.0), (3, 3.4, 1.0), (1, 0.4, 1.0)])
+def test_rounding_to_whole_requests_voids_no_run(n: int, rate: float, seconds: float) -> None:
+    """A run that sent all it planned is valid, however far rate x duration is from a whole number."""
+    asked = replace(setting(n, rate=rate), duration_s=seconds)
+    assert summarise(table([10.0] * n, rate=1000), asked).valid
+    if n > 1:
+        late = summarise(table([10.0] * (n - 1), rate=1000), asked)
+        assert "planned" in (late.void_reason or "")
 
 
 def test_without_an_objective_the_lag_is_held_against_p99() -> None:

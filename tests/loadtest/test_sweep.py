@@ -15,7 +15,18 @@ from contract.run import read_summary
 from loadtest.dataset import from_rows
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
-from loadtest.sweep import Outcome, Search, Step, StepProgress, bracket, confirm, judge, run_sweep
+from loadtest.sweep import (
+    Outcome,
+    Search,
+    Step,
+    StepProgress,
+    bracket,
+    capacity_of,
+    confirm,
+    easy_rate,
+    judge,
+    run_sweep,
+)  # fmt: skip
 from tests.loadtest.tables import summary_of, table
 
 TEXTS = from_rows([(f"l{i % 3} {i}", f"l{i % 3}") for i in range(30)])
@@ -50,6 +61,56 @@ def test_the_search_stays_within_its_bounds() -> None:
     assert (held, lost.rate_per_s if lost else None, min(tried)) == (None, 5, 5)
     bracket(_server(50, tried := []), Search(max_steps=3), 1)
     assert len(tried) == 3
+
+
+@given(border=st.floats(60, 900), start=st.floats(400, 900))
+def test_a_generator_that_is_late_bounds_the_search(border: float, start: float) -> None:
+    """Above what the generator can send the search is bounded, not halved below what a probe showed easy."""
+    tried: list[float] = []
+
+    def climb(rate: float) -> Step:
+        tried.append(rate)
+        return Step(rate, "void" if rate > border else "held", "", SUMMARY)
+
+    held, lost = bracket(climb, Search(easy_per_s=50, resolution=0.1, max_steps=12), start)
+    assert held is not None
+    assert min(tried) >= 50
+    assert held.rate_per_s <= border
+    assert lost is None or lost.outcome == "void"
+    assert lost is None or lost.rate_per_s <= held.rate_per_s * 1.1 * (1 + 1e-9)
+
+
+def test_no_rate_is_tried_below_one_that_is_easy() -> None:
+    """When every rate is void the search and the longer runs end at the easy rate."""
+    tried: list[float] = []
+
+    def void(rate: float) -> Step:
+        tried.append(rate)
+        return Step(rate, "void", "", SUMMARY)
+
+    held, _ = bracket(void, Search(easy_per_s=10, max_steps=12), 300)
+    assert held is None
+    assert min(tried) >= 10
+    assert confirm(void, Search(easy_per_s=10, step_downs=50), 12, None)[0] == ()
+    assert min(tried) >= 10
+
+
+def test_a_capacity_that_the_generator_limits_is_a_lower_bound() -> None:
+    """Without a rate that the server did not hold there is no interval, and the method says why."""
+    summary = summary_of(table([10.0] * 1000))
+    held, void = Step(100, "held", "", summary), Step(110, "void", "", summary)
+    found = capacity_of("m", 50.0, (held,), True, void, (held, void))
+    assert (found.limited_by, found.interval_per_s, found.usd_interval) == ("generator", None, None)
+    assert "lower bound" in found.method
+    missed = Step(110, "missed", "", summary)
+    assert capacity_of("m", 50.0, (held,), True, missed, (held, missed)).interval_per_s == (100, 110)
+
+
+def test_a_probe_shows_what_is_easy() -> None:
+    """The rate of a probe is easy when all was answered within half of the objective."""
+    assert easy_rate(summary_of(table([10.0] * 10)), 20.0) == 100
+    assert easy_rate(summary_of(table([11.0] * 10)), 20.0) is None
+    assert easy_rate(summary_of(table([1.0] * 10, status=[200] * 9 + [500])), 20.0) is None
 
 
 def test_a_rate_counts_only_when_all_longer_runs_hold_it() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ import pytest
 
 from contract.errors import InputError
 from contract.run import read_requests, read_summary
+from loadtest import runner, scrape
 from loadtest.dataset import from_rows
 from loadtest.generator import LoadAborted
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan, LoadProgress, drive, measure_idle_watts, run_load
+from loadtest.scrape import Reading, read_metrics
 
 # The reference server answers the first word: 1 text in 10 is labelled otherwise.
 TEXTS = from_rows([(f"l{i % 3} text {i} é", "other" if i % 10 == 0 else f"l{i % 3}") for i in range(50)])
@@ -94,6 +97,24 @@ def test_a_queue_costs_at_least_what_theory_says() -> None:
     assert service.mean() - 8 > 0.5 * theory
     assert service.mean() >= own[-len(service) :].mean() * 1000 * 0.9
     assert service.min() >= 8
+
+
+def test_energy_is_read_before_the_measured_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the energy counter to step falls in the warm-up: the measured part is scraped once."""
+    scraped: list[float] = []
+
+    def noted(url: str, key: str | None = None, *, timeout_s: float = 5.0) -> Reading | None:
+        scraped.append(time.time())
+        return read_metrics(url, key, timeout_s=timeout_s)
+
+    for module in (runner, scrape):
+        monkeypatch.setattr(module, "read_metrics", noted)
+    with serving(Behaviour(idle_watts=10, energy_step_s=60)) as server:
+        found = drive(LoadPlan(server.url, TEXTS, 20, 1.5, warmup_s=1.2, meter=True))
+    at_s = found.requests["intended_at_s"].to_numpy()
+    assert len([at for at in scraped if at < at_s.min()]) > 3
+    assert len([at for at in scraped if at_s.min() + 0.2 < at < at_s.max()]) <= 1
+    assert found.use is not None
 
 
 def test_server_counters_give_cpu_and_energy_with_provenance() -> None:
