@@ -184,14 +184,14 @@ async def meter_energy(plane: ControlPlane, telemetry: Telemetry) -> None:
             booked = joules
 
 
-def drain(within_s: float) -> None:
+async def drain(within_s: float) -> None:
     """Have every gateway replica answer what it has in hand and take no more, while the stages still run.
 
     Serve's own draining does not see requests that come in by the hook, and stops the stages meanwhile.
     """
     try:
         handle = ray_serve.get_deployment_handle(GATEWAY, APPLICATION)
-        handle.broadcast("drain").results(timeout_s=within_s)
+        await handle.broadcast("drain").results_async(timeout_s=within_s)
     except (RayError, RayServeException, TimeoutError):
         log.exception("not every gateway replica had answered all requests within %g s", within_s)
 

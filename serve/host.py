@@ -6,6 +6,7 @@ with everything that it started, on SIGTERM and when the launcher is gone.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -56,12 +57,17 @@ def main() -> None:
             say("ready")
     while not stop.wait(_LOOK_EVERY_S) and os.getppid() == launcher:
         pass
-    if ready:
-        drain(assignment.settings.stop_timeout_s * _DRAINING_SHARE)
-    ray_serve.shutdown()
+    asyncio.run(_stop_serve(assignment.settings.stop_timeout_s * _DRAINING_SHARE if ready else None))
     ray.shutdown()
     if os.getppid() != launcher:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _stop_serve(drain_s: float | None) -> None:
+    """Drain, then end Serve: in one event loop, to which the handle that drains is bound until the end."""
+    if drain_s is not None:
+        await drain(drain_s)
+    ray_serve.shutdown()
 
 
 def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any) -> None:
