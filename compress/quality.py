@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data import Dataset
-from contract.formulas import Interval, bootstrap_difference, macro_f1, wilson_interval
+from contract.formulas import Interval, macro_f1, paired_difference_interval, wilson_interval
 
 DRAWS = 1000
 
@@ -32,7 +32,8 @@ def quality_of(
 ) -> Quality:
     """Return the figures of predictions [N] on N labelled texts, beside the teacher's [N] where given.
 
-    Intervals: Wilson for accuracy, percentile bootstrap (Efron 1979) for macro-F1 and the paired delta.
+    Intervals: Wilson for accuracy, Newcombe's for the paired delta, percentile bootstrap (Efron 1979) for
+    macro-F1.
     """
     targets, right = data.targets, predicted == data.targets
     delta = None if teacher is None else right.astype(float) - (teacher == targets).astype(float)
@@ -46,10 +47,13 @@ def quality_of(
             name: float(right[rows].mean()) for name, rows in slice_rows(data).items() if rows.any()
         },
         accuracy_delta=None if delta is None else float(delta.mean()),
-        accuracy_delta_interval=(
-            None if delta is None else bootstrap_difference(delta, np.zeros_like(delta), seed=seed)
-        ),
+        accuracy_delta_interval=(None if teacher is None else _delta_interval(right, teacher == targets)),
     )
+
+
+def _delta_interval(right: NDArray[np.bool_], teacher: NDArray[np.bool_]) -> Interval:
+    counts = (right & teacher, right & ~teacher, ~right & teacher, ~right & ~teacher)
+    return paired_difference_interval(*(int(mask.sum()) for mask in counts))
 
 
 def slice_rows(data: Dataset) -> dict[str, NDArray[np.bool_]]:

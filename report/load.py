@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from contract.run import Summary
-from report.arms import answered, column
+from report.estimates import answered, column
 from report.figures import plain, significant
 from report.svg import Axis, Chart, Limit, Line, Marker, Point, percent_form
 

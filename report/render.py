@@ -119,7 +119,10 @@ def _result(comparison: Mapping[str, Any] | None) -> Section | None:
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
-    """Return the last arm against the first in one sentence, leaving out what was not measured."""
+    """Return the last arm against the first in one sentence, leaving out what was not measured.
+
+    Capacities are compared only where the server, not the generator, was the limit of both.
+    """
     first, last = comparison["arms"][0], comparison["arms"][-1]
     before, after = first["equal"], last["equal"]
     parts = []
@@ -135,7 +138,8 @@ def headline(comparison: Mapping[str, Any]) -> str:
     mine, theirs = (
         ((arm.get("capacity") or {}).get("goodput_per_s") or {}).get("value") for arm in (last, first)
     )
-    if mine and theirs:
+    limits = [(arm.get("search") or {}).get("limited_by", "server") for arm in (first, last)]
+    if mine and theirs and limits == ["server", "server"]:
         said += f" At capacity it holds {times(mine / theirs)} the goodput."
     return said
 

@@ -44,6 +44,9 @@ CAPACITY_ROWS: tuple[tuple[str, str, Form], ...] = (
 )
 
 
+BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
+
+
 def arms_table(comparison: Mapping[str, Any]) -> Table:
     """Return the final table: one column per arm of `report.arms.compare`, one row per figure.
 
@@ -63,6 +66,7 @@ def arms_table(comparison: Mapping[str, Any]) -> Table:
     for arm in arms:
         reasons = [*arm["equal"]["void_reasons"], *((arm.get("capacity") or {}).get("void_reasons") or [])]
         notes += [f"{arm['name']}: void, {reason}." for reason in dict.fromkeys(reasons)]
+        notes += _search_notes(arm)
     names = [_name(arm) + ("" if _sound(arm) else " (void)") for arm in arms]
     return Table(
         "arms",
@@ -92,10 +96,33 @@ def _figure_rows(parts: Sequence[Mapping[str, Any]], wanted: Sequence[tuple[str,
         figures = [part.get(key) for part in parts]
         if all(figure is None or figure["value"] is None for figure in figures):
             continue
-        cells = [UNKNOWN if f is None else form(f["value"], f["interval"]) for f in figures]
+        cells = [UNKNOWN if f is None else _cell(f, form) for f in figures]
         methods = dict.fromkeys(f["method"] for f in figures if f is not None and f["value"] is not None)
         rows.append(Row((title, *cells, "; ".join(methods))))
     return rows
+
+
+def _cell(figure: Mapping[str, Any], form: Form) -> str:
+    return BOUNDS[figure.get("bound") or ""] + form(figure["value"], figure["interval"])
+
+
+def _search_notes(arm: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know of the search behind an arm's capacity."""
+    search = arm.get("search")
+    if search is None:
+        return []
+    if search["rate_per_s"] is None:
+        return [f"{arm['name']}: no rate was held within the objective, so there is no capacity to compare."]
+    notes = []
+    if search["limited_by"] == "generator":
+        notes.append(f"{arm['name']}: the load generator was the limit, so its capacity is at least this.")
+    elif search["limited_by"] == "search":
+        notes.append(
+            f"{arm['name']}: the search ended before the server's limit; its capacity is at least this."
+        )
+    if not search["confirmed"]:
+        notes.append(f"{arm['name']}: capacity held in a short step only.")
+    return notes
 
 
 def runs_table(runs: Sequence[tuple[str, Summary]]) -> Table:

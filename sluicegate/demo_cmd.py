@@ -26,7 +26,7 @@ from contract.files import inside, write_json
 from contract.policy import Policy, write_policy
 from loadtest.runner import LoadPlan
 from loadtest.scenario import FULL, QUICK, Comparison, Effort, compare
-from report.arms import Arm
+from report.arms import Arm, Searched
 from report.arms import compare as figures_of
 from report.frontier import write_frontier
 from report.render import headline, render_report
@@ -168,7 +168,18 @@ def _serve_and_load(layout: Layout, family: Family, single: str, seed: int, effo
 def _report(
     layout: Layout, family: Family, policy: Policy, compared: Comparison, seed: int
 ) -> dict[str, Any]:
-    arms = [Arm(a.name, a.model, a.equal_runs, a.capacity_runs) for a in compared.arms]
+    arms = [
+        Arm(
+            a.name,
+            a.model,
+            a.equal_runs,
+            a.capacity_runs,
+            Searched(
+                a.capacity.rate_per_s, a.capacity.limited_by, a.capacity.confirmed, a.capacity.interval_per_s
+            ),
+        )
+        for a in compared.arms
+    ]
     figures = figures_of(arms, seed=seed)
     write_json(layout.comparison, figures)
     render_report(

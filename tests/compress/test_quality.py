@@ -32,6 +32,14 @@ def test_figures_by_hand() -> None:
     assert quality.accuracy_delta_interval[0] <= -1 / 6 <= quality.accuracy_delta_interval[1]
 
 
+def test_answers_that_never_differ_leave_the_delta_uncertain() -> None:
+    """A variant that answers six texts as its teacher does has a delta of 0 with an interval around it."""
+    quality = quality_of(DATA, DATA.targets, DATA.targets, seed=0)
+    assert quality.accuracy_delta == 0
+    assert quality.accuracy_delta_interval is not None
+    assert quality.accuracy_delta_interval[0] < 0 < quality.accuracy_delta_interval[1]
+
+
 def test_the_teacher_has_no_delta() -> None:
     """Against itself there is nothing to compare."""
     quality = quality_of(DATA, DATA.targets, None, seed=0)

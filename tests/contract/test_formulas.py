@@ -91,9 +91,37 @@ def test_pareto_mask_keeps_exactly_the_undominated(rows: list[tuple[int, int]]) 
         assert kept != dominated
 
 
-def test_bootstrap_difference_covers_a_known_difference() -> None:
-    """The interval of a paired difference of 0.1 holds 0.1 and not 0."""
-    rng = np.random.default_rng(3)
-    second = rng.random(2000)
-    low, high = formulas.bootstrap_difference(second + 0.1 + rng.normal(0, 0.2, 2000), second, seed=1)
-    assert 0 < low < 0.1 < high
+def test_no_difference_seen_is_no_certainty() -> None:
+    """Where no pair differs the interval holds 0 and keeps a width that shrinks with the number of pairs."""
+    widths = []
+    for n in (100, 1000):
+        low, high = formulas.paired_difference_interval(0.96 * n, 0, 0, 0.04 * n)
+        assert low < 0 < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 3
+    assert widths[0] > 0.03
+    low, high = formulas.paired_difference_interval(10, 0, 0, 0)
+    assert low < 0 < high
+
+
+@given(*[st.integers(0, 300)] * 4)
+def test_paired_interval_holds_the_difference_and_turns_with_it(a: int, b: int, c: int, d: int) -> None:
+    """It contains the observed difference, lies in [-1, 1], and swapping the two turns its sign."""
+    if a + b + c + d == 0:
+        with pytest.raises(ValueError, match="paired_difference"):
+            formulas.paired_difference_interval(a, b, c, d)
+        return
+    low, high = formulas.paired_difference_interval(a, b, c, d)
+    assert -1 - 1e-9 <= low <= (b - c) / (a + b + c + d) + 1e-12
+    assert (b - c) / (a + b + c + d) - 1e-12 <= high <= 1 + 1e-9
+    turned = formulas.paired_difference_interval(a, c, b, d)
+    assert (-turned[1], -turned[0]) == pytest.approx((low, high))
+
+
+def test_paired_interval_covers_rare_differences() -> None:
+    """With 0.5% and 1.5% of 400 pairs differing either way, 95 of 100 intervals hold the true difference."""
+    rng = np.random.default_rng(0)
+    shares = (0.93, 0.015, 0.005, 0.05)
+    draws = rng.multinomial(400, shares, 2000)
+    found = [formulas.paired_difference_interval(*row) for row in draws.tolist()]
+    assert np.mean([low <= 0.01 <= high for low, high in found]) > 0.93

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contract.errors import RunError
-from report.arms import Arm, compare
+from report.arms import Arm, Searched, compare
 from report.run_tables import arms_table, runs_table, shares_table
 from report.tables import to_markdown
 
@@ -64,6 +64,62 @@ def test_one_run_gets_a_block_bootstrap_of_its_tail(make_run: Make) -> None:
     figure = compare([Arm("a", "cascade", (make_run("one", seconds=20),))])["arms"][0]["equal"]["p99_ms"]
     assert "block bootstrap" in figure["method"]
     assert figure["interval"][0] < figure["interval"][1]
+
+
+def test_repeats_are_pooled_for_the_tail(make_run: Make) -> None:
+    """p99 of three short runs is that of all answers, with an interval by rank and not over three numbers."""
+    runs = tuple(make_run(f"pool-{i}", seconds=12, service_ms=5 if i else 15, seed=i) for i in range(3))
+    figure = compare([Arm("a", "cascade", runs)])["arms"][0]["equal"]["p99_ms"]
+    low, high = figure["interval"]
+    assert "order statistics, 1,440 answers" in figure["method"]
+    assert 0 < low < figure["value"] < high
+    few = compare([Arm("a", "cascade", (make_run("few", seconds=5),))])["arms"][0]["equal"]["p99_ms"]
+    assert few["interval"] is None
+    assert "200 answers are too few" in few["method"]
+
+
+def test_arms_that_answer_alike_are_not_surely_alike(make_run: Make) -> None:
+    """No text answered differently gives a drop of 0 with an interval that has a width."""
+    runs = [make_run(f"alike-{i}", seconds=10, seed=5) for i in range(2)]
+    drop = compare([Arm(str(run), "cascade", (run,)) for run in runs])["arms"][1]["equal"]["accuracy_drop"]
+    assert drop["value"] == 0
+    assert drop["interval"][0] < -0.005
+    assert drop["interval"][1] > 0.005
+
+
+def _at_capacity(make_run: Make, search: Searched, **facts: Any) -> dict[str, Any]:
+    runs = tuple(make_run(f"held-{i}", seconds=12, goodput_per_s=40.0, usd_per_1k=6e-4) for i in range(3))
+    found: dict[str, Any] = compare([Arm("a", "cascade", runs, runs, search)])
+    return found
+
+
+def test_capacity_is_as_uncertain_as_its_search(make_run: Make) -> None:
+    """Three runs of one count still leave the way to the lowest rate not held; price turns it over."""
+    found = _at_capacity(make_run, Searched(41.0, "server", True, (40.0, 44.0)))
+    capacity = found["arms"][0]["capacity"]
+    assert capacity["goodput_per_s"]["interval"] == (40.0, 44.0)
+    assert capacity["usd_per_1k"]["interval"] == pytest.approx((6e-4 * 40 / 44, 6e-4))
+    assert "lowest not held" in capacity["goodput_per_s"]["method"]
+
+
+def test_a_generators_limit_is_not_shown_as_the_servers(make_run: Make) -> None:
+    """Where the generator was the limit capacity is a lower bound and price an upper one, in the table too."""
+    found = _at_capacity(make_run, Searched(41.0, "generator", True, None))
+    capacity = found["arms"][0]["capacity"]
+    assert (capacity["goodput_per_s"]["bound"], capacity["goodput_per_s"]["interval"]) == ("at least", None)
+    assert (capacity["usd_per_1k"]["bound"], capacity["usd_per_1k"]["interval"]) == ("at most", None)
+    table = arms_table(found)
+    assert [row.cells[1][0] for row in table.rows if row.cells[0] in ("goodput per s", "USD per 1,000")] == [
+        "≥", "≤",
+    ]  # fmt: skip
+    assert any("load generator was the limit" in note for note in table.notes)
+
+
+def test_an_arm_that_holds_no_rate_is_named(make_run: Make) -> None:
+    """The table says that an arm held no rate, in place of a figure."""
+    run = make_run("no-rate", seconds=10)
+    table = arms_table(compare([Arm("slow", "cascade", (run,), (), Searched(None, "server", False, None))]))
+    assert any("slow: no rate was held" in note for note in table.notes)
 
 
 def test_runs_that_do_not_say_which_texts_have_no_paired_interval(make_run: Make) -> None:

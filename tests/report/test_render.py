@@ -102,7 +102,7 @@ def test_page_says_what_was_asked_of_it(written: list[Path]) -> None:
         "The result", "Recommended:", "Certified: with 90% confidence", "at most 2.0 points",
         "Accuracy against latency", "What each step cost", "Accuracy per slice", "Recall per class",
         "How latencies spread", "Neighbouring choices", "estimated from load", "AMD EPYC 9R14", "Wilson",
-        "paired bootstrap", "block bootstrap", "Dominated",
+        "Newcombe", "block bootstrap", "Dominated",
     ):  # fmt: skip
         assert words in page, words
 
@@ -157,3 +157,17 @@ def test_headline_names_the_arms_and_the_gain(comparison: dict[str, Any]) -> Non
     assert "points against teacher only" in said
     assert "instead of" in said
     assert "× the goodput" in said
+
+
+@pytest.mark.parametrize(
+    ("limited_by", "compared"), [("server", True), ("generator", False), ("search", False)]
+)
+def test_headline_compares_no_capacity_that_the_generator_set(
+    comparison: dict[str, Any], limited_by: str, compared: bool
+) -> None:
+    """A ratio of capacities is told only where the server was the limit of both arms."""
+    search = {"rate_per_s": 50.0, "limited_by": limited_by, "confirmed": True, "interval_per_s": None}
+    first, *others, last = comparison["arms"]
+    server = search | {"limited_by": "server"}
+    told = headline(comparison | {"arms": [first | {"search": server}, *others, last | {"search": search}]})
+    assert ("the goodput" in told) == compared
