@@ -103,7 +103,7 @@ def test_capacity_is_as_uncertain_as_its_search(make_run: Make) -> None:
 
 
 def test_a_generators_limit_is_not_shown_as_the_servers(make_run: Make) -> None:
-    """Where the generator was the limit capacity is a lower bound and price an upper one, in the table too."""
+    """Where the generator was the limit capacity is a lower bound and price an upper one, and said so."""
     found = _at_capacity(make_run, Searched(41.0, "generator", True, None))
     capacity = found["arms"][0]["capacity"]
     assert (capacity["goodput_per_s"]["bound"], capacity["goodput_per_s"]["interval"]) == ("at least", None)
