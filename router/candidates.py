@@ -5,6 +5,7 @@ threshold grid.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,13 @@ def chains_of(count: int, max_stages: int | None = None) -> Iterator[tuple[int, 
     if len(full) <= longest and full not in given:
         given.append(full)
     yield from given
+
+
+def chain_counts(count: int, max_stages: int | None = None) -> tuple[int, int]:
+    """Return how many chains `chains_of` yields, and how many there are."""
+    longest = min(count, max_stages or count)
+    every = sum(math.comb(count, size) for size in range(1, longest + 1))
+    return min(every, MOST_CHAINS + (longest == count)), every
 
 
 def threshold_grid(scores: FloatArray, size: int) -> FloatArray:

@@ -13,7 +13,7 @@ from router.board import Board
 from router.candidates import Routed
 from router.pvalues import betting_p_value
 from router.scores import FloatArray, IntArray
-from router.search import Estimate, Search, frontier, routed_by
+from router.search import Estimate, Search, frontier, routed_by, thin
 from router.targets import Constraint
 
 SEQUENCE = 100
@@ -52,6 +52,14 @@ def sequence_of(estimates: Sequence[Estimate], n_certify: int, trivial: Estimate
     return [estimates[index] for index in kept]
 
 
+def sequence_by_accuracy(estimates: Sequence[Estimate], n_certify: int) -> list[Estimate]:
+    """Return the candidates that nothing beats in cost and accuracy, safest first, thinned: for the most
+    accurate policy no cost is too high.
+    """
+    most = SEQUENCE if n_certify <= MANY_ROWS else SEQUENCE_OF_MANY_ROWS
+    return sorted(thin(estimates, most), key=lambda e: (-e.margin, -(e.accuracy or 0.0)))
+
+
 def fixed_sequence(
     search: Search, sequence: Sequence[Estimate], board: Board, order: IntArray, delta: float
 ) -> list[Tested]:
@@ -60,15 +68,18 @@ def fixed_sequence(
 
     All that passed hold together with probability at least 1 - delta, without a Bonferroni factor and
     without monotonicity.
-    `order` [N] is the fixed shuffle in which rows are bet on. Several constraints: the largest p-value
-    counts.
+    `order` [N] is the fixed shuffle in which rows are bet on. Several constraints and budgets: the largest
+    p-value counts.
     """
     shuffled = board.take(order)
     losses = [constraint.losses(shuffled) for constraint in search.constraints]
     tested: list[Tested] = []
     for estimate in sequence:
         routed = routed_by(search, estimate.candidate, shuffled)
-        p_value = worst_p_value(search.constraints, losses, shuffled, routed.chosen, delta)
+        p_value = max(
+            worst_p_value(search.constraints, losses, shuffled, routed.chosen, delta),
+            worst_budget_p_value(search, estimate, routed, delta),
+        )
         passed = p_value <= delta
         tested.append(Tested(estimate, p_value, passed, routed))
         if not passed:
@@ -84,33 +95,21 @@ def worst_p_value(
     delta: float,
 ) -> float:
     """Return the largest of the constraints' p-values when variant chosen[i] answers row i."""
-    return max(
-        constraint.p_value(constraint.drawn(board, chosen, loss), delta)
-        for constraint, loss in zip(constraints, losses, strict=True)
-    )
+    found = [c.p_value(board, chosen, loss, delta) for c, loss in zip(constraints, losses, strict=True)]
+    return max(found, default=0.0)
 
 
-def budget_sequence(
-    search: Search, sequence: Sequence[Estimate], board: Board, order: IntArray, delta: float
-) -> list[Tested]:
-    """Test budgets alone, cheapest candidate first: H0 says that the mean cost of a request is at least the
-    budget.
+def worst_budget_p_value(search: Search, estimate: Estimate, routed: Routed, delta: float) -> float:
+    """Return the largest p-value of "the mean cost of a request is at least the budget", 0 without budgets.
 
     A row's cost is bounded by that of running every stage, so the betting p-value applies to cost / bound; a
-    budget at or above the bound is kept for certain.
+    budget at or above the bound, as of a single stage within it, is kept for certain.
     """
-    shuffled = board.take(order)
-    tested: list[Tested] = []
-    for estimate in sequence:
-        routed = routed_by(search, estimate.candidate, shuffled)
-        p_value = max(
-            0.0 if limit >= 1.0 else betting_p_value(values, limit, delta, low=0.0)
-            for values, limit in budget_losses(search, estimate, routed)
-        )
-        tested.append(Tested(estimate, p_value, p_value <= delta, routed))
-        if p_value > delta:
-            break
-    return tested
+    found = [
+        0.0 if limit >= 1.0 else betting_p_value(values, limit, delta, low=0.0)
+        for values, limit in budget_losses(search, estimate, routed)
+    ]
+    return max(found, default=0.0)
 
 
 def budget_losses(search: Search, estimate: Estimate, routed: Routed) -> list[tuple[FloatArray, float]]:
@@ -121,7 +120,10 @@ def budget_losses(search: Search, estimate: Estimate, routed: Routed) -> list[tu
     for name, limit in search.budgets.items():
         key = name.removeprefix("max_")
         if key == "escalation_rate":
-            found.append(((routed.place > 0).astype(np.float64), limit))
+            alone = len(estimate.candidate.chain) == 1
+            at_once = search.starts_at_reference(estimate.candidate.chain)
+            escalated = np.full(len(routed.place), float(at_once)) if alone else routed.place > 0
+            found.append((escalated.astype(np.float64), 1.0 if alone and not at_once else limit))
             continue
         values = search.costs[key]
         used = (

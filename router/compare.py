@@ -14,7 +14,7 @@ from contract.errors import PolicyError
 from contract.predictions import Cost, Predictions
 from router.board import Board, by_cost, fit_scores, make_board
 from router.scores import SCORE_NAMES, FloatArray
-from router.tune import TuneSettings, split_parts
+from router.settings import TuneSettings, split_parts
 
 POINTS = 101
 

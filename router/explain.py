@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from contract.policy import Policy
-from router.candidates import Candidate, ClassRules
+from router.candidates import Candidate, ClassRules, chain_counts
 from router.certify import Tested
 from router.policies import Evidence, method_name
-from router.search import Estimate, frontier, routed_by
+from router.search import Estimate, routed_by, thin
 
 Verdict = Literal["chosen", "passed", "failed", "not tested", "naive"]
 
@@ -49,7 +49,10 @@ class Alternative:
             usd_per_1k=estimate.usd_per_1k,
             escalation_rate=estimate.escalation_rate,
             accuracy=estimate.accuracy,
-            risks={c.metric: r for c, r in zip(evidence.search.constraints, estimate.risks, strict=True)},
+            risks={
+                "error" if c.kind == "error" else c.metric: r
+                for c, r in zip(evidence.search.constraints, estimate.risks, strict=True)
+            },
             verdict=verdict,
             p_value=p_value,
         )
@@ -66,10 +69,11 @@ class Alternative:
             parts.append(f"threshold {shown}{' (by class)' if self.per_class else ''}")
         parts.append(f"{self.escalation_rate:.1%} escalate")
         parts.append(f"{self.usd_per_1k:.4g} USD per 1,000")
-        parts += [f"{metric} {value * 100:+.2f} points" for metric, value in self.risks.items()]
-        tail = {"naive": "meets the target on the tune rows only", "chosen": "chosen"}.get(
-            self.verdict, self.verdict
-        )
+        parts += [
+            f"accuracy {1 - value:.2%}" if metric == "error" else f"{metric} {value * 100:+.2f} points"
+            for metric, value in self.risks.items()
+        ]
+        tail: str = "meets the target on the tune rows, untested" if self.verdict == "naive" else self.verdict
         if self.p_value is not None:
             tail += f", p = {self.p_value:.3g}"
         return ", ".join(parts) + f": {tail}"
@@ -96,8 +100,13 @@ def alternatives_of(
         found.append(Alternative.of(evidence, t.estimate, verdict, t.p_value))
     if not tested:
         found += _untested_neighbours(evidence, chosen, estimates)
-    elif (naive := _naive(evidence, estimates)) is not None and naive is not chosen:
-        found.append(Alternative.of(evidence, naive, "naive"))
+    elif (naive := _naive(evidence, estimates)) is not None and all(t.estimate is not naive for t in shown):
+        known = next((t for t in tested if t.estimate is naive), None)
+        if known is None:
+            found.append(Alternative.of(evidence, naive, "naive"))
+        else:
+            verdict = "passed" if known.passed else "failed"
+            found.append(Alternative.of(evidence, naive, verdict, known.p_value))
     return tuple(found)
 
 
@@ -114,19 +123,6 @@ def _untested_neighbours(
         Alternative.of(evidence, chosen, "chosen"),
         *(Alternative.of(evidence, e) for e in cheaper),
     ]
-
-
-def thin(estimates: Sequence[Estimate], most: int = 100) -> list[Estimate]:
-    """Return the Pareto set of cost and accuracy (or margin, without labels), dearest first, at most `most`
-    of it.
-    """
-    if not estimates:
-        return []
-    worth = np.array([e.margin if e.accuracy is None else e.accuracy for e in estimates])
-    kept = frontier(np.array([e.usd_per_1k for e in estimates]), worth)
-    if len(kept) > most:
-        kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
-    return [estimates[index] for index in kept]
 
 
 def _naive(evidence: Evidence, estimates: Sequence[Estimate]) -> Estimate | None:
@@ -149,7 +145,9 @@ def explain(
     if chosen is None:
         lines += _nothing_safe(evidence, policy, tested)
     elif len(policy.stages) == 1:
-        lines.append(_do_not_route(policy))
+        lines.append(_do_not_route(policy, tested))
+        if policy.needed_n is not None and evidence.certify is not None:
+            lines += _how_many(policy, len(evidence.certify))
     else:
         lines += _who_answers(policy)
         lines += _who_escalates(evidence, chosen.candidate)
@@ -162,6 +160,11 @@ def explain(
     if chosen is not None:
         lines.append(_risk(evidence, policy, chosen))
     lines += _sure(evidence, policy, chosen, tested)
+    searched, every = chain_counts(len(evidence.names), evidence.max_stages)
+    if searched < every:
+        lines.append(
+            f"Of {every} possible cascades the {searched} with the fewest stages, and all, were searched."
+        )
     if alternatives:
         lines.append("The choices beside it (figures of the tune part):")
         lines += [f"  {alternative.sentence()}" for alternative in alternatives]
@@ -180,24 +183,30 @@ def _nothing_safe(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) 
             f"The safest candidate already failed on the {n} rows to certify with: "
             f"{Alternative.of(evidence, first.estimate, 'failed', first.p_value).sentence()}."
         )
-    if policy.needed_n is None:
-        lines.append(
+    return lines + _how_many(policy, n)
+
+
+def _how_many(policy: Policy, n: int) -> list[str]:
+    needed = policy.needed_n
+    if needed is None:
+        return [
             "More labelled rows would not help: no cheaper candidate keeps the targets even on the tune part."
-        )
-    elif policy.needed_n > n:
-        lines.append(
-            f"About {policy.needed_n} labelled rows to certify with would be needed, "
-            f"{policy.needed_n - n} more than the {n} now."
-        )
-    else:
-        lines.append(
-            f"About {policy.needed_n} rows to certify with are usually enough; these {n} spoke against it."
-        )
-    return lines
+        ]
+    if needed > n:
+        return [
+            f"About {needed} labelled rows to certify with would be needed, "
+            f"{needed - n} more than the {n} now."
+        ]
+    return [f"About {needed} rows to certify with are usually enough; these {n} spoke against it."]
 
 
-def _do_not_route(policy: Policy) -> str:
+def _do_not_route(policy: Policy, tested: Sequence[Tested]) -> str:
     only = policy.stages[0].variant
+    if only == policy.reference and tested and not any(t.passed for t in tested):
+        return (
+            f"Do not route: {only!r} answers everything; no cascade could be shown to be cheaper and "
+            "keep the targets."
+        )
     if only == policy.reference:
         return f"Do not route: {only!r} answers everything; no cascade is cheaper and keeps the targets."
     return f"Do not route: {only!r} alone keeps the targets and is cheaper than any cascade that does."
@@ -281,16 +290,21 @@ def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: S
     certificate = policy.certificate
     if certificate is None or certificate.p_value is None:
         return ["How sure: certain, since the reference gives every answer."]
-    asked = " and ".join(f"{t.metric} under {t.epsilon:.4g}" for t in certificate.targets)
+    constraints = evidence.search.constraints
+    budgets = [
+        f"{name.removeprefix('max_')} under {limit:.4g}" for name, limit in evidence.search.budgets.items()
+    ]
+    asked = " and ".join([c.in_words for c in constraints] + budgets)
     lines = [
         f"How sure: with {1 - certificate.delta:.0%} confidence {asked}, for traffic like these data; "
         f"{method_name(evidence)} on {certificate.n_certify} rows that tuning never saw "
         f"(p = {certificate.p_value:.3g}; {sum(t.passed for t in tested)} of {len(tested)} tested passed)."
     ]
-    if evidence.search.constraints and evidence.search.budgets:
-        lines.append("The budgets were kept on the tune part; the certificate speaks of the quality targets.")
-    if any(c.kind == "f1_drop" for c in evidence.search.constraints):
+    if any(c.kind == "disagreement" for c in constraints):
         lines.append(
-            "The bound on macro-F1 is asymptotic (delta method); others hold for any number of rows."
+            "Without labels the drop is bounded by how often the answers differ from the reference's, "
+            "which labels would show to be less."
+            if not (evidence.shown.label >= 0).any()
+            else "The drop is bounded by how often the answers differ from the reference's."
         )
     return lines

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -297,4 +297,6 @@ def _estimate(
     summed = search.summed(
         whole, means, squares, judged.ran.mean(axis=0), float((judged.place > 0).mean()), honest=True
     )
-    return Estimate(**{**summed.__dict__, "candidate": candidate})
+    right = search.board.right
+    drop = float(right[search.reference, rows].mean() - right[judged.chosen, rows].mean())
+    return replace(summed, candidate=candidate, n_judged=len(rows), accuracy_drop=drop)

@@ -12,7 +12,8 @@ from contract.policy import Certificate, CertifiedTarget, ClassRule, Expected, L
 from contract.predictions import Cost
 from router.board import Board
 from router.candidates import Candidate, ClassRules
-from router.certify import Tested
+from router.certify import Tested, budget_losses
+from router.pvalues import betting_needed_n
 from router.search import Estimate, Search, routed_by
 from router.simulate import expected_cost
 from router.targets import Targets
@@ -38,6 +39,7 @@ class Evidence:
     artifact_sha256: Mapping[str, str]
     created_at: str
     costs: Mapping[str, Cost]
+    max_stages: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,16 +67,23 @@ def build_policy(
         stages=_stages(evidence, candidate),
         limits=Limits(max_escalation_rate=limit),
         certificate=_certificate(evidence, chosen, candidate, tested) if certified else None,
-        expected=_cross_fitted(evidence, chosen)
+        expected=_cross_fitted(chosen)
         if chosen is not None and chosen.honest and not certified
         else _expected(evidence, candidate),
-        needed_n=needed_n(evidence, estimates) if chosen is None else None,
+        needed_n=needed_n(evidence, estimates) if chosen is None or _failed(chosen, tested) else None,
     ).sealed()
+
+
+def _failed(chosen: Estimate, tested: Sequence[Tested]) -> bool:
+    """Whether the reference alone was chosen because what was tested failed."""
+    return bool(tested) and not any(t.estimate is chosen for t in tested)
 
 
 def method_name(evidence: Evidence) -> str:
     """Return how the certificate is made, in words."""
-    kinds = dict.fromkeys(c.method for c in evidence.search.constraints) or {"betting": None}
+    kinds = dict.fromkeys(c.method for c in evidence.search.constraints)
+    if evidence.search.budgets:
+        kinds["betting"] = None
     return f"fixed-sequence testing, {' and '.join(kinds)} p-value"
 
 
@@ -85,24 +94,26 @@ def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
     Each candidate's losses on the tune part stand for those of rows to come.
     """
     search = evidence.search
-    n = len(search.board)
-    trivial = search.costs["usd_per_1k"]
-    dearest = np.inf if trivial is None else trivial[evidence.reference]
+    dearest = np.inf
+    if evidence.targets.objective == "cheapest" and all(c.kind != "error" for c in search.constraints):
+        dearest = float(search.board.usd[evidence.reference]) if search.constraints else np.inf
     hopeful = sorted(
         (e for e in estimates if e.margin > 0 and e.usd_per_1k < dearest), key=lambda e: -e.margin
     )
     best: int | None = None
     for estimate in hopeful[:: max(1, len(hopeful) // NEEDED_CANDIDATES)]:
         routed = routed_by(search, estimate.candidate, search.board)
-        worst = 0
-        for constraint, loss in zip(search.constraints, search.losses, strict=False):
-            drawn = constraint.drawn(search.board, routed.chosen, loss)
-            needed = constraint.needed_n(drawn, evidence.delta, n)
-            if needed is None:
-                break
-            worst = max(worst, needed)
-        else:
-            best = worst if best is None else min(best, worst)
+        found = [
+            constraint.needed_n(search.board, routed.chosen, loss, evidence.delta)
+            for constraint, loss in zip(search.constraints, search.losses, strict=False)
+        ]
+        found += [
+            1 if limit >= 1.0 else betting_needed_n(values, limit, evidence.delta, low=0.0)
+            for values, limit in budget_losses(search, estimate, routed)
+        ]
+        known = [n for n in found if n is not None]
+        if len(known) == len(found):
+            best = max(known) if best is None else min(best, max(known))
     return best
 
 
@@ -153,13 +164,12 @@ def _certificate(
     search = evidence.search
     p_value = next((t.p_value for t in tested if t.estimate is chosen), None)
     parts = tuple(
-        CertifiedTarget(metric=c.metric, epsilon=c.epsilon, method=c.method) for c in search.constraints
+        CertifiedTarget(metric=c.metric, epsilon=c.asked, method=c.method) for c in search.constraints
     )
-    if not parts:
-        parts = tuple(
-            CertifiedTarget(metric=name.removeprefix("max_"), epsilon=limit, method="betting")
-            for name, limit in search.budgets.items()
-        )
+    parts += tuple(
+        CertifiedTarget(metric=name.removeprefix("max_"), epsilon=limit, method="betting")
+        for name, limit in search.budgets.items()
+    )
     used = {evidence.names[variant] for variant in candidate.chain} | {evidence.names[evidence.reference]}
     return Certificate(
         method=method_name(evidence)
@@ -181,15 +191,13 @@ def _certificate(
     )
 
 
-def _cross_fitted(evidence: Evidence, chosen: Estimate) -> Expected:
+def _cross_fitted(chosen: Estimate) -> Expected:
     """Return the figures of rules that were fitted and judged on different rows."""
-    board = evidence.search.board
-    n = len(board)
-    accuracy = chosen.accuracy
+    n, accuracy = chosen.n_judged, chosen.accuracy
     return Expected(
         accuracy=accuracy,
         accuracy_interval=None if accuracy is None else wilson_interval(round(accuracy * n), n, INTERVAL),
-        accuracy_drop=None if accuracy is None else float(board.right[evidence.reference].mean()) - accuracy,
+        accuracy_drop=chosen.accuracy_drop,
         escalation_rate=chosen.escalation_rate,
         usd_per_1k=chosen.usd_per_1k,
         latency_ms=chosen.latency_ms,

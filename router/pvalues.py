@@ -61,21 +61,6 @@ def binomial_p_value(events: int, n: int, epsilon: float) -> float:
     return float(stats.binom.cdf(events, n, epsilon))
 
 
-def normal_p_value(values: FloatArray, epsilon: float) -> float:
-    """Return the one-sided z-test's p-value of H0: E[value] >= epsilon; asymptotic, so only for statistics
-    without an exact test.
-    """
-    n = len(values)
-    if n < 2:
-        return 1.0
-    spread = float(values.std(ddof=1)) / math.sqrt(n)
-    shift = epsilon - float(values.mean())
-    if spread == 0.0:
-        # With no spread seen the normal law says nothing; fall back on the rule of three's exponent.
-        return math.exp(-n * shift) if shift > 0 else 1.0
-    return float(stats.norm.sf(shift / spread))
-
-
 def smallest_binomial_n(epsilon: float, delta: float) -> int:
     """Return the fewest rows, all without an event, that certify P(event) < epsilon at level delta:
     ln(1/delta) / -ln(1 - epsilon).

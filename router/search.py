@@ -35,6 +35,7 @@ class Estimate:
         risks: mean loss per constraint; margin: how many standard errors the tightest lies below its epsilon.
         accuracy: None without labels. latency_ms and energy_wh_per_1k: None where a stage's cost lacks them.
         honest: whether the figures come from rows that the rules were not fitted on.
+        n_judged, accuracy_drop: how many rows these were, and the drop against the reference on them.
     """
 
     candidate: Candidate
@@ -46,6 +47,8 @@ class Estimate:
     escalation_rate: float
     accuracy: float | None
     honest: bool = False
+    n_judged: int = 0
+    accuracy_drop: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +96,11 @@ class Search:
             figures[key] = (
                 None if used is None or np.isnan(used[reach > 0]).any() else float(np.nansum(used * reach))
             )
+        quality = float(margins(self.constraints, means, squares, self.sizes)) if count else np.inf
         return Estimate(
             candidate=candidate,
             risks=tuple(means[:count]),
-            margin=float(margins(self.constraints, means, squares, self.sizes)) if count else float("inf"),
+            margin=min(quality, float(self.budget_margin(candidate.chain, reach, np.asarray(escalation)))),
             usd_per_1k=figures["usd_per_1k"] or 0.0,
             latency_ms=figures["latency_ms"],
             energy_wh_per_1k=figures["energy_wh_per_1k"],
@@ -104,6 +108,40 @@ class Search:
             accuracy=1.0 - means[count] if self.labelled else None,
             honest=honest,
         )
+
+    def budget_margin(
+        self, chain: Sequence[int], reach: Sequence[FloatArray] | FloatArray, escalation: FloatArray
+    ) -> FloatArray:
+        """Return how many standard errors the tightest budget lies above the mean cost; infinite where no
+        request can exceed it.
+
+        A row that runs stage j is taken to have run the ones before it, which rules per class may skip: this
+        orders candidates, and no guarantee rests on it.
+        """
+        n = max(1, len(self.board))
+        found = [np.full(np.shape(escalation), np.inf)]
+        for name, limit in self.budgets.items():
+            key = name.removeprefix("max_")
+            if key == "escalation_rate":
+                mean = np.ones(np.shape(escalation)) if self.starts_at_reference(chain) else escalation
+                square, most = mean, float(len(chain) > 1 or self.starts_at_reference(chain))
+            else:
+                values = self.costs[key]
+                fees = np.zeros(len(chain)) if values is None else values[list(chain)]
+                sums = np.cumsum(fees)
+                steps = np.diff(np.concatenate([[0.0], sums**2]))
+                mean = np.asarray(sum(fee * share for fee, share in zip(fees, reach, strict=True)))
+                square = np.asarray(sum(step * share for step, share in zip(steps, reach, strict=True)))
+                most = float(sums[-1])
+            spread = np.sqrt((np.maximum(square - mean**2, 0.0) + most**2 / n) / n)
+            gap = (limit - mean) / np.maximum(spread, 1e-300)
+            found.append(np.full(np.shape(mean), np.inf) if most <= limit else gap)
+        return np.asarray(np.minimum.reduce(found))
+
+    def cheapest_is_reference(self) -> bool:
+        """Whether no variant costs less than the reference, so that there is nothing to route to."""
+        usd = self.board.usd
+        return bool((usd >= usd[self.reference]).all())
 
     def within_budget(self, estimate: Estimate) -> bool:
         """Whether the estimate keeps every budget."""
@@ -214,6 +252,9 @@ def chain_estimates(
         worth = 1.0 - sums.means[-1]
     elif search.constraints:
         worth = margins(search.constraints, sums.means, sums.squares, search.sizes)
+        if search.budgets:
+            escalation = sums.reach[1] if len(chain) > 1 else np.zeros(usd.shape)
+            worth = np.minimum(worth, search.budget_margin(chain, sums.reach, escalation))
     else:
         worth = np.zeros(usd.shape)
     cells = np.flatnonzero(allowed.ravel())
@@ -265,6 +306,19 @@ def frontier(cost: FloatArray, worth: FloatArray) -> IntArray:
     best = np.maximum.accumulate(worth[order])
     better = np.concatenate([[True], best[1:] > best[:-1]]) if len(order) else np.zeros(0, dtype=bool)
     return np.asarray(order[better][::-1], dtype=np.int64)
+
+
+def thin(estimates: Sequence[Estimate], most: int = 100) -> list[Estimate]:
+    """Return the Pareto set of cost and accuracy (or margin, without labels), dearest first, at most `most`
+    of it.
+    """
+    if not estimates:
+        return []
+    worth = np.array([e.margin if e.accuracy is None else e.accuracy for e in estimates])
+    kept = frontier(np.array([e.usd_per_1k for e in estimates]), worth)
+    if len(kept) > most:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
+    return [estimates[index] for index in kept]
 
 
 def routed_by(search: Search, candidate: Candidate, board: Board) -> Routed:

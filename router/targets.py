@@ -11,11 +11,20 @@ import numpy as np
 from contract.errors import InputError, PredictionsError
 from contract.predictions import Cost, Predictions
 from router.board import Board
-from router.pvalues import betting_needed_n, betting_p_value, binomial_p_value, normal_p_value
+from router.macro_f1 import F1Counts, f1_counts, f1_influence, f1_needed_n, f1_p_value
+from router.pvalues import betting_needed_n, betting_p_value, binomial_p_value
 from router.scores import BoolArray, FloatArray, IntArray
 
 Objective = Literal["cheapest", "most_accurate"]
 Method = Literal["betting", "binomial", "disagreement"]
+Kind = Literal["accuracy_drop", "error", "f1_drop", "harm", "disagreement"]
+METHODS: dict[Kind, str] = {
+    "accuracy_drop": "betting",
+    "error": "exact binomial",
+    "f1_drop": "betting within exact bounds on macro-F1",
+    "harm": "exact binomial on harm",
+    "disagreement": "exact binomial on disagreement",
+}
 BUDGETS = ("max_usd_per_1k", "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate")
 
 
@@ -59,32 +68,45 @@ class Constraint:
     Attributes:
         metric: its name in the certificate.
         kind: accuracy_drop, error, f1_drop, harm or disagreement.
-        low: smallest loss of a row; the largest is 1.
         label, slice_: the rows it concerns (all where None).
+        classes: those that macro-F1 is the mean over.
     """
 
     metric: str
-    kind: Literal["accuracy_drop", "error", "f1_drop", "harm", "disagreement"]
+    kind: Kind
     epsilon: float
     reference: int
     label: int | None = None
     slice_: str | None = None
+    classes: tuple[int, ...] = ()
 
     @property
     def method(self) -> str:
         """The p-value used, by name."""
-        if self.kind == "accuracy_drop":
-            return "betting"
-        return "normal (asymptotic)" if self.kind == "f1_drop" else "binomial"
+        return METHODS[self.kind]
+
+    @property
+    def asked(self) -> float:
+        """The figure that was asked for: the accuracy itself for min_accuracy, else epsilon."""
+        return round(1.0 - self.epsilon, 12) if self.kind == "error" else self.epsilon
+
+    @property
+    def in_words(self) -> str:
+        """What is promised, as "recall_drop[a] under 0.01"."""
+        if self.kind == "error":
+            return f"accuracy over {self.asked:.4g}"
+        return f"{self.metric} under {self.epsilon:.4g}"
 
     def rows(self, board: Board) -> BoolArray:
-        """Return the mask [N] of rows that the target concerns."""
-        mask = np.ones(len(board), dtype=bool)
+        """Return the mask [N] of rows that the target concerns; without a label only disagreement can be
+        told.
+        """
+        mask = np.ones(len(board), dtype=bool) if self.kind == "disagreement" else board.label >= 0
         if self.label is not None:
-            mask &= board.label == self.label
+            mask = mask & (board.label == self.label)
         if self.slice_ is not None:
-            mask &= board.slices[self.slice_]
-        return mask
+            mask = mask & board.slices[self.slice_]
+        return np.asarray(mask)
 
     def losses(self, board: Board) -> FloatArray:
         """Return [V, N], the loss of a row if variant v answers it (f1_drop: linearised at the reference's
@@ -95,71 +117,60 @@ class Constraint:
         if self.kind == "error":
             return np.asarray(1.0 - board.right, dtype=np.float64)
         if self.kind == "f1_drop":
-            values = [
-                f1_influence(board, answers, board.answers[self.reference]) for answers in board.answers
-            ]
-            return np.asarray(values[self.reference] - np.stack(values))
+            known = board.label >= 0
+            part = board.take(known)
+            at = part.answers[self.reference]
+            values = np.stack([f1_influence(part, answers, at) for answers in part.answers])
+            found = np.zeros(board.answers.shape)
+            found[:, known] = values[self.reference] - values
+            return found
         gap = board.right[self.reference].astype(np.float64) - board.right
         return np.asarray(np.maximum(gap, 0.0) if self.kind == "harm" else gap)
 
     def drawn(self, board: Board, chosen: IntArray, losses: FloatArray) -> FloatArray:
         """Return the losses [n] of the rows concerned when variant chosen[i] answers row i."""
-        if self.kind == "f1_drop":
-            answers = board.answers[chosen, np.arange(len(board))]
-            return f1_drop_values(board, answers, board.answers[self.reference])
-        mask = self.rows(board)
-        values: FloatArray = losses[chosen[mask], np.flatnonzero(mask)]
+        rows = np.flatnonzero(self.rows(board))
+        values: FloatArray = losses[chosen[rows], rows]
         return values
 
-    def p_value(self, drawn: FloatArray, delta: float) -> float:
-        """Return the p-value of H0 given the losses of the rows concerned."""
+    def p_value(self, board: Board, chosen: IntArray, losses: FloatArray, delta: float) -> float:
+        """Return the p-value of H0 when variant chosen[i] answers row i of `board` at these losses."""
         if self.kind == "f1_drop":
-            return normal_p_value(drawn, self.epsilon)
+            return f1_p_value(self._f1_counts(board, chosen), self.epsilon, delta)
+        drawn = self.drawn(board, chosen, losses)
         if self.kind == "accuracy_drop":
             return betting_p_value(drawn, self.epsilon, delta)
         return binomial_p_value(int(drawn.sum()), len(drawn), self.epsilon)
 
-    def needed_n(self, drawn: FloatArray, delta: float, n: int) -> int | None:
-        """Return about how many certify rows, like the `n` that gave `drawn`, this target needs to pass."""
-        low = 0.0 if self.kind in {"error", "harm", "disagreement"} else -1.0
-        needed = betting_needed_n(np.clip(drawn, low, 1.0), self.epsilon, delta, low)
-        return None if needed is None or len(drawn) == 0 else round(needed * n / len(drawn))
+    def needed_n(self, board: Board, chosen: IntArray, losses: FloatArray, delta: float) -> int | None:
+        """Return about how many rows to certify with, like those of `board`, this target needs to pass."""
+        if self.kind == "f1_drop":
+            counts = self._f1_counts(board, chosen)
+            needed, n = f1_needed_n(counts, self.epsilon, delta), counts.n
+        else:
+            drawn = self.drawn(board, chosen, losses)
+            low = -1.0 if self.kind == "accuracy_drop" else 0.0
+            needed, n = betting_needed_n(drawn, self.epsilon, delta, low), len(drawn)
+        return None if needed is None or n == 0 else round(needed * len(board) / n)
 
-
-def f1_influence(board: Board, answers: IntArray, at: IntArray) -> FloatArray:
-    """Return [N]: each row's part in macro-F1 if answered by `answers`, linearised where the answers are
-    `at`; mean is macro-F1 there.
-
-    F1_c = 2 T_c / (A_c + P_c); its derivative in T is 2 / S_c and in A or P is -F1_c / S_c, with S_c = A_c
-    + P_c.
-    """
-    n, classes = len(board), board.classes
-    label = np.where(board.label < 0, classes, board.label)
-    hit = label == at
-    true = np.bincount(label[hit], minlength=classes + 1)[:classes]
-    size = (np.bincount(label, minlength=classes + 1) + np.bincount(at, minlength=classes + 1))[:classes]
-    present = size > 0
-    scale = np.zeros(classes + 1)
-    scale[:classes][present] = n / (size[present] * present.sum())
-    f1 = np.zeros(classes + 1)
-    f1[:classes][present] = 2 * true[present] / size[present]
-    base = float(f1[:classes][present].mean()) if present.any() else 0.0
-    mine = label == answers
-    part = 2 * mine * scale[label] - f1[label] * scale[label] - f1[answers] * scale[answers]
-    return np.asarray(base + part)
-
-
-def f1_drop_values(board: Board, answers: IntArray, reference: IntArray) -> FloatArray:
-    """Return [N] values whose mean is the macro-F1 drop of `answers` and whose spread is its delta-method
-    spread.
-    """
-    return f1_influence(board, reference, reference) - f1_influence(board, answers, answers)
+    def _f1_counts(self, board: Board, chosen: IntArray) -> F1Counts:
+        rows = np.flatnonzero(self.rows(board))
+        reference = board.answers[self.reference][rows]
+        return f1_counts(
+            board.label[rows], reference, board.answers[chosen[rows], rows], board.classes, self.classes
+        )
 
 
 def constraints_of(
-    targets: Targets, predictions: Predictions, reference: int, method: Method
+    targets: Targets,
+    predictions: Predictions,
+    reference: int,
+    method: Method,
+    classes: tuple[int, ...] = (),
 ) -> tuple[Constraint, ...]:
     """Return the constraints of `targets`, each checked against what the data can tell.
+
+    `classes` are the labels that occur in the rows to tune and certify with: macro-F1 is their mean.
 
     Raises:
         InputError: a target out of range, an unknown class or slice.
@@ -168,17 +179,21 @@ def constraints_of(
     found: list[Constraint] = []
     names = [str(label) for label in predictions.labels]
     if targets.max_accuracy_drop is not None:
-        kind: Literal["accuracy_drop", "harm", "disagreement"] = {
+        kinds: dict[Method, Kind] = {
             "betting": "accuracy_drop",
             "binomial": "harm",
             "disagreement": "disagreement",
-        }[method]  # type: ignore[assignment]
+        }
+        kind = kinds[method]
         found.append(Constraint("accuracy_drop", kind, targets.max_accuracy_drop, reference))
     if targets.min_accuracy is not None:
-        _fraction("min_accuracy", targets.min_accuracy)
+        if not 0.0 < targets.min_accuracy < 1.0:
+            raise InputError(
+                f"the target min_accuracy is {targets.min_accuracy:g}; it must be above 0 and under 1"
+            )
         found.append(Constraint("min_accuracy", "error", 1.0 - targets.min_accuracy, reference))
     if targets.max_f1_drop is not None:
-        found.append(Constraint("f1_drop", "f1_drop", targets.max_f1_drop, reference))
+        found.append(Constraint("f1_drop", "f1_drop", targets.max_f1_drop, reference, classes=classes))
     for label, value in targets.max_recall_drop.items():
         if label not in names:
             raise InputError(

@@ -15,7 +15,6 @@ from router.pvalues import (
     betting_needed_n,
     betting_p_value,
     binomial_p_value,
-    normal_p_value,
     smallest_binomial_n,
 )
 
@@ -70,14 +69,6 @@ def test_the_smallest_binomial_sample_is_299_at_one_point_and_five_percent() -> 
     """299 rows without an event certify 1% at 95%, and 298 do not."""
     assert smallest_binomial_n(0.01, 0.05) == 299
     assert binomial_p_value(0, 299, 0.01) <= 0.05 < binomial_p_value(0, 298, 0.01)
-
-
-@given(hnp.arrays(np.float64, st.integers(0, 50), elements=st.floats(-1, 1)), st.floats(0.01, 0.5))
-def test_the_normal_p_value_is_a_probability(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], epsilon: float
-) -> None:
-    """Any values give a p-value in [0, 1], constant ones and none at all included."""
-    assert 0.0 <= normal_p_value(values, epsilon) <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from contract.errors import InputError, PolicyError, PredictionsError
 from contract.policy import Policy, Stage
 from contract.predictions import Cost, Predictions
 from router.simulate import Simulation, simulate
-from router.targets import Constraint, Targets, f1_drop_values
+from router.targets import Constraint, Targets
 from router.tune import TuneResult, TuneSettings, split_parts, tune
 
 World = Callable[..., Predictions]
@@ -95,24 +95,6 @@ def test_a_macro_f1_drop_is_kept_nearly(world: World, costs: Costs) -> None:
     )
     assert alone.figures["macro_f1"] - figures["macro_f1"] <= 0.021
     assert figures["usd_per_1k"] < costs["large"].usd_per_1k
-
-
-def test_f1_drop_values_have_the_macro_f1_drop_as_their_mean(world: World) -> None:
-    """The influence values average to the difference of the two macro-F1 figures exactly."""
-    from contract.formulas import macro_f1
-    from router.board import fit_scores, make_board
-
-    predictions = world(500)
-    names = ("cheap", "large")
-    board = make_board(
-        predictions,
-        names,
-        dict.fromkeys(names, 1.0),
-        fit_scores(predictions, names, "max_probability", seed=0),
-    )
-    values = f1_drop_values(board, board.answers[0], board.answers[1])
-    drop = macro_f1(board.label, board.answers[1], 4) - macro_f1(board.label, board.answers[0], 4)
-    assert values.mean() == pytest.approx(drop)
 
 
 def test_the_most_accurate_within_budget_is_at_least_as_accurate_as_the_cheapest(

@@ -1,0 +1,132 @@
+"""How to tune: the settings, checked against the data, and which rows serve which purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from contract.errors import InputError, PredictionsError
+from contract.files import sha256_of_bytes
+from contract.predictions import Cost, Predictions
+from router.scores import SCORE_NAMES
+from router.targets import Method
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How to tune.
+
+    Attributes:
+        reference: the variant that drops are counted against; None is the most accurate on the tune part.
+        variants: which variants may take part; None is all.
+        confidence: 1 - delta of the certificate.
+        certified: False picks the empirical optimum (`--uncertified`).
+        score: one of router.scores.SCORE_NAMES.
+        method: betting on the net loss, exact binomial on harm, or on disagreement with the reference
+        (needs no labels).
+        per_class: "auto" lets a stage's threshold and next stage depend on its predicted class where that
+        pays. certify_share: share of rows kept for the certificate where the table has no split column.
+        artifact_sha256: hash of each variant's artifact, bound into the certificate.
+        created_at: text put into the certificate (this module has no clock).
+    """
+
+    reference: str | None = None
+    variants: tuple[str, ...] | None = None
+    confidence: float = 0.9
+    certified: bool = True
+    score: str = "max_probability"
+    method: Method = "betting"
+    per_class: Literal["auto", "never"] = "auto"
+    max_stages: int | None = None
+    seed: int = 0
+    certify_share: float = 0.6
+    allow_always_escalate: bool = False
+    artifact_sha256: Mapping[str, str] = field(default_factory=dict)
+    created_at: str = ""
+
+
+def split_parts(predictions: Predictions, settings: TuneSettings) -> tuple[Predictions, Predictions | None]:
+    """Return the rows to tune on and to certify with; without a certificate all of both are for tuning.
+    `test` is never read.
+    """
+    if predictions.split is not None:
+        if settings.certified:
+            return predictions.rows_of("tune"), predictions.rows_of("certify")
+        present = [name for name in ("tune", "certify") if (predictions.split == name).any()]
+        return predictions.rows_of(*(present or ["tune"])), None
+    if not settings.certified:
+        return predictions, None
+    rows = np.random.default_rng(settings.seed).permutation(len(predictions))
+    cut = len(rows) - round(settings.certify_share * len(rows))
+    if not 0 < cut < len(rows):
+        raise PredictionsError(
+            f"{len(rows)} rows at a certify share of {settings.certify_share:g} leave a part empty",
+            hint="give more rows, or another --certify-share",
+        )
+    return predictions.take(np.sort(rows[:cut])), predictions.take(np.sort(rows[cut:]))
+
+
+def checked_names(
+    predictions: Predictions, costs: Mapping[str, Cost], settings: TuneSettings
+) -> tuple[str, ...]:
+    """Return the variants that take part.
+
+    Raises:
+        PredictionsError: a variant or its cost is missing. InputError: a setting out of range.
+    """
+    names = settings.variants or predictions.names
+    for name in (*names, *((settings.reference,) if settings.reference else ())):
+        if name not in predictions.variants:
+            raise PredictionsError(
+                f"there is no variant {name!r} in the predictions",
+                hint=f"variants: {', '.join(predictions.names)}",
+            )
+        if name not in costs:
+            raise PredictionsError(
+                f"the costs lack variant {name!r}",
+                where="costs",
+                hint=f"costs are known of: {', '.join(costs)}",
+            )
+    if settings.reference and settings.reference not in names:
+        names = (*names, settings.reference)
+    if len(set(names)) != len(names):
+        raise InputError("a variant is named twice")
+    if not 0.5 <= settings.confidence < 1.0:
+        raise InputError(f"the confidence is {settings.confidence:g}; it must be at least 0.5 and under 1")
+    if settings.score not in SCORE_NAMES:
+        raise InputError(f"there is no score {settings.score!r}", hint=f"scores: {', '.join(SCORE_NAMES)}")
+    return names
+
+
+def most_accurate(predictions: Predictions, names: Sequence[str]) -> str:
+    """Return the variant that is right most often. Raises InputError without labels."""
+    if not (predictions.label >= 0).any():
+        raise InputError("without labels there is no most accurate variant", hint="name the --reference")
+    return max(names, key=lambda name: float(predictions.correct(name).mean()))
+
+
+def labelled_rows(predictions: Predictions, part: str) -> Predictions:
+    """Return the rows with a label. Raises PredictionsError where none has one."""
+    known = predictions.label >= 0
+    if known.all():
+        return predictions
+    if not known.any():
+        raise PredictionsError(f"no row of the {part} part has a label")
+    return predictions.take(known)
+
+
+def content_hash(predictions: Predictions) -> str:
+    """Return the hash of everything that predictions built in memory hold."""
+    parts = [repr(predictions.labels).encode(), predictions.label.tobytes()]
+    for name, variant in predictions.variants.items():
+        parts += [name.encode(), variant.prediction.tobytes(), variant.confidence.tobytes()]
+        if variant.logits is not None:
+            parts.append(variant.logits.tobytes())
+    if predictions.split is not None:
+        parts.append("\n".join(predictions.split.tolist()).encode())
+    for name, mask in predictions.slices.items():
+        parts += [name.encode(), mask.tobytes()]
+    return sha256_of_bytes(b"\0".join(parts))
