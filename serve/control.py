@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from contract.errors import PolicyError
+from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import Revision
 from contract.policy import Policy, check_policy_fits, parse_policy
 from serve.live import RevisionTaken, StateDirectory, next_revision
+
+log = logging.getLogger(__name__)
 
 _TRIES = 3
 
@@ -34,7 +37,10 @@ class Replicas(Protocol):
         ...
 
     async def catch_up(self) -> list[ReplicaState]:
-        """Have each put the newest committed revision in force and say where it is."""
+        """Have each put the newest committed revision in force and say where it is.
+
+        Leaves out those that do not answer. Raises NotReady when none does.
+        """
         ...
 
 
@@ -68,6 +74,8 @@ class ControlPlane:
 
     async def push(self, raw: Any, reason: str = "push") -> tuple[Revision, list[ReplicaState]]:
         """Put a policy (its JSON form) in force; return its revision and where each replica is then.
+
+        A replica that does not answer after the commit is left out: it catches up by itself.
 
         Raises:
             PolicyError: it breaks a rule, does not fit the family, or a replica could not prepare it; then
@@ -107,5 +115,13 @@ class ControlPlane:
                 self._state.commit(revision)
             except RevisionTaken:
                 continue
-            return revision, await self._replicas.catch_up()
+            return revision, await self._those_that_answer()
         raise PolicyError("other writers keep committing revisions", hint="push again")
+
+    async def _those_that_answer(self) -> list[ReplicaState]:
+        """Return where the replicas are; what is committed stays so, even when none of them answers."""
+        try:
+            return await self._replicas.catch_up()
+        except NotReady:
+            log.exception("no replica says that it follows the revision just committed")
+            return []

@@ -76,6 +76,10 @@ class Gateway:
         """Put the newest revision in force and say where this replica is."""
         return await self._replica.catch_up()
 
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy answers, seen from here."""
+        return await self._replica.ready()
+
     async def drain(self) -> None:
         """Take no more requests; return once those inside are answered."""
         await self._replica.drain()
@@ -93,7 +97,9 @@ class StageReplica:
         self._worker = StageWorker(given, variants, telemetry)
         for variant in variants if preload else ():
             await self._worker.load(variant)
-        self._accounting = asyncio.create_task(account(telemetry, dict))
+        self._tasks = [asyncio.create_task(account(telemetry, dict))]
+        if not preload:
+            self._tasks.append(asyncio.create_task(self._worker.load_when(AllReplicas().ready)))
 
     async def infer(self, variant: str, artifact_sha256: str, asks: list[Ask]) -> list[Reply]:
         """Answer asks, each with logits or its own error."""
@@ -122,14 +128,25 @@ class AllReplicas:
 
     async def catch_up(self) -> list[ReplicaState]:
         """See serve.control.Replicas."""
-        return list(await self._all("catch_up"))
+        replies = await self._all("catch_up", keep_errors=True)
+        states = [reply for reply in replies if isinstance(reply, ReplicaState)]
+        if not states:
+            raise NotReady("no gateway replica answers")
+        return states
 
-    async def _all(self, method: str, *given: Any) -> list[Any]:
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy answers, seen from every replica."""
+        try:
+            return all(await self._all("ready"))
+        except NotReady:
+            return False
+
+    async def _all(self, method: str, *given: Any, keep_errors: bool = False) -> list[Any]:
         if self._handle is None:
             self._handle = ray_serve.get_deployment_handle(GATEWAY, APPLICATION, _check_exists=False)
         try:
             replies = self._handle.broadcast(method, *given)
-            return list(await replies.results_async(timeout_s=_BROADCAST_S))
+            return list(await replies.results_async(timeout_s=_BROADCAST_S, return_exceptions=keep_errors))
         except (RayError, RayServeException, TimeoutError) as problem:
             raise NotReady(f"not every gateway replica answers: {type(problem).__name__}") from problem
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import serve
@@ -69,11 +70,22 @@ def load_stage(
     rules = settings.batch
     if family.variant(name).runtime != "fake":
         loaded.logits(["warm"])
-        started = time.perf_counter()
-        loaded.logits(["a text of usual length, to see how long one takes"])
-        if (time.perf_counter() - started) * 1000 < _LOOP_MS:
+        usual = ["a text of usual length, to see how long one takes"]
+        if quickest_ms(lambda: loaded.logits(usual)) < _LOOP_MS:
             rules = rules.model_copy(update={"run_in": "loop"})
     return InlineStage(loaded, rules, recorder)
+
+
+def quickest_ms(
+    call: Callable[[], object], calls: int = 10, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the least time that a call takes: other work on the machine only ever adds to it."""
+    found = math.inf
+    for _ in range(calls):
+        started = clock()
+        call()
+        found = min(found, clock() - started)
+    return found * 1e3
 
 
 def read_served_family(assignment: Assignment) -> Family:

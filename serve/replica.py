@@ -83,6 +83,10 @@ class GatewayReplica:
         number = await self._follower.catch_up()
         return ReplicaState(self._name, os.getpid(), number, self._follower.problem)
 
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy answers."""
+        return await self._dataplane.ready()
+
     async def drain(self) -> None:
         """Take no more requests; return once those inside are answered."""
         self._stopping = True

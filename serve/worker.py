@@ -1,10 +1,12 @@
-"""What a stage replica runs: a variant of its own, or the shelf, which loads a variant when it is wanted."""
+"""What a stage replica runs: a variant of its own, or the shelf, which loads once the cascade answers."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from contract.errors import NotReady, RequestError, SluiceError, StageFailed
 from serve.inline import InlineStage
@@ -13,6 +15,8 @@ from serve.recorder import Recorder
 from serve.remote import Ask, Reply
 
 log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.2
 
 
 class StageWorker:
@@ -62,9 +66,20 @@ class StageWorker:
                     )
                 except SluiceError as problem:
                     log.exception("cannot load %s", variant)
-                    raise NotReady(f"{variant} cannot be loaded") from problem
+                    raise NotReady(
+                        f"{variant} cannot be loaded: its files are not those that the gateway started with, "
+                        "or the machine lacks something; see the log, and restart the gateway"
+                    ) from problem
                 self._stages[variant] = stage
         return stage
+
+    async def load_when(self, ready: Callable[[], Awaitable[bool]]) -> None:
+        """Load every variant once `ready`, one at a time: a family rebuilt later does not matter then."""
+        while not await ready():
+            await asyncio.sleep(_LOOK_EVERY_S)
+        for variant in self._variants:
+            with contextlib.suppress(NotReady):
+                await self.load(variant)
 
     async def infer(self, variant: str, artifact_sha256: str, asks: list[Ask]) -> list[Reply]:
         """Answer asks side by side, each with logits or with its own error.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayError
 from starlette.testclient import TestClient
 
 from contract.errors import NotReady, PolicyError
@@ -15,6 +16,7 @@ from contract.policy import Policy, single_variant_policy
 from runtime.fake_family import write_fake_family
 from serve.admin import make_admin
 from serve.control import ControlPlane, ReplicaState
+from serve.deployments import AllReplicas
 from serve.follower import Follower
 from serve.live import RevisionTaken, StateDirectory, next_revision
 from serve.loading import make_snapshot
@@ -67,6 +69,24 @@ class Replicas:
     async def catch_up(self) -> list[ReplicaState]:
         """Catch up each."""
         return [ReplicaState("r", 1, await each.catch_up(), each.problem) for each in self.followers]
+
+
+class Broadcasting:
+    """A deployment handle whose replicas give these replies."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        self.replies = replies
+
+    def broadcast(self, _: str) -> Broadcasting:
+        """Return the response."""
+        return self
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        """Return the replies, or raise the first error, as Serve does."""
+        errors = [reply for reply in self.replies if isinstance(reply, Exception)]
+        if errors and not return_exceptions:
+            raise errors[0]
+        return self.replies
 
 
 def control(state: StateDirectory, family: Family, replicas: Replicas) -> ControlPlane:
@@ -166,6 +186,34 @@ async def test_a_push_that_one_replica_refuses_changes_nothing(state: StateDirec
     with pytest.raises(PolicyError, match="no memory"):
         await control(state, family, replicas).push(single_variant_policy("fake-small").dump())
     assert len(state.history()) == 1
+
+
+async def test_a_push_whose_replicas_fall_silent_after_the_commit_is_reported_as_done(
+    state: StateDirectory, family: Family
+) -> None:
+    """What is committed is in force: the reply gives its revision, and no replica."""
+
+    class Silent(Replicas):
+        async def catch_up(self) -> list[ReplicaState]:
+            raise NotReady("nobody answers")
+
+    seeded(state, family)
+    pushed, states = await control(state, family, Silent()).push(single_variant_policy("fake-small").dump())
+    assert (pushed.number, states) == (2, [])
+    assert state.latest() == pushed
+
+
+async def test_replicas_that_do_not_answer_are_left_out() -> None:
+    """One dead replica hides none of the others; with none left there is nothing to say."""
+    alive = ReplicaState("a", 1, 2, None)
+    replicas = AllReplicas()
+    for replies, told in (([alive, RayError("gone")], [alive]), ([RayError("gone")], None)):
+        replicas._handle = Broadcasting(replies)
+        if told is None:
+            with pytest.raises(NotReady):
+                await replicas.catch_up()
+        else:
+            assert await replicas.catch_up() == told
 
 
 async def test_a_policy_for_another_build_is_refused(state: StateDirectory, family: Family) -> None:

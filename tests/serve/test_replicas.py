@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from contract.errors import EnvironmentProblem, NotReady, StageFailed
 from runtime.fake_family import TEACHER
 from serve.launcher import assign
 from serve.live import StateDirectory
-from serve.loading import Assignment
+from serve.loading import Assignment, quickest_ms
 from serve.messages import ClassifyRequest
 from serve.recorder import NoRecorder
 from serve.remote import Ask, RemoteStage, Reply
@@ -59,6 +60,41 @@ async def test_a_worker_loads_what_is_asked_for_and_no_more(assignment: Assignme
     await worker.close()
 
 
+async def test_the_shelf_fills_once_the_cascade_answers(assignment: Assignment) -> None:
+    """Nothing is loaded before; afterwards the family folder may change without harm."""
+    worker = StageWorker(assignment, ("fake-other", TEACHER), NoRecorder())
+    asked = iter([False, False, True])
+
+    async def ready() -> bool:
+        assert not worker.stages
+        return next(asked)
+
+    await worker.load_when(ready)
+    shutil.rmtree(assignment.family)
+    assert await worker.ready("fake-other")
+    assert await worker.ready(TEACHER)
+    await worker.close()
+
+
+async def test_the_shelf_fills_past_a_variant_that_cannot_be_loaded(assignment: Assignment) -> None:
+    """One broken file costs one variant."""
+    (Path(assignment.family) / "fake-other.json").write_text("{}")
+    worker = StageWorker(assignment, ("fake-other", TEACHER), NoRecorder())
+
+    async def ready() -> bool:
+        return True
+
+    await worker.load_when(ready)
+    assert set(worker.stages) == {TEACHER}
+    await worker.close()
+
+
+def test_a_slow_moment_does_not_decide_where_a_stage_runs() -> None:
+    """Of ten calls the quickest counts."""
+    now = iter([0.0, 5.0, *(n + part for n in range(10, 19) for part in (0.0, 0.25))])
+    assert quickest_ms(lambda: None, 10, lambda: next(now)) == 250.0
+
+
 async def test_a_worker_refuses_another_build(assignment: Assignment) -> None:
     """An escalation that was meant for other weights is not answered by these."""
     worker = StageWorker(assignment, (TEACHER,), NoRecorder())
@@ -71,7 +107,7 @@ async def test_an_altered_artifact_is_not_loaded(assignment: Assignment) -> None
     """A file that changed after the family was written makes its variant not ready."""
     (Path(assignment.family) / f"{TEACHER}.json").write_text("{}")
     worker = StageWorker(assignment, (TEACHER,), NoRecorder())
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReady, match="restart the gateway"):
         await worker.load(TEACHER)
 
 
