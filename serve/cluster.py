@@ -7,6 +7,7 @@ machine before Ray starts is the operator's part there.
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class ClusterArguments(Setting):
 
     settings: Settings
     metrics: str = Field(
-        default="/tmp/sluicegate-metrics", description="Folder on every node for the metrics of its processes"
+        default="/tmp",
+        description="Folder on every node; each deploy makes one of its own in it for its processes' metrics",
     )
 
 
@@ -58,7 +60,6 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
         )
     if given.settings.state is None:
         raise InputError("settings.state is needed: every node must see the same revisions", where="args")
-    metrics = Path(given.metrics)
-    metrics.mkdir(parents=True, exist_ok=True)
+    metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
     return make_application(assign(given.settings, scratch), metrics)

@@ -86,9 +86,7 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
     say("progress", message="starting HAProxy and the controller")
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
     say("progress", message="loading variants")
-    metrics = folder / "metrics"
-    metrics.mkdir(exist_ok=True)
-    ray_serve.run(make_application(assignment, metrics), name=APPLICATION, route_prefix="/")
+    ray_serve.run(make_application(assignment, folder / "metrics"), name=APPLICATION, route_prefix="/")
     _wait_until_ready(settings.host, settings.port, settings.ready_timeout_s, stop)
 
 

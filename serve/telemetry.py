@@ -32,9 +32,11 @@ def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
 
 
 class Telemetry:
-    """The metrics that one process writes. PROMETHEUS_MULTIPROC_DIR sends them to files."""
+    """The metrics that one process writes. PROMETHEUS_MULTIPROC_DIR, made here, sends them to files."""
 
     def __init__(self) -> None:
+        if folder := os.environ.get(MULTIPROCESS_DIR):
+            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         own = CollectorRegistry()
         self.registry = own
         self.requests = _counter(metrics.REQUESTS, own)

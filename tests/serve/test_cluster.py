@@ -40,9 +40,19 @@ def test_a_cluster_needs_a_state_directory(switched: None) -> None:
 
 def test_a_fake_family_makes_an_application(switched: None, tmp_path: Path) -> None:
     """With everything there, the builder returns what Serve deploys, and the first revision is committed."""
-    built = application(
-        {"metrics": str(tmp_path / "m"), "settings": {"fake": {}, "state": str(tmp_path / "state")}}
-    )
+    built = application({"settings": {"fake": {}, "state": str(tmp_path / "state")}})
     assert type(built).__name__ == "Application"
-    assert (tmp_path / "m").is_dir()
     assert any((tmp_path / "state").rglob("*.json"))
+
+
+def test_every_deploy_counts_in_a_folder_of_its_own(switched: None, tmp_path: Path) -> None:
+    """Figures of an earlier deploy are not added to, and nobody can prepare the folder beforehand."""
+    folders = set()
+    for _ in range(2):
+        built = application(
+            {"metrics": str(tmp_path / "m"), "settings": {"fake": {}, "state": str(tmp_path / "state")}}
+        )
+        options = built._bound_deployment.ray_actor_options
+        folders.add(Path(options["runtime_env"]["env_vars"]["PROMETHEUS_MULTIPROC_DIR"]))
+    assert len(folders) == 2
+    assert {folder.parent for folder in folders} == {tmp_path / "m"}

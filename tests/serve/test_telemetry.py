@@ -43,6 +43,13 @@ def scrape(folder: Path, writers: int) -> dict[str, float]:
     }
 
 
+def test_the_folder_is_made_where_it_is_needed(tmp_path: Path) -> None:
+    """A process on a node where nobody made the folder makes it, for its own user alone."""
+    folder = tmp_path / "of" / "this-run"
+    assert scrape(folder, 1)["sluice_requests_total,model=cascade,outcome=ok,variant=small"] == 1
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_totals_of_dead_processes_stay_and_their_queues_do_not(tmp_path: Path) -> None:
     """Counters and histograms of two ended processes add up; their queue lengths are forgotten."""
     samples = scrape(tmp_path, 2)
