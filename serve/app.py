@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +33,7 @@ SUMMARY = (
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "Malformed, or against the protocol"},
     404: {"model": schemas.ErrorBody, "description": "Unknown model"},
+    408: {"model": schemas.ErrorBody, "description": "The body did not arrive in time"},
     413: {"model": schemas.ErrorBody, "description": "Beyond the limits of one request"},
     415: {"model": schemas.ErrorBody, "description": "A type or encoding that is not read here"},
     429: {"model": schemas.ErrorBody, "description": "No room now; Retry-After says when"},
@@ -91,7 +93,7 @@ def make_shell(dataplane: DataPlane, hot: HotRoutes, metrics_page: MetricsPage) 
 
     @shell.get("/metrics", response_class=Response, summary="Prometheus metrics", tags=["operation"])
     async def metrics() -> Response:
-        return Response(metrics_page(), media_type=METRICS_TYPE)
+        return Response(await asyncio.to_thread(metrics_page), media_type=METRICS_TYPE)
 
     _describe_bodies(shell)
     return shell

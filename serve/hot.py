@@ -67,7 +67,9 @@ class HotRoutes:
         """Answer one request that `takes` has accepted."""
         arrived_at = self._clock()
         try:
-            body, header_length = await read_body(scope["headers"], receive, self._limits.max_body_bytes)
+            body, header_length = await read_body(
+                scope["headers"], receive, self._limits.max_body_bytes, self._limits.max_seconds
+            )
             if scope["path"] == CLASSIFY:
                 reply = await self._classify(body, arrived_at)
             else:

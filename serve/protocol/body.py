@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -25,18 +26,23 @@ class UnsupportedMedia(BadRequest):
     """The body has a type or an encoding that no route here reads."""
 
 
+class TooSlow(BadRequest):
+    """The body did not arrive within the time that a request may take."""
+
+
 class ClientLeft(Exception):
     """The client closed the connection before its body was complete; nobody waits for a reply."""
 
 
 async def read_body(
-    headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int
+    headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int, within_s: float | None = None
 ) -> tuple[bytes, bytes | None]:
     """Return the body, unpacked, and the value of Inference-Header-Content-Length if there is one.
 
     Raises:
         TooLarge: beyond `limit` bytes as sent or as unpacked.
         UnsupportedMedia: a content type or encoding that is not read here.
+        TooSlow: the body is not complete after `within_s` seconds, if that is given.
         BadRequest: the compressed data are broken.
         ClientLeft: the connection closed.
     """
@@ -51,12 +57,16 @@ async def read_body(
             encoding = value.strip().lower()
         elif name == b"inference-header-content-length":
             header_length = value
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] != "http.request":
-        raise ClientLeft
-    if message.get("more_body"):
-        body = await _read_rest(body, receive, limit)
+    try:
+        async with asyncio.timeout(within_s):
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message["type"] != "http.request":
+                raise ClientLeft
+            if message.get("more_body"):
+                body = await _read_rest(body, receive, limit)
+    except TimeoutError:
+        raise TooSlow(f"the body was not complete after {within_s:g} s") from None
     if len(body) > limit:
         raise _too_large(limit)
     if encoding and encoding != b"identity":

@@ -16,12 +16,13 @@ from contract.errors import (
     Unauthorized,
     UnknownModel,
 )
-from serve.protocol.body import UnsupportedMedia
+from serve.protocol.body import TooSlow, UnsupportedMedia
 from serve.protocol.wire import JSON_TYPE, Reply
 from serve.recorder import Outcome
 
 _STATUS: tuple[tuple[type[RequestError], int, Outcome], ...] = (
     (UnsupportedMedia, 415, "client_error"),
+    (TooSlow, 408, "client_error"),
     (BadRequest, 400, "client_error"),
     (Unauthorized, 401, "client_error"),
     (UnknownModel, 404, "client_error"),
@@ -43,6 +44,8 @@ def error_reply(problem: RequestError) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(problem, Overloaded):
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_s))),)
+    elif isinstance(problem, TooSlow):
+        headers = ((b"connection", b"close"),)
     elif isinstance(problem, NotReady):
         headers = ((b"retry-after", b"1"),)
     return plain_error(status, problem.message, headers)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -352,3 +354,41 @@ def test_a_host_can_tell_the_hot_routes(method: str, path: str, taken: bool) -> 
     """`takes` says which requests may go past the shell."""
     assert HotRoutes.takes({"type": "http", "method": method, "path": path}) is taken
     assert not HotRoutes.takes({"type": "lifespan"})
+
+
+def test_a_slow_metrics_page_holds_up_no_request(fake_folder: FakeFolder) -> None:
+    """The page is drawn beside the event loop: requests are answered meanwhile."""
+    recorder, limits = Kept(), RequestLimits()
+    snapshot = snapshot_of(fake_folder, two_stage_policy(), recorder)
+    drawing, answered = threading.Event(), threading.Event()
+
+    def page() -> bytes:
+        drawing.set()
+        return b"in time" if answered.wait(10) else b"too late"
+
+    gateway = Gateway(DataPlane(lambda: snapshot, limits, recorder), limits, recorder, page)
+    with serving(gateway) as url, ThreadPoolExecutor(1) as aside:
+        scrape = aside.submit(httpx.get, f"{url}/metrics", timeout=20, trust_env=False)
+        assert drawing.wait(10)
+        reply = httpx.post(f"{url}/v1/classify", json={"inputs": "a"}, timeout=20, trust_env=False)
+        answered.set()
+        assert reply.status_code == 200
+        assert scrape.result().content == b"in time"
+
+
+def test_a_body_that_never_comes_gets_408(fake_folder: FakeFolder) -> None:
+    """A client that states a length and sends nothing is answered in our form, and the connection closes."""
+    recorder, limits = Kept(), RequestLimits(max_seconds=0.05)
+    snapshot = snapshot_of(fake_folder, two_stage_policy(), recorder)
+    gateway = Gateway(DataPlane(lambda: snapshot, limits, recorder), limits, recorder, bytes)
+    with (
+        serving(gateway) as url,
+        socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as client,
+    ):
+        client.settimeout(10)
+        client.sendall(b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n")
+        with client.makefile("rb") as reply:
+            said = reply.read()
+    assert said.startswith(b"HTTP/1.1 408")
+    assert b'{"error":"the body was not complete' in said
+    assert recorder.refusals == [("unknown", "client_error", 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import zlib
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import BadRequest, TooLarge
-from serve.protocol.body import ClientLeft, Receive, UnsupportedMedia, read_body, unpack
+from serve.protocol.body import ClientLeft, Receive, TooSlow, UnsupportedMedia, read_body, unpack
 
 pytestmark = pytest.mark.anyio
 LIMIT = 100
@@ -56,6 +57,23 @@ async def test_a_body_that_grows_too_large_is_cut_off() -> None:
     for parts in ((b"a" * 101,), (b"a" * 60, b"a" * 60, b"never read")):
         with pytest.raises(TooLarge):
             await read_body([(b"content-length", b"1")], receiver(*parts), LIMIT)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    """A body that stays away, or stops half-way, is refused once the time is up."""
+
+    async def never() -> MutableMapping[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    first = iter([{"type": "http.request", "body": b"a", "more_body": True}])
+
+    async def half() -> MutableMapping[str, Any]:
+        return next(first, None) or await never()
+
+    for receive in (never, half):
+        with pytest.raises(TooSlow, match=r"0\.01 s"):
+            await read_body([], receive, LIMIT, 0.01)
 
 
 async def test_a_client_that_leaves_early_gets_no_reply() -> None:
