@@ -16,9 +16,10 @@ from runtime.api import Encoded
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 
-# A word longer than this becomes one unknown token, so a token never stands for more characters, and
-# what lies beyond max_length tokens' worth cannot matter: a cap on the work that one text can cause.
+# A text is first cut to max_length tokens' worth of these. White space and overlong words can fill that
+# without filling max_length tokens; then the cut grows, so that what is cut off never matters.
 _CHARACTERS_PER_TOKEN = 100
+_GROWTH = 4
 
 
 def wordpiece_sha256(tokenizer_sha256: str, max_length: int) -> str:
@@ -69,6 +70,7 @@ class WordPieceEncoder:
         self._tokenizer.enable_truncation(max_length)
         pad = self._tokenizer.token_to_id("[PAD]")
         self._pad = 0 if pad is None else int(pad)
+        self._max_length = max_length
         self._characters = max_length * _CHARACTERS_PER_TOKEN
         self._sha256 = wordpiece_sha256(sha256_of_bytes(tokenizer_json), max_length)
 
@@ -79,14 +81,11 @@ class WordPieceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encode N >= 1 texts; too long ones are cut, an empty one has the special tokens alone."""
-        kept = [text[: self._characters] for text in texts]
-        try:
-            found = self._tokenizer.encode_batch_fast(kept)
-        except (TypeError, UnicodeEncodeError):
-            # Half a surrogate pair is a legal str and not legal UTF-8.
-            kept = [text.encode("utf-8", "replace").decode() for text in kept]
-            found = self._tokenizer.encode_batch_fast(kept)
-        rows = [item.ids for item in found]
+        cut = self._characters
+        rows = self._tokens([text[:cut] for text in texts])
+        for i, text in enumerate(texts):
+            if len(text) > cut and len(rows[i]) < self._max_length:
+                rows[i] = self._tokens_of_long(text)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         longest = int(lengths.max(initial=1))
         if len(rows) == 1:
@@ -97,6 +96,25 @@ class WordPieceEncoder:
             ids[i, : len(row)] = row
         mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
         return Encoded({INPUT_IDS: ids, ATTENTION_MASK: mask}, lengths, self._sha256)
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        try:
+            found = self._tokenizer.encode_batch_fast(texts)
+        except (TypeError, UnicodeEncodeError):
+            # Half a surrogate pair is a legal str and not legal UTF-8.
+            found = self._tokenizer.encode_batch_fast(
+                [text.encode("utf-8", "replace").decode() for text in texts]
+            )
+        return [item.ids for item in found]
+
+    def _tokens_of_long(self, text: str) -> list[int]:
+        """Return the tokens of a text whose usual cut holds fewer than `max_length` of them."""
+        cut = self._characters
+        while True:
+            cut *= _GROWTH
+            ids = self._tokens([text[:cut]])[0]
+            if len(ids) >= self._max_length or cut >= len(text):
+                return ids
 
 
 def read_wordpiece(path: Path, *, max_length: int) -> WordPieceEncoder:

@@ -33,6 +33,21 @@ def test_cuts_long_texts_and_keeps_special_tokens(encoder: WordPieceEncoder) -> 
     assert encoded.arrays["input_ids"].tolist() == [[2, 4, 4, 4, 4, 3]]
 
 
+@pytest.mark.parametrize("filler", [" ", "\n\t", "\0"])
+def test_what_gives_no_tokens_hides_no_words(encoder: WordPieceEncoder, filler: str) -> None:
+    """However much of it stands before the words, a text encodes as its tokens say, alone and with others."""
+    text = filler * 3000 + " good film"
+    short = encoder.encode([filler + " good film"]).arrays["input_ids"][0].tolist()
+    for texts in ([text], ["bad", text]):
+        row = encoder.encode(texts).arrays["input_ids"][-1].tolist()
+        assert row[: len(short)] == short
+
+
+def test_one_endless_word_does_not_hide_the_words_after_it(encoder: WordPieceEncoder) -> None:
+    """A word of any length is one unknown token."""
+    assert encoder.encode(["x" * 5000 + " good film"]).arrays["input_ids"].tolist() == [[2, 1, 4, 6, 3]]
+
+
 def test_empty_and_strange_texts_are_legal(encoder: WordPieceEncoder) -> None:
     """Empty text, white space, NUL and half a surrogate pair encode without an error."""
     encoded = encoder.encode(["", "  \n", "\0", "good \ud800"])
