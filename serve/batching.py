@@ -1,8 +1,8 @@
 """The micro-batcher: collects requests while its worker is busy, in bounded room, and runs them together.
 
 No timer closes a batch: an idle worker starts at once, a busy one finds everything that arrived meanwhile, so
-batches grow with the load. A request that left or came too late is dropped before it costs anything; when a
-batch fails, its requests run again one by one, so that only the bad one fails.
+batches grow with the load. A request that was given up or came too late is dropped before it costs anything;
+when a batch fails, its requests run again one by one, so that only the bad one fails.
 """
 
 from __future__ import annotations
