@@ -18,9 +18,8 @@ from compress.predict import confidences
 from compress.quality import Quality, quality_of
 from compress.recipe import Limits, Recipe
 from compress.store import Finished
-from contract.errors import RecipeError
+from contract.errors import FamilyError, RecipeError
 from contract.family import (
-    MANIFEST,
     Artifact,
     EncoderSpec,
     Family,
@@ -31,6 +30,7 @@ from contract.family import (
     Verification,
     artifact_of,
     artifacts_of,
+    read_family,
     write_family,
 )
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
@@ -54,7 +54,8 @@ def assemble_family(recipe: Recipe, out: Path, finished: Mapping[str, Finished],
     """Write everything that the finished steps allow into a family folder; the manifest comes last.
 
     Artifacts carry a part of their hash in their names, so that a family in use stays whole while a newer
-    one is written beside it; what the new manifest does not name is removed after it.
+    one is written beside it; files of the family before stay until the next change, for a gateway
+    that still starts replicas from it. When nothing has changed the manifest stays as it is.
 
     Raises:
         RecipeError: when the teacher has not been measured.
@@ -107,9 +108,20 @@ def assemble_family(recipe: Recipe, out: Path, finished: Mapping[str, Finished],
         machine=machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    before = _written(out)
+    if before is not None and before.sha256 == family.sha256:
+        return before
     write_family(out, family)
-    _remove_strangers(out, family)
+    _remove_strangers(out, family, before)
     return family
+
+
+def _written(out: Path) -> Family | None:
+    """Return the family that lies there, if one can be read."""
+    try:
+        return read_family(out, verify=False)
+    except FamilyError:
+        return None
 
 
 def _parts(recipe: Recipe) -> dict[str, tuple[VariantKind, str | None]]:
@@ -269,8 +281,9 @@ def _cost(variant: Variant) -> Cost:
     )
 
 
-def _remove_strangers(out: Path, family: Family) -> None:
-    named = {artifact.path for artifact in artifacts_of(family)} | {MANIFEST}
+def _remove_strangers(out: Path, *families: Family | None) -> None:
+    """Remove variant files that no manifest given names; folders are somebody else's and stay."""
+    named = {artifact.path for family in families if family is not None for artifact in artifacts_of(family)}
     for path in (out / VARIANTS).iterdir():
-        if path.relative_to(out).as_posix() not in named:
+        if path.is_file() and path.relative_to(out).as_posix() not in named:
             path.unlink()

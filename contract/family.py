@@ -177,8 +177,11 @@ class Family(Frozen):
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest: every artifact hash is in it, so it names the whole family."""
-        return sha256_of_json(self.model_dump(mode="json", by_alias=True))
+        """Hash of the manifest: every artifact hash is in it, so it names the whole family.
+
+        When it was written is left out: a family that is written again unchanged is the same family.
+        """
+        return sha256_of_json(self.model_dump(mode="json", by_alias=True, exclude={"created_at"}))
 
     def dump(self) -> dict[str, object]:
         """Return the JSON form, as written to `family.json`."""

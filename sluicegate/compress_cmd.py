@@ -9,6 +9,9 @@ from rich.table import Table
 
 from compress.pipeline import dry_run, run_pipeline
 from compress.progress import TerminalProgress
+from compress.recipe import Limits, load_recipe
+from contract.errors import TargetNotMet
+from contract.family import Family
 from report.family_tables import inspect_table
 from report.frontier import write_frontier
 from report.tables import to_rich
@@ -24,6 +27,8 @@ from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_co
 @json_option
 def command(recipe: Path, out: Path, only: str | None, data: Path | None, dry: bool, as_json: bool) -> None:
     """Make, verify, calibrate and measure every variant of a recipe. Finished steps are never run again.
+
+    Exits 3 when the recipe sets limits and no variant but the teacher keeps them.
 
     A small recipe:
 
@@ -49,8 +54,21 @@ def command(recipe: Path, out: Path, only: str | None, data: Path | None, dry: b
     write_frontier(family, out / "frontier.svg")
     if as_json:
         print_json(family.dump())
+    else:
+        result_console.print(to_rich(inspect_table(family)))
+    require_a_passing_variant(family, load_recipe(recipe).limits, partial=only is not None)
+
+
+def require_a_passing_variant(family: Family, limits: Limits, *, partial: bool) -> None:
+    """Raise TargetNotMet when limits were set and no variant but the teacher keeps them.
+
+    A partial run, which may not have made any variant yet, is not judged.
+    """
+    others = [variant for variant in family.variants if variant.name != family.teacher]
+    if limits == Limits() or partial or not others or any(not v.failed_limits for v in others):
         return
-    result_console.print(to_rich(inspect_table(family)))
+    reasons = "; ".join(f"{v.name}: {', '.join(v.failed_limits)}" for v in others)
+    raise TargetNotMet(f"no variant keeps the limits of the recipe ({reasons})")
 
 
 def _plan(recipe: Path, out: Path, only: str | None, data: Path | None, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -13,14 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from compress.pipeline import run_pipeline
 from compress.progress import TerminalProgress
-from contract.errors import EnvironmentProblem, FamilyError
+from contract.errors import EnvironmentProblem, FamilyError, TargetNotMet
 from contract.family import Family
 from contract.files import inside, write_json
 from contract.policy import Policy, write_policy
@@ -79,12 +77,15 @@ class Layout:
 @click.command("demo")
 @click.option("--quick", is_flag=True, help="The same joints with fewer steps, within 3 minutes.")
 @click.option("--out", type=FOLDER, default=Path("sluicegate-demo"), show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of certificate and traffic.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of certificate and traffic."
+)
 @json_option
 def command(quick: bool, out: Path, seed: int, as_json: bool) -> None:
     """Build a family from BBC News, certify a policy, serve it, load it, and report.
 
-    Finished steps are kept in --out: run it again, or after Ctrl-C, and it goes on from there.
+    Finished steps are kept in --out: run it again, or after Ctrl-C, and it goes on from there. Exits 3 when
+    no threshold could be certified.
 
     \b
     Example: sluice demo
@@ -92,7 +93,7 @@ def command(quick: bool, out: Path, seed: int, as_json: bool) -> None:
     """
     started = time.monotonic()
     layout = Layout(out.resolve())
-    with _terminated_as_interrupt(), _only_one(layout.root):
+    with _only_one(layout.root):
         family = _compress(layout, quick)
         result, single = _tune(layout, seed)
         compared = _serve_and_load(layout, family, single, seed, QUICK if quick else FULL)
@@ -105,12 +106,25 @@ def command(quick: bool, out: Path, seed: int, as_json: bool) -> None:
         table = [{"arm": arm["name"], **arm} for arm in figures["arms"]]
         shown = {name: str(path) for name, path in paths.items()}
         print_json({"paths": shown, "table": table, "policy": result.policy.dump(), "figures": figures})
-        return
-    result_console.print(to_rich(arms_table(figures)))
-    _say(result_console, headline(figures))
-    for name, path in paths.items():
-        _say(result_console, f"{name:<11}{path}")
-    _say(progress_console, f"{time.monotonic() - started:.0f} s in all")
+    else:
+        result_console.print(to_rich(arms_table(figures)))
+        _say(result_console, headline(figures))
+        for name, path in paths.items():
+            _say(result_console, f"{name:<11}{path}")
+        _say(progress_console, f"{time.monotonic() - started:.0f} s in all")
+    require_certified(result.policy)
+
+
+def require_certified(policy: Policy) -> None:
+    """Raise TargetNotMet when no threshold was safe: the cascade then sends everything to the reference."""
+    if policy.status == "no_safe_threshold":
+        needed = (
+            "" if policy.needed_n is None else f"; about {policy.needed_n:,} labelled rows would be needed"
+        )
+        raise TargetNotMet(
+            f"no threshold is certified for a drop within {MAX_DROP:.0%}, all texts go to "
+            f"{policy.reference!r}{needed}"
+        )
 
 
 def _compress(layout: Layout, quick: bool) -> Family:
@@ -206,20 +220,6 @@ def _only_one(folder: Path) -> Iterator[None]:
                 f"another demo is at work in {folder}", hint="wait for it, or give another --out"
             ) from None
         yield
-
-
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that everything that was started is stopped."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _free_ports() -> tuple[int, int]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from importlib.metadata import version
+from types import FrameType
 
 import click
 
@@ -60,8 +62,16 @@ def cli() -> None:
     """
 
 
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit.
+
+    SIGTERM unwinds as Ctrl-C does, so that everything that was started is stopped; `serve` has its own way.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -81,6 +91,9 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as problem:
+        click.echo(f"error: {problem.filename or 'system'}: {problem.strerror or problem}", err=True)
         sys.exit(1)
 
 

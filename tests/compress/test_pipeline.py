@@ -125,7 +125,7 @@ def test_a_second_run_reuses_everything_without_torch(toy_recipe: Recipe, copy: 
 
 
 def test_a_changed_variant_is_made_again_alone(toy_recipe: Recipe, copy: Path) -> None:
-    """A student of another layer is made again with what follows from it, and its old files go."""
+    """A student of another layer is made again with what follows from it; files of the family before stay."""
     before = read_family(copy)
     student = toy_recipe.variants[0].model_copy(update={"layers": (2,)})
     changed = toy_recipe.model_copy(update={"variants": (student, *toy_recipe.variants[1:])})
@@ -135,8 +135,22 @@ def test_a_changed_variant_is_made_again_alone(toy_recipe: Recipe, copy: Path) -
         "student", "student.export", "student.measure", "student-int8", "student-int8.measure"
     ]  # fmt: skip
     assert family.variant("student").step != before.variant("student").step
-    named = {v.artifact.path for v in family.variants}
+    named = {v.artifact.path for v in (*family.variants, *before.variants)}
     assert {p for p in files_of(copy) if p.startswith("variants/") and "tokenizer" not in p} == named
+    (copy / "variants" / "mine").mkdir()
+    family = run_pipeline(toy_recipe, copy)
+    named = {v.artifact.path for v in (*family.variants, *read_family(copy).variants)}
+    assert named <= files_of(copy)
+    assert (copy / "variants" / "mine").is_dir()
+
+
+def test_a_run_that_changes_nothing_leaves_the_family_as_it_is(toy_recipe: Recipe, copy: Path) -> None:
+    """A second run beside a gateway keeps manifest and hash, so that replicas it starts again still fit."""
+    before, written = (copy / "family.json").read_bytes(), read_family(copy)
+    assert run_pipeline(toy_recipe, copy).sha256 == written.sha256
+    assert (copy / "family.json").read_bytes() == before
+    assert written.model_copy(update={"created_at": "later"}).sha256 == written.sha256
+    assert written.model_copy(update={"name": "other"}).sha256 != written.sha256
 
 
 @pytest.mark.parametrize("step", ["teacher.measure", "linear"])

@@ -152,7 +152,7 @@ def demo(sluice: Sluice) -> Demo:
     """The quick demo, run once for the session."""
     folder = sluice.cwd / "demo"
     done = sluice.run("demo", "--quick", "--json", "--out", folder, timeout_s=480)
-    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.returncode in {0, 3}, done.stderr[-6000:]
     return Demo(folder, done.stdout, done.returncode)
 
 
