@@ -38,6 +38,11 @@ class DropAlarm:
     peak: float = 0.0
     fired_at: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for an epsilon, delta or q_min out of range."""
+        if not -1.0 < self.epsilon < 1.0 or not 0.0 < self.delta < 1.0 or not 0.0 < self.q_min <= 1.0:
+            raise ValueError("DropAlarm needs -1 < epsilon < 1, 0 < delta < 1 and 0 < q_min <= 1")
+
     def seen(self, loss: float | None, probability: float) -> DropAlarm:
         """Return the alarm after one request: its loss in [-1, 1] where audited (None where not) and its
         audit probability.

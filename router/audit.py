@@ -19,9 +19,8 @@ import numpy as np
 
 from router.scores import FloatArray
 
-GRID_POINTS = 401
-GRID = np.linspace(-1.0, 1.0, GRID_POINTS)
-PRIOR_SPREAD = 0.05
+BETS = np.geomspace(0.003, 0.9, 16)
+BISECTIONS = 60
 
 
 def audit_probabilities(disagreement: FloatArray, rate: float, q_min: float) -> FloatArray:
@@ -51,17 +50,17 @@ def audit_probabilities(disagreement: FloatArray, rate: float, q_min: float) -> 
 class DropEstimate:
     """What audits have said so far of the mean drop over all requests seen, with an anytime-valid interval.
 
-    A capital is bet for and against every value m of a grid over [-1, 1] (Waudby-Smith and Ramdas 2024,
-    hedged capital;
-    Waudby-Smith et al. 2022, "Anytime-valid off-policy inference", for weighted values): the interval holds
-    the values that neither side has beaten. It covers the running mean drop at all times at once with
-    probability 1 - alpha.
+    An empirical-Bernstein confidence sequence (Howard, Ramdas, McAuliffe and Sekhon 2021, with the
+    exponential inequality of Fan, Grama and Liu 2015): for values X in [-1/q_min, 1/q_min] and any guess x
+    of the next one made before it is seen, exp(b (sum of X - mu) / c - psi(b) V / c^2) is a supermartingale,
+    with c = 1/q_min + 1, psi(b) = -log(1 - b) - b, V = sum of (X - x)^2, and mu the mean of X given the
+    past. A mixture over b covers the running mean of these means at all times at once with probability
+    1 - alpha, however the drop drifts.
 
     Attributes:
         q_min: the smallest audit probability ever used, so that values D / q lie in [-1 / q_min, 1 / q_min].
         n, audits: requests seen, and how many of them were audited.
-        total, squares: sums of D / q and of its square.
-        above, below: log-capital per grid value, bet on the mean lying above it or below it.
+        total: sum of D / q; spread: V, the guess being the mean so far.
     """
 
     q_min: float
@@ -69,9 +68,12 @@ class DropEstimate:
     n: int = 0
     audits: int = 0
     total: float = 0.0
-    squares: float = 0.0
-    above: tuple[float, ...] = (0.0,) * GRID_POINTS
-    below: tuple[float, ...] = (0.0,) * GRID_POINTS
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a q_min outside (0, 1] or an alpha outside (0, 1)."""
+        if not 0.0 < self.q_min <= 1.0 or not 0.0 < self.alpha < 1.0:
+            raise ValueError("DropEstimate needs 0 < q_min <= 1 and 0 < alpha < 1")
 
     def seen(self, loss: float | None, probability: float) -> DropEstimate:
         """Return the estimate after one accepted request: its loss where audited, None where not.
@@ -98,22 +100,13 @@ class DropEstimate:
             raise ValueError(f"a value D / q lies beyond 1 / q_min = {bound:g}")
         steps = self.n + np.arange(len(values))
         totals = self.total + np.concatenate([[0.0], np.cumsum(values)])
-        squares = self.squares + np.concatenate([[0.0], np.cumsum(values**2)])
-        prior = PRIOR_SPREAD / self.q_min
-        means = totals[:-1] / np.maximum(steps, 1)
-        spread = (prior + np.maximum(squares[:-1] - steps * means**2, 0.0)) / (steps + 1)
-        bets = np.sqrt(2 * math.log(2 / self.alpha) / (spread * (steps + 1) * np.log(steps + 2)))[:, None]
-        gap = values[:, None] - GRID
-        up = np.minimum(bets, 0.5 / (GRID + bound))
-        down = np.minimum(bets, 0.5 / (bound - GRID))
+        guesses = np.clip(totals[:-1] / np.maximum(steps, 1), -1.0, 1.0)
         return replace(
             self,
             n=self.n + len(values),
             audits=self.audits + audits,
             total=float(totals[-1]),
-            squares=float(squares[-1]),
-            above=tuple((np.asarray(self.above) + np.log1p(up * gap).sum(axis=0)).tolist()),
-            below=tuple((np.asarray(self.below) + np.log1p(-down * gap).sum(axis=0)).tolist()),
+            spread=self.spread + float(((values - guesses) ** 2).sum()),
         )
 
     @property
@@ -122,16 +115,23 @@ class DropEstimate:
         return self.total / self.n if self.n else None
 
     def interval(self) -> tuple[float, float]:
-        """Return the interval of the drop at this moment: the grid values that neither bet has beaten, one
-        step wider.
-        """
-        limit = math.log(2 / self.alpha)
-        kept = np.flatnonzero((np.asarray(self.above) < limit) & (np.asarray(self.below) < limit))
-        if len(kept) == 0:
-            nearest = float(np.clip(self.mean or 0.0, -1.0, 1.0))
-            return nearest, nearest
-        step = 2.0 / (GRID_POINTS - 1)
-        return max(-1.0, float(GRID[kept[0]]) - step), min(1.0, float(GRID[kept[-1]]) + step)
+        """Return the interval of the mean drop over the requests seen so far, [-1, 1] before any."""
+        if self.n == 0:
+            return -1.0, 1.0
+        scale = 1.0 / self.q_min + 1.0
+        paid = (-np.log1p(-BETS) - BETS) * self.spread / scale**2
+        limit = math.log(2 * len(BETS) / self.alpha)
+        low, high = 0.0, float((limit + paid).min() / BETS[(limit + paid).argmin()])
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            logs = BETS * middle - paid
+            top = float(logs.max())
+            if top + math.log(float(np.exp(logs - top).sum())) < limit:
+                low = middle
+            else:
+                high = middle
+        mean, reach = self.total / self.n, high * scale / self.n
+        return max(-1.0, min(1.0, mean - reach)), min(1.0, max(-1.0, mean + reach))
 
     def dump(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -140,4 +140,4 @@ class DropEstimate:
     @staticmethod
     def load(value: dict[str, Any]) -> DropEstimate:
         """Read the JSON form back."""
-        return DropEstimate(**{**value, "above": tuple(value["above"]), "below": tuple(value["below"])})
+        return DropEstimate(**value)

@@ -4,6 +4,7 @@ certified.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -36,6 +37,11 @@ class BudgetController:
     escalations: int = 0
     recent: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a rate or a step that no stream can be held to."""
+        if not 0.0 <= self.rate <= 1.0 or not 0.0 < self.eta <= 1.0 or not math.isfinite(self.certified):
+            raise ValueError("BudgetController needs 0 <= rate <= 1, 0 < eta <= 1 and a finite threshold")
+
     @property
     def threshold(self) -> float:
         """The threshold to use for the next request."""
@@ -47,7 +53,6 @@ class BudgetController:
         used = self.threshold
         escalated = not score >= used
         moved = used + self.eta * (self.rate - escalated)
-        """Whether the certified threshold itself escalates too much: quality and cost must be ranked."""
         tracked = max(moved, self.certified - self.eta) if self.on_conflict == "keep_quality" else moved
         before = self.rate if self.recent is None else self.recent
         return replace(

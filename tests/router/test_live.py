@@ -5,6 +5,7 @@ expiry.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -73,6 +74,52 @@ def test_the_drop_interval_covers_at_every_moment_of_nearly_every_stream() -> No
         missed += bad
         assert high - low < 0.12
     assert missed / 60 <= 0.1
+
+
+def test_the_drop_interval_covers_the_running_mean_under_drift() -> None:
+    """No drop at first, ten points from row 2,000 on: few of 30 streams ever miss the mean."""
+    rng = np.random.default_rng(8)
+    missed = 0
+    for _ in range(30):
+        estimate, bad = DropEstimate(q_min=0.5), False
+        for start in range(0, 6000, 100):
+            values = np.where(rng.random(100) < 0.5, 2.0 * (rng.random(100) < 0.1 * (start >= 2000)), 0.0)
+            estimate = estimate.after(values, 50)
+            low, high = estimate.interval()
+            seen = start + 100
+            bad = bad or not low <= 0.1 * max(0, seen - 2000) / seen <= high
+        missed += bad
+    assert missed / 30 <= 0.1
+    assert high - low < 0.04
+
+
+def test_every_answer_may_be_audited() -> None:
+    """With q_min 1 nothing divides by zero, and the interval shuts around the drop."""
+    estimate = DropEstimate(q_min=1.0)
+    assert estimate.interval() == (-1.0, 1.0)
+    for index in range(2000):
+        estimate = estimate.seen(float(index % 10 == 0), 1.0)
+    low, high = estimate.interval()
+    assert low < 0.1 < high
+    assert high - low < 0.07
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DropEstimate(q_min=0.0),
+        lambda: DropEstimate(q_min=0.5, alpha=1.0),
+        lambda: DropAlarm(epsilon=0.02, delta=0.0, q_min=0.1),
+        lambda: DropAlarm(epsilon=0.02, delta=0.1, q_min=2.0),
+        lambda: BudgetController(rate=1.2, certified=0.5),
+        lambda: BudgetController(rate=0.2, certified=0.5, eta=0.0),
+        lambda: BudgetController(rate=0.2, certified=float("nan")),
+    ],
+)
+def test_live_values_refuse_settings_out_of_range(make: Callable[[], object]) -> None:
+    """What no stream could be held to is refused when it is made."""
+    with pytest.raises(ValueError, match="needs"):
+        make()
 
 
 def test_a_drop_estimate_fed_singly_or_in_batches_is_the_same_and_survives_json() -> None:
@@ -220,6 +267,12 @@ def test_a_certificate_expires_with_its_artifacts_and_its_data() -> None:
     assert standing(policy, {"a": "1", "b": "2"}, adapted=False) == "certified"
     assert standing(policy, {"a": "1", "b": "2"}, adapted=True) == "adapted"
     assert standing(policy, {"a": "9", "b": "2"}, adapted=True) == "expired"
+    assert standing(policy, {"a": "1", "b": "2"}, "e", adapted=False) == "expired"
+    assert policy.certificate is not None
+    loose = policy.model_copy(update={"certificate": policy.certificate.model_copy(update={"variants": {}})})
+    assert expiry_reasons(loose, {"a": "1", "b": "2"})[0] == "variant 'a' is not bound to a build"
+    assert standing(loose, {"a": "1", "b": "2"}, adapted=False) == "expired"
+    assert expiry_reasons(loose, {}) == ()
     plain = Policy(status="uncertified", reference="b", stages=(Stage(variant="b"),))
     assert standing(plain, {}, adapted=True) == "uncertified"
     assert expiry_reasons(plain, {}) == ()
