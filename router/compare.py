@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from contract.errors import PolicyError
+from contract.errors import PolicyError, PredictionsError
 from contract.predictions import Cost, Predictions
 from router.board import Board, by_cost, fit_scores, make_board
 from router.scores import SCORE_NAMES, FloatArray
-from router.settings import TuneSettings, split_parts
+from router.settings import TuneSettings, checked_names, labelled_rows, most_accurate, split_parts
 
 POINTS = 101
 
@@ -48,23 +48,44 @@ def compare_scores(
     """Return the deferral curves of every score, and of an oracle, for each variant cheaper than the
     reference.
 
-    Whatever a score needs is fitted on the tune part; the curves are drawn on the rows kept for the
-    certificate. A score that needs logits where there are none is listed with the reason.
+    Drawn on the tune part alone: what a score needs is fitted on one half of it and the curve drawn on the
+    other, both ways, and the mean of the two shown, so that the rows for the certificate stay unread. A score
+    that needs logits where there are none is listed with the reason.
+
+    Raises:
+        PredictionsError: a variant or its cost is missing, or there are too few labelled rows.
+        InputError: a setting out of range.
     """
     given = replace(settings or TuneSettings(), certified=True)
-    names = given.variants or predictions.names
-    fitted_on, drawn_on = split_parts(predictions, given)
-    drawn = fitted_on if drawn_on is None else drawn_on
-    fitted_on, drawn = fitted_on.take(fitted_on.label >= 0), drawn.take(drawn.label >= 0)
-    ordered = by_cost(names, costs, fitted_on)
-    reference = given.reference or max(ordered, key=lambda name: float(fitted_on.correct(name).mean()))
+    names = checked_names(predictions, costs, given)
+    tune_part, _ = split_parts(predictions, given)
+    tune_part = labelled_rows(tune_part, "tune")
+    if len(tune_part) < 2:
+        raise PredictionsError("comparing scores takes two labelled rows to tune on, one for each half")
+    shuffled = np.random.default_rng(given.seed).permutation(len(tune_part))
+    halves = [tune_part.take(np.sort(rows)) for rows in np.array_split(shuffled, 2)]
+    ordered = by_cost(names, costs, tune_part)
+    reference = given.reference or most_accurate(tune_part, ordered)
+    there = _curves(halves[0], halves[1], ordered, reference, costs, given.seed)
+    back = _curves(halves[1], halves[0], ordered, reference, costs, given.seed)
+    return tuple(_mean(one, other) for one, other in zip(there, back, strict=True))
+
+
+def _curves(
+    fitted_on: Predictions,
+    drawn: Predictions,
+    ordered: tuple[str, ...],
+    reference: str,
+    costs: Mapping[str, Cost],
+    seed: int,
+) -> list[ScoreCurve]:
     usd = {name: costs[name].usd_per_1k for name in ordered}
     last = ordered.index(reference)
     cheaper = [v for v in range(len(ordered)) if v != last and usd[ordered[v]] <= usd[reference]]
     curves: list[ScoreCurve] = []
     for score in SCORE_NAMES:
         try:
-            model = fit_scores(fitted_on, ordered, score, seed=given.seed)
+            model = fit_scores(fitted_on, ordered, score, seed=seed)
         except PolicyError as problem:
             curves += [ScoreCurve(score, ordered[v], reference, missing=problem.rule) for v in cheaper]
             continue
@@ -73,11 +94,8 @@ def compare_scores(
             chain: tuple[int, ...] = (variant, last)
             if score == "agreement":
                 if variant == cheaper[0]:
-                    curves.append(
-                        ScoreCurve(
-                            score, ordered[variant], reference, missing="agreement needs an earlier stage"
-                        )
-                    )
+                    why = "agreement needs an earlier stage"
+                    curves.append(ScoreCurve(score, ordered[variant], reference, missing=why))
                     continue
                 chain = (*[v for v in cheaper if v < variant], variant, last)
             values = model.chain_scores(board, chain)[-1]
@@ -85,7 +103,14 @@ def compare_scores(
             if score == "max_probability":
                 gain = board.right[variant].astype(np.float64) - board.right[last]
                 curves.append(_curve("oracle", board, variant, last, gain))
-    return tuple(curves)
+    return curves
+
+
+def _mean(one: ScoreCurve, other: ScoreCurve) -> ScoreCurve:
+    if one.area is None or other.area is None:
+        return one if one.area is None else other
+    both = zip(one.accuracies, other.accuracies, strict=True)
+    return replace(one, accuracies=tuple((a + b) / 2 for a, b in both), area=(one.area + other.area) / 2)
 
 
 def _curve(score: str, board: Board, variant: int, last: int, values: FloatArray) -> ScoreCurve:

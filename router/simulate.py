@@ -16,6 +16,7 @@ from router.cascade import ANSWER, CompiledPolicy, compile_policy
 from router.scores import BoolArray, FloatArray, IntArray
 
 NOT_RUN = -9
+COSTS = ("usd_per_1k", "latency_ms", "energy_wh_per_1k")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,8 @@ def simulate(
     """Replay `policy` on all rows of `predictions` and sum up; a figure that needs labels or an absent cost
     is None.
 
-    `confidence` is the level of the Wilson intervals. Raises PolicyError or PredictionsError by name of
+    `confidence` is the level of the Wilson intervals. A class that only the policy's rules name is one that
+    no row is of. Raises PolicyError or PredictionsError by name of
     what is missing.
     """
     names = tuple(stage.variant for stage in policy.stages)
@@ -123,7 +125,12 @@ def simulate(
             raise PredictionsError(f"the costs lack variant {name!r}, which the policy uses", where="costs")
     if len(predictions) == 0:
         raise PredictionsError("there are no rows to simulate")
-    rows = replay(compile_policy(policy, predictions.labels), predictions)
+    if policy.reference not in predictions.variants:
+        raise PolicyError(
+            f"the policy counts its drop against reference {policy.reference!r}, which the predictions lack",
+            hint=f"they have: {', '.join(predictions.names)}",
+        )
+    rows = replay(compile_policy(policy, _all_labels(policy, predictions)), predictions)
     n = len(predictions)
     labelled = predictions.label != UNLABELLED
     right = (rows.answer == predictions.label) & labelled
@@ -137,18 +144,38 @@ def simulate(
     )
     figures |= _against_reference(predictions, policy.reference, right, labelled)
     figures["stage_share"] = {name: float((rows.stage == index).mean()) for index, name in enumerate(names)}
-    for key in ("usd_per_1k", "latency_ms", "energy_wh_per_1k"):
+    for key in COSTS:
         figures[key] = expected_cost([getattr(costs[name], key) for name in names], share)
     figures["per_slice"] = {}
     for name, mask in predictions.slices.items():
         part = _quality(right[mask], labelled[mask], rows.escalated[mask], confidence)
         reference = _against_reference(predictions.take(mask), policy.reference, right[mask], labelled[mask])
-        figures["per_slice"][name] = {"n": int(mask.sum()), **part, **reference}
+        seen = mask & labelled
+        used = rows.ran[mask].mean(axis=0) if mask.any() else None
+        figures["per_slice"][name] = {
+            "n": int(mask.sum()),
+            **part,
+            "macro_f1": macro_f1(predictions.label[seen], rows.answer[seen], len(predictions.labels))
+            if seen.any()
+            else None,
+            **reference,
+            **{
+                key: None if used is None else expected_cost([getattr(costs[v], key) for v in names], used)
+                for key in COSTS
+            },
+        }
     figures["per_class"] = _per_class(predictions, rows)
     figures["status"] = policy.status
     figures["policy_version"] = policy.version
     figures["interval_method"] = f"Wilson, {confidence:.0%}"
     return Simulation(figures, rows, predictions.labels, names)
+
+
+def _all_labels(policy: Policy, predictions: Predictions) -> tuple[LabelValue, ...]:
+    """Return the table's labels, and after them those that only the policy's rules name."""
+    known = {str(label) for label in predictions.labels}
+    ruled = dict.fromkeys(label for stage in policy.stages for label in stage.per_class)
+    return (*predictions.labels, *(label for label in ruled if label not in known))
 
 
 def expected_cost(values: list[float | None], share: FloatArray) -> float | None:
@@ -181,7 +208,7 @@ def _against_reference(
     predictions: Predictions, reference: str, right: BoolArray, labelled: BoolArray
 ) -> dict[str, Any]:
     known = int(labelled.sum())
-    if reference not in predictions.variants or not known:
+    if not known:
         return {"reference": reference, "reference_accuracy": None, "accuracy_drop": None}
     hits = int((predictions.correct(reference) & labelled).sum())
     return {

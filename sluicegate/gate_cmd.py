@@ -18,7 +18,7 @@ from sluicegate.common import FOLDER, json_option, print_json, result_console
 @click.option("--max-p99-increase", type=click.FloatRange(min=0), default=0.1, show_default=True)
 @click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--max-error-increase", type=click.FloatRange(0, 1), default=0.001, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
 @json_option
 def command(
     base: Path,

@@ -25,7 +25,9 @@ def load_options(function: F) -> F:
             click.option("--model", default="cascade", show_default=True, help="A variant, or cascade."),
             click.option("--protocol", type=click.Choice(["v1", "oip"]), default="v1", show_default=True),
             click.option("--api-key", help="Sent as `Authorization: Bearer`."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals and texts."),
+            click.option(
+                "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of arrivals and texts."
+            ),
             click.option("--split", help="Only rows of this split, where the data have that column."),
             click.option(
                 "--arrivals", type=click.Choice(["poisson", "uniform"]), default="poisson", show_default=True

@@ -47,6 +47,19 @@ def command(
         if key not in {"per_slice", "per_class"}:
             shown.add_row(key, _text(value))
     result_console.print(shown)
+    for name in ("per_slice", "per_class"):
+        if figures[name]:
+            result_console.print(_parts(name.replace("_", " "), figures[name]))
+
+
+def _parts(title: str, parts: dict[str, dict[str, Any]]) -> RichTable:
+    columns = [key for key in next(iter(parts.values())) if key not in {"reference", "accuracy_interval"}]
+    shown = RichTable(title=title)
+    for column in (title.removeprefix("per "), *columns):
+        shown.add_column(column)
+    for name, part in parts.items():
+        shown.add_row(name, *(_text(part[column]) for column in columns))
+    return shown
 
 
 def _text(value: Any) -> str:

@@ -67,7 +67,7 @@ POSITIVE = click.FloatRange(min=0)
     is_flag=True,
     help="Only show every score's deferral curve and the area under it; no policy is written.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option
 def command(
     family: Path | None,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import PolicyError, PredictionsError
 from contract.policy import ClassRule, Policy, Stage
 from contract.predictions import OUTSIDE, UNLABELLED, Cost, Predictions, VariantPredictions
 from router.compare import compare_scores
@@ -181,6 +182,68 @@ def test_scores_are_compared_side_by_side_and_say_what_they_lack(
     missing = {c.score: c.missing for c in without if c.missing}
     assert "logits" in str(missing["margin"])
     assert "logits" in str(missing["entropy"])
+
+
+def test_comparing_scores_reads_the_tune_part_alone(world: World, costs: dict[str, Cost]) -> None:
+    """Garbled rows to certify with change no curve."""
+    predictions = world(1500)
+    split = np.array(["tune", "certify", "certify"])[np.arange(1500) % 3]
+    marked = replace(predictions, split=split)
+    garbled = replace(marked, label=np.where(split == "certify", 0, predictions.label))
+    settings = TuneSettings(reference="large")
+    assert compare_scores(marked, costs, settings) == compare_scores(garbled, costs, settings)
+
+
+def test_comparing_scores_refuses_what_is_not_there_by_name(world: World, costs: dict[str, Cost]) -> None:
+    """An unknown reference or variant, a missing cost and missing labels are named."""
+    predictions = world(100)
+    with pytest.raises(PredictionsError, match="'huge'"):
+        compare_scores(predictions, costs, TuneSettings(reference="huge"))
+    with pytest.raises(PredictionsError, match="'huge'"):
+        compare_scores(predictions, costs, TuneSettings(variants=("cheap", "huge")))
+    with pytest.raises(PredictionsError, match="costs lack variant 'large'"):
+        compare_scores(predictions, {"cheap": Cost(1.0), "middle": Cost(2.0)})
+    with pytest.raises(PredictionsError, match="no row of the tune part has a label"):
+        compare_scores(replace(predictions, label=np.full(100, -1)), costs)
+
+
+def test_a_reference_that_the_table_lacks_is_refused_by_name(world: World, costs: dict[str, Cost]) -> None:
+    """A drop against a variant without predictions cannot be told, so replay names it."""
+    policy = Policy(status="uncertified", reference="huge", stages=(Stage(variant="cheap"),))
+    with pytest.raises(PolicyError, match="reference 'huge'"):
+        simulate(world(50), costs, policy)
+
+
+def test_figures_per_slice_are_those_of_its_rows_alone(world: World, costs: dict[str, Cost]) -> None:
+    """Macro-F1, USD, latency and energy of a slice equal those of a replay of its rows."""
+    predictions = replace(
+        world(400), slices={"odd": np.arange(400) % 2 == 1, "none": np.zeros(400, dtype=bool)}
+    )
+    stages = (Stage(variant="cheap", threshold=0.8), Stage(variant="large"))
+    policy = Policy(status="uncertified", reference="large", stages=stages)
+    per_slice = simulate(predictions, costs, policy).figures["per_slice"]
+    alone = simulate(predictions.take(np.arange(400) % 2 == 1), costs, policy).figures
+    for key in ("macro_f1", "usd_per_1k", "latency_ms", "energy_wh_per_1k", "accuracy", "escalation_rate"):
+        assert per_slice["odd"][key] == pytest.approx(alone[key])
+    assert per_slice["none"]["usd_per_1k"] is None
+
+
+def test_a_rule_for_a_class_that_the_rows_lack_is_no_obstacle_to_replay(
+    world: World, costs: dict[str, Cost]
+) -> None:
+    """A table without one of the classes replays as if its rule were not there."""
+    predictions = world(100)
+    ruled = Stage(variant="cheap", threshold=0.8, per_class={"zebra": ClassRule(threshold=0.1)})
+    plain = Stage(variant="cheap", threshold=0.8)
+    found = [
+        simulate(
+            predictions,
+            costs,
+            Policy(status="uncertified", reference="large", stages=(s, Stage(variant="large"))),
+        ).figures["accuracy"]
+        for s in (ruled, plain)
+    ]
+    assert found[0] == found[1]
 
 
 def test_the_explanation_says_who_escalates_what_it_saves_and_risks_and_how_sure(

@@ -12,6 +12,7 @@ import pytest
 from contract.errors import InputError, PolicyError, PredictionsError
 from contract.policy import Policy, Stage
 from contract.predictions import Cost, Predictions
+from router.cascade import compile_policy
 from router.simulate import Simulation, simulate
 from router.targets import Constraint, Targets
 from router.tune import TuneResult, TuneSettings, split_parts, tune
@@ -239,12 +240,11 @@ def test_a_policy_that_does_not_fit_the_table_is_refused_by_name(world: World, c
 
     with _named(PredictionsError, "'huge'"):
         run(Stage(variant="huge"))
+    ruled = Stage.model_validate({"variant": "cheap", "threshold": 0.5, "per_class": {"q": {"threshold": 1}}})
     with _named(PolicyError, "class 'q'"):
-        run(
-            Stage.model_validate(
-                {"variant": "cheap", "threshold": 0.5, "per_class": {"q": {"threshold": 1}}}
-            ),
-            Stage(variant="large"),
+        compile_policy(
+            Policy(status="uncertified", reference="large", stages=(ruled, Stage(variant="large"))),
+            predictions.labels,
         )
     with _named(PolicyError, "score 'margin' needs"):
         run(Stage(variant="cheap", score="margin", threshold=0.5), Stage(variant="large"))
@@ -256,7 +256,7 @@ def test_a_policy_that_does_not_fit_the_table_is_refused_by_name(world: World, c
         simulate(
             predictions,
             {**costs, "huge": Cost(1.0)},
-            Policy(status="uncertified", reference="x", stages=(Stage(variant="huge"),)),
+            Policy(status="uncertified", reference="large", stages=(Stage(variant="huge"),)),
         )
 
 

@@ -80,6 +80,14 @@ def test_simulate_gives_every_promised_key(family: Path, policy: Path) -> None:
     }  # fmt: skip
 
 
+def test_simulate_in_words_shows_slices_and_classes(family: Path, policy: Path) -> None:
+    """Without --json, simulate prints a table per class beside the figures of all rows."""
+    done = run("simulate", family, "--policy", policy)
+    assert done.returncode == 0
+    assert "per class" in done.stdout
+    assert "recall" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -94,6 +102,7 @@ def test_simulate_gives_every_promised_key(family: Path, policy: Path) -> None:
         (("gate", "a", "b"), 1, "neither a run nor a folder"),
         (("decide",), 2, "RUNS"),
         (("compress", "nowhere.yaml", "--out", "f"), 1, "no such recipe"),
+        (("tune", "nowhere", "--max-accuracy-drop", "0.1", "--seed", "-1"), 2, "--seed"),
         (("policy", "show", "--admin-url", URL), 1, "no gateway answers"),
         (("loadtest", URL, "--data", "x.csv", "--rate", "1", "--duration", "1"), 1, "x.csv"),
         (("loadtest", URL, "--data", "x.csv", "--rate", "0", "--duration", "1"), 2, "--rate"),
