@@ -173,7 +173,7 @@ def from_table(
         label=label,
         variants=found,
         split=_split(table, where),
-        slices=_slices(table),
+        slices=_slices(table, where),
     )
 
 
@@ -216,6 +216,8 @@ def _indices(
     if null is None and column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise PredictionsError(f"`{name}` is null in row {row}", where=where)
+    if pa.types.is_null(column.type):
+        column = column.cast(values.type)
     try:
         index = pc.index_in(column, value_set=values.cast(column.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -258,6 +260,10 @@ def _logits(table: pa.Table, name: str, classes: int, where: object) -> NDArray[
     array = table[column].combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
+    kind = array.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise PredictionsError(f"`{column}` must hold lists of numbers, not {kind}", where=where)
     flat = array.flatten().to_numpy(zero_copy_only=False)
     if array.null_count or flat.size != len(array) * classes:
         raise PredictionsError(f"`{column}` must hold {classes} numbers in every row", where=where)
@@ -280,9 +286,17 @@ def _split(table: pa.Table, where: object) -> NDArray[np.str_] | None:
     return values.astype(np.str_)
 
 
-def _slices(table: pa.Table) -> dict[str, NDArray[np.bool_]]:
+def _slices(table: pa.Table, where: object) -> dict[str, NDArray[np.bool_]]:
     if "slice" not in table.column_names:
         return {}
+    kind = table["slice"].type
+    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        raise PredictionsError(
+            f"`slice` must hold a name, or a list of names, in every row, not {table['slice'].type}",
+            where=where,
+        )
     rows = [[v] if isinstance(v, str) else (v or []) for v in table["slice"].to_pylist()]
     names = sorted({name for row in rows for name in row})
     return {name: np.array([name in row for row in rows]) for name in names}

@@ -63,6 +63,9 @@ def test_unlabelled_rows_are_marked() -> None:
     assert some.label.tolist() == [0, UNLABELLED, 1]
     assert not some.labelled
     assert none.labels == ("a", "b")
+    untyped = from_table(pa.table(_columns(label=pa.nulls(3))))
+    assert untyped.label.tolist() == [UNLABELLED] * 3
+    assert untyped.labels == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,10 @@ def test_unlabelled_rows_are_marked() -> None:
         ({"split": ["tune", "train", "test"]}, "row 1 is 'train'"),
         ({"m/logits": [[1.0, 2.0], [1.0], [0.0, 1.0]]}, "2 numbers"),
         ({"m/logits": [[1.0, 2.0], [1.0, math.inf], [0.0, 1.0]]}, "finite"),
+        ({"m/logits": [1.0, 2.0, 3.0]}, "lists of numbers, not double"),
+        ({"m/logits": [["a", "b"], ["a", "b"], ["a", "b"]]}, "lists of numbers"),
+        ({"slice": [1, 2, 3]}, "`slice` must hold a name"),
+        ({"slice": [[1], [2], [3]]}, "`slice` must hold a name"),
         ({"other/confidence": [0.1, 0.2, 0.3]}, "other/prediction"),
     ],
 )
