@@ -17,7 +17,7 @@ from serve.dataplane import DataPlane
 from serve.limits import RequestLimits
 from serve.messages import ClassifyRequest
 from serve.protocol import oip, v1
-from serve.protocol.body import ClientLeft, Receive, read_body
+from serve.protocol.body import BodyReader, ClientLeft, Receive
 from serve.protocol.errors import error_reply, outcome_of, plain_error
 from serve.protocol.wire import Reply
 from serve.recorder import Outcome, Recorder
@@ -52,6 +52,7 @@ class HotRoutes:
     ) -> None:
         self._dataplane = dataplane
         self._limits = limits
+        self._bodies = BodyReader(limits.max_body_bytes, limits.max_seconds)
         self._recorder = recorder
         self._clock = clock
 
@@ -67,9 +68,7 @@ class HotRoutes:
         """Answer one request that `takes` has accepted."""
         arrived_at = self._clock()
         try:
-            body, header_length = await read_body(
-                scope["headers"], receive, self._limits.max_body_bytes, self._limits.max_seconds
-            )
+            body, header_length = await self._bodies.read(scope["headers"], receive)
             if scope["path"] == CLASSIFY:
                 reply = await self._classify(body, arrived_at)
             else:

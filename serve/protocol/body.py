@@ -22,6 +22,52 @@ CONTENT_TYPES = (
 )
 
 
+class BodyReader:
+    """Reads bodies within a time, with one timer for all: a body costs a dictionary entry, not a timer.
+
+    Args:
+        limit: bytes of a body, as sent and as unpacked.
+        within_s: seconds that a body may take to arrive.
+    """
+
+    def __init__(self, limit: int, within_s: float) -> None:
+        self._limit = limit
+        self._within_s = within_s
+        self._since: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(
+        self, headers: Iterable[tuple[bytes, bytes]], receive: Receive
+    ) -> tuple[bytes, bytes | None]:
+        """Return what `read_body` does. Raises as it does, and TooSlow when the time is up."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        self._since[task] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._within_s, self._end_late_ones, loop)
+        try:
+            return await read_body(headers, receive, self._limit)
+        except asyncio.CancelledError:
+            if task in self._late and task.uncancel() == 0:
+                raise TooSlow(f"the body was not complete after {self._within_s:g} s") from None
+            raise
+        finally:
+            del self._since[task]
+            self._late.discard(task)
+
+    def _end_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        for task, since in self._since.items():
+            if since + self._within_s > loop.time():
+                self._timer = loop.call_at(since + self._within_s, self._end_late_ones, loop)
+                return
+            if task not in self._late:
+                self._late.add(task)
+                task.cancel()
+
+
 class UnsupportedMedia(BadRequest):
     """The body has a type or an encoding that no route here reads."""
 
@@ -35,14 +81,13 @@ class ClientLeft(Exception):
 
 
 async def read_body(
-    headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int, within_s: float | None = None
+    headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int
 ) -> tuple[bytes, bytes | None]:
     """Return the body, unpacked, and the value of Inference-Header-Content-Length if there is one.
 
     Raises:
         TooLarge: beyond `limit` bytes as sent or as unpacked.
         UnsupportedMedia: a content type or encoding that is not read here.
-        TooSlow: the body is not complete after `within_s` seconds, if that is given.
         BadRequest: the compressed data are broken.
         ClientLeft: the connection closed.
     """
@@ -57,16 +102,12 @@ async def read_body(
             encoding = value.strip().lower()
         elif name == b"inference-header-content-length":
             header_length = value
-    try:
-        async with asyncio.timeout(within_s):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            if message["type"] != "http.request":
-                raise ClientLeft
-            if message.get("more_body"):
-                body = await _read_rest(body, receive, limit)
-    except TimeoutError:
-        raise TooSlow(f"the body was not complete after {within_s:g} s") from None
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request":
+        raise ClientLeft
+    if message.get("more_body"):
+        body = await _read_rest(body, receive, limit)
     if len(body) > limit:
         raise _too_large(limit)
     if encoding and encoding != b"identity":

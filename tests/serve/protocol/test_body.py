@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import BadRequest, TooLarge
-from serve.protocol.body import ClientLeft, Receive, TooSlow, UnsupportedMedia, read_body, unpack
+from serve.protocol.body import BodyReader, ClientLeft, Receive, TooSlow, UnsupportedMedia, read_body, unpack
 
 pytestmark = pytest.mark.anyio
 LIMIT = 100
@@ -71,9 +71,29 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
     async def half() -> MutableMapping[str, Any]:
         return next(first, None) or await never()
 
-    for receive in (never, half):
-        with pytest.raises(TooSlow, match=r"0\.01 s"):
-            await read_body([], receive, LIMIT, 0.01)
+    bodies = BodyReader(LIMIT, 0.01)
+    ends = await asyncio.gather(
+        *(bodies.read([], receive) for receive in (never, receiver(b"ab"), half)), return_exceptions=True
+    )
+    assert [type(end) for end in ends] == [TooSlow, tuple, TooSlow]
+    with pytest.raises(TooSlow, match=r"0\.01 s"):
+        await bodies.read([], never)
+
+
+async def test_a_task_that_is_cancelled_while_it_reads_ends_as_cancelled() -> None:
+    """Only the reader's own cancelling is turned into a refusal."""
+    waiting = asyncio.Event()
+
+    async def never() -> MutableMapping[str, Any]:
+        waiting.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    reading = asyncio.create_task(BodyReader(LIMIT, 60).read([], never))
+    await waiting.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 async def test_a_client_that_leaves_early_gets_no_reply() -> None:
