@@ -20,7 +20,8 @@ from contract.metrics import LATENCY_BUCKETS_S
 from contract.run import Summary
 from loadtest.generator import Generator
 from loadtest.runner import METERED_WARMUP_S, LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
-from loadtest.sweep import Capacity, Search, StepProgress, Watch, easy_rate, find_capacity, first_rate, judge
+from loadtest.search import Capacity, Search, easy_rate, first_rate, judge
+from loadtest.sweep import StepProgress, Watch, find_capacity
 
 SLO_FACTOR = 6.0
 RETRIES = 2

@@ -13,7 +13,8 @@ from loadtest.dataset import from_rows
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
 from loadtest.scenario import FULL, Effort, compare, objective_for
-from loadtest.sweep import Search, StepProgress
+from loadtest.search import Search
+from loadtest.sweep import StepProgress
 from tests.loadtest.tables import summary_of, table
 
 TEXTS = from_rows([(f"l{i % 3} {i}", f"l{i % 3}") for i in range(30)])

@@ -15,18 +15,8 @@ from contract.run import read_summary
 from loadtest.dataset import from_rows
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
-from loadtest.sweep import (
-    Outcome,
-    Search,
-    Step,
-    StepProgress,
-    bracket,
-    capacity_of,
-    confirm,
-    easy_rate,
-    judge,
-    run_sweep,
-)  # fmt: skip
+from loadtest.search import Outcome, Search, Step, bracket, capacity_of, confirm, easy_rate, judge
+from loadtest.sweep import StepProgress, run_sweep
 from tests.loadtest.tables import summary_of, table
 
 TEXTS = from_rows([(f"l{i % 3} {i}", f"l{i % 3}") for i in range(30)])
