@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contract.policy import Policy, Stage
+from contract.policy import CertifiedTarget, Policy, Stage
 from report.figures import percent, percent_interval, plain, points, short_hash, significant
 
 SCORES = {
@@ -58,14 +58,14 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
             "Nothing is certified: the thresholds did best on the data they were chosen on, "
             "and may do worse on others.",
         )
-    metric = held.metric.replace("_", " ")
-    limit = significant(held.epsilon)
-    if "drop" in held.metric:
-        limit = f"{points(held.epsilon).lstrip('+')} points"
+    promised = held.targets or (
+        CertifiedTarget(metric=held.metric, epsilon=held.epsilon, method=held.method),
+    )
+    asked = " and ".join(_promise(target, policy.reference) for target in promised)
     p_value = "" if held.p_value is None else f", p = {significant(held.p_value, 2)}"
     return (
-        f"Certified: with {percent(1 - held.delta, 0)} confidence the {metric} against {policy.reference} "
-        f"is at most {limit}, for texts like the {held.n_certify:,} it was certified on.",
+        f"Certified: with {percent(1 - held.delta, 0)} confidence {asked}, "
+        f"for texts like the {held.n_certify:,} it was certified on.",
         f"Method: {held.method}{p_value}. Thresholds were chosen on {held.n_tune:,} other rows "
         f"(seed {held.seed}).",
         "It binds the data "
@@ -78,6 +78,23 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
         )
         + ". Another build of a variant, or traffic of another kind, ends it.",
     )
+
+
+def _promise(target: CertifiedTarget, reference: str) -> str:
+    name = target.metric.replace("_", " ")
+    if target.metric == "min_accuracy":
+        return f"the accuracy is at least {percent(target.epsilon)}"
+    if "drop" in target.metric:
+        limit = f"{points(target.epsilon).lstrip('+')} points"
+        return f"the {name} against {reference} is at most {limit}"
+    if target.metric == "escalation_rate":
+        return f"at most {percent(target.epsilon)} of texts escalate"
+    words = {
+        "usd_per_1k": "the cost of 1,000 requests is at most {} USD",
+        "latency_ms": "the mean path takes at most {} ms of model time",
+        "energy_wh_per_1k": "1,000 requests take at most {} Wh",
+    }
+    return words.get(target.metric, f"the {name} is at most {{}}").format(significant(target.epsilon))
 
 
 def expected_in_words(policy: Policy) -> tuple[str, ...]:

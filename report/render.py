@@ -55,6 +55,8 @@ def render_report(
     comparison: Mapping[str, Any] | None = None,
     business: Path | None = None,
     steps: Sequence[Path] = (),
+    predictions: Path | None = None,
+    costs: Path | None = None,
     out: Path,
 ) -> list[Path]:
     """Write the report of what is given and return the paths written, the HTML page first.
@@ -66,6 +68,7 @@ def render_report(
         runs: run folders.
         comparison: the result of `report.arms.compare`.
         business: YAML of business figures (report.economics.Business).
+        predictions, costs: files to replay the policies on, in place of the family's.
         steps: more run folders, only for the curves over the rate: the steps of a search for capacity.
         out: the page; Markdown and a folder of SVG files go beside it.
 
@@ -81,7 +84,7 @@ def render_report(
     found = [
         _result(comparison),
         _decision(loaded, runs, comparison, business),
-        *_policies(policies, family, family_folder),
+        *_policies(policies, _replayable(family, family_folder, predictions, costs) if policies else None),
         _frontier(family, policies),
         _parts(family),
         _load(loaded, [read_summary(folder) for folder in steps]),
@@ -169,8 +172,7 @@ def _decision(
     )
 
 
-def _policies(policies: Sequence[Policy], family: Family | None, folder: Path | None) -> list[Section]:
-    data = _replayable(family, folder) if policies else None
+def _policies(policies: Sequence[Policy], data: tuple[Predictions, dict[str, Cost]] | None) -> list[Section]:
     sections = []
     for index, policy in enumerate(policies):
         key = "policy" if len(policies) == 1 else f"policy-{index + 1}"
@@ -187,7 +189,13 @@ def _policies(policies: Sequence[Policy], family: Family | None, folder: Path | 
     return sections
 
 
-def _replayable(family: Family | None, folder: Path | None) -> tuple[Predictions, dict[str, Cost]] | None:
+def _replayable(
+    family: Family | None, folder: Path | None, table: Path | None, costs: Path | None
+) -> tuple[Predictions, dict[str, Cost]] | None:
+    if (table is None) != (costs is None):
+        raise InputError("predictions and costs go together", hint="--predictions P --costs C")
+    if table is not None and costs is not None:
+        return read_predictions(table), read_costs(costs)
     if family is None or folder is None or family.predictions is None or family.costs is None:
         return None
     predictions = read_predictions(inside(folder, family.predictions.path), labels=family.labels)
@@ -202,9 +210,7 @@ def _replayed(
     try:
         found = tradeoff(policy, *data)
     except SluiceError as problem:
-        return (
-            Paragraph(f"The policy could not be replayed on the family's predictions: {problem.message}"),
-        )
+        return (Paragraph(f"The policy could not be replayed on these predictions: {problem.message}"),)
     if found is None:
         return ()
     return blocks(

@@ -39,7 +39,7 @@ class Tradeoff:
         curve: from the highest threshold to the lowest, one threshold for all classes.
         figures: the policy's own, with the keys of `sluice simulate`.
         naive: what the tuning rows alone would have picked for the same drop; None when nothing fits.
-        epsilon: the drop that both had to keep.
+        epsilon: the accuracy drop that both had to keep, None where none was asked for.
         rows: which rows the figures are on.
     """
 
@@ -69,7 +69,7 @@ def tradeoff(policy: Policy, predictions: Predictions, costs: Mapping[str, Cost]
     figures = simulate(judged_on, costs, policy).figures
     if len(policy.stages) < 2:
         return None
-    epsilon = policy.certificate.epsilon if policy.certificate else None
+    epsilon = _accuracy_drop_asked(policy)
     thresholds = _thresholds(policy, chosen_on)
     curve = [_choice(policy, t, judged_on, costs) for t in thresholds]
     naive = None
@@ -83,6 +83,15 @@ def tradeoff(policy: Policy, predictions: Predictions, costs: Mapping[str, Cost]
             naive = _choice(policy, min(fitting), judged_on, costs)
     rows = f"{len(judged_on):,} {'test ' if 'test' in known else ''}rows"
     return Tradeoff(tuple(curve), figures, naive, epsilon, rows)
+
+
+def _accuracy_drop_asked(policy: Policy) -> float | None:
+    """Return the certified accuracy drop, None where the certificate speaks of other figures."""
+    held = policy.certificate
+    if held is None:
+        return None
+    found = [target.epsilon for target in held.targets if target.metric == "accuracy_drop"]
+    return found[0] if found else held.epsilon if held.metric == "accuracy_drop" else None
 
 
 def _some(predictions: Predictions) -> Predictions:

@@ -17,6 +17,8 @@ from sluicegate.common import ANY_PATH, FILE, FOLDER, json_option, print_json, r
 @click.command("report")
 @click.argument("family", type=ANY_PATH, required=False)
 @click.option("--policy", "policies", type=FILE, multiple=True, help="May be repeated.")
+@click.option("--predictions", type=FILE, help="Replay the policies on this table; needs --costs.")
+@click.option("--costs", type=FILE, help="costs.json for --predictions.")
 @click.option("--run", "runs", type=FOLDER, multiple=True, help="A run folder; may be repeated.")
 @click.option("--comparison", type=FILE, help="comparison.json of a demo.")
 @click.option("--business", type=FILE, help="YAML of business figures; see `sluice decide --help`.")
@@ -25,6 +27,8 @@ from sluicegate.common import ANY_PATH, FILE, FOLDER, json_option, print_json, r
 def command(
     family: Path | None,
     policies: tuple[Path, ...],
+    predictions: Path | None,
+    costs: Path | None,
     runs: tuple[Path, ...],
     comparison: Path | None,
     business: Path | None,
@@ -45,6 +49,8 @@ def command(
         runs=list(runs),
         comparison=None if comparison is None else read_json(comparison, error=RunError),
         business=business,
+        predictions=predictions,
+        costs=costs,
         out=out,
     )
     if as_json:

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from contract.errors import InputError
 from contract.family import Family
-from contract.policy import Limits, Policy, Stage, single_variant_policy
+from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions, read_costs
 from report.family_tables import (
     classes_table,
@@ -22,6 +23,7 @@ from report.family_tables import (
 )
 from report.frontier import AXES, beaten_by, frontier_chart, write_frontier
 from report.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.render import render_report
 from report.tables import Row, Table, to_markdown, to_rich
 from report.tradeoff import choices_table, tradeoff, tradeoff_chart
 
@@ -44,6 +46,48 @@ def test_certificate_in_words(policy: Policy) -> None:
     assert "with 90% confidence the accuracy drop against teacher is at most 2.0 points" in first
     assert "p = 0.030" in method
     assert "cccccccccccc" in binding
+
+
+def test_every_certified_target_is_said_the_right_way_round(policy: Policy) -> None:
+    """A minimum accuracy reads as one, budgets are named, and neither is taken for a drop."""
+    assert policy.certificate is not None
+    targets = (
+        CertifiedTarget(metric="min_accuracy", epsilon=0.88, method="exact binomial"),
+        CertifiedTarget(metric="usd_per_1k", epsilon=2.5, method="betting"),
+        CertifiedTarget(metric="escalation_rate", epsilon=0.3, method="betting"),
+    )
+    held = policy.certificate.model_copy(
+        update={"metric": "min_accuracy", "epsilon": 0.88, "targets": targets}
+    )
+    first = certificate_in_words(policy.model_copy(update={"certificate": held}))[0]
+    assert "the accuracy is at least 88.0%" in first
+    assert "1,000 requests is at most 2.50 USD" in first
+    assert "at most 30.0% of texts escalate" in first
+
+
+def test_only_a_certified_accuracy_drop_is_drawn_as_one(
+    policy: Policy, predictions: Predictions, family_folder: Path
+) -> None:
+    """A certificate of another figure sets no limit to the drop, and has no naive choice beside it."""
+    assert policy.certificate is not None
+    held = policy.certificate.model_copy(update={"metric": "min_accuracy", "epsilon": 0.88})
+    other = policy.model_copy(update={"certificate": held})
+    found = tradeoff(other, predictions, read_costs(family_folder / "costs.json"))
+    assert found is not None
+    assert found.epsilon is None
+    assert found.naive is None
+
+
+def test_policies_are_replayed_on_files_in_place_of_a_family(
+    policy: Policy, family_folder: Path, tmp_path: Path
+) -> None:
+    """A table and its costs give the trade-off without a family; one without the other is refused."""
+    table, costs = family_folder / "predictions.parquet", family_folder / "costs.json"
+    out = tmp_path / "r.html"
+    paths = render_report(policies=[policy], predictions=table, costs=costs, out=out)
+    assert "Neighbouring choices" in paths[0].read_text()
+    with pytest.raises(InputError, match="go together"):
+        render_report(policies=[policy], predictions=table, out=out)
 
 
 def test_no_safe_threshold_says_what_would_be_enough() -> None:
