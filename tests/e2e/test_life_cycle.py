@@ -9,7 +9,10 @@ import select
 import signal
 import subprocess
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,16 +38,38 @@ def _wait_for_words(process: subprocess.Popen[str], pattern: str, *, limit_s: fl
     pytest.fail(f"never said {pattern!r}; said:\n{said[-4000:]}")
 
 
+def _classify(url: str, texts: list[str]) -> list[dict[str, Any]]:
+    """Return what the cascade says of some texts; an error unless it answers 200."""
+    body = json.dumps({"inputs": texts}).encode()
+    request = urllib.request.Request(f"{url}/v1/classify", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        outputs: list[dict[str, Any]] = json.load(reply)["outputs"]
+    return outputs
+
+
+def _wait_until_queued(url: str, variant: str, *, limit_s: float = 30) -> None:
+    """Return once /metrics says that texts wait for a variant."""
+    waiting = re.compile(rf'^sluice_queue_items{{variant="{variant}"}} [1-9]', re.MULTILINE)
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as page:
+            if waiting.search(page.read().decode()):
+                return
+    pytest.fail(f"nothing ever waited for {variant}")
+
+
 def _half_written(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".partial"))]
 
 
 def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(sluice: Sluice) -> None:
-    """`serve --fake` answers, ends with 0 on SIGTERM, and leaves no process."""
+    """`serve --fake` answers what is in hand at SIGTERM in full, ends with 0, and leaves no process."""
     port, admin = free_port(), free_port()
     process = sluice.start(
         "serve",
         "--fake",
+        "--fake-delay-ms",
+        "50",
         "--port",
         str(port),
         "--admin-port",
@@ -52,8 +77,17 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(sluice: Sluice)
         "--state",
         sluice.cwd / "fake-state",
     )
-    wait_ready(process, f"http://127.0.0.1:{port}")
-    process.send_signal(signal.SIGTERM)
+    url = f"http://127.0.0.1:{port}"
+    wait_ready(process, url)
+    with ThreadPoolExecutor(1) as aside:
+        asked = aside.submit(_classify, url, [f"story {n}" for n in range(100)])
+        _wait_until_queued(url, "fake-large")
+        assert not asked.done()
+        process.send_signal(signal.SIGTERM)
+        outputs = asked.result(60)
+    assert len(outputs) == 100
+    assert not any(output["degraded"] for output in outputs)
+    assert any(output["variant"] == "fake-large" for output in outputs)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err[-3000:]
     assert sluice.leftovers() == []
