@@ -104,7 +104,7 @@ def test_a_certificate_of_several_targets_holds_for_all_at_once(population: Pred
 
 
 def test_a_certified_accuracy_and_a_certified_macro_f1_hold(population: Predictions) -> None:
-    """An absolute accuracy (exact binomial) and a macro-F1 drop (delta method) each stay within delta."""
+    """An absolute accuracy (exact binomial) and a macro-F1 drop (exact bounds) each stay within delta."""
     reference = macro_f1(population.label, population.variants["large"].prediction, 3)
     low = 0
     for result in _results(population, Targets(min_accuracy=0.90), 2500, per_class="never"):
@@ -118,14 +118,16 @@ def test_a_certified_accuracy_and_a_certified_macro_f1_hold(population: Predicti
     assert drops <= MOST
 
 
-def test_certified_rules_per_class_hold_too(population: Predictions) -> None:
-    """Rules per predicted class are certified like any candidate: a few draws, none far over the target."""
-    for draw in range(5):
-        rows = np.random.default_rng(draw).choice(len(population), 6000, replace=False)
+def test_certified_rules_per_class_are_exceeded_in_few_draws(population: Predictions) -> None:
+    """Rules per predicted class are certified like any candidate: 20 draws, the target itself the limit."""
+    broken = 0
+    for draw in range(20):
+        rows = np.random.default_rng(draw).choice(len(population), 4000, replace=False)
         settings = TuneSettings(reference="large", seed=draw)
         result = tune(population.take(rows), COSTS, Targets(max_accuracy_drop=0.02), settings)
         answer = replay(compile_policy(result.policy, population.labels), population).answer
-        assert _drop(answer, population) <= 0.021
+        broken += _drop(answer, population) > 0.02
+    assert broken <= DELTA * 20 + 2 * math.sqrt(DELTA * (1 - DELTA) * 20)
 
 
 def test_thresholds_lie_between_scores_so_that_rounding_flips_nothing(population: Predictions) -> None:
