@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
@@ -223,10 +223,15 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+    """Return two free ports of loopback from 8000 up: those that the system draws may go to Ray meanwhile."""
+    found: list[int] = []
+    for port in range(8000, 9000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == 2:
+            return found[0], found[1]
+    raise EnvironmentProblem("no two ports from 8000 to 8999 are free", hint="stop what listens there")
 
 
 def _say(console: Any, words: str) -> None:
