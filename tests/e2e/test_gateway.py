@@ -61,7 +61,7 @@ def test_the_demo_leaves_a_family_a_policy_runs_and_a_report(demo: Demo) -> None
         assert variant.accuracy is not None
         assert variant.accuracy_interval is not None
         assert variant.latency_at(batch=1) is not None
-        assert variant.verification is not None
+        assert variant.verification is not None or variant.kind == "linear", "arrays are served as trained"
         assert variant.energy_provenance != "none" or variant.energy_wh_per_1k is None
 
 
