@@ -16,7 +16,7 @@ import urllib.request
 import uuid
 import venv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -127,6 +127,15 @@ def wheel_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sluice(wheel_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
     """The installed command; whatever it leaves behind is ended after the session."""
     command = Sluice(wheel_bin / "sluice", tmp_path_factory.mktemp("user"), uuid.uuid4().hex)
+    yield command
+    for process in marked(command.mark):
+        process.kill()
+
+
+@pytest.fixture
+def alone(sluice: Sluice) -> Iterator[Sluice]:
+    """The same command with a mark of its own: what it leaves behind is what this test left behind."""
+    command = replace(sluice, mark=uuid.uuid4().hex)
     yield command
     for process in marked(command.mark):
         process.kill()

@@ -62,10 +62,10 @@ def _half_written(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".partial"))]
 
 
-def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(sluice: Sluice) -> None:
+def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(alone: Sluice) -> None:
     """`serve --fake` answers what is in hand at SIGTERM in full, ends with 0, and leaves no process."""
     port, admin = free_port(), free_port()
-    process = sluice.start(
+    process = alone.start(
         "serve",
         "--fake",
         "--fake-delay-ms",
@@ -75,7 +75,7 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(sluice: Sluice)
         "--admin-port",
         str(admin),
         "--state",
-        sluice.cwd / "fake-state",
+        alone.cwd / "fake-state",
     )
     url = f"http://127.0.0.1:{port}"
     wait_ready(process, url)
@@ -90,46 +90,46 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(sluice: Sluice)
     assert any(output["variant"] == "fake-large" for output in outputs)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err[-3000:]
-    assert sluice.leftovers() == []
+    assert alone.leftovers() == []
 
 
-def test_ctrl_c_while_the_gateway_starts_leaves_nothing(sluice: Sluice) -> None:
+def test_ctrl_c_while_the_gateway_starts_leaves_nothing(alone: Sluice) -> None:
     """An interrupt in the middle of start-up ends every process that was started."""
-    process = sluice.start("serve", "--fake", "--port", str(free_port()), "--admin-port", str(free_port()))
+    process = alone.start("serve", "--fake", "--port", str(free_port()), "--admin-port", str(free_port()))
     _wait_for_words(process, "(?i)starting")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in {0, 130}
-    assert sluice.leftovers() == []
+    assert alone.leftovers() == []
 
 
-def test_ctrl_c_while_training_keeps_finished_steps(sluice: Sluice, tmp_path: Path) -> None:
+def test_ctrl_c_while_training_keeps_finished_steps(alone: Sluice, tmp_path: Path) -> None:
     """An interrupt during training leaves no process and no half-written file."""
-    process = sluice.start("demo", "--quick", "--out", tmp_path / "demo")
+    process = alone.start("demo", "--quick", "--out", tmp_path / "demo")
     _wait_for_words(process, "(?i)done.*data")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert sluice.leftovers() == []
+    assert alone.leftovers() == []
     assert _half_written(tmp_path) == []
 
 
 def test_a_second_demo_reuses_the_family_and_ctrl_c_under_load_leaves_nothing(
-    sluice: Sluice, demo: Demo
+    alone: Sluice, demo: Demo
 ) -> None:
     """The second run trains nothing again; an interrupt under load ends gateway, HAProxy and Locust."""
     before = (demo.family / "family.json").read_bytes()
-    process = sluice.start("demo", "--quick", "--out", demo.folder)
+    process = alone.start("demo", "--quick", "--out", demo.folder)
     _wait_for_words(process, "(?i)load")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert sluice.leftovers() == []
+    assert alone.leftovers() == []
     assert _half_written(demo.folder) == []
     assert (demo.family / "family.json").read_bytes() == before
 
 
-def test_serving_on_a_taken_port_fails_clearly(sluice: Sluice) -> None:
+def test_serving_on_a_taken_port_fails_clearly(alone: Sluice) -> None:
     """A port that is taken is named, with what to do, and nothing stays behind."""
     import socket
 
@@ -137,24 +137,24 @@ def test_serving_on_a_taken_port_fails_clearly(sluice: Sluice) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = sluice.run(
+        done = alone.run(
             "serve", "--fake", "--port", str(port), "--admin-port", str(free_port()), timeout_s=90
         )
     assert done.returncode == 1
     assert str(port) in done.stderr
-    assert sluice.leftovers() == []
+    assert alone.leftovers() == []
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_installed_fails_at_start(sluice: Sluice, provider: str) -> None:
+def test_a_provider_that_is_not_installed_fails_at_start(alone: Sluice, provider: str) -> None:
     """Asking for a GPU that this installation cannot use is an error that says what to install."""
-    done = sluice.run("serve", "--fake", "--provider", provider, "--port", str(free_port()), timeout_s=90)
+    done = alone.run("serve", "--fake", "--provider", provider, "--port", str(free_port()), timeout_s=90)
     assert done.returncode == 1
     assert provider in done.stderr.lower()
     assert "gpu" in done.stderr.lower()
 
 
-def test_help_is_quick_and_imports_neither_torch_nor_ray(sluice: Sluice) -> None:
+def test_help_is_quick_and_imports_neither_torch_nor_ray(alone: Sluice) -> None:
     """`sluice --help` loads no heavy package; every sub-command has help with an example."""
     code = (
         "import sys; sys.argv=['sluice','--help']\n"
@@ -164,18 +164,18 @@ def test_help_is_quick_and_imports_neither_torch_nor_ray(sluice: Sluice) -> None
         "heavy={'torch','ray','numpy','transformers','onnxruntime','pyarrow'} & set(sys.modules)\n"
         "print('HEAVY', sorted(heavy))\n"
     )
-    python = sluice.executable.parent / "python"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=sluice.cwd)
+    python = alone.executable.parent / "python"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=alone.cwd)
     assert "HEAVY []" in done.stdout
     names = re.findall(r"^  (\w+)  ", done.stdout, flags=re.M)
     assert len(names) >= 12
     for name in names:
-        shown = sluice.run(name, "--help")
+        shown = alone.run(name, "--help")
         assert shown.returncode == 0, shown.stderr
         assert "Example" in shown.stdout, name
 
 
-def test_tune_and_simulate_need_only_two_files(sluice: Sluice, tmp_path: Path) -> None:
+def test_tune_and_simulate_need_only_two_files(alone: Sluice, tmp_path: Path) -> None:
     """A predictions table and costs are enough to get a policy and to replay it."""
     import numpy as np
     import pyarrow as pa
@@ -193,7 +193,7 @@ def test_tune_and_simulate_need_only_two_files(sluice: Sluice, tmp_path: Path) -
     pq.write_table(pa.table(table), tmp_path / "p.parquet")
     (tmp_path / "c.json").write_text('{"small": {"usd_per_1k": 1}, "large": {"usd_per_1k": 10}}')
     given: list[str | Path] = ["--predictions", tmp_path / "p.parquet", "--costs", tmp_path / "c.json"]
-    tuned = sluice.run(
+    tuned = alone.run(
         "tune", *given, "--max-accuracy-drop", "0.03", "--confidence", "0.9", "--json",
         "--out", tmp_path / "policy.json",
     )  # fmt: skip
@@ -201,7 +201,7 @@ def test_tune_and_simulate_need_only_two_files(sluice: Sluice, tmp_path: Path) -
     policy = json.loads(tuned.stdout)
     assert policy["status"] == "certified"
     assert policy == json.loads((tmp_path / "policy.json").read_text())
-    replayed = sluice.run("simulate", *given, "--policy", tmp_path / "policy.json", "--json")
+    replayed = alone.run("simulate", *given, "--policy", tmp_path / "policy.json", "--json")
     assert replayed.returncode == 0, replayed.stderr
     figures = json.loads(replayed.stdout)
     assert figures["n"] == 3000
