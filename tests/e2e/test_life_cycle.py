@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Demo, Sluice, free_port, wait_ready
+from tests.e2e.conftest import Demo, Sluice, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
@@ -78,7 +78,7 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(alone: Sluice) 
         alone.cwd / "fake-state",
     )
     url = f"http://127.0.0.1:{port}"
-    wait_ready(process, url)
+    _wait_for_words(process, "ready at")
     with ThreadPoolExecutor(1) as aside:
         asked = aside.submit(_classify, url, [f"story {n}" for n in range(100)])
         _wait_until_queued(url, "fake-large")
