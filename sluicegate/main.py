@@ -71,7 +71,9 @@ def main() -> None:
 
     SIGTERM unwinds as Ctrl-C does, so that everything that was started is stopped; `serve` has its own way.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Both by name: a shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
