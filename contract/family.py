@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from contract.errors import FamilyError
 from contract.files import check_sha256, inside, read_json, sha256_of_file, sha256_of_json, write_json
-from contract.machine import EnergyProvenance, Frozen, Machine, Provider
+from contract.machine import EnergyProvenance, Machine, Provider
+from contract.records import Frozen, parse_record
 
 SCHEMA = 1
 MANIFEST = "family.json"
@@ -211,18 +212,7 @@ def read_family(folder: Path, *, verify: bool = True) -> Family:
             "there is no family here", where=path, hint="sluice compress RECIPE --out FAMILY, or sluice demo"
         )
     raw = read_json(path, error=FamilyError)
-    if not isinstance(raw, dict):
-        raise FamilyError("the manifest is not a JSON object", where=path)
-    if isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-        raise FamilyError(
-            f"its schema is {raw['schema']}, this version reads up to {SCHEMA}",
-            where=path,
-            hint="upgrade sluicegate",
-        )
-    try:
-        family = Family.model_validate(raw)
-    except ValidationError as problem:
-        raise FamilyError(first_problem(problem), where=path) from None
+    family = parse_record(Family, raw, where=path, error=FamilyError, newest=SCHEMA)
     for artifact in artifacts_of(family):
         target = inside(path.parent, artifact.path)
         if verify:
@@ -243,11 +233,3 @@ def artifact_of(folder: Path, path: Path) -> Artifact:
     return Artifact(
         path=path.relative_to(folder).as_posix(), sha256=sha256_of_file(path), bytes=path.stat().st_size
     )
-
-
-def first_problem(problem: ValidationError) -> str:
-    """Return the first broken rule of a pydantic error as one sentence that names the key."""
-    first = problem.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the document"
-    more = f" (and {problem.error_count() - 1} more)" if problem.error_count() > 1 else ""
-    return f"{key}: {first['msg']}{more}"

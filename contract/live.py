@@ -7,9 +7,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from contract.errors import PolicyError
-from contract.family import first_problem
-from contract.machine import Frozen
 from contract.policy import Policy
+from contract.records import Frozen, first_problem
 
 SCHEMA = 1
 

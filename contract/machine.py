@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from contract.records import Frozen
 
 EnergyProvenance = Literal["measured-rapl", "estimated-load", "user-constant", "none"]
 Provider = Literal["cpu", "cuda", "tensorrt"]
-
-
-class Frozen(BaseModel):
-    """Base of every record on disk: immutable, and open to keys that a newer minor version adds."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, protected_namespaces=())
 
 
 class Machine(Frozen):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from contract.errors import PolicyError
-from contract.family import Family, first_problem
+from contract.family import Family
 from contract.files import read_json, sha256_of_json, write_json
-from contract.machine import Frozen
+from contract.records import Frozen, parse_record
 
 SCHEMA = 1
 ScoreName = Literal["max_probability", "margin", "entropy", "per_class", "deferral", "agreement"]
@@ -145,20 +145,7 @@ def parse_policy(raw: Any, *, where: object | None = None) -> Policy:
     Raises:
         PolicyError: a newer schema, a broken rule, or a version that is not the hash of the content.
     """
-    if not isinstance(raw, dict):
-        raise PolicyError("a policy is a JSON object", where=where)
-    if isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-        raise PolicyError(
-            f"its schema is {raw['schema']}, this version reads up to {SCHEMA}",
-            where=where,
-            hint="upgrade sluicegate",
-        )
-    try:
-        policy = Policy.model_validate(raw)
-    except ValidationError as problem:
-        raise PolicyError(first_problem(problem), where=where) from None
-    except RecursionError:
-        raise PolicyError("nested too deeply", where=where) from None
+    policy = parse_record(Policy, raw, where=where, error=PolicyError, newest=SCHEMA)
     sealed = policy.sealed()
     if policy.version and policy.version != sealed.version:
         raise PolicyError(

@@ -10,8 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from contract.errors import InputError
-from contract.family import first_problem
-from contract.machine import Frozen
+from contract.records import Frozen, first_problem
 
 
 class Prices(Frozen):

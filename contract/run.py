@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from contract.errors import RunError
-from contract.family import first_problem
 from contract.files import atomic_path, read_json, write_json
-from contract.machine import EnergyProvenance, Frozen, Machine
+from contract.machine import EnergyProvenance, Machine
+from contract.records import Frozen, first_problem
 
 REQUESTS = "requests.parquet"
 SUMMARY = "summary.json"

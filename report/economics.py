@@ -9,10 +9,9 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from contract.errors import InputError
-from contract.family import first_problem
 from contract.formulas import Interval, gco2e
-from contract.machine import Frozen
 from contract.prices import load_grid
+from contract.records import Frozen, first_problem
 
 DEFAULT_REQUESTS_PER_MONTH = 1_000_000.0
 

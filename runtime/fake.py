@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from contract.errors import FamilyError
-from contract.family import EncoderSpec, first_problem
+from contract.family import EncoderSpec
 from contract.files import read_json, sha256_of_json
-from contract.machine import Frozen
+from contract.records import Frozen, first_problem
 from runtime.api import Encoded, Logits
 
 TEXTS = "texts"

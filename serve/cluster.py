@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem, InputError
-from contract.family import first_problem
+from contract.records import first_problem
 from serve.deployments import make_application
 from serve.launcher import assign
 from serve.settings import Setting, Settings

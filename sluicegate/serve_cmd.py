@@ -8,7 +8,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from contract.family import first_problem
+from contract.records import first_problem
 from serve.launcher import run_until_stopped
 from serve.limits import RequestLimits
 from serve.settings import FakeSettings, Settings, StageSettings
