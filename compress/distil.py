@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from compress.data import DATA, read_dataset
 from compress.network import Classifier, keep_layers
-from compress.recipe import EXTRA, Distillation, DistilPart, Training
+from compress.parts import Distillation, DistilPart, Training
+from compress.recipe import EXTRA
 from compress.steps import Context, Result
 from compress.teacher import finish_network, parent_network
 from compress.training import Tokens, fit, predict, soft_loss

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from compress.data import DATA, Dataset, load_data, read_dataset, write_dataset
 from compress.linear import LinearSettings, train_linear
 from compress.measure import measure_variant
+from compress.parts import LinearPart
 from compress.peak_memory import measure_peak_memory
 from compress.predict import confidences, predict_logits
-from compress.recipe import EXTRA, LinearPart, Target
+from compress.recipe import EXTRA, Target
 from compress.steps import Context, Result
 from compress.weights import TOKENIZER
 from contract.family import EncoderSpec, Family, Variant, artifact_of

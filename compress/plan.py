@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.recipe import SPLITS, DataPart, LinearPart, QuantizePart, Recipe
+from compress.parts import LinearPart, QuantizePart
+from compress.recipe import SPLITS, DataPart, Recipe
 from compress.sources import package_path
 from compress.steps import KINDS, Step, versions_of
 from compress.store import Finished, Store, code_version

@@ -13,7 +13,7 @@ from torch.nn import functional
 from compress.data import DATA, read_dataset
 from compress.distil import learn_from
 from compress.network import Classifier, Gates, LayerShape
-from compress.recipe import PrunePart
+from compress.parts import PrunePart
 from compress.steps import Context, Result
 from compress.teacher import finish_network, parent_network
 from compress.training import Tokens, autocast

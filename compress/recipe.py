@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from compress.parts import Name, Part, Share, Training, VariantPart, made_by
 from contract.errors import RecipeError
 from contract.machine import Provider
 
 Split = Literal["train", "validation", "tune", "certify", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "tune", "certify", "test")
 EXTRA = "extra"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Part(BaseModel):
-    """Base of every part of a recipe: frozen, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class SliceRule(Part):
@@ -109,21 +102,6 @@ class DataPart(Part):
         return self
 
 
-class Training(Part):
-    """Settings of one training run."""
-
-    epochs: int = Field(default=3, ge=0)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    warmup: Share = 0.1
-    weight_decay: float = Field(default=0.01, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bfloat16 where the processor multiplies it natively"
-    )
-
-
 class TeacherPart(Part):
     """The model that all others are made from."""
 
@@ -133,64 +111,6 @@ class TeacherPart(Part):
     )
     max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
     training: Training = Training(label_smoothing=0.05)
-
-
-class Distillation(Part):
-    """How answers are learnt: soft_weight x T^2 x KL(teacher/T || student/T) + the rest x cross-entropy."""
-
-    temperature: float = Field(default=2.0, gt=0)
-    soft_weight: Share = 0.9
-
-
-class DistilPart(Part):
-    """A student of fewer layers, initialised from layers of its parent."""
-
-    kind: Literal["distil"]
-    name: Name
-    parent: Name
-    layers: tuple[int, ...] = Field(min_length=1, description="Parent layers that the student starts from")
-    distillation: Distillation = Distillation()
-    extra: bool = Field(default=True, description="Learn from the extra training texts too")
-    training: Training = Training(epochs=5)
-
-
-class PrunePart(Part):
-    """A copy of its parent with attention heads and feed-forward neurons removed."""
-
-    kind: Literal["prune"]
-    name: Name
-    parent: Name
-    heads: float = Field(default=0.5, gt=0, le=1, description="Share of all heads that stay")
-    neurons: float = Field(default=0.4, gt=0, le=1, description="Share of all feed-forward neurons that stay")
-    distillation: Distillation = Distillation()
-    extra: bool = True
-    training: Training = Training(epochs=3)
-
-
-class QuantizePart(Part):
-    """An INT8 copy of its parent."""
-
-    kind: Literal["quantize"]
-    name: Name
-    parent: Name
-    method: Literal["dynamic"] = "dynamic"
-
-
-class LinearPart(Part):
-    """A linear model over hashed n-grams; with a parent it learns from the parent's answers too."""
-
-    kind: Literal["linear"]
-    name: Name
-    parent: Name | None = None
-    word_orders: int = Field(default=2, ge=0, le=8)
-    shortest: int = Field(default=3, ge=1)
-    longest: int = Field(default=5, ge=0, le=16)
-    bits: int = Field(default=20, ge=8, le=28)
-    max_characters: int = Field(default=4096, ge=1)
-    extra: bool = True
-
-
-VariantPart = Annotated[DistilPart | PrunePart | QuantizePart | LinearPart, Field(discriminator="kind")]
 
 
 class Limits(Part):
@@ -227,21 +147,25 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _parents_exist(self) -> Self:
         known: dict[str, str] = {self.teacher.name: "teacher"}
-        for variant in self.variants:
-            if variant.name in known:
-                raise ValueError(f"two variants are named {variant.name!r}")
-            if variant.name == "cascade":
-                raise ValueError("no variant may be named 'cascade': the router has that name")
-            if variant.parent is not None and variant.parent not in known:
-                raise ValueError(
-                    f"variant {variant.name!r}: its parent {variant.parent!r} is not above it in the list"
-                )
-            parent = known.get(variant.parent or "", "teacher")
-            if parent in {"quantize", "linear"}:
-                raise ValueError(
-                    f"variant {variant.name!r}: a {parent} variant ({variant.parent!r}) cannot be a parent"
-                )
-            known[variant.name] = variant.kind
+        for part in self.variants:
+            for role in ("parent", "teacher"):
+                named = getattr(part, role, None)
+                if named is None:
+                    continue
+                if named not in known:
+                    raise ValueError(
+                        f"variant {part.name!r}: its {role} {named!r} is not above it in the list"
+                    )
+                if known[named] in {"quantize", "qat", "linear"}:
+                    raise ValueError(
+                        f"variant {part.name!r}: a {known[named]} variant ({named!r}) cannot be a {role}"
+                    )
+            for name in made_by(part):
+                if name in known:
+                    raise ValueError(f"two variants are named {name!r}")
+                if name == "cascade" or name.endswith((".export", ".measure", ".table", ".train")):
+                    raise ValueError(f"no variant may be named {name!r}: the name has a meaning of its own")
+                known[name] = part.kind
         return self
 
 

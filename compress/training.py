@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.network import Classifier
-from compress.recipe import Distillation, Training
+from compress.parts import Distillation, Training
 from runtime.api import Encoded
 from runtime.wordpiece import INPUT_IDS
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.network import Classifier
-from compress.recipe import Distillation, Training
+from compress.parts import Distillation, Training
 from compress.training import Tokens, fit, hard_loss, length_buckets, predict, soft_loss
 from tests.compress.conftest import WORDS, toy_shape, toy_texts, toy_tokenizer
 

@@ -1,0 +1,223 @@
+"""The parts of a recipe that make variants: one class per technique, each with all of its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """Base of every part of a recipe: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Training(Part):
+    """Settings of one training run."""
+
+    epochs: int = Field(default=3, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup: Share = 0.1
+    weight_decay: float = Field(default=0.01, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bfloat16 where the processor multiplies it natively"
+    )
+
+
+class Distillation(Part):
+    """How answers are learnt.
+
+    The loss is soft_weight x T^2 x KL(teacher/T || student/T) + (1 - soft_weight) x cross-entropy
+    + hidden_weight x (mean squared difference of normalised hidden states)
+    + attention_weight x KL(teacher's attention || student's).
+    """
+
+    temperature: float = Field(default=2.0, gt=0)
+    soft_weight: Share = 0.9
+    hidden_weight: float = Field(default=0.0, ge=0)
+    attention_weight: float = Field(default=0.0, ge=0)
+    layer_map: tuple[int, ...] | None = Field(
+        default=None,
+        description="Teacher layer that each student layer imitates; evenly spread when left out",
+    )
+
+
+class Augmentation(Part):
+    """Altered copies of the training texts; they have no label, only the teacher's answer."""
+
+    copies: int = Field(default=1, ge=1)
+    drop: Share = Field(default=0.1, description="Chance that a word is left out")
+    swap: Share = Field(default=0.05, description="Chance that a word changes places with the next")
+    splice: Share = Field(default=0.3, description="Chance that a copy goes on as another text")
+
+
+class Learner(Part):
+    """What every variant that learns from another has in common."""
+
+    name: Name
+    parent: Name
+    teacher: Name | None = Field(default=None, description="Whose answers it learns, if not its parent's")
+    distillation: Distillation = Distillation()
+    extra: bool = Field(default=True, description="Learn from the extra and unlabelled texts too")
+    augment: Augmentation | None = None
+    curriculum: bool = Field(
+        default=False,
+        description="Begin with the texts that the teacher is surest about",
+    )
+    training: Training = Training(epochs=5)
+
+
+class DistilPart(Learner):
+    """A student of any depth and width, initialised from layers of its parent."""
+
+    kind: Literal["distil"]
+    layers: tuple[int, ...] = Field(min_length=1, description="Parent layers that the student starts from")
+    hidden: int | None = Field(default=None, ge=8, description="Width of its states")
+    heads: int | None = Field(default=None, ge=0, description="Heads of every layer")
+    neurons: int | None = Field(default=None, ge=0, description="Neurons of every layer")
+    twin: bool = Field(
+        default=False,
+        description="Also train NAME-twin: the same from random weights, labels only",
+    )
+
+
+class CnnPart(Learner):
+    """A convolutional student over the parent's word-piece embeddings."""
+
+    kind: Literal["cnn"]
+    channels: int = Field(default=128, ge=1, description="Filters per width")
+    widths: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1, description="Word pieces per filter")
+    embedding: int | None = Field(default=None, ge=4, description="Width of a word piece")
+    twin: bool = False
+
+
+class PrunePart(Learner):
+    """A copy of its parent with attention heads, feed-forward neurons or whole layers removed."""
+
+    kind: Literal["prune"]
+    layers: tuple[int, ...] | None = Field(default=None, description="Parent layers that stay")
+    heads: float = Field(default=0.5, gt=0, le=1, description="Share of all heads that stay")
+    neurons: float = Field(default=0.4, gt=0, le=1, description="Share of all feed-forward neurons that stay")
+    rounds: int = Field(default=1, ge=1, description="Prune and train in so many steps of equal ratio")
+    training: Training = Training(epochs=3)
+
+
+class LatencyPart(Learner):
+    """A chain of copies, each so many times as fast as the parent by a latency table of the target.
+
+    Makes one variant per speed-up, named NAME-2x and so on; each starts from the one before.
+    """
+
+    kind: Literal["latency"]
+    speed_ups: tuple[float, ...] = Field(min_length=1, description="Against the parent, ascending, above 1")
+    precision: Literal["fp32", "int8-dynamic", "int8-static"] = Field(
+        default="int8-dynamic", description="Of the graphs that the table is measured on"
+    )
+    texts: int = Field(default=1024, ge=16, description="Training texts that the Hessians are made from")
+    trials: int = Field(default=60, ge=0, description="Allocations tried on real loss per speed-up")
+    training: Training = Training(epochs=4)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.speed_ups[0] <= 1 or list(self.speed_ups) != sorted(set(self.speed_ups)):
+            raise ValueError("`speed_ups` must ascend from above 1")
+        return self
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Names of the variants, in order."""
+        return tuple(f"{self.name}-{speed_up:g}x" for speed_up in self.speed_ups)
+
+
+class MagnitudePart(Learner):
+    """A copy of its parent with single weights set to zero, in rounds, until accuracy falls to a floor."""
+
+    kind: Literal["magnitude"]
+    step: float = Field(default=0.3, gt=0, lt=1, description="Share of the rest that a round removes")
+    most: float = Field(default=0.95, gt=0, lt=1, description="Share of weights removed at which it stops")
+    floor: float = Field(
+        default=0.01, ge=0, description="Accuracy drop against the parent, on validation, that ends it"
+    )
+    training: Training = Training(epochs=1)
+
+
+class VocabularyPart(Part):
+    """A copy of its parent without the word pieces that the training texts never use."""
+
+    kind: Literal["vocabulary"]
+    name: Name
+    parent: Name
+    min_count: int = Field(default=1, ge=1, description="Occurrences that keep a word piece")
+
+
+class QuantizePart(Part):
+    """A copy of its parent's graph in lower precision.
+
+    dynamic: INT8, activations scaled at run time. static: INT8 with calibrated activations (U8S8, for CPU).
+    qdq: explicit quantize-dequantize pairs, symmetric S8S8 (for TensorRT). fp16: half precision (for GPU).
+    """
+
+    kind: Literal["quantize"]
+    name: Name
+    parent: Name
+    method: Literal["dynamic", "static", "qdq", "fp16"] = "dynamic"
+    smooth: float | None = Field(
+        default=None, ge=0, le=1, description="SmoothQuant: share of the difficulty moved to the weights"
+    )
+    mixed: float | None = Field(
+        default=None, ge=0, description="Accuracy drop on validation above which layers go back to FP32"
+    )
+    calibration: int = Field(default=256, ge=8, description="Training texts, stratified, that set the scales")
+
+
+class QatPart(Learner):
+    """An INT8 copy of its parent that was trained with quantized weights and activations."""
+
+    kind: Literal["qat"]
+    method: Literal["dynamic", "static"] = "dynamic"
+    training: Training = Training(epochs=2, learning_rate=5e-5)
+
+
+class LinearPart(Part):
+    """A linear model over hashed n-grams; with a parent it learns from the parent's answers too."""
+
+    kind: Literal["linear"]
+    name: Name
+    parent: Name | None = None
+    word_orders: int = Field(default=2, ge=0, le=8)
+    shortest: int = Field(default=3, ge=1)
+    longest: int = Field(default=5, ge=0, le=16)
+    bits: int = Field(default=20, ge=8, le=28)
+    max_characters: int = Field(default=4096, ge=1)
+    extra: bool = True
+    augment: Augmentation | None = None
+
+
+VariantPart = Annotated[
+    DistilPart
+    | CnnPart
+    | PrunePart
+    | LatencyPart
+    | MagnitudePart
+    | VocabularyPart
+    | QuantizePart
+    | QatPart
+    | LinearPart,
+    Field(discriminator="kind"),
+]
+
+
+def made_by(part: VariantPart) -> tuple[str, ...]:
+    """Return the names of the variants that a part makes, in order."""
+    if isinstance(part, LatencyPart):
+        return part.made
+    if isinstance(part, DistilPart | CnnPart) and part.twin:
+        return (part.name, f"{part.name}-twin")
+    return (part.name,)
