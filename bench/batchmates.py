@@ -28,7 +28,7 @@ from contract.family import Family, Variant, read_family
 from contract.files import inside, write_json
 from contract.formulas import wilson_interval
 from runtime.api import Encoded
-from runtime.load import load_encoder
+from runtime.encoders import load_encoder
 from runtime.machine import describe_machine
 
 Floats = NDArray[np.float32]

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data import DATA, Dataset, read_dataset, write_dataset
-from compress.making import HELD_OUT, LOGITS, encoder_spec
+from compress.encoders import encoder_spec
+from compress.measuring import HELD_OUT, LOGITS
 from compress.predict import confidences
 from compress.quality import Quality, quality_of
 from compress.recipe import Limits, Recipe
@@ -136,7 +137,7 @@ def _artifact_step(finished: Mapping[str, Finished], name: str) -> Finished:
 
 
 def _encoder(out: Path, made: Finished) -> tuple[str, EncoderSpec]:
-    spec = encoder_spec(made.folder, made.result)
+    spec = encoder_spec(made)
     if spec.artifact is not None:
         placed = _place(out, made.folder / spec.artifact.path, "tokenizer", spec.artifact.sha256)
         spec = spec.model_copy(update={"artifact": placed})

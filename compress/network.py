@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.models import ARCHITECTURE, Examples, GraphInputs, Network, Tokens, token_inputs
 from contract.errors import FamilyError
 from contract.files import atomic_path, read_json, write_json
+from runtime.api import Encoded
 
 WEIGHTS = "model.safetensors"
-SHAPE = "architecture.json"
 FAR_BELOW = -3e4
 
 Pooling = Literal["mean", "first"]
@@ -53,6 +54,11 @@ class Architecture:
         """Return the architecture of its JSON form."""
         return cls(**{**raw, "layers": tuple(LayerShape(**layer) for layer in raw["layers"])})
 
+    @property
+    def longest(self) -> int:
+        """Tokens that it takes at most."""
+        return self.positions - self.position_offset
+
 
 class Attention(nn.Module):
     """Self-attention with one fused projection for query, key and value."""
@@ -72,19 +78,24 @@ class Attention(nn.Module):
             mask: [B, 1, 1, T], true where there is a token.
             gates: [B, heads], what each head is multiplied by.
         """
+        return self.attend(states, mask, gates)[0]
+
+    def attend(self, states: Tensor, mask: Tensor, gates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return [B, T, hidden], and the attention [B, heads, T, T] of every place."""
         batch, length, _ = states.shape
         query, key, value = (
             part.view(batch, length, self.heads, self.head_size).transpose(1, 2)
             for part in self.qkv(states).chunk(3, dim=-1)
         )
         scores = query @ key.transpose(2, 3) * self.head_size**-0.5
-        mixed = scores.masked_fill(~mask, FAR_BELOW).softmax(dim=-1).to(value.dtype) @ value
+        shares = scores.masked_fill(~mask, FAR_BELOW).softmax(dim=-1)
+        mixed = shares.to(value.dtype) @ value
         if gates is not None:
             mixed = mixed * gates[:, :, None, None]
         merged: Tensor = self.output(
             mixed.transpose(1, 2).reshape(batch, length, self.heads * self.head_size)
         )
-        return merged
+        return merged, shares
 
 
 class Layer(nn.Module):
@@ -108,7 +119,19 @@ class Layer(nn.Module):
         neuron_gates: Tensor | None = None,
     ) -> Tensor:
         """Return the next states [B, T, hidden]; gates, if given, scale heads and neurons."""
-        attended = self.attention(states, mask, head_gates)
+        return self._after(states, self.attention(states, mask, head_gates), neuron_gates)
+
+    def trace(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the next states [B, T, hidden], and the attention [B, T, T], its heads averaged.
+
+        The attention is None in a layer without heads.
+        """
+        if not isinstance(self.attention, Attention):
+            return self._after(states, self.attention(states), None), None
+        attended, shares = self.attention.attend(states, mask)
+        return self._after(states, attended, None), shares.mean(dim=1)
+
+    def _after(self, states: Tensor, attended: Tensor, neuron_gates: Tensor | None) -> Tensor:
         states = self.attention_norm(states + self.dropout(attended))
         if self.widen is None:
             fed = self.narrow(states)
@@ -139,7 +162,22 @@ class Gates:
     neurons: tuple[Tensor, ...]
 
 
-class Classifier(nn.Module):
+@dataclass(frozen=True)
+class Trace:
+    """What a network thought on the way to its answer, for a batch of B texts of T places.
+
+    Attributes:
+        logits: [B, C].
+        states: [B, T, hidden] of the embeddings and after every layer: one more than there are layers.
+        attentions: [B, T, T] per layer, heads averaged; None where a layer has no heads.
+    """
+
+    logits: Tensor
+    states: tuple[Tensor, ...]
+    attentions: tuple[Tensor | None, ...]
+
+
+class Classifier(Network):
     """Token ids and mask in, logits out."""
 
     def __init__(self, shape: Architecture) -> None:
@@ -155,9 +193,7 @@ class Classifier(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits [B, C] of ids [B, T] and their mask [B, T] (1 where there is a token)."""
-        places = torch.arange(input_ids.shape[1], device=input_ids.device) + self.shape.position_offset
-        states = self.embedding_norm(self.words(input_ids) + self.places(places)[None])
-        states = self.dropout(states)
+        states = self._embed(input_ids)
         seen = attention_mask.bool()[:, None, None, :]
         for index, layer in enumerate(self.layers):
             if gates is None:
@@ -166,6 +202,61 @@ class Classifier(nn.Module):
                 states = layer(states, seen, gates.heads[index], gates.neurons[index])
         logits: Tensor = self.classify(self.dropout(self._pool(states, attention_mask)))
         return logits
+
+    def trace(self, input_ids: Tensor, attention_mask: Tensor) -> Trace:
+        """Return what `forward` returns, with the states and attentions on the way there."""
+        states, attentions = [self._embed(input_ids)], []
+        seen = attention_mask.bool()[:, None, None, :]
+        for layer in self.layers:
+            following, attention = layer.trace(states[-1], seen)
+            states.append(following)
+            attentions.append(attention)
+        logits = self.classify(self.dropout(self._pool(states[-1], attention_mask)))
+        return Trace(logits, tuple(states), tuple(attentions))
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        places = torch.arange(input_ids.shape[1], device=input_ids.device) + self.shape.position_offset
+        states = self.embedding_norm(self.words(input_ids) + self.places(places)[None])
+        embedded: Tensor = self.dropout(states)
+        return embedded
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.shape.classes
+
+    def examples(self, encoded: Encoded) -> Examples:
+        """Return the tokens of texts."""
+        return Tokens.of(encoded)
+
+    def graph_inputs(self) -> GraphInputs:
+        """Return inputs of any batch and length."""
+        return token_inputs(self.shape.vocabulary, self.shape.longest)
+
+    def flops(self, length: float) -> float:
+        """Return multiply-adds times two of one text of so many tokens.
+
+        Embeddings and normalisation are left out.
+        """
+        shape, total = self.shape, 0.0
+        for layer in shape.layers:
+            width = layer.heads * shape.head_size
+            total += length * shape.hidden * width * 4 + 2 * length * length * width
+            total += 2 * length * shape.hidden * layer.neurons
+        total += shape.hidden * shape.classes + (shape.hidden**2 if shape.head != "linear" else 0)
+        return 2.0 * total
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and architecture (JSON) into a folder, each file atomically."""
+        state = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(state, temporary)
+        write_json(folder / ARCHITECTURE, {"network": "bert", **asdict(self.shape)})
+
+    def summary(self) -> dict[str, Any]:
+        """Return its size and the widths of every layer."""
+        widths = [[layer.heads, layer.neurons] for layer in self.shape.layers]
+        return {**super().summary(), "widths": widths}
 
     def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         if self.shape.pooling == "first":
@@ -179,37 +270,14 @@ class Classifier(nn.Module):
         return torch.tanh(inner) if self.shape.head == "dense-tanh" else functional.relu(inner)
 
 
-def parameters_of(network: nn.Module) -> int:
-    """Return how many parameters a network has."""
-    return sum(p.numel() for p in network.parameters())
-
-
-def flops_of(shape: Architecture, tokens: float) -> float:
-    """Return multiply-adds times two of one text of so many tokens, embeddings and normalisation left out."""
-    total = 0.0
-    for layer in shape.layers:
-        width = layer.heads * shape.head_size
-        total += tokens * shape.hidden * width * 4 + 2 * tokens * tokens * width
-        total += 2 * tokens * shape.hidden * layer.neurons
-    total += shape.hidden * shape.classes + (shape.hidden**2 if shape.head != "linear" else 0)
-    return 2.0 * total
-
-
-def save_network(folder: Path, network: Classifier) -> None:
-    """Write weights (safetensors) and architecture (JSON) into a folder, each file atomically."""
-    state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
-    write_json(folder / SHAPE, asdict(network.shape))
-
-
-def load_network(folder: Path) -> Classifier:
-    """Return the network of a folder that `save_network` wrote, in evaluation mode.
+def read_classifier(folder: Path) -> Classifier:
+    """Return the network that `Classifier.save` wrote.
 
     Raises:
         FamilyError: when the weights do not fit the architecture.
     """
-    shape = Architecture.from_json(read_json(folder / SHAPE, error=FamilyError))
+    raw = read_json(folder / ARCHITECTURE, error=FamilyError)
+    shape = Architecture.from_json({key: value for key, value in raw.items() if key != "network"})
     network = Classifier(shape)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))

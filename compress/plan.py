@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from compress.parts import LinearPart, QuantizePart
+from compress.code import code_version
+from compress.parts import (
+    LatencyPart,
+    LinearPart,
+    Part,
+    QatPart,
+    QuantizePart,
+    VariantPart,
+    made_by,
+)
 from compress.recipe import SPLITS, DataPart, Recipe
 from compress.sources import package_path
 from compress.steps import KINDS, Step, versions_of
-from compress.store import Finished, Store, code_version
+from compress.store import Finished, Store
 from compress.weights import fingerprint
 from contract.errors import RecipeError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
@@ -31,7 +41,7 @@ class Planned:
 def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     """Return the steps of a recipe in an order that can be run.
 
-    Every variant ends in a step `NAME.measure`; networks have a step `NAME` that trains, and `NAME.export`.
+    Every variant ends in a step `NAME.measure` that reads the artifact of `NAME.export` or of `NAME`.
 
     Raises:
         RecipeError, DataError, EnvironmentProblem: for weights or data that are not there.
@@ -56,21 +66,103 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
         _export(teacher.name),
         _measure(recipe, teacher.name, f"{teacher.name}.export"),
     ]
-    for variant in recipe.variants:
-        config = {"variant": variant.model_dump(mode="json"), "seed": recipe.seed}
-        inputs = {"data": DATA_STEP}
-        if variant.parent is not None:
-            inputs["parent"] = variant.parent
-        if isinstance(variant, QuantizePart):
-            inputs["graph"] = f"{variant.parent}.export"
-        made = Step(variant.name, variant.kind, f"{variant.name}: {variant.kind}", config, inputs)
-        steps.append(made)
-        artifact = variant.name
-        if not isinstance(variant, QuantizePart | LinearPart):
-            steps.append(_export(variant.name))
-            artifact = f"{variant.name}.export"
-        steps.append(_measure(recipe, variant.name, artifact))
+    for part in recipe.variants:
+        steps += _EXPANSIONS.get(type(part), _network)(recipe, part)
     return tuple(steps)
+
+
+def _inputs(part: VariantPart, **more: str) -> dict[str, str]:
+    """Return what every part reads: the data, and the variants that it names."""
+    named = {role: name for role in ("parent", "teacher") if (name := getattr(part, role, None)) is not None}
+    return {"data": DATA_STEP, **named, **more}
+
+
+def _making(
+    recipe: Recipe, part: VariantPart, inputs: dict[str, str], *, name: str, kind: str, **more: Any
+) -> Step:
+    config = {"variant": part.model_dump(mode="json"), "seed": recipe.seed, **more}
+    return Step(name, kind, f"{name}: {kind}", config, inputs)
+
+
+def _network(recipe: Recipe, part: VariantPart) -> list[Step]:
+    """A network is trained, exported and measured; so is its twin."""
+    steps = [
+        _making(recipe, part, _inputs(part), name=part.name, kind=part.kind),
+        _export(part.name),
+        _measure(recipe, part.name, f"{part.name}.export"),
+    ]
+    for twin in made_by(part)[1:]:
+        inputs = {"data": DATA_STEP, "like": part.name}
+        steps += [
+            _making(recipe, part, inputs, name=twin, kind="twin"),
+            _export(twin),
+            _measure(recipe, twin, f"{twin}.export"),
+        ]
+    return steps
+
+
+def _latency(recipe: Recipe, part: LatencyPart) -> list[Step]:
+    """One table of latencies, then every speed-up from the one before."""
+    table = f"{part.name}.table"
+    target = recipe.target.model_dump(mode="json")
+    steps = [
+        _making(
+            recipe,
+            part,
+            {"data": DATA_STEP, "parent": part.parent},
+            name=table,
+            kind="latency-table",
+            target=target,
+        )
+    ]
+    before = part.parent
+    for name, speed_up in zip(part.made, part.speed_ups, strict=True):
+        inputs = _inputs(part, parent=before, origin=part.parent, table=table)
+        steps += [
+            _making(recipe, part, inputs, name=name, kind="latency", speed_up=speed_up),
+            _export(name),
+            _measure(recipe, name, f"{name}.export"),
+        ]
+        before = name
+    return steps
+
+
+def _quantized(recipe: Recipe, part: QuantizePart) -> list[Step]:
+    """A graph is copied in lower precision."""
+    inputs = _inputs(part, graph=f"{part.parent}.export")
+    return [
+        _making(recipe, part, inputs, name=part.name, kind="quantize"),
+        _measure(recipe, part.name, part.name),
+    ]
+
+
+def _quantization_aware(recipe: Recipe, part: QatPart) -> list[Step]:
+    """A network is trained as if quantized, exported, and quantized for real."""
+    trained = f"{part.name}.train"
+    copy = QuantizePart(kind="quantize", name=part.name, parent=part.parent, method=part.method)
+    inputs = {"data": DATA_STEP, "parent": trained, "graph": f"{trained}.export"}
+    return [
+        _making(recipe, part, _inputs(part), name=trained, kind="qat"),
+        _export(trained),
+        _making(recipe, copy, inputs, name=part.name, kind="quantize"),
+        _measure(recipe, part.name, part.name),
+    ]
+
+
+def _linear(recipe: Recipe, part: LinearPart) -> list[Step]:
+    """A linear stage is its own artifact."""
+    return [
+        _making(recipe, part, _inputs(part), name=part.name, kind="linear"),
+        _measure(recipe, part.name, part.name),
+    ]
+
+
+_EXPANSIONS: dict[type[Part], Callable[[Recipe, Any], list[Step]]] = {
+    LatencyPart: _latency,
+    QuantizePart: _quantized,
+    QatPart: _quantization_aware,
+    LinearPart: _linear,
+}
 
 
 def _export(name: str) -> Step:

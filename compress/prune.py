@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from compress.data import DATA, read_dataset
 from compress.distil import learn_from
+from compress.models import Tokens
 from compress.network import Classifier, Gates, LayerShape
 from compress.parts import PrunePart
 from compress.steps import Context, Result
-from compress.teacher import finish_network, parent_network
-from compress.training import Tokens, autocast
-from runtime.wordpiece import WordPieceEncoder
+from compress.teacher import finish_network, parent_classifier, parent_encoder
+from compress.training import autocast
+from runtime.api import Encoder
 
 SCORED_TEXTS = 256
 SCORE_BATCH = 16
@@ -29,17 +30,18 @@ Scores = list[NDArray[np.float64]]
 def prune_network(context: Context) -> Result:
     """Remove the heads and neurons that matter least, then fine-tune under distillation from the parent."""
     part = PrunePart.model_validate(context.step.config["variant"])
-    parent, encoder, max_length = parent_network(context)
+    parent = parent_classifier(context)
+    encoder, spec = parent_encoder(context)
     context.update(0.0, "scoring heads and neurons")
     heads, neurons = importance(parent, *_scored_rows(context, encoder), precision=part.training.precision)
     smaller = shrink(
         parent, keep_best(heads, part.heads), keep_best(neurons, part.neurons, group=NEURON_GROUP)
     )
-    learn_from(context, parent, smaller, encoder, part.extra, part.distillation, part.training)
-    return finish_network(context, smaller, max_length=max_length)
+    learn_from(context, smaller, encoder, part)
+    return finish_network(context, smaller, spec)
 
 
-def _scored_rows(context: Context, encoder: WordPieceEncoder) -> tuple[Tokens, NDArray[np.int64]]:
+def _scored_rows(context: Context, encoder: Encoder) -> tuple[Tokens, NDArray[np.int64]]:
     data = read_dataset(context.inputs["data"].file(DATA)).of("train")
     rng = np.random.default_rng(context.recipe.seed)
     rows = np.sort(rng.permutation(len(data))[:SCORED_TEXTS])

@@ -7,25 +7,23 @@ import tempfile
 from pathlib import Path
 
 from compress.data import DATA, read_dataset
+from compress.encoders import encoder_of, hand_on
 from compress.export import GRAPH
-from compress.network import load_network
+from compress.models import load_network
 from compress.steps import Context, Result
 from compress.verify import TEXTS, require_faithful, verify_graph
-from compress.weights import TOKENIZER
-from contract.files import atomic_path, write_bytes
-from runtime.wordpiece import WordPieceEncoder
+from contract.files import atomic_path
 
 
 def quantize_step(context: Context) -> Result:
     """Write an INT8 copy of the parent's graph and verify it against the network behind that graph."""
     graph, network = context.inputs["graph"], load_network(context.inputs["parent"].folder)
-    tokenizer = graph.file(TOKENIZER).read_bytes()
-    write_bytes(context.folder / TOKENIZER, tokenizer)
+    hand_on(graph, context.folder)
     context.update(0.1, "quantizing")
     quantize_dynamic(graph.file(GRAPH), context.folder / GRAPH)
     context.update(0.5, "verifying")
     texts = read_dataset(context.inputs["data"].file(DATA)).of("validation").texts[:TEXTS]
-    encoded = WordPieceEncoder(tokenizer, max_length=int(graph.result["max_length"])).encode(texts)
+    encoded = encoder_of(graph).encode(texts)
     verification = verify_graph(
         context.folder / GRAPH, network, encoded, precision="int8-dynamic", batching="single"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress.parts import Name, Part, Share, Training, VariantPart, made_by
 from contract.errors import RecipeError
@@ -114,12 +114,25 @@ class TeacherPart(Part):
 
 
 class Limits(Part):
-    """What a variant may lose against the teacher on the test split; fractions."""
+    """What a variant may lose against the teacher on the test split, and what it must reach; fractions."""
 
+    tier: Literal["critical", "high", "medium"] | None = Field(
+        default=None,
+        description="Accuracy drop below 0.005, 0.01, 0.03; medium where `accuracy_drop` is not given either",
+    )
     accuracy_drop: float | None = Field(default=None, ge=0)
     macro_f1_drop: float | None = Field(default=None, ge=0)
-    slices: dict[str, float] = Field(default_factory=dict, description="Accuracy drop allowed per slice")
+    slices: dict[str, Share] = Field(default_factory=dict, description="Accuracy drop allowed per slice")
+    always: dict[str, Share] = Field(
+        default_factory=dict,
+        description="Accuracy that slices must reach whatever the teacher does; as a list of names, 1",
+    )
     latency_p99_ms: float | None = Field(default=None, gt=0)
+
+    @field_validator("always", mode="before")
+    @classmethod
+    def _names_alone_are_always_right(cls, value: object) -> object:
+        return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
 
 
 class Target(Part):

@@ -8,6 +8,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from compress.code import code_of
 from compress.recipe import Recipe
 from compress.store import Finished
 from runtime.energy import EnergyMeter
@@ -62,17 +63,22 @@ class Kind:
 
     Attributes:
         run: "module:function", imported when a step of the kind has to be run and not before.
-        code: modules whose code decides the result.
+        also: modules whose code decides the result, beyond those that the function's module imports.
         packages: distributions whose version decides it.
         machine: whether it depends on the machine, as measurements do.
         trains: whether its time and energy count as training.
     """
 
     run: str
-    code: tuple[str, ...]
+    also: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     machine: bool = False
     trains: bool = False
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Modules whose code decides the result."""
+        return code_of(self.run.partition(":")[0], *self.also)
 
     def function(self) -> Callable[[Context], Result]:
         """Import and return what runs it."""
@@ -80,63 +86,33 @@ class Kind:
         return cast(Callable[[Context], Result], getattr(import_module(module), name))
 
 
-_TORCH_CODE = ("compress.network", "compress.training", "runtime.api", "runtime.wordpiece")
-_DISTIL_CODE = ("compress.distil", "compress.teacher", "compress.weights", *_TORCH_CODE)
-_VERIFY_CODE = ("compress.export", "compress.verify", "compress.weights", "runtime.onnx_model", *_TORCH_CODE)
-_LINEAR_CODE = ("compress.predict", "runtime.api", "runtime.ngrams", "runtime.linear")
-_SERVING_CODE = (*_LINEAR_CODE, "runtime.load", "runtime.onnx_model", "runtime.wordpiece")
+_NETWORKS = ("compress.network",)
+_TRAINED = ("torch", "tokenizers")
+_EXPORTED = ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
 
 KINDS: dict[str, Kind] = {
-    "data": Kind(
-        "compress.making:prepare_data",
-        ("compress.data", "compress.duplicates", "compress.sources"),
-    ),
-    "teacher": Kind(
-        "compress.teacher:train_teacher",
-        ("compress.teacher", "compress.weights", *_TORCH_CODE),
-        ("torch", "tokenizers"),
-        trains=True,
-    ),
-    "distil": Kind(
-        "compress.distil:distil_student",
-        _DISTIL_CODE,
-        ("torch", "tokenizers"),
-        trains=True,
-    ),
-    "prune": Kind(
-        "compress.prune:prune_network",
-        ("compress.prune", *_DISTIL_CODE),
-        ("torch", "tokenizers"),
-        trains=True,
-    ),
-    "export": Kind(
-        "compress.export:export_step",
-        _VERIFY_CODE,
-        ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
-    ),
-    "quantize": Kind(
-        "compress.quantize:quantize_step",
-        ("compress.quantize", *_VERIFY_CODE),
-        ("torch", "onnx", "onnxruntime", "tokenizers"),
-    ),
+    "data": Kind("compress.preparation:prepare_data", ("compress.data", "compress.sources")),
+    "teacher": Kind("compress.teacher:train_teacher", packages=_TRAINED, trains=True),
+    "distil": Kind("compress.distil:distil_student", packages=_TRAINED, trains=True),
+    "cnn": Kind("compress.text_cnn:distil_cnn", packages=_TRAINED, trains=True),
+    "twin": Kind("compress.twin:train_twin", packages=_TRAINED, trains=True),
+    "prune": Kind("compress.prune:prune_network", packages=_TRAINED, trains=True),
+    "magnitude": Kind("compress.magnitude:prune_weights", packages=_TRAINED, trains=True),
+    "vocabulary": Kind("compress.vocabulary:prune_vocabulary", packages=_TRAINED),
+    "latency-table": Kind("compress.latency:measure_table", packages=_EXPORTED, machine=True),
+    "latency": Kind("compress.latency:prune_to_latency", packages=_TRAINED, trains=True),
+    "qat": Kind("compress.qat:train_quantized", packages=_TRAINED, trains=True),
+    "export": Kind("compress.export:export_step", _NETWORKS, _EXPORTED),
+    "quantize": Kind("compress.quantize:quantize_step", _NETWORKS, _EXPORTED),
     "linear": Kind(
-        "compress.making:train_linear_step",
-        ("compress.making", "compress.linear", "router.calibrate", *_LINEAR_CODE, *_TORCH_CODE),
+        "compress.linear_step:train_linear_step",
+        _NETWORKS,
         ("numpy", "scipy", "torch", "tokenizers"),
         trains=True,
     ),
     "measure": Kind(
-        "compress.making:measure_step",
-        (
-            "compress.making",
-            "compress.measure",
-            "compress.peak_memory",
-            "contract.formulas",
-            "router.calibrate",
-            "runtime.energy",
-            *_SERVING_CODE,
-        ),
-        ("onnxruntime", "tokenizers", "numpy", "scipy"),
+        "compress.measuring:measure_step",
+        packages=("onnxruntime", "tokenizers", "numpy", "scipy"),
         machine=True,
     ),
 }

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import fcntl
-import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,21 +121,3 @@ class Store:
 
     def _place(self, step: str, key: str) -> Path:
         return self._folder / f"{step}@{key[:16]}"
-
-
-def code_version(modules: Sequence[str]) -> str:
-    """Return a hash of what some modules do: their syntax trees, without docstrings, comments and layout.
-
-    The modules are read, not imported.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(modules):
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise SluiceError(f"the module {name!r} of a step is missing")
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-                node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()

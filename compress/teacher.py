@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from compress.data import DATA, read_dataset
-from compress.network import Classifier, load_network, parameters_of, save_network
+from compress.encoders import encoder_of, hand_on, write_tokenizer
+from compress.models import Network, load_network
+from compress.network import Classifier
 from compress.steps import Context, Result
-from compress.training import Tokens, fit, hard_loss
-from compress.weights import TOKENIZER, network_from, read_bundle
+from compress.training import fit, hard_loss
+from compress.weights import network_from, read_bundle
 from contract.errors import RecipeError
-from contract.files import write_bytes
-from runtime.wordpiece import WordPieceEncoder
+from contract.family import EncoderSpec
+from runtime.api import Encoder
+from runtime.encoders import load_encoder
 
 
 def train_teacher(context: Context) -> Result:
@@ -24,7 +27,7 @@ def train_teacher(context: Context) -> Result:
     network, has_head = network_from(
         bundle, data.labels, seed=context.recipe.seed, dropout=part.training.dropout
     )
-    limit = network.shape.positions - network.shape.position_offset
+    limit = network.shape.longest
     if part.max_length > limit:
         raise RecipeError(
             f"teacher.max_length is {part.max_length}, these weights know {limit} positions",
@@ -36,27 +39,30 @@ def train_teacher(context: Context) -> Result:
             where=part.weights,
             hint=f"labels of the data: {', '.join(data.labels[:10])}",
         )
-    write_bytes(context.folder / TOKENIZER, bundle.tokenizer)
-    tokens = Tokens.of(WordPieceEncoder(bundle.tokenizer, max_length=part.max_length).encode(data.texts))
+    spec = write_tokenizer(context.folder, bundle.tokenizer, max_length=part.max_length)
+    examples = network.examples(load_encoder(context.folder, spec).encode(data.texts))
     loss = hard_loss(data.targets, part.training.label_smoothing)
-    fit(network, tokens, loss, part.training, seed=context.recipe.seed, report=context.update)
-    return finish_network(context, network, max_length=part.max_length)
+    fit(network, examples, loss, part.training, seed=context.recipe.seed, report=context.update)
+    return finish_network(context, network, spec)
 
 
-def finish_network(context: Context, network: Classifier, *, max_length: int) -> Result:
+def finish_network(context: Context, network: Network, encoder: EncoderSpec) -> Result:
     """Write a trained network into the step's folder and return what the next steps ask of it."""
-    save_network(context.folder, network)
-    return {
-        "max_length": max_length,
-        "parameters": parameters_of(network),
-        "widths": [[layer.heads, layer.neurons] for layer in network.shape.layers],
-    }
+    network.save(context.folder)
+    return {**network.summary(), "encoder": encoder.model_dump(mode="json")}
 
 
-def parent_network(context: Context) -> tuple[Classifier, WordPieceEncoder, int]:
-    """Return the parent's network, its encoder, and its token limit; its tokenizer is copied to this step."""
+def parent_encoder(context: Context) -> tuple[Encoder, EncoderSpec]:
+    """Return the parent's encoder and its record; its file is copied to this step."""
     parent = context.inputs["parent"]
-    tokenizer = parent.file(TOKENIZER).read_bytes()
-    write_bytes(context.folder / TOKENIZER, tokenizer)
-    max_length = int(parent.result["max_length"])
-    return load_network(parent.folder), WordPieceEncoder(tokenizer, max_length=max_length), max_length
+    return encoder_of(parent), hand_on(parent, context.folder)
+
+
+def parent_classifier(context: Context) -> Classifier:
+    """Return the parent's network. Raises RecipeError when it is not a transformer."""
+    parent = load_network(context.inputs["parent"].folder)
+    if not isinstance(parent, Classifier):
+        raise RecipeError(
+            f"variant {context.step.name!r}: its parent is not a transformer, which this technique needs"
+        )
+    return parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from compress.network import Classifier
+from compress.models import Examples, Network
 from compress.parts import Distillation, Training
-from runtime.api import Encoded
-from runtime.wordpiece import INPUT_IDS
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[float, str], None]
@@ -23,29 +20,6 @@ Report = Callable[[float, str], None]
 BUCKET_BATCHES = 16
 INFERENCE_BATCH = 64
 GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """N tokenized texts as padded rows. ids: [N, T] int64; lengths: [N]."""
-
-    ids: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, encoded: Encoded) -> Tokens:
-        """Return the tokens of an encoding made by a word-piece encoder."""
-        return cls(encoded.arrays[INPUT_IDS].astype(np.int64, copy=False), encoded.lengths)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask [B, longest] of some rows."""
-        lengths = self.lengths[rows]
-        longest = int(lengths.max())
-        mask = np.arange(longest) < lengths[:, None]
-        return torch.from_numpy(self.ids[rows, :longest]), torch.from_numpy(mask.astype(np.int64))
 
 
 def length_buckets(
@@ -78,13 +52,13 @@ def autocast(precision: str) -> torch.autocast:
 
 
 def fit(
-    network: Classifier, tokens: Tokens, loss_of: LossOf, settings: Training, *, seed: int, report: Report
+    network: Network, examples: Examples, loss_of: LossOf, settings: Training, *, seed: int, report: Report
 ) -> None:
     """Train in place with AdamW on a one-cycle schedule (Smith and Topin 2018).
 
     Args:
         network: left in evaluation mode.
-        tokens: [N] training texts.
+        examples: N of them.
         loss_of: logits [B, C] (float32) and row numbers [B] to a scalar loss.
         settings: of this run.
         seed: of order and dropout.
@@ -92,7 +66,7 @@ def fit(
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    steps = settings.epochs * -(-len(tokens) // settings.batch_size)
+    steps = settings.epochs * -(-len(examples) // settings.batch_size)
     if steps == 0:
         return
     optimizer = torch.optim.AdamW(
@@ -104,10 +78,10 @@ def fit(
     network.train()
     done, smooth = 0, 0.0
     for epoch in range(settings.epochs):
-        for rows in length_buckets(tokens.lengths, settings.batch_size, rng):
-            ids, mask = tokens.batch(rows)
+        for rows in length_buckets(examples.lengths, settings.batch_size, rng):
+            batch = examples.batch(rows)
             with autocast(settings.precision):
-                logits = network(ids, mask)
+                logits = network(*batch)
             loss = loss_of(logits.float(), torch.from_numpy(rows))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
@@ -120,14 +94,14 @@ def fit(
     network.eval()
 
 
-def predict(network: Classifier, tokens: Tokens, *, precision: str = "fp32") -> NDArray[np.float32]:
+def predict(network: Network, examples: Examples, *, precision: str = "fp32") -> NDArray[np.float32]:
     """Return float32 logits [N, C] of a network in evaluation mode."""
-    out = np.empty((len(tokens), network.shape.classes), dtype=np.float32)
-    order = np.argsort(tokens.lengths, kind="stable")
+    out = np.empty((len(examples), network.classes), dtype=np.float32)
+    order = np.argsort(examples.lengths, kind="stable")
     with torch.inference_mode(), autocast(precision):
         for start in range(0, len(order), INFERENCE_BATCH):
             rows = order[start : start + INFERENCE_BATCH]
-            out[rows] = network(*tokens.batch(rows)).float().numpy()
+            out[rows] = network(*examples.batch(rows)).float().numpy()
     return out
 
 

@@ -13,7 +13,7 @@ from runtime.api import Encoded
 from runtime.onnx_model import OnnxRuntime
 
 if TYPE_CHECKING:
-    from compress.network import Classifier
+    from compress.models import Network
 
 TEXTS = 200
 AGREEMENT_LIMIT: dict[Precision, float] = {
@@ -26,15 +26,15 @@ ERROR_LIMIT: dict[Precision, float] = {"fp32": 1e-3}
 
 
 def verify_graph(
-    path: Path, network: Classifier, encoded: Encoded, *, precision: Precision, batching: Batching
+    path: Path, network: Network, encoded: Encoded, *, precision: Precision, batching: Batching
 ) -> Verification:
     """Return how far a graph's answers to N texts are from the network's (label agreement, logits).
 
     A graph that is served singly is also run in batches, to say how many answers batchmates would change.
     """
-    from compress.training import Tokens, predict
+    from compress.training import predict
 
-    wanted = predict(network, Tokens.of(encoded))
+    wanted = predict(network, network.examples(encoded))
     found = _answers(path, encoded, batching)
     batched = _answers(path, encoded, "batched") if batching == "single" else None
     return Verification(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ from contract.records import Frozen, parse_record
 SCHEMA = 1
 MANIFEST = "family.json"
 
-VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "fake"]
+VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "scratch", "fake"]
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
 Batching = Literal["single", "batched"]
 
@@ -29,9 +29,12 @@ class Artifact(Frozen):
 
 
 class EncoderSpec(Frozen):
-    """How texts become the input of a variant. Variants that share an encoder share the work per request."""
+    """How texts become the input of a variant. Variants that share an encoder share the work per request.
 
-    kind: Literal["wordpiece", "ngrams", "fake"]
+    pixels: the texts are images, each the base64 of a file.
+    """
+
+    kind: Literal["wordpiece", "ngrams", "pixels", "fake"]
     artifact: Artifact | None = Field(default=None, description="tokenizer.json for wordpiece")
     max_length: int | None = Field(default=None, gt=0, description="Tokens kept of each text")
     parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -65,12 +68,34 @@ class Verification(Frozen):
 
 
 class Training(Frozen):
-    """What it cost to make a variant."""
+    """What it cost to make a variant from its parent: the sum over the steps that did."""
 
+    seconds: float = Field(ge=0)
+    energy_wh: float | None = Field(default=None, description="Unknown where one of the steps was not metered")
+    gco2e: float | None = None
+    energy_provenance: EnergyProvenance = "none"
+    steps: tuple[str, ...] = Field(default=(), description="Names of the family's steps that are summed")
+
+
+class StepCost(Frozen):
+    """What one step of the recipe cost when it was run."""
+
+    name: str
+    kind: str
     seconds: float = Field(ge=0)
     energy_wh: float | None = None
     gco2e: float | None = None
     energy_provenance: EnergyProvenance = "none"
+
+
+class SliceQuality(Frozen):
+    """Accuracy on the rows of one slice of the test split; the delta is paired, against the teacher."""
+
+    n: int | None = Field(default=None, ge=1)
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_delta: float | None = None
+    accuracy_delta_interval: tuple[float, float] | None = None
 
 
 class Variant(Frozen):
@@ -79,6 +104,7 @@ class Variant(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     kind: VariantKind
     parent: str | None = None
+    technique: str = Field(default="", description="Kind of the recipe's part that it comes from")
     step: str = Field(default="", description="Hash of the recipe step that made it")
     runtime: Literal["onnx", "linear", "fake"]
     precision: Precision = "fp32"
@@ -90,6 +116,8 @@ class Variant(Frozen):
     encoder: str = Field(description="Key of the family's encoders")
     parameters: int | None = None
     flops_per_text: float | None = None
+    sparsity: float | None = Field(default=None, ge=0, le=1, description="Share of weights that are zero")
+    compressed_bytes: int | None = Field(default=None, ge=0, description="Size of the artifact once zipped")
     temperature: float = Field(default=1.0, gt=0)
     ece_before: float | None = None
     ece_after: float | None = None
@@ -99,8 +127,12 @@ class Variant(Frozen):
     accuracy_delta_interval: tuple[float, float] | None = None
     macro_f1: float | None = None
     macro_f1_interval: tuple[float, float] | None = None
-    per_class: dict[str, dict[str, float | int]] = Field(default_factory=dict)
-    accuracy_per_slice: dict[str, float] = Field(default_factory=dict)
+    macro_f1_delta: float | None = None
+    macro_f1_delta_interval: tuple[float, float] | None = None
+    per_class: dict[str, dict[str, float | int]] = Field(
+        default_factory=dict, description="recall, recall_delta, precision and n by label"
+    )
+    per_slice: dict[str, SliceQuality] = Field(default_factory=dict)
     latency: tuple[Latency, ...] = ()
     speed_up: float | None = Field(default=None, description="Teacher p50 / own p50, batch 1, alone")
     cpu_seconds_per_1k: float | None = None
@@ -111,7 +143,24 @@ class Variant(Frozen):
     verification: Verification | None = None
     training: Training | None = None
     tier: str | None = Field(default=None, description="critical, high or medium, by the accuracy drop")
-    failed_limits: tuple[str, ...] = Field(default=(), description="Limits of the recipe that it breaks")
+    failed_limits: tuple[str, ...] = Field(default=(), description="Limits that it breaks; it passes without")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_plain_slices(cls, raw: Any) -> Any:
+        """Read `accuracy_per_slice`, the plain accuracies of the first manifests, as `per_slice`."""
+        if not isinstance(raw, dict) or "accuracy_per_slice" not in raw:
+            return raw
+        plain = raw["accuracy_per_slice"]
+        rest = {key: value for key, value in raw.items() if key != "accuracy_per_slice"}
+        if not isinstance(plain, dict):
+            return rest
+        return {"per_slice": {name: {"accuracy": value} for name, value in plain.items()}} | rest
+
+    @property
+    def accuracy_per_slice(self) -> dict[str, float]:
+        """Accuracy on the test split by slice."""
+        return {name: found.accuracy for name, found in self.per_slice.items()}
 
     def latency_at(self, *, batch: int = 1, concurrency: int = 1) -> Latency | None:
         """Return the measurement at that batch and concurrency, if there is one."""
@@ -136,6 +185,7 @@ class Family(Frozen):
     splits: dict[str, Split] = Field(default_factory=dict)
     encoders: dict[str, EncoderSpec]
     variants: tuple[Variant, ...] = Field(min_length=1)
+    steps: tuple[StepCost, ...] = Field(default=(), description="Every step, in the order it was run")
     predictions: Artifact | None = None
     costs: Artifact | None = None
     data: Artifact | None = Field(default=None, description="Labelled texts of the held-out splits")
@@ -180,9 +230,11 @@ class Family(Frozen):
     def sha256(self) -> str:
         """Hash of the manifest: every artifact hash is in it, so it names the whole family.
 
-        When it was written is left out: a family that is written again unchanged is the same family.
+        When it was written is left out: a family that is written again unchanged is the same family. So are
+        keys at their defaults: a manifest keeps its name when a later version knows more keys.
         """
-        return sha256_of_json(self.model_dump(mode="json", by_alias=True, exclude={"created_at"}))
+        told = self.model_dump(mode="json", by_alias=True, exclude={"created_at"}, exclude_defaults=True)
+        return sha256_of_json(told)
 
     def dump(self) -> dict[str, object]:
         """Return the JSON form, as written to `family.json`."""

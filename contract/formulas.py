@@ -128,13 +128,19 @@ def gco2e(wh: float, grid_g_per_kwh: float) -> float:
     return wh / 1000.0 * grid_g_per_kwh
 
 
-def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
-    """Return which rows of [N, K] nothing dominates, every column to be minimised; equals all stay.
+def dominators(costs: ArrayLike) -> NDArray[np.bool_]:
+    """Return [N, N]: whether row j dominates row i of [N, K], every column to be minimised.
 
-    A row is dominated when another is no worse on every column and better on one.
+    A row is dominated when another is no worse on every column and better on one; equals do not dominate.
     """
     table = np.asarray(costs, dtype=np.float64)
-    keep = np.ones(len(table), dtype=bool)
-    for i, row in enumerate(table):
-        keep[i] = not bool(np.any(np.all(table <= row, axis=1) & np.any(table < row, axis=1)))
-    return keep
+    own, other = table[:, None, :], table[None, :, :]
+    return np.asarray((other <= own).all(axis=2) & (other < own).any(axis=2))
+
+
+def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
+    """Return which rows of [N, K] nothing dominates, every column to be minimised; equals all stay."""
+    table = np.asarray(costs, dtype=np.float64)
+    if not len(table):
+        return np.ones(0, dtype=bool)
+    return ~dominators(table).any(axis=1)

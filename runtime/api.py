@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]
 
+EXAMPLE_TEXT = "a text of usual length, to see how long one takes"
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -47,7 +49,7 @@ def stack(parts: Sequence[Encoded]) -> Encoded:
 
 
 def _stacked(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    if arrays[0].ndim == 1:
+    if arrays[0].ndim != 2:
         return np.concatenate(arrays)
     longest = max(array.shape[1] for array in arrays)
     whole = np.zeros((sum(len(array) for array in arrays), longest), dtype=arrays[0].dtype)
@@ -64,6 +66,11 @@ class Encoder(Protocol):
     @property
     def sha256(self) -> str:
         """Identity of the encoding: equal hashes mean interchangeable output."""
+        ...
+
+    @property
+    def example(self) -> str:
+        """A text of usual size that it takes, to warm up and to see how long one takes."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Encoded:

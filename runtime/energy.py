@@ -45,6 +45,20 @@ class EnergyReading:
             return None
         return self.dynamic_joules / self.cpu_seconds
 
+    def since(self, earlier: EnergyReading) -> EnergyReading:
+        """Return what came after an earlier reading of the same meter; unknown where either is."""
+
+        def less(later: float | None, before: float | None) -> float | None:
+            return None if later is None or before is None else max(later - before, 0.0)
+
+        return EnergyReading(
+            joules=less(self.joules, earlier.joules),
+            dynamic_joules=less(self.dynamic_joules, earlier.dynamic_joules),
+            cpu_seconds=max(self.cpu_seconds - earlier.cpu_seconds, 0.0),
+            wall_s=self.wall_s - earlier.wall_s,
+            provenance=self.provenance,
+        )
+
 
 class EnergyMeter:
     """Meters the whole machine from `start` to `stop`; may be read while it runs.

@@ -16,7 +16,7 @@ from contract.errors import FamilyError
 from contract.family import EncoderSpec
 from contract.files import read_json, sha256_of_json
 from contract.records import Frozen, first_problem
-from runtime.api import Encoded, Logits
+from runtime.api import EXAMPLE_TEXT, Encoded, Logits
 
 TEXTS = "texts"
 FAKE_SHA256 = sha256_of_json({"encoder": "fake", "revision": 1})
@@ -49,6 +49,8 @@ def true_label(text: str, labels: Sequence[str]) -> int:
 
 class FakeEncoder:
     """Passes the texts on; its unit of length is the character."""
+
+    example = EXAMPLE_TEXT
 
     @property
     def sha256(self) -> str:

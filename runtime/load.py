@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 from contract.errors import FamilyError
-from contract.family import EncoderSpec, Family, Variant
+from contract.family import Family, Variant
 from contract.files import check_sha256, inside
 from contract.machine import Provider
-from runtime.api import Encoder, LoadedVariant, Runtime
-from runtime.fake import FakeEncoder, FakeRuntime, read_fake
+from runtime.api import LoadedVariant, Runtime
+from runtime.encoders import load_encoder
+from runtime.fake import FakeRuntime, read_fake
 from runtime.linear import LinearRuntime, read_linear
-from runtime.ngrams import NgramEncoder, ngram_options
 from runtime.onnx_model import OnnxRuntime, check_provider
-from runtime.wordpiece import read_wordpiece
-
-_encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
-_encoders_lock = threading.Lock()
 
 
 def check_family_runs(family: Family, provider: Provider = "cpu") -> None:
@@ -63,40 +57,6 @@ def load_variants(
 ) -> dict[str, LoadedVariant]:
     """Return several variants by name. Raises as `load_variant`."""
     return {n: load_variant(folder, family, n, provider=provider, threads=threads) for n in names}
-
-
-def load_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
-    """Return the encoder of a manifest record; equal encodings share one object while it is in use.
-
-    Raises:
-        FamilyError: when the encoder built from the record has another identity than the record says.
-        EnvironmentProblem: the tokenizers library is missing.
-    """
-    with _encoders_lock:
-        found = _encoders.get(spec.sha256)
-        if found is None:
-            found = _build_encoder(folder, spec)
-            if found.sha256 != spec.sha256:
-                raise FamilyError(
-                    f"the {spec.kind} encoder is {found.sha256[:12]}…, the manifest says "
-                    f"{spec.sha256[:12]}…: made by another version or altered",
-                    where=folder,
-                    hint="build the family again with `sluice compress`",
-                )
-            _encoders[spec.sha256] = found
-    return found
-
-
-def _build_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
-    if spec.kind == "wordpiece":
-        if spec.artifact is None or spec.max_length is None:
-            raise FamilyError("a wordpiece encoder needs a tokenizer file and max_length", where=folder)
-        path = inside(folder, spec.artifact.path)
-        check_sha256(path, spec.artifact.sha256)
-        return read_wordpiece(path, max_length=spec.max_length)
-    if spec.kind == "ngrams":
-        return NgramEncoder(ngram_options(spec))
-    return FakeEncoder()
 
 
 def _runtime(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from contract.errors import FamilyError
 from contract.family import EncoderSpec
 from contract.files import sha256_of_json
-from runtime.api import Encoded
+from runtime.api import EXAMPLE_TEXT, Encoded
 
 BUCKETS = "buckets"
 Hashes = NDArray[np.uint64]
@@ -88,6 +88,8 @@ class NgramEncoder:
         self._shift = np.uint64(64 - options.bits)
         self._powers = _powers_of(_BASE, 1024)
         self._inverses = _powers_of(pow(_BASE, -1, 1 << 64), 1024)
+
+    example = EXAMPLE_TEXT
 
     @property
     def sha256(self) -> str:

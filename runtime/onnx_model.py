@@ -15,6 +15,7 @@ from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Batching
 from contract.machine import Provider
 from runtime.api import Encoded, Logits
+from runtime.pixels import PIXELS
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
 
 _PROVIDERS: dict[Provider, str] = {
@@ -23,7 +24,7 @@ _PROVIDERS: dict[Provider, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _TOKEN_TYPES = "token_type_ids"
-_KNOWN_INPUTS = frozenset({INPUT_IDS, ATTENTION_MASK, _TOKEN_TYPES})
+_KNOWN_INPUTS = (frozenset({INPUT_IDS, ATTENTION_MASK, _TOKEN_TYPES}), frozenset({PIXELS}))
 
 # Texts of one call are run in groups of like length: padded tokens cost as much as real ones. One
 # processor core is fastest per token at 100 to 250 tokens a run: beyond, activations leave its caches.
@@ -69,8 +70,10 @@ def _installed(distribution: str) -> bool:
 
 
 class OnnxRuntime:
-    """Answers from an ONNX graph with inputs `input_ids`, `attention_mask` and, where declared,
-    `token_type_ids` (int64 [batch, length]) and a first output of logits [batch, C].
+    """Answers from an ONNX graph whose first output is logits [batch, C].
+
+    Its inputs are `input_ids`, `attention_mask` and, where declared, `token_type_ids`, int64
+    [batch, length]; or `pixels` alone, float32 [batch, channels, height, width].
 
     Args:
         path: the graph.
@@ -100,12 +103,10 @@ class OnnxRuntime:
         self._session = _open(path, provider, threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self._output = self._session.get_outputs()[0].name
-        strangers = set(self._inputs) - _KNOWN_INPUTS
-        if strangers or INPUT_IDS not in self._inputs:
-            raise FamilyError(
-                f"the graph wants inputs {sorted(self._inputs)}; known are {sorted(_KNOWN_INPUTS)}",
-                where=path,
-            )
+        named = set(self._inputs)
+        if not (named & {INPUT_IDS, PIXELS} and any(named <= known for known in _KNOWN_INPUTS)):
+            known = " or ".join(str(sorted(names)) for names in _KNOWN_INPUTS)
+            raise FamilyError(f"the graph wants inputs {sorted(named)}; known are {known}", where=path)
 
     def logits(self, encoded: Encoded) -> Logits:
         """Return float32 logits [N, C].
@@ -115,16 +116,12 @@ class OnnxRuntime:
         """
         if encoded.encoder != self._encoder:
             raise FamilyError("the texts were encoded for another variant: encoder hashes differ")
-        ids: NDArray[np.int64] = encoded.arrays[INPUT_IDS].astype(np.int64, copy=False)
-        mask: NDArray[np.int64] = encoded.arrays[ATTENTION_MASK].astype(np.int64, copy=False)
         if len(encoded) == 1:
-            length = int(encoded.lengths[0])
-            return self._run(ids[:, :length], mask[:, :length])
+            return self._run(encoded, slice(None), int(encoded.lengths[0]))
         parts: list[Logits] = []
         order: list[NDArray[np.int64]] = []
         for rows in self._groups(encoded.lengths):
-            longest = int(encoded.lengths[rows].max())
-            parts.append(self._run(ids[rows, :longest], mask[rows, :longest]))
+            parts.append(self._run(encoded, rows, int(encoded.lengths[rows].max())))
             order.append(rows)
         found = np.concatenate(parts)
         out = np.empty_like(found)
@@ -150,12 +147,18 @@ class OnnxRuntime:
             total += length
         yield order[start:]
 
-    def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
-        feeds = {INPUT_IDS: np.ascontiguousarray(ids)}
-        if ATTENTION_MASK in self._inputs:
-            feeds[ATTENTION_MASK] = np.ascontiguousarray(mask)
-        if _TOKEN_TYPES in self._inputs:
-            feeds[_TOKEN_TYPES] = np.zeros_like(feeds[INPUT_IDS])
+    def _run(self, encoded: Encoded, rows: slice | NDArray[np.int64], longest: int) -> Logits:
+        feeds: dict[str, NDArray[np.generic]]
+        if PIXELS in self._inputs:
+            feeds = {PIXELS: np.ascontiguousarray(encoded.arrays[PIXELS][rows], dtype=np.float32)}
+        else:
+            ids = np.ascontiguousarray(encoded.arrays[INPUT_IDS][rows, :longest], dtype=np.int64)
+            feeds = {INPUT_IDS: ids}
+            if ATTENTION_MASK in self._inputs:
+                mask = encoded.arrays[ATTENTION_MASK][rows, :longest]
+                feeds[ATTENTION_MASK] = np.ascontiguousarray(mask, dtype=np.int64)
+            if _TOKEN_TYPES in self._inputs:
+                feeds[_TOKEN_TYPES] = np.zeros_like(ids)
         found: Logits = self._session.run([self._output], feeds)[0]
         return found.astype(np.float32, copy=False)
 

@@ -11,7 +11,7 @@ import numpy as np
 from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Artifact, EncoderSpec
 from contract.files import sha256_of_bytes, sha256_of_json
-from runtime.api import Encoded
+from runtime.api import EXAMPLE_TEXT, Encoded
 
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
@@ -73,6 +73,8 @@ class WordPieceEncoder:
         self._max_length = max_length
         self._characters = max_length * _CHARACTERS_PER_TOKEN
         self._sha256 = wordpiece_sha256(sha256_of_bytes(tokenizer_json), max_length)
+
+    example = EXAMPLE_TEXT
 
     @property
     def sha256(self) -> str:

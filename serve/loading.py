@@ -69,8 +69,8 @@ def load_stage(
     )
     rules = settings.batch
     if family.variant(name).runtime != "fake":
-        loaded.logits(["warm"])
-        usual = ["a text of usual length, to see how long one takes"]
+        usual = [loaded.encoder.example]
+        loaded.logits(usual)
         if quickest_ms(lambda: loaded.logits(usual)) < _LOOP_MS:
             rules = rules.model_copy(update={"run_in": "loop"})
     return InlineStage(loaded, rules, recorder)

@@ -30,7 +30,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from contract.family import Family, read_family
-from runtime.load import load_encoder
+from runtime.encoders import load_encoder
 
 HERE = Path(__file__).parent
 MAX_TOKENS = 16

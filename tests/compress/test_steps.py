@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import ast
 from importlib import resources
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import yaml
 
+from compress.code import code_of
 from compress.recipe import Target
 from compress.steps import KINDS
 
-# What passes through a step's key by its configuration or its inputs' hashes, or only carries a step out.
-ELSEWHERE = {"compress.data", "compress.recipe", "compress.sources", "compress.steps", "compress.store"}
-
-
-def imported(module: str) -> set[str]:
-    """Return the modules of compress, router and runtime that a module imports, at any depth of its code."""
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text())
-    names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    return {name for name in names if name.partition(".")[0] in {"compress", "router", "runtime"}} - ELSEWHERE
-
-
-def reached(module: str) -> set[str]:
-    """Return a module and all that it imports, directly or not."""
-    found, queue = {module}, [module]
-    while queue:
-        for name in imported(queue.pop()) - found:
-            found.add(name)
-            queue.append(name)
-    return found
-
-
-@pytest.mark.parametrize("kind", ["teacher", "distil", "prune", "export", "quantize"])
-def test_all_code_that_a_step_reaches_is_in_its_key(kind: str) -> None:
-    """Nothing that the step's module imports can change without the step being run again."""
-    assert reached(KINDS[kind].run.partition(":")[0]) <= set(KINDS[kind].code)
+SERVING = {"runtime.load", "runtime.onnx_model", "runtime.wordpiece", "runtime.ngrams", "runtime.linear"}
 
 
 def test_the_runtime_that_predicts_is_in_the_key_of_measurements() -> None:
     """Predictions behind a certificate are made again when the code that serves them changes."""
-    fakes = {"runtime.fake"}
-    assert reached("runtime.load") - fakes <= set(KINDS["measure"].code)
-    assert {"router.calibrate", "compress.peak_memory", "runtime.energy"} <= set(KINDS["measure"].code)
-    assert reached("runtime.linear") <= set(KINDS["linear"].code)
-    assert {"router.calibrate", "runtime.wordpiece", "compress.training"} <= set(KINDS["linear"].code)
+    wanted = SERVING | {"router.calibrate", "compress.peak_memory", "compress.measure", "runtime.energy"}
+    assert wanted <= set(KINDS["measure"].code)
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.trains and name != "linear"])
+def test_how_networks_train_is_in_the_key_of_training_and_how_they_are_served_is_not(kind: str) -> None:
+    """A change of the training loop trains again; a change of the serving runtime only measures again."""
+    code = set(KINDS[kind].code)
+    assert {"compress.training", "compress.models", "runtime.wordpiece"} <= code
+    assert not {"runtime.onnx_model", "compress.measure", "compress.assemble", "compress.pipeline"} & code
+
+
+def test_a_module_brings_those_that_it_imports() -> None:
+    """Imports are followed to any depth, inside functions too, and other libraries are left out."""
+    code = code_of("compress.linear_step")
+    assert {"compress.linear", "runtime.linear", "router.calibrate", "compress.training"} <= set(code)
+    assert all(name.partition(".")[0] in {"compress", "router", "runtime"} for name in code)
+    assert "compress.data" not in code
 
 
 def test_nothing_is_measured_on_the_test_split() -> None:

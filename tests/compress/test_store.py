@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.store import Store, code_version
+from compress.code import code_version
+from compress.store import Store
 from contract.errors import EnvironmentProblem
 
 KEY = "a" * 64
@@ -102,8 +103,13 @@ def test_code_version_sees_code_and_not_words(tmp_path: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "toy_step_module.py"
     path.write_text('"""One."""\n\n\ndef f(x):\n    """Two."""\n    return x + 1\n')
-    first = code_version(["toy_step_module"])
+
+    def version() -> str:
+        code_version.cache_clear()
+        return code_version(("toy_step_module",))
+
+    first = version()
     path.write_text('"""Other words."""\ndef f(x):\n    # why\n    return (x + 1)\n')
-    assert code_version(["toy_step_module"]) == first
+    assert version() == first
     path.write_text("def f(x):\n    return x + 2\n")
-    assert code_version(["toy_step_module"]) != first
+    assert version() != first

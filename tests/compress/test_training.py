@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.models import Tokens
 from compress.network import Classifier
 from compress.parts import Distillation, Training
-from compress.training import Tokens, fit, hard_loss, length_buckets, predict, soft_loss
+from compress.training import fit, hard_loss, length_buckets, predict, soft_loss
 from tests.compress.conftest import WORDS, toy_shape, toy_texts, toy_tokenizer
 
 

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from contract.errors import FamilyError
-from contract.family import EncoderSpec, Family, Variant, artifact_of, read_family, write_family
+from contract.family import (
+    EncoderSpec,
+    Family,
+    SliceQuality,
+    StepCost,
+    Variant,
+    artifact_of,
+    read_family,
+    write_family,
+)
 
 
 @pytest.fixture
@@ -98,3 +107,42 @@ def test_tier_and_broken_limits_are_kept(folder: Path) -> None:
     )
     write_family(folder, family.model_copy(update={"variants": (failed,)}))
     assert read_family(folder).variants[0] == failed
+
+
+def test_plain_slice_accuracies_of_the_first_manifests_are_read(folder: Path) -> None:
+    """`accuracy_per_slice` becomes `per_slice` without n or interval, and is told the same way."""
+    path = folder / "family.json"
+    raw = json.loads(path.read_text())
+    raw["variants"][0] |= {"accuracy_per_slice": {"short": 0.75}}
+    del raw["variants"][0]["per_slice"]
+    path.write_text(json.dumps(raw))
+    variant = read_family(folder).variants[0]
+    assert variant.per_slice == {"short": SliceQuality(accuracy=0.75)}
+    assert variant.accuracy_per_slice == {"short": 0.75}
+    assert "accuracy_per_slice" not in variant.model_dump()
+
+
+def test_a_manifest_keeps_its_hash_when_more_keys_are_known(folder: Path) -> None:
+    """Keys at their defaults, such as an earlier version left out, do not change what a family is."""
+    path = folder / "family.json"
+    before, raw = read_family(folder), json.loads(path.read_text())
+    for key in ("sparsity", "compressed_bytes", "technique", "per_slice"):
+        del raw["variants"][0][key]
+    del raw["steps"]
+    path.write_text(json.dumps(raw))
+    assert read_family(folder).sha256 == before.sha256
+    assert before.model_copy(update={"name": "other"}).sha256 != before.sha256
+
+
+def test_slices_and_step_costs_survive_the_disk(folder: Path) -> None:
+    """A slice with its paired delta, and what a step cost, are read as they were written."""
+    family = read_family(folder)
+    short = SliceQuality(
+        n=12, accuracy=0.5, accuracy_interval=(0.2, 0.8), accuracy_delta=-0.1, accuracy_delta_interval=(-1, 1)
+    )
+    variant = family.variants[0].model_copy(update={"per_slice": {"short": short}, "sparsity": 0.8})
+    steps = (StepCost(name="teacher", kind="teacher", seconds=2.5, energy_wh=0.1, gco2e=0.04),)
+    write_family(folder, family.model_copy(update={"variants": (variant,), "steps": steps}))
+    again = read_family(folder)
+    assert again.variants[0] == variant
+    assert again.steps == steps

@@ -91,6 +91,13 @@ def test_pareto_mask_keeps_exactly_the_undominated(rows: list[tuple[int, int]]) 
         assert kept != dominated
 
 
+def test_dominators_name_what_beats_what() -> None:
+    """Of four rows the last is beaten by two, the equal pair by nothing, and no row by itself or an equal."""
+    found = formulas.dominators([(1, 5), (1, 5), (3, 1), (3, 6)])
+    assert found.tolist() == [[False] * 4, [False] * 4, [False] * 4, [True, True, True, False]]
+    assert formulas.pareto_mask([]).shape == (0,)
+
+
 def test_no_difference_seen_is_no_certainty() -> None:
     """Where no pair differs the interval holds 0 and keeps a width that shrinks with the number of pairs."""
     widths = []

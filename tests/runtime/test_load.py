@@ -11,8 +11,9 @@ import pytest
 
 from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Family, Variant, artifact_of, read_family, write_family
+from runtime.encoders import load_encoder
 from runtime.linear import LinearModel, write_linear
-from runtime.load import check_family_runs, load_encoder, load_variant, load_variants
+from runtime.load import check_family_runs, load_variant, load_variants
 from runtime.ngrams import NgramOptions, ngram_spec
 from runtime.wordpiece import wordpiece_spec
 

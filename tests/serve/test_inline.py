@@ -85,6 +85,7 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self._inner = FakeEncoder()
+        self.example = self._inner.example
 
     @property
     def sha256(self) -> str:

@@ -1,0 +1,155 @@
+"""What every network offers to training, export and verification, whatever it looks like inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from contract.errors import FamilyError
+from contract.files import read_json
+from runtime.api import Encoded
+from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
+
+ARCHITECTURE = "architecture.json"
+PROBED_SHAPES = ((1, 1), (1, 7), (4, 33), (2, 64))
+
+# "network" of architecture.json -> the function (folder -> network) that reads such a folder.
+NETWORKS: dict[str, str] = {
+    "bert": "compress.network:read_classifier",
+}
+
+
+class Examples(Protocol):
+    """N encoded inputs that a network takes in batches."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[N] units of each, by which batches of like size are made."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Return what `network(*batch)` takes for some rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """How a network is traced.
+
+    Attributes:
+        example: a batch of two or more: a batch of one would freeze that axis.
+        axes: dynamic shapes by name of the forward argument, which is the name in the graph too.
+        probes: batches of other shapes, that graph and network must answer alike.
+    """
+
+    example: tuple[Tensor, ...]
+    axes: Mapping[str, Mapping[int, Any]]
+    probes: tuple[tuple[Tensor, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The graph's inputs, in order."""
+        return tuple(self.axes)
+
+
+class Network(nn.Module, ABC):
+    """Base of every network: a batch in, logits [B, C] out."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """C."""
+
+    @abstractmethod
+    def examples(self, encoded: Encoded) -> Examples:
+        """Return encoded inputs in the form that this network takes."""
+
+    @abstractmethod
+    def graph_inputs(self) -> GraphInputs:
+        """Return how it is exported."""
+
+    @abstractmethod
+    def flops(self, length: float) -> float:
+        """Return the floating-point operations of one input of so many units."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write weights and ARCHITECTURE (with the key `network`) into a folder, each file atomically."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the step that made it should record: JSON values."""
+        return {"parameters": sum(parameter.numel() for parameter in self.parameters())}
+
+
+def load_network(folder: Path) -> Network:
+    """Return the network of a step's folder, in evaluation mode.
+
+    Raises:
+        FamilyError: when the folder is of no known kind, or weights do not fit the architecture.
+    """
+    kind = read_json(folder / ARCHITECTURE, error=FamilyError).get("network")
+    if kind not in NETWORKS:
+        raise FamilyError(f"unknown kind of network {kind!r}", where=folder / ARCHITECTURE)
+    module, _, name = NETWORKS[kind].partition(":")
+    network = cast(Network, getattr(import_module(module), name)(folder))
+    network.eval()
+    return network
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N tokenized texts as padded rows. ids: [N, T] int64; lengths: [N]."""
+
+    ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, encoded: Encoded) -> Tokens:
+        """Return the tokens of an encoding made by a word-piece encoder."""
+        return cls(encoded.arrays[INPUT_IDS].astype(np.int64, copy=False), encoded.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask [B, longest] of some rows."""
+        lengths = self.lengths[rows]
+        longest = int(lengths.max())
+        mask = np.arange(longest) < lengths[:, None]
+        return torch.from_numpy(self.ids[rows, :longest]), torch.from_numpy(mask.astype(np.int64))
+
+
+def token_inputs(vocabulary: int, longest: int) -> GraphInputs:
+    """Return the graph inputs of a network over token ids and their mask, both [batch, length].
+
+    Args:
+        vocabulary: ids are below it.
+        longest: tokens that the network takes at most.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def random_batch(batch: int, length: int) -> tuple[Tensor, Tensor]:
+        ids = torch.randint(1, vocabulary, (batch, length), generator=generator)
+        kept = torch.randint(1, length + 1, (batch, 1), generator=generator)
+        kept[0] = length
+        return ids, (torch.arange(length) < kept).long()
+
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=longest)}
+    return GraphInputs(
+        example=random_batch(2, min(16, longest)),
+        axes={INPUT_IDS: axes, ATTENTION_MASK: axes},
+        probes=tuple(random_batch(batch, min(length, longest)) for batch, length in PROBED_SHAPES),
+    )
