@@ -14,12 +14,13 @@ from contract.formulas import exact_quantile, quantile_interval, usd_per_1k_from
 from contract.machine import EnergyProvenance, Provider
 from contract.prices import Prices, load_prices
 from runtime.api import LoadedVariant
-from runtime.energy import EnergyMeter
+from runtime.energy import EnergyMeter, EnergyReading
 
 _LEAST_CALLS = 5
 _FIRST_SHARE = 0.4
 _WARM_UP_SHARE = 0.1
 _WARM_UP_S = 0.3
+_LEAST_WINDOW_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def measure_variant(
         calls: timed calls per setting, fewer where time runs out (never below five).
         budget_s: time for all settings, of which the first gets two fifths.
         seed: of the draw.
-        meter: a running meter; energy is its dynamic energy per CPU-second times this variant's CPU time.
+        meter: a running meter; energy is its dynamic energy per CPU-second, while the variant was timed,
+            times this variant's CPU time.
         prices: of a core; by default those shipped.
     """
     rng = np.random.default_rng(seed)
@@ -69,6 +71,7 @@ def measure_variant(
     _warm_up(loaded, texts, max(batches), budget_s * _WARM_UP_SHARE)
     found: list[Latency] = []
     cpu_seconds_per_1k = 0.0
+    untimed = None if meter is None else meter.read()
     for number, (batch, callers) in enumerate(settings):
         rest = max(len(settings) - 1, 1)
         share = _FIRST_SHARE if number == 0 else (1 - _FIRST_SHARE - _WARM_UP_SHARE) / rest
@@ -90,15 +93,29 @@ def measure_variant(
                 mean_tokens=_mean_length(loaded, samples),
             )
         )
-    reading = None if meter is None else meter.read()
-    per_cpu_second = None if reading is None else reading.dynamic_joules_per_cpu_second
+    timed_all = None if meter is None else meter.read()
+    per_cpu_second = _joules_per_cpu_second(untimed, timed_all)
     return Measurement(
         latency=tuple(found),
         cpu_seconds_per_1k=cpu_seconds_per_1k,
         usd_per_1k=usd_per_1k_from_seconds(cpu_seconds_per_1k, (prices or load_prices()).usd_per_core_hour),
         energy_wh_per_1k=None if per_cpu_second is None else per_cpu_second * cpu_seconds_per_1k / 3600,
-        energy_provenance="none" if per_cpu_second is None or reading is None else reading.provenance,
+        energy_provenance=(
+            "none" if per_cpu_second is None or timed_all is None else timed_all.provenance
+        ),
     )
+
+
+def _joules_per_cpu_second(before: EnergyReading | None, after: EnergyReading | None) -> float | None:
+    """Return what a busy CPU-second cost between two readings, or since the meter's start if they are close.
+
+    A graphics processor or another clock rate makes a CPU-second of training dearer than one of serving; but
+    a meter's totals may be a second old, which a short window cannot bear.
+    """
+    if before is None or after is None:
+        return None
+    window = after.since(before)
+    return (window if window.wall_s >= _LEAST_WINDOW_S else after).dynamic_joules_per_cpu_second
 
 
 def _draw(texts: Sequence[str], batch: int, calls: int, rng: np.random.Generator) -> list[list[str]]:

@@ -131,8 +131,9 @@ class Limits(Part):
 
     @field_validator("always", mode="before")
     @classmethod
-    def _names_alone_are_always_right(cls, value: object) -> object:
-        return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+    def _names_alone_are_always_right(cls, value: Any) -> Any:
+        named = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return dict.fromkeys(value, 1.0) if named else value
 
 
 class Target(Part):

@@ -12,6 +12,7 @@ from contract.files import check_sha256, inside
 from runtime.api import Encoder
 from runtime.fake import FakeEncoder
 from runtime.ngrams import NgramEncoder, ngram_options
+from runtime.pixels import PixelEncoder, pixel_options
 from runtime.wordpiece import read_wordpiece
 
 _encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()

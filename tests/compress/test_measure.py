@@ -7,7 +7,7 @@ import pytest
 from compress.measure import measure_variant
 from contract.prices import load_prices
 from runtime.api import LoadedVariant
-from runtime.energy import EnergyMeter
+from runtime.energy import EnergyMeter, EnergyReading
 from runtime.fake import FakeEncoder, FakeModel, FakeRuntime
 
 LABELS = ("a", "b", "c")
@@ -57,6 +57,31 @@ def test_energy_and_money_follow_cpu_time() -> None:
     assert found.energy_provenance == "user-constant"
     without = measure_variant(fake(), ["x"], calls=5)
     assert (without.energy_wh_per_1k, without.energy_provenance) == (None, "none")
+
+
+class Ticking(EnergyMeter):
+    """A meter of two readings: a dear CPU-second before the timing, a cheap one while it lasts."""
+
+    def __init__(self, wall_s: float) -> None:
+        super().__init__(watts_per_core=1.0)
+        self._readings = [reading(1000.0, 10.0, 100.0), reading(1040.0, 20.0, 100.0 + wall_s)]
+
+    def read(self) -> EnergyReading:
+        """Return the next reading."""
+        return self._readings.pop(0)
+
+
+def reading(dynamic_joules: float, cpu_seconds: float, wall_s: float) -> EnergyReading:
+    """A reading of the processor's own counters."""
+    return EnergyReading(dynamic_joules, dynamic_joules, cpu_seconds, wall_s, "measured-rapl")
+
+
+@pytest.mark.parametrize(("wall_s", "joules"), [(10.0, 40 / 10), (0.5, 1040 / 20)])
+def test_energy_is_that_of_the_time_that_was_timed(wall_s: float, joules: float) -> None:
+    """A CPU-second costs what it cost while the variant ran; in too short a time, what it cost so far."""
+    found = measure_variant(fake(), ["x"], calls=5, meter=Ticking(wall_s))
+    assert found.energy_wh_per_1k == pytest.approx(joules * found.cpu_seconds_per_1k / 3600)
+    assert found.energy_provenance == "measured-rapl"
 
 
 def test_an_error_of_the_variant_comes_through() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime import energy
-from runtime.energy import EnergyMeter, busy_cpu_seconds
+from runtime.energy import EnergyMeter, EnergyReading, busy_cpu_seconds
 
 
 def burn(cpu_seconds: float) -> None:
@@ -97,3 +97,14 @@ def test_a_container_counts_its_own_time(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup/cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\n")
     assert busy_cpu_seconds(tmp_path) == 2.5
+
+
+def test_a_reading_since_another_is_their_difference() -> None:
+    """Energy and time between two readings are subtracted; what either does not know stays unknown."""
+    early = EnergyReading(10.0, 4.0, 2.0, 5.0, "estimated-load")
+    late = EnergyReading(30.0, 10.0, 5.0, 9.0, "estimated-load")
+    assert late.since(early) == EnergyReading(20.0, 6.0, 3.0, 4.0, "estimated-load")
+    assert late.since(early).dynamic_joules_per_cpu_second == 2.0
+    unknown = EnergyReading(None, None, 5.0, 9.0, "none")
+    assert unknown.since(early).joules is None
+    assert late.since(unknown).dynamic_joules is None
