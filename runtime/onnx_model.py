@@ -18,6 +18,8 @@ from runtime.api import Encoded, Logits
 from runtime.pixels import PIXELS
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
 
+Feeds = dict[str, NDArray[np.generic]]
+
 _PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -117,11 +119,11 @@ class OnnxRuntime:
         if encoded.encoder != self._encoder:
             raise FamilyError("the texts were encoded for another variant: encoder hashes differ")
         if len(encoded) == 1:
-            return self._run(encoded, slice(None), int(encoded.lengths[0]))
+            return self._run(self._feeds(encoded, slice(None), int(encoded.lengths[0])))
         parts: list[Logits] = []
         order: list[NDArray[np.int64]] = []
         for rows in self._groups(encoded.lengths):
-            parts.append(self._run(encoded, rows, int(encoded.lengths[rows].max())))
+            parts.append(self._run(self._feeds(encoded, rows, int(encoded.lengths[rows].max()))))
             order.append(rows)
         found = np.concatenate(parts)
         out = np.empty_like(found)
@@ -147,18 +149,19 @@ class OnnxRuntime:
             total += length
         yield order[start:]
 
-    def _run(self, encoded: Encoded, rows: slice | NDArray[np.int64], longest: int) -> Logits:
-        feeds: dict[str, NDArray[np.generic]]
+    def _feeds(self, encoded: Encoded, rows: slice | NDArray[np.int64], longest: int) -> Feeds:
         if PIXELS in self._inputs:
-            feeds = {PIXELS: np.ascontiguousarray(encoded.arrays[PIXELS][rows], dtype=np.float32)}
-        else:
-            ids = np.ascontiguousarray(encoded.arrays[INPUT_IDS][rows, :longest], dtype=np.int64)
-            feeds = {INPUT_IDS: ids}
-            if ATTENTION_MASK in self._inputs:
-                mask = encoded.arrays[ATTENTION_MASK][rows, :longest]
-                feeds[ATTENTION_MASK] = np.ascontiguousarray(mask, dtype=np.int64)
-            if _TOKEN_TYPES in self._inputs:
-                feeds[_TOKEN_TYPES] = np.zeros_like(ids)
+            return {PIXELS: np.ascontiguousarray(encoded.arrays[PIXELS][rows], dtype=np.float32)}
+        ids = np.ascontiguousarray(encoded.arrays[INPUT_IDS][rows, :longest], dtype=np.int64)
+        feeds: Feeds = {INPUT_IDS: ids}
+        if ATTENTION_MASK in self._inputs:
+            mask = encoded.arrays[ATTENTION_MASK][rows, :longest]
+            feeds[ATTENTION_MASK] = np.ascontiguousarray(mask, dtype=np.int64)
+        if _TOKEN_TYPES in self._inputs:
+            feeds[_TOKEN_TYPES] = np.zeros_like(ids)
+        return feeds
+
+    def _run(self, feeds: Feeds) -> Logits:
         found: Logits = self._session.run([self._output], feeds)[0]
         return found.astype(np.float32, copy=False)
 

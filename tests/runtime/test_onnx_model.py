@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Batching
 from contract.machine import Provider
 from runtime import onnx_model
 from runtime.api import Logits
-from runtime.onnx_model import OnnxRuntime, check_provider
-from runtime.wordpiece import WordPieceEncoder, read_wordpiece
+from runtime.onnx_model import Feeds, OnnxRuntime, check_provider
+from runtime.wordpiece import INPUT_IDS, WordPieceEncoder, read_wordpiece
 
 TEXTS = ["good", "bad bad films", "", "very good films good", "bad", "good bad"]
 
@@ -46,9 +45,9 @@ def test_single_runs_see_no_padding(
     shapes: list[tuple[int, ...]] = []
     run = runtime._run
 
-    def spy(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
-        shapes.append(ids.shape)
-        return run(ids, mask)
+    def spy(feeds: Feeds) -> Logits:
+        shapes.append(feeds[INPUT_IDS].shape)
+        return run(feeds)
 
     monkeypatch.setattr(runtime, "_run", spy)
     runtime.logits(encoded)

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from contract.errors import BadRequest, FamilyError, TooLarge
-from contract.family import EncoderSpec
+from contract.family import Batching, EncoderSpec
 from runtime.api import stack
-from runtime.load import load_encoder
+from runtime.encoders import load_encoder
 from runtime.onnx_model import OnnxRuntime
 from runtime.pixels import PIXELS, PixelEncoder, PixelOptions, pixel_options, pixel_spec, png_text
 
@@ -30,7 +30,8 @@ def values_of(text: str, options: PixelOptions) -> NDArray[np.float64]:
     """Return the encoded image [height, width, channels] back at 0 to 255."""
     pixels = PixelEncoder(options).encode([text]).arrays[PIXELS][0].astype(np.float64)
     mean, std = (np.array(values).reshape(-1, 1, 1) for values in (options.mean, options.std))
-    return ((pixels * std + mean) * 255).transpose(1, 2, 0)
+    values: NDArray[np.float64] = ((pixels * std + mean) * 255).transpose(1, 2, 0)
+    return values
 
 
 def file_text(image: Image.Image, kind: str) -> str:
@@ -80,15 +81,13 @@ def test_the_centre_is_cut_out_of_wide_and_tall_images() -> None:
     """With a centre, the shape is kept and the margins are left out; without, the image is stretched."""
     wide = np.zeros((20, 60), dtype=np.uint8)
     wide[:, 20:40] = 200
-    cut = PixelOptions(8, 8, 1, (0.0,), (1.0,), centre=1.0)
+    cut = PixelOptions(8, 8, 1, (0.0,), (1.0,), centre=0.8)
     for values in (wide, wide.T):
         assert values_of(png_text(values), cut).min() > 199
         assert values_of(png_text(values), GREY).min() < 1
 
 
-@pytest.mark.parametrize(
-    "text", ["", "  ", "good film", "é", "aGVsbG8=", base64.b64encode(b"\x89PNG\r\n").decode()]
-)
+@pytest.mark.parametrize("text", ["", "  ", "good film", "é", "aGVsbG8=", "iVBORw0K"])
 def test_what_is_no_image_is_a_bad_request(text: str) -> None:
     """Plain text, broken base64 and bytes of no known format are refused, saying what is expected."""
     with pytest.raises(BadRequest, match=r"base64"):
@@ -105,7 +104,7 @@ def test_a_truncated_image_is_a_bad_request() -> None:
 def test_an_image_that_would_fill_the_memory_is_too_large() -> None:
     """The size in the header is judged before any pixel is decoded."""
     huge = file_text(Image.new("1", (20_000, 20_000)), "PNG")
-    with pytest.raises(TooLarge, match="too many pixels|at most"):
+    with pytest.raises(TooLarge, match="in one image"):
         PixelEncoder(GREY).encode([huge])
     large = file_text(Image.new("1", (10_000, 8_000)), "PNG")
     with pytest.raises(TooLarge, match="10000 by 8000"):
@@ -143,7 +142,7 @@ def test_impossible_options_are_refused(changes: dict[str, float | str]) -> None
 
 
 @pytest.mark.parametrize("batching", ["single", "batched"])
-def test_a_graph_of_pixels_answers_in_the_order_of_the_images(tmp_path: Path, batching: str) -> None:
+def test_a_graph_of_pixels_answers_in_the_order_of_the_images(tmp_path: Path, batching: Batching) -> None:
     """The runtime feeds `pixels` whole, however it groups them."""
     shape: list[str | int | None] = ["batch", 1, 8, 8]
     graph = helper.make_graph(
@@ -166,7 +165,7 @@ def test_a_graph_of_pixels_answers_in_the_order_of_the_images(tmp_path: Path, ba
     runtime = OnnxRuntime(
         tmp_path / "model.onnx",
         encoder=encoder.sha256,
-        batching="single" if batching == "single" else "batched",
+        batching=batching,
     )
     logits = runtime.logits(encoder.encode([png_text(image) for image in images]))
     wanted = [[image.max() / 255, image.min() / 255] for image in images]
