@@ -63,8 +63,9 @@ def prune_weights(context: Context) -> Result:
     """Remove weights of the parent by magnitude and train between rounds; keep the last above the floor.
 
     Accuracy is measured on validation, the parent's beside it. When the first round already falls below the
-    floor nothing is removed, and the result's `stopped` says so. The result's `sparsity` is of all parameters,
-    embeddings included; `linear_sparsity` is of the linear (and convolution) weights, which alone are pruned.
+    floor nothing is removed, and the result's `stopped` says so. The result's `sparsity` is of all
+    parameters, embeddings included; `linear_sparsity` is of the linear (and convolution) weights, which alone
+    are pruned.
     """
     part = MagnitudePart.model_validate(context.step.config["variant"])
     network = load_network(context.inputs["parent"].folder)

@@ -13,11 +13,13 @@ from torch.nn import functional
 from compress.data import DATA, read_dataset
 from compress.distil import learn_from
 from compress.models import Tokens
-from compress.network import Classifier, Gates, LayerShape
+from compress.network import Classifier, Gates, LayerShape, keep_layers
 from compress.parts import PrunePart
+from compress.rounds import epochs_per_round, round_of
 from compress.steps import Context, Result
 from compress.teacher import finish_network, parent_classifier, parent_encoder
 from compress.training import autocast
+from contract.errors import RecipeError
 from runtime.api import Encoder
 
 SCORED_TEXTS = 256
@@ -28,17 +30,55 @@ Scores = list[NDArray[np.float64]]
 
 
 def prune_network(context: Context) -> Result:
-    """Remove the heads and neurons that matter least, then fine-tune under distillation from the parent."""
+    """Remove layers, then the heads and neurons that matter least, in rounds with training after each.
+
+    After round r of R the share s^(r/R) of heads stays, counted over the layers that stay, so that every
+    round removes the same share of what it finds; neurons alike. Epochs: see `epochs_per_round`.
+
+    Raises:
+        RecipeError: when the parent is no transformer, or has no such layer.
+    """
     part = PrunePart.model_validate(context.step.config["variant"])
-    parent = parent_classifier(context)
+    network = parent_classifier(context)
     encoder, spec = parent_encoder(context)
-    context.update(0.0, "scoring heads and neurons")
-    heads, neurons = importance(parent, *_scored_rows(context, encoder), precision=part.training.precision)
-    smaller = shrink(
-        parent, keep_best(heads, part.heads), keep_best(neurons, part.neurons, group=NEURON_GROUP)
-    )
-    learn_from(context, smaller, encoder, part)
-    return finish_network(context, smaller, spec)
+    if part.layers is not None:
+        network = keep_layers(network, _ascending(part, len(network.shape.layers)))
+    total = _sizes(network)
+    rounds = []
+    for number, epochs in enumerate(epochs_per_round(part.training.epochs, part.rounds)):
+        turn = round_of(context, number, part.rounds)
+        turn.update(0.0, "scoring heads and neurons")
+        scores = importance(network, *_scored_rows(turn, encoder), precision=part.training.precision)
+        wanted = [
+            round(share ** ((number + 1) / part.rounds) * size)
+            for share, size in zip((part.heads, part.neurons), total, strict=True)
+        ]
+        network = shrink(
+            network, keep_best(scores[0], wanted[0]), keep_best(scores[1], wanted[1], group=NEURON_GROUP)
+        )
+        if epochs:
+            training = part.training.model_copy(update={"epochs": epochs})
+            learn_from(turn, network, encoder, part.model_copy(update={"training": training}))
+        heads, neurons = _sizes(network)
+        rounds.append({"heads": heads, "neurons": neurons, "epochs": epochs})
+    return {**finish_network(context, network, spec), "rounds": rounds}
+
+
+def _ascending(part: PrunePart, depth: int) -> tuple[int, ...]:
+    """Return the layers that stay. Raises RecipeError unless they ascend among those that there are."""
+    layers = part.layers or ()
+    if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
+        raise RecipeError(
+            f"variant {part.name!r}: `layers` must ascend within 0 to {depth - 1}, the layers of its parent"
+            f" {part.parent!r}; they are {list(layers)}"
+        )
+    return layers
+
+
+def _sizes(network: Classifier) -> tuple[int, int]:
+    """Return how many heads and neurons there are in all layers."""
+    layers = network.shape.layers
+    return sum(layer.heads for layer in layers), sum(layer.neurons for layer in layers)
 
 
 def _scored_rows(context: Context, encoder: Encoder) -> tuple[Tokens, NDArray[np.int64]]:
@@ -81,20 +121,17 @@ def importance(
     return heads, neurons
 
 
-def keep_best(scores: Scores, share: float, *, group: int = 1) -> list[NDArray[np.int64]]:
-    """Return per layer the indices that stay, ascending: the best `share` of all layers together.
+def keep_best(scores: Scores, count: int, *, group: int = 1) -> list[NDArray[np.int64]]:
+    """Return per layer the indices that stay, ascending: the best `count`, but at least one, of all layers.
 
     With a `group`, every layer's count is rounded to a multiple of it (at most what the layer has), since
     matrix kernels work in blocks.
     """
-    everything = np.concatenate(scores)
-    count = max(1, round(share * everything.size))
-    threshold = np.sort(everything)[-count]
+    layers = np.repeat(np.arange(len(scores)), [layer.size for layer in scores])
+    best = np.argsort(-np.concatenate(scores), kind="stable")[: max(1, count)]
     kept = []
-    for layer in scores:
-        wanted = int((layer >= threshold).sum())
-        if group > 1:
-            wanted = min(layer.size, round(wanted / group) * group)
+    for layer, stay in zip(scores, np.bincount(layers[best], minlength=len(scores)), strict=True):
+        wanted = min(layer.size, round(stay / group) * group)
         kept.append(np.sort(np.argsort(-layer, kind="stable")[:wanted]))
     return kept
 

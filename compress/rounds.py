@@ -10,7 +10,12 @@ SEEDS_APART = 7919
 
 
 def round_of(context: Context, number: int, rounds: int) -> Context:
-    """Return the context of one round: its stretch of the progress, and a seed that no other round has."""
+    """Return the context of one round: its stretch of the progress, and a seed that no other round has.
+
+    The only round of a step is the step itself.
+    """
+    if rounds == 1:
+        return context
 
     def update(share: float, words: str = "") -> None:
         context.update((number + share) / rounds, f"round {number + 1} of {rounds}, {words}")

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.data import DATA, Dataset, write_dataset
+from compress.encoders import write_tokenizer
 from compress.export import check_probes, export_onnx
+from compress.models import load_network
 from compress.network import Classifier, LayerShape
-from compress.prune import importance, keep_best, shrink
+from compress.prune import importance, keep_best, prune_network, shrink
+from compress.recipe import DataPart, Recipe, TeacherPart
+from compress.rounds import epochs_per_round
+from compress.steps import Context, Step
+from compress.store import Finished
+from contract.errors import RecipeError
+from runtime.energy import EnergyMeter
+from tests.compress.conftest import WORDS, random_network, toy_texts, toy_tokenizer
 from tests.compress.test_network import batch
 from tests.compress.test_training import toy_tokens
 
@@ -75,14 +88,110 @@ def test_importance_is_zero_for_silent_parts(network: Classifier) -> None:
     seed=st.integers(0, 9),
 )
 def test_the_best_of_all_layers_stay(sizes: list[int], share: float, group: int, seed: int) -> None:
-    """The share kept is the share asked for, within the rounding of each layer, and the best stay."""
+    """As many are kept as were asked for, within the rounding of each layer, and the best stay."""
     rng = np.random.default_rng(seed)
     scores = [rng.random(size) for size in sizes]
-    kept = keep_best(scores, share, group=group)
+    count = max(1, round(share * sum(sizes)))
+    kept = keep_best(scores, count, group=group)
     total = sum(len(layer) for layer in kept)
-    assert abs(total - max(1, round(share * sum(sizes)))) <= (group / 2) * len(sizes) * (group > 1)
+    assert abs(total - count) <= (group / 2) * len(sizes) * (group > 1)
     for layer, indices in zip(scores, kept, strict=True):
         assert list(indices) == sorted(set(indices.tolist()))
         gone = np.setdiff1d(np.arange(len(layer)), indices)
         if len(indices) and len(gone):
             assert layer[indices].min() >= layer[gone].max()
+
+
+def test_equal_scores_do_not_let_more_stay() -> None:
+    """Where all scores are the same the count is still the one asked for, none of it beyond."""
+    kept = keep_best([np.zeros(4), np.zeros(4), np.zeros(0)], 3)
+    assert [len(layer) for layer in kept] == [3, 0, 0]
+    assert [len(layer) for layer in keep_best([np.zeros(0)], 1)] == [0]
+
+
+@given(epochs=st.integers(0, 40), rounds=st.integers(1, 12))
+def test_epochs_are_shared_among_rounds(epochs: int, rounds: int) -> None:
+    """No epoch is lost or added, the last round has most, and no round goes without while others have two."""
+    shared = epochs_per_round(epochs, rounds)
+    assert len(shared) == rounds
+    assert sum(shared) == epochs
+    assert max(shared) == shared[-1]
+    assert list(shared) == sorted(shared)
+    assert min(shared) >= (1 if epochs >= rounds else 0)
+
+
+@pytest.fixture
+def step_of(tmp_path: Path) -> Callable[..., Context]:
+    """Makes the context of a pruning step over a parent of random weights."""
+    rows = toy_texts(120)
+    data = Dataset(
+        labels=tuple(sorted(WORDS)),
+        texts=tuple(text for text, _ in rows),
+        label=tuple(label for _, label in rows),
+        split=("train",) * 100 + ("validation",) * 20,
+        slices=((),) * 120,
+    )
+    for name in ("data", "parent", "made"):
+        (tmp_path / name).mkdir()
+    write_dataset(tmp_path / "data" / DATA, data)
+    spec = write_tokenizer(tmp_path / "parent", toy_tokenizer().to_str().encode(), max_length=24)
+    random_network().save(tmp_path / "parent")
+    inputs = {
+        "data": Finished("data", "d", tmp_path / "data", {}, {}, {}),
+        "parent": Finished(
+            "teacher", "t", tmp_path / "parent", {}, {"encoder": spec.model_dump(mode="json")}, {}
+        ),
+    }
+    told: list[str] = []
+
+    def make(**settings: Any) -> Context:
+        part = {"kind": "prune", "name": "small", "parent": "teacher", **settings}
+        recipe = Recipe(schema=1, name="toy", data=DataPart(file="none"), teacher=TeacherPart(weights="none"))
+        return Context(
+            recipe=recipe,
+            step=Step("small", "prune", "small", {"variant": part}),
+            folder=tmp_path / "made",
+            inputs=inputs,
+            update=lambda share, words="": told.append(words),
+            meter=EnergyMeter,
+        )
+
+    return make
+
+
+def test_layers_go_first_and_the_shares_are_of_the_rest(step_of: Callable[..., Context]) -> None:
+    """Two of three layers stay; half of their heads and all of their neurons."""
+    run = {"epochs": 1, "learning_rate": 0.001, "precision": "fp32"}
+    context = step_of(layers=[0, 2], heads=0.5, neurons=1.0, training=run)
+    result = prune_network(context)
+    made = load_network(context.folder)
+    assert isinstance(made, Classifier)
+    assert len(made.layers) == 2
+    assert sum(layer.heads for layer in made.shape.layers) == 4
+    assert [layer.neurons for layer in made.shape.layers] == [48, 48]
+    assert result["rounds"] == [{"heads": 4, "neurons": 96, "epochs": 1}]
+
+
+def test_untrained_layers_are_the_parents(step_of: Callable[..., Context]) -> None:
+    """With no epochs, and everything but a layer kept, the weights that are left are the parent's."""
+    context = step_of(layers=[1], heads=1, neurons=1, training={"epochs": 0})
+    prune_network(context)
+    made, parent = load_network(context.folder), random_network()
+    assert isinstance(made, Classifier)
+    assert torch.equal(made.layers[0].widen.weight, parent.layers[1].widen.weight)
+
+
+def test_rounds_remove_the_same_share_each(step_of: Callable[..., Context]) -> None:
+    """A quarter in two rounds: half, then half of that; the last round ends where one round would."""
+    run = {"epochs": 3, "learning_rate": 0.001, "precision": "fp32"}
+    context = step_of(heads=0.25, neurons=1.0, rounds=2, training=run)
+    result = prune_network(context)
+    assert [(found["heads"], found["epochs"]) for found in result["rounds"]] == [(6, 1), (3, 2)]
+    assert sum(heads for heads, _ in result["widths"]) == 3
+
+
+@pytest.mark.parametrize("layers", [[2, 1], [0, 3], [1, 1], [-1, 0], []])
+def test_layers_that_are_not_there_are_refused(step_of: Callable[..., Context], layers: list[int]) -> None:
+    """Layers must ascend among the parent's; the error names the variant and what there is."""
+    with pytest.raises(RecipeError, match="'small': `layers` must ascend within 0 to 2"):
+        prune_network(step_of(layers=layers))
