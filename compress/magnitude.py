@@ -203,7 +203,7 @@ def compressed_bytes(network: Network) -> int:
     (DEFLATE).
     """
     packer, size = zlib.compressobj(COMPRESSION_LEVEL), 0
-    for tensor in network.state_dict().values():
+    for _, tensor in sorted(network.state_dict().items()):
         values = tensor.detach().cpu().numpy().reshape(-1)
         there = values != 0
         size += len(packer.compress(np.packbits(there).tobytes()))

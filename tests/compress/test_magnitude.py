@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +19,17 @@ from compress.magnitude import (
     magnitude_masks,
     masked,
     prune_to_floor,
+    prune_weights,
     sparsities,
 )
+from compress.models import load_network
 from compress.network import Classifier
 from compress.parts import Training
 from compress.training import fit, hard_loss, predict
-from tests.compress.conftest import random_network
+from tests.compress.conftest import random_network, toy_shape
 from tests.compress.test_network import batch
 from tests.compress.test_training import quiet, toy_tokens
+from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
 
 
 def zeros_of(network: Classifier) -> float:
@@ -150,3 +154,57 @@ def test_predictions_with_a_mask_are_those_after_it(network: Classifier) -> None
     with masked(network, magnitude_masks(network, 0.3)):
         during = predict(network, tokens)
     np.testing.assert_allclose(predict(network, tokens), during, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def taught() -> Classifier:
+    """A small network that knows the toy task."""
+    torch.manual_seed(1)
+    network = Classifier(toy_shape())
+    tokens, targets = toy_tokens(240)
+    run = Training(epochs=5, learning_rate=1e-2, precision="fp32")
+    fit(network, tokens, hard_loss(targets, 0.0), run, seed=5, report=quiet)
+    return network
+
+
+PART = {"kind": "magnitude", "name": "sparse", "parent": "teacher"}
+RUN = {"epochs": 1, "learning_rate": 0.003, "precision": "fp32"}
+
+
+def test_a_step_prunes_to_the_most_and_says_what_it_cost(taught: Classifier, tmp_path: Path) -> None:
+    """Two rounds of training with masks: accuracy and sparsity of each, and bytes beside the parent's."""
+    part = {**PART, "step": 0.5, "most": 0.7, "floor": 0.2}
+    parent = finished_network(tmp_path / "teacher", taught)
+    told: list[str] = []
+    context = toy_context(
+        tmp_path, {**part, "training": RUN}, toy_dataset(160, validation=60), told, parent=parent
+    )
+    result = prune_weights(context)
+    assert [found["sparsity"] for found in result["rounds"]] == [0.5, 0.7]
+    assert result["rounds_kept"] == 2
+    assert result["linear_sparsity"] == 0.7
+    made = load_network(context.folder)
+    assert isinstance(made, Classifier)
+    assert zeros_of(made) == pytest.approx(0.7, abs=1e-3)
+    assert result["nonzero_parameters"] == sum(int(p.count_nonzero()) for p in made.parameters())
+    assert result["sparsity"] == pytest.approx(1 - result["nonzero_parameters"] / result["parameters"])
+    assert result["compressed_bytes"] == compressed_bytes(made) < 0.6 * result["parent_compressed_bytes"]
+    assert result["parameters"] == parent.result["parameters"]
+    assert min(found["accuracy"] for found in result["rounds"]) >= result["parent_accuracy"] - 0.2
+    assert any(words.startswith("round 2 of 2, ") for words in told)
+    assert told[-1] == "70.0% of weights removed, the most asked for"
+
+
+def test_a_step_that_may_lose_nothing_keeps_its_parent(taught: Classifier, tmp_path: Path) -> None:
+    """Almost all weights gone and no training: the step ends with its parent's weights and the reason."""
+    part = {**PART, "step": 0.98, "most": 0.99, "floor": 0}
+    parent = finished_network(tmp_path / "teacher", taught)
+    data = toy_dataset(160, validation=60)
+    context = toy_context(tmp_path, {**part, "training": {"epochs": 0}}, data, parent=parent)
+    result = prune_weights(context)
+    assert result["rounds_kept"] == 0
+    assert result["linear_sparsity"] == 0.0
+    assert len(result["rounds"]) == 1
+    assert result["stopped"].startswith("nothing was removed")
+    wanted, made = taught.state_dict(), load_network(context.folder).state_dict()
+    assert all(torch.equal(made[name], tensor) for name, tensor in wanted.items())

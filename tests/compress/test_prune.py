@@ -12,21 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.data import DATA, Dataset, write_dataset
-from compress.encoders import write_tokenizer
+from compress.distil import distil_student
 from compress.export import check_probes, export_onnx
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
 from compress.prune import importance, keep_best, prune_network, shrink
-from compress.recipe import DataPart, Recipe, TeacherPart
 from compress.rounds import epochs_per_round
-from compress.steps import Context, Step
+from compress.steps import Context
 from compress.store import Finished
 from contract.errors import RecipeError
-from runtime.energy import EnergyMeter
-from tests.compress.conftest import WORDS, random_network, toy_texts, toy_tokenizer
+from tests.compress.conftest import random_network
 from tests.compress.test_network import batch
 from tests.compress.test_training import toy_tokens
+from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
 
 
 def everything(network: Classifier) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -123,38 +121,11 @@ def test_epochs_are_shared_among_rounds(epochs: int, rounds: int) -> None:
 @pytest.fixture
 def step_of(tmp_path: Path) -> Callable[..., Context]:
     """Makes the context of a pruning step over a parent of random weights."""
-    rows = toy_texts(120)
-    data = Dataset(
-        labels=tuple(sorted(WORDS)),
-        texts=tuple(text for text, _ in rows),
-        label=tuple(label for _, label in rows),
-        split=("train",) * 100 + ("validation",) * 20,
-        slices=((),) * 120,
-    )
-    for name in ("data", "parent", "made"):
-        (tmp_path / name).mkdir()
-    write_dataset(tmp_path / "data" / DATA, data)
-    spec = write_tokenizer(tmp_path / "parent", toy_tokenizer().to_str().encode(), max_length=24)
-    random_network().save(tmp_path / "parent")
-    inputs = {
-        "data": Finished("data", "d", tmp_path / "data", {}, {}, {}),
-        "parent": Finished(
-            "teacher", "t", tmp_path / "parent", {}, {"encoder": spec.model_dump(mode="json")}, {}
-        ),
-    }
-    told: list[str] = []
+    parent = finished_network(tmp_path / "teacher", random_network())
 
     def make(**settings: Any) -> Context:
         part = {"kind": "prune", "name": "small", "parent": "teacher", **settings}
-        recipe = Recipe(schema=1, name="toy", data=DataPart(file="none"), teacher=TeacherPart(weights="none"))
-        return Context(
-            recipe=recipe,
-            step=Step("small", "prune", "small", {"variant": part}),
-            folder=tmp_path / "made",
-            inputs=inputs,
-            update=lambda share, words="": told.append(words),
-            meter=EnergyMeter,
-        )
+        return toy_context(tmp_path, part, toy_dataset(), parent=parent)
 
     return make
 
@@ -195,3 +166,21 @@ def test_layers_that_are_not_there_are_refused(step_of: Callable[..., Context], 
     """Layers must ascend among the parent's; the error names the variant and what there is."""
     with pytest.raises(RecipeError, match="'small': `layers` must ascend within 0 to 2"):
         prune_network(step_of(layers=layers))
+
+
+def test_pruned_networks_can_be_distilled_and_students_pruned(tmp_path: Path) -> None:
+    """Prune, distil, prune: each is the parent of the next, its tokenizer in its folder."""
+    before, widths = finished_network(tmp_path / "teacher", random_network()), []
+    halved = {"heads": 0.5, "neurons": 0.5}
+    for name, kind, function, settings in (
+        ("one", "prune", prune_network, halved),
+        ("two", "distil", distil_student, {"layers": [0, 2]}),
+        ("three", "prune", prune_network, halved),
+    ):
+        run = {"epochs": 1, "learning_rate": 0.001, "precision": "fp32"}
+        part = {"kind": kind, "name": name, "parent": before.step, "training": run, **settings}
+        context = toy_context(tmp_path, part, toy_dataset(), parent=before)
+        before = Finished(name, name, context.folder, {}, function(context), {})
+        widths.append(before.result["widths"])
+    assert widths[1] == [widths[0][0], widths[0][2]]
+    assert sum(heads for heads, _ in widths[2]) == round(sum(heads for heads, _ in widths[1]) / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from compress.models import Tokens
+from compress.distil import distil_student
+from compress.encoders import encoder_of
+from compress.models import Tokens, load_network
 from compress.network import Classifier
+from compress.store import Finished
 from compress.training import predict
-from compress.vocabulary import Pieces, count_pieces, keep_pieces
+from compress.vocabulary import Pieces, count_pieces, keep_pieces, prune_vocabulary, require_same
 from contract.errors import RecipeError, SluiceError
 from runtime.wordpiece import WordPieceEncoder
-from tests.compress.conftest import toy_shape, toy_tokenizer
+from tests.compress.conftest import random_network, toy_shape, toy_tokenizer
+from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
 
 LETTERS = "abcdefg"
 WORDS = ("cab", "##bage", "bad", "##ge", "##g", "##ga", "##ged", "ace", "dead", "##ed", "fa", "##ce", "bag")
@@ -156,3 +161,42 @@ def test_rows_are_sliced_and_padding_moves_along() -> None:
     assert torch.equal(smaller.words.weight, network.words.weight[[0, 3, 9]])
     assert smaller.shape.pad_id == 0
     assert torch.equal(smaller.classify.weight, network.classify.weight)
+
+
+def test_a_tokenizer_that_reads_otherwise_is_refused() -> None:
+    """If a text of kept pieces came out in other pieces the step would fail, naming the text."""
+    before = Tokens(np.array([[1, 2, 0], [1, 3, 4]]), np.array([2, 3]))
+    kept = np.array([0, 1, 2])
+    require_same(before, Tokens(np.array([[1, 2], [9, 9]]), np.array([2, 2])), kept, 5)
+    with pytest.raises(SluiceError, match="training text 0 otherwise"):
+        require_same(before, Tokens(np.array([[2, 2], [9, 9]]), np.array([2, 2])), kept, 5)
+
+
+def test_a_step_writes_a_parent_that_others_learn_from(tmp_path: Path) -> None:
+    """Fewer pieces, the same answers on training texts; a student of it has its tokenizer, not the first.
+
+    The student's teacher reads with the larger tokenizer, the student with the smaller.
+    """
+    data = toy_dataset(120)
+    rare = {"sport", "goal", "chip"}
+    keep = np.array([not rare & set(text.split()) for text in data.texts])
+    data = data.take(np.flatnonzero(keep))
+    teacher = finished_network(tmp_path / "teacher", random_network())
+    part = {"kind": "vocabulary", "name": "lean", "parent": "teacher"}
+    context = toy_context(tmp_path, part, data, parent=teacher)
+    result = prune_vocabulary(context)
+    lean = Finished("lean", "lean", context.folder, {}, result, {})
+    assert result["pieces_before"] - result["pieces_after"] == 2
+    assert result["parameters"] == teacher.result["parameters"] - 2 * 32
+    assert result["tokens_per_text_before"] == result["tokens_per_text_after"]
+    answers = [
+        predict(load_network(made.folder), Tokens.of(encoder_of(made).encode(data.of("train").texts)))
+        for made in (teacher, lean)
+    ]
+    assert np.array_equal(*answers)
+    run = {"epochs": 1, "learning_rate": 0.001, "precision": "fp32"}
+    part = {"kind": "distil", "name": "child", "parent": "lean", "teacher": "teacher", "layers": [0]}
+    context = toy_context(tmp_path, {**part, "training": run}, data, parent=lean, teacher=teacher)
+    made = distil_student(context)
+    assert made["encoder"] == result["encoder"] != teacher.result["encoder"]
+    assert load_network(context.folder).state_dict()["words.weight"].shape[0] == result["pieces_after"]
