@@ -29,6 +29,9 @@ class Training(Part):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bfloat16 where the processor multiplies it natively"
     )
+    average: bool = Field(
+        default=False, description="Keep the mean of the weights over the last quarter of the steps"
+    )
 
 
 class Distillation(Part):
@@ -56,6 +59,9 @@ class Augmentation(Part):
     drop: Share = Field(default=0.1, description="Chance that a word is left out")
     swap: Share = Field(default=0.05, description="Chance that a word changes places with the next")
     splice: Share = Field(default=0.3, description="Chance that a copy goes on as another text")
+    replace: Share = Field(
+        default=0.0, description="Chance that a word gives way to one that the teacher holds for similar"
+    )
 
 
 class Learner(Part):
