@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compress.costs import step_costs, training_of
 from compress.data import DATA, Dataset, read_dataset, write_dataset
 from compress.encoders import encoder_spec
+from compress.limits import judged
 from compress.measuring import HELD_OUT, LOGITS
-from compress.predict import confidences
-from compress.quality import Quality, quality_of
-from compress.recipe import Limits, Recipe
+from compress.parts import LatencyPart, VariantPart, made_by
+from compress.predict import answers_of
+from compress.quality import quality_of, slice_rows
+from compress.recipe import Recipe
+from compress.steps import Step
 from compress.store import Finished
 from contract.errors import FamilyError, RecipeError
 from contract.family import (
@@ -35,73 +38,123 @@ from contract.family import (
     write_family,
 )
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
-from contract.formulas import gco2e
 from contract.machine import Machine
-from contract.predictions import Cost, Predictions, VariantPredictions, write_costs, write_predictions
-from contract.prices import load_grid
+from contract.predictions import Cost, Predictions, write_costs, write_predictions
+from runtime.api import Logits
 
 ROUTED = ("tune", "certify", "test")
 VARIANTS = "variants"
+TWIN = "twin"
 KINDS: dict[str, VariantKind] = {
+    "teacher": "teacher",
     "distil": "distilled",
+    "cnn": "distilled",
+    TWIN: "scratch",
     "prune": "pruned",
+    "latency": "pruned",
+    "magnitude": "pruned",
+    "channels": "pruned",
+    "vocabulary": "pruned",
     "quantize": "quantized",
+    "qat": "quantized",
     "linear": "linear",
 }
-TIERS = (("critical", 0.005), ("high", 0.01), ("medium", 0.03))
 
 
-def assemble_family(recipe: Recipe, out: Path, finished: Mapping[str, Finished], machine: Machine) -> Family:
+@dataclass(frozen=True)
+class Origin:
+    """Where a variant comes from: the technique that makes it, and the variant that it is made from."""
+
+    technique: str
+    parent: str | None = None
+
+
+def origins_of(recipe: Recipe) -> dict[str, Origin]:
+    """Return the origin of every variant of a recipe's family, the teacher first.
+
+    What is made from an unlisted variant has the nearest listed one before it as its parent.
+    """
+    found = {recipe.teacher.name: Origin("teacher")}
+    for part in recipe.variants:
+        found |= _origins(part)
+
+    def listed(name: str | None) -> str | None:
+        while name in recipe.unlisted:
+            name = found[name].parent
+        return name
+
+    return {
+        name: replace(origin, parent=listed(origin.parent))
+        for name, origin in found.items()
+        if name not in recipe.unlisted
+    }
+
+
+def _origins(part: VariantPart) -> dict[str, Origin]:
+    names = made_by(part)
+    if isinstance(part, LatencyPart):
+        chain = zip(names, (part.parent, *names), strict=False)
+        return {name: Origin(part.kind, before) for name, before in chain}
+    own, *twins = names
+    return {own: Origin(part.kind, part.parent)} | {twin: Origin(TWIN) for twin in twins}
+
+
+def assemble_family(
+    recipe: Recipe, out: Path, steps: Sequence[Step], finished: Mapping[str, Finished], machine: Machine
+) -> Family:
     """Write everything that the finished steps allow into a family folder; the manifest comes last.
 
     Artifacts carry a part of their hash in their names, so that a family in use stays whole while a newer
     one is written beside it; files of the family before stay until the next change, for a gateway
     that still starts replicas from it. When nothing has changed the manifest stays as it is.
 
+    Args:
+        recipe: what was asked for.
+        out: the family's folder.
+        steps: the plan, which says what was made from what.
+        finished: its finished steps by name.
+        machine: that all was measured on.
+
     Raises:
         RecipeError: when the teacher has not been measured.
     """
-    parts = _parts(recipe)
-    done = [name for name in parts if f"{name}.measure" in finished]
-    if recipe.teacher.name not in done:
+    origins, own = origins_of(recipe), recipe.teacher.name
+    done = [name for name in origins if f"{name}.measure" in finished]
+    if own not in done:
         raise RecipeError("the teacher is not measured yet", hint="sluice compress without --only")
     data = read_dataset(finished["data"].file(DATA))
     held = data.of(*HELD_OUT)
     logits = {name: np.load(finished[f"{name}.measure"].file(LOGITS)) for name in done}
-    test = held.of("test")
-    on_test = {name: logits[name][held.rows("test")].argmax(1) for name in done}
+    test, rows = held.of("test"), held.rows("test")
+    taught = logits[own][rows].argmax(1)
+    costs = step_costs(steps, finished)
 
     encoders: dict[str, EncoderSpec] = {}
-    variants = []
+    measured = []
     for name in done:
-        kind, parent = parts[name]
-        made = _artifact_step(finished, name)
-        key, spec = _encoder(out, made)
+        key, spec = _encoder(out, _artifact_step(finished, name))
         encoders[key] = spec
         quality = quality_of(
-            test,
-            on_test[name],
-            None if name == recipe.teacher.name else on_test[recipe.teacher.name],
-            seed=recipe.seed,
+            test, logits[name][rows].argmax(1), None if name == own else taught, seed=recipe.seed
         )
-        variant = _variant(name, kind, parent, finished, out, key, quality)
-        variants.append(variant)
-    teacher = next(v for v in variants if v.name == recipe.teacher.name)
-    variants = [_against_teacher(v, teacher, recipe.limits) for v in variants]
+        variant = _variant(name, origins[name], finished, out, key, training_of(name, origins, steps, costs))
+        measured.append(variant.model_copy(update=vars(quality)))
+    teacher = next(variant for variant in measured if variant.name == own)
+    variants = tuple(judged(variant, teacher, recipe.limits) for variant in measured)
 
-    routed = held.of(*ROUTED)
+    routed, rows = held.of(*ROUTED), held.rows(*ROUTED)
     write_dataset(out / DATA, routed)
-    _write_predictions(
-        out, routed, {name: found[held.rows(*ROUTED)] for name, found in logits.items()}, variants
-    )
+    answers = {v.name: (logits[v.name][rows], v.temperature) for v in variants}
+    write_predictions(out / "predictions.parquet", predictions_of(routed, answers))
     write_costs(out / "costs.json", {v.name: _cost(v) for v in variants})
     family = Family(
         name=recipe.name,
         labels=data.labels,
-        teacher=recipe.teacher.name,
+        teacher=own,
         splits=data.records(),
         encoders=encoders,
-        variants=tuple(variants),
+        variants=variants,
+        steps=costs,
         predictions=artifact_of(out, out / "predictions.parquet"),
         costs=artifact_of(out, out / "costs.json"),
         data=artifact_of(out, out / DATA),
@@ -123,13 +176,6 @@ def _written(out: Path) -> Family | None:
         return read_family(out, verify=False)
     except FamilyError:
         return None
-
-
-def _parts(recipe: Recipe) -> dict[str, tuple[VariantKind, str | None]]:
-    found: dict[str, tuple[VariantKind, str | None]] = {recipe.teacher.name: ("teacher", None)}
-    for variant in recipe.variants:
-        found[variant.name] = (KINDS[variant.kind], variant.parent)
-    return found
 
 
 def _artifact_step(finished: Mapping[str, Finished], name: str) -> Finished:
@@ -157,22 +203,17 @@ def _place(out: Path, source: Path, name: str, sha256: str) -> Artifact:
 
 
 def _variant(
-    name: str,
-    kind: VariantKind,
-    parent: str | None,
-    finished: Mapping[str, Finished],
-    out: Path,
-    encoder: str,
-    quality: Quality,
+    name: str, origin: Origin, finished: Mapping[str, Finished], out: Path, encoder: str, training: Training
 ) -> Variant:
     made, measured = _artifact_step(finished, name), finished[f"{name}.measure"].result
-    result = made.result
+    result, learnt = made.result, finished[name].result
     artifact = str(result["artifact"])
     verification = result.get("verification")
     return Variant(
         name=name,
-        kind=kind,
-        parent=parent,
+        kind=KINDS[origin.technique],
+        parent=origin.parent,
+        technique=origin.technique,
         step=finished[name].key,
         runtime=result["runtime"],
         precision=result["precision"],
@@ -181,6 +222,8 @@ def _variant(
         encoder=encoder,
         parameters=result.get("parameters"),
         flops_per_text=result.get("flops_per_text"),
+        sparsity=learnt.get("sparsity", result.get("sparsity")),
+        compressed_bytes=learnt.get("compressed_bytes", result.get("compressed_bytes")),
         temperature=measured["temperature"],
         ece_before=measured["ece_before"],
         ece_after=measured["ece_after"],
@@ -191,86 +234,24 @@ def _variant(
         energy_provenance=measured["energy_provenance"],
         usd_per_1k=measured["usd_per_1k"],
         verification=None if verification is None else Verification.model_validate(verification),
-        training=_training(finished[name].cost),
-        accuracy=quality.accuracy,
-        accuracy_interval=quality.accuracy_interval,
-        accuracy_delta=quality.accuracy_delta,
-        accuracy_delta_interval=quality.accuracy_delta_interval,
-        macro_f1=quality.macro_f1,
-        macro_f1_interval=quality.macro_f1_interval,
-        per_class=quality.per_class,
-        accuracy_per_slice=quality.accuracy_per_slice,
+        training=training,
     )
 
 
-def _training(cost: Mapping[str, Any]) -> Training:
-    energy = cost.get("energy_wh")
-    return Training(
-        seconds=cost["seconds"],
-        energy_wh=energy,
-        gco2e=None if energy is None else gco2e(energy, load_grid().intensity()),
-        energy_provenance=cost.get("provenance", "none"),
+def predictions_of(data: Dataset, answers: Mapping[str, tuple[Logits, float]]) -> Predictions:
+    """Return the table of all variants' answers to N labelled texts, with their splits and slices.
+
+    Args:
+        data: the texts, labelled.
+        answers: logits [N, C] and temperature by variant.
+    """
+    return Predictions(
+        labels=data.labels,
+        label=data.targets,
+        variants={name: answers_of(logits, temperature) for name, (logits, temperature) in answers.items()},
+        split=np.array(data.split, dtype=np.str_),
+        slices=slice_rows(data),
     )
-
-
-def _against_teacher(variant: Variant, teacher: Variant, limits: Limits) -> Variant:
-    own, base = variant.latency_at(), teacher.latency_at()
-    speed_up = None if own is None or base is None or not own.p50_ms else base.p50_ms / own.p50_ms
-    drop = -(variant.accuracy_delta or 0.0)
-    return variant.model_copy(
-        update={
-            "speed_up": speed_up,
-            "tier": next((name for name, limit in TIERS if drop < limit), None),
-            "failed_limits": tuple(_failures(variant, teacher, limits)),
-        }
-    )
-
-
-def _failures(variant: Variant, teacher: Variant, limits: Limits) -> list[str]:
-    found = []
-    check = variant.verification
-    if check is not None and check.label_agreement < check.agreement_limit:
-        found.append(
-            f"agrees with its source on {check.label_agreement:.1%}, limit {check.agreement_limit:.1%}"
-        )
-    drop = -(variant.accuracy_delta or 0.0)
-    if limits.accuracy_drop is not None and drop > limits.accuracy_drop:
-        found.append(f"accuracy drop {drop:.4f}, limit {limits.accuracy_drop:g}")
-    f1_drop = (teacher.macro_f1 or 0.0) - (variant.macro_f1 or 0.0)
-    if limits.macro_f1_drop is not None and f1_drop > limits.macro_f1_drop:
-        found.append(f"macro-F1 drop {f1_drop:.4f}, limit {limits.macro_f1_drop:g}")
-    for name, limit in limits.slices.items():
-        if name not in teacher.accuracy_per_slice:
-            found.append(f"the slice {name!r} has no rows in the test split")
-            continue
-        slice_drop = teacher.accuracy_per_slice[name] - variant.accuracy_per_slice[name]
-        if slice_drop > limit:
-            found.append(f"slice {name!r}: accuracy drop {slice_drop:.4f}, limit {limit:g}")
-    measured = variant.latency_at()
-    if limits.latency_p99_ms is not None and measured and measured.p99_ms > limits.latency_p99_ms:
-        found.append(f"p99 {measured.p99_ms:.2f} ms, limit {limits.latency_p99_ms:g} ms")
-    return found
-
-
-def _write_predictions(
-    out: Path, routed: Dataset, logits: Mapping[str, NDArray[np.float32]], variants: list[Variant]
-) -> None:
-    names = sorted({name for row in routed.slices for name in row})
-    table = Predictions(
-        labels=routed.labels,
-        label=routed.targets,
-        variants={
-            v.name: VariantPredictions(
-                prediction=logits[v.name].argmax(1).astype(np.int64),
-                confidence=confidences(logits[v.name], v.temperature),
-                logits=logits[v.name],
-            )
-            for v in variants
-        },
-        split=np.array(routed.split, dtype=np.str_),
-        slices={name: np.array([name in row for row in routed.slices]) for name in names},
-    )
-    write_predictions(out / "predictions.parquet", table)
 
 
 def _cost(variant: Variant) -> Cost:

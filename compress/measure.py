@@ -100,9 +100,7 @@ def measure_variant(
         cpu_seconds_per_1k=cpu_seconds_per_1k,
         usd_per_1k=usd_per_1k_from_seconds(cpu_seconds_per_1k, (prices or load_prices()).usd_per_core_hour),
         energy_wh_per_1k=None if per_cpu_second is None else per_cpu_second * cpu_seconds_per_1k / 3600,
-        energy_provenance=(
-            "none" if per_cpu_second is None or timed_all is None else timed_all.provenance
-        ),
+        energy_provenance=("none" if per_cpu_second is None or timed_all is None else timed_all.provenance),
     )
 
 

@@ -11,7 +11,7 @@ from compress.data import DATA, read_dataset
 from compress.encoders import encoder_spec
 from compress.measure import measure_variant
 from compress.peak_memory import measure_peak_memory
-from compress.predict import confidences, predict_logits
+from compress.predict import answers_of, predict_logits
 from compress.recipe import Target
 from compress.steps import Context, Result
 from compress.store import Finished
@@ -61,8 +61,10 @@ def measure_step(context: Context) -> Result:
     loaded.runtime.close()
     return {
         "temperature": temperature,
-        "ece_before": expected_calibration_error(confidences(logits[validation], 1.0), right),
-        "ece_after": expected_calibration_error(confidences(logits[validation], temperature), right),
+        "ece_before": expected_calibration_error(answers_of(logits[validation], 1.0).confidence, right),
+        "ece_after": expected_calibration_error(
+            answers_of(logits[validation], temperature).confidence, right
+        ),
         "latency": [item.model_dump(mode="json") for item in measured.latency],
         "cpu_seconds_per_1k": measured.cpu_seconds_per_1k,
         "usd_per_1k": measured.usd_per_1k,

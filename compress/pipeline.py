@@ -69,7 +69,7 @@ def run_pipeline(
             for planned in inspect_plan(steps, store, machine):
                 if planned.finished is not None:
                     finished[planned.step.name] = planned.finished
-        return assemble_family(recipe, out, finished, machine)
+        return assemble_family(recipe, out, steps, finished, machine)
 
 
 def dry_run(
@@ -136,7 +136,7 @@ class _Run:
 
     def _metered(self, step: Step, context: Context) -> tuple[Mapping[str, Any], dict[str, Any]]:
         kind = KINDS[step.kind]
-        before = self.meter().joules() if kind.trains else None
+        before = self.meter().joules()
         started = time.perf_counter()
         try:
             result = kind.function()(context)
@@ -145,7 +145,7 @@ class _Run:
         except Exception as problem:
             raise SluiceError(f"the step {step.name!r} failed: {problem}") from problem
         cost: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 3)}
-        after = self.meter().joules() if kind.trains else None
+        after = self.meter().joules()
         if before is not None and after is not None:
             cost |= {"energy_wh": (after - before) / 3600, "provenance": self.meter().provenance}
         return result, cost

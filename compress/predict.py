@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contract.predictions import Predictions, VariantPredictions
+from contract.predictions import VariantPredictions
+from router.scores import basic_score
 from runtime.api import LoadedVariant, Logits
 
 _TEXTS_PER_CALL = 256
-
-
-def predict_variant(loaded: LoadedVariant, texts: Sequence[str]) -> VariantPredictions:
-    """Return one variant's answers on N texts: prediction, confidence at its temperature, logits [N, C]."""
-    logits = predict_logits(loaded, texts)
-    return VariantPredictions(
-        prediction=logits.argmax(axis=1).astype(np.int64),
-        confidence=confidences(logits, loaded.temperature),
-        logits=logits,
-    )
 
 
 def predict_logits(loaded: LoadedVariant, texts: Sequence[str]) -> Logits:
@@ -32,38 +22,12 @@ def predict_logits(loaded: LoadedVariant, texts: Sequence[str]) -> Logits:
     return np.concatenate(parts)
 
 
-def confidences(logits: Logits, temperature: float) -> NDArray[np.float64]:
-    """Return the largest softmax probability [N] of logits [N, C] divided by a temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    highest = scaled.max(axis=1, keepdims=True)
-    found: NDArray[np.float64] = 1.0 / np.exp(scaled - highest).sum(axis=1)
-    return found
-
-
-def predict_family(
-    variants: Mapping[str, LoadedVariant],
-    texts: Sequence[str],
-    label: NDArray[np.int64],
-    split: Sequence[str],
-    *,
-    slices: Mapping[str, NDArray[np.bool_]] | None = None,
-) -> Predictions:
-    """Return the answers of all variants on N texts as a predictions table.
-
-    Args:
-        variants: loaded, by name; all with one label set.
-        texts: [N].
-        label: [N] class indices.
-        split: [N] of tune, certify, test.
-        slices: name to mask [N].
-    """
-    labels = next(iter(variants.values())).labels
-    return Predictions(
-        labels=labels,
-        label=label,
-        variants={name: predict_variant(loaded, texts) for name, loaded in variants.items()},
-        split=np.array(split, dtype=np.str_),
-        slices=dict(slices or {}),
+def answers_of(logits: Logits, temperature: float) -> VariantPredictions:
+    """Return the answers that logits [N, C] are: prediction, confidence at that temperature, the logits."""
+    return VariantPredictions(
+        prediction=logits.argmax(axis=1).astype(np.int64),
+        confidence=basic_score("max_probability", logits, temperature),
+        logits=logits,
     )
 
 

@@ -66,14 +66,12 @@ class Kind:
         also: modules whose code decides the result, beyond those that the function's module imports.
         packages: distributions whose version decides it.
         machine: whether it depends on the machine, as measurements do.
-        trains: whether its time and energy count as training.
     """
 
     run: str
     also: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     machine: bool = False
-    trains: bool = False
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -92,23 +90,22 @@ _EXPORTED = ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
 
 KINDS: dict[str, Kind] = {
     "data": Kind("compress.preparation:prepare_data", ("compress.data", "compress.sources")),
-    "teacher": Kind("compress.teacher:train_teacher", packages=_TRAINED, trains=True),
-    "distil": Kind("compress.distil:distil_student", packages=_TRAINED, trains=True),
-    "cnn": Kind("compress.text_cnn:distil_cnn", packages=_TRAINED, trains=True),
-    "twin": Kind("compress.twin:train_twin", packages=_TRAINED, trains=True),
-    "prune": Kind("compress.prune:prune_network", packages=_TRAINED, trains=True),
-    "magnitude": Kind("compress.magnitude:prune_weights", packages=_TRAINED, trains=True),
+    "teacher": Kind("compress.teacher:train_teacher", packages=_TRAINED),
+    "distil": Kind("compress.distil:distil_student", packages=_TRAINED),
+    "cnn": Kind("compress.text_cnn:distil_cnn", packages=_TRAINED),
+    "twin": Kind("compress.twin:train_twin", packages=_TRAINED),
+    "prune": Kind("compress.prune:prune_network", packages=_TRAINED),
+    "magnitude": Kind("compress.magnitude:prune_weights", packages=_TRAINED),
     "vocabulary": Kind("compress.vocabulary:prune_vocabulary", packages=_TRAINED),
     "latency-table": Kind("compress.latency:measure_table", packages=_EXPORTED, machine=True),
-    "latency": Kind("compress.latency:prune_to_latency", packages=_TRAINED, trains=True),
-    "qat": Kind("compress.qat:train_quantized", packages=_TRAINED, trains=True),
+    "latency": Kind("compress.latency:prune_to_latency", packages=_TRAINED),
+    "qat": Kind("compress.qat:train_quantized", packages=_TRAINED),
     "export": Kind("compress.export:export_step", _NETWORKS, _EXPORTED),
     "quantize": Kind("compress.quantize:quantize_step", _NETWORKS, _EXPORTED),
     "linear": Kind(
         "compress.linear_step:train_linear_step",
         _NETWORKS,
         ("numpy", "scipy", "torch", "tokenizers"),
-        trains=True,
     ),
     "measure": Kind(
         "compress.measuring:measure_step",

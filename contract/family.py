@@ -71,7 +71,9 @@ class Training(Frozen):
     """What it cost to make a variant from its parent: the sum over the steps that did."""
 
     seconds: float = Field(ge=0)
-    energy_wh: float | None = Field(default=None, description="Unknown where one of the steps was not metered")
+    energy_wh: float | None = Field(
+        default=None, description="Unknown where one of the steps was not metered"
+    )
     gco2e: float | None = None
     energy_provenance: EnergyProvenance = "none"
     steps: tuple[str, ...] = Field(default=(), description="Names of the family's steps that are summed")

@@ -143,4 +143,4 @@ def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
     table = np.asarray(costs, dtype=np.float64)
     if not len(table):
         return np.ones(0, dtype=bool)
-    return ~dominators(table).any(axis=1)
+    return np.asarray(~dominators(table).any(axis=1))

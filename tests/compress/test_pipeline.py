@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def forget(out: Path, *steps: str) -> None:
     (out / "family.json").unlink()
 
 
-def test_every_variant_is_fully_described(made: Path) -> None:
+def test_every_variant_is_fully_described(toy_recipe: Recipe, made: Path) -> None:
     """Every variant is verified, calibrated and measured, with its deltas to the teacher."""
     family = read_family(made)
     assert {v.name: v.kind for v in family.variants} == {
@@ -86,11 +87,32 @@ def test_every_variant_is_fully_described(made: Path) -> None:
         ):  # fmt: skip
             assert value is not None
         assert (variant.verification is None) == (variant.name == "linear")
-        assert (variant.accuracy_delta is None) == (variant.name == "teacher")
-        assert "teams" in variant.accuracy_per_slice
+        own = variant.name == "teacher"
+        teams = variant.per_slice["teams"]
+        for delta in (
+            variant.accuracy_delta, variant.accuracy_delta_interval, variant.macro_f1_delta,
+            variant.macro_f1_delta_interval, teams.accuracy_delta, teams.accuracy_delta_interval,
+        ):  # fmt: skip
+            assert (delta is None) == own
+        assert (teams.n or 0) > 0
         assert set(variant.per_class) == set(family.labels)
+        assert all(("recall_delta" in found) != own for found in variant.per_class.values())
+        assert variant.latency_at(batch=8, concurrency=4) is not None
+        assert (variant.latency_at().mean_tokens or 0) > 0
+        assert variant.cpu_seconds_per_1k is not None
+        assert (variant.energy_wh_per_1k is None) == (variant.energy_provenance == "none")
+        assert variant.training.steps == (variant.name,)
+        assert variant.tier in {"critical", "high", "medium", None}
+        assert variant.failed_limits == ()
     assert (family.variant("teacher").accuracy or 0) > 0.9
     assert family.variant("student-int8").batching == "single"
+    assert {v.name: v.technique for v in family.variants} == {
+        "teacher": "teacher", "student": "distil", "pruned": "prune", "student-int8": "quantize",
+        "linear": "linear",
+    }  # fmt: skip
+    done = [planned.step.name for planned in dry_run(toy_recipe, made)]
+    assert [step.name for step in family.steps] == done
+    assert all(step.seconds >= 0 and step.energy_provenance for step in family.steps)
     assert (family.variant("pruned").parameters or 0) < (family.variant("teacher").parameters or 0)
 
 
@@ -230,3 +252,14 @@ def test_limits_of_the_recipe_are_judged(toy_recipe: Recipe, copy: Path) -> None
     (teacher,) = run_pipeline(few, copy).variants
     assert len(teacher.failed_limits) == 2
     assert "p99" in teacher.failed_limits[1]
+
+
+def test_sizes_of_a_sparse_variant_reach_the_manifest(toy_recipe: Recipe, copy: Path) -> None:
+    """What the making step says of its zeros and its zipped size stands in the manifest."""
+    (record,) = (copy / ".steps").glob("pruned@*/step.json")
+    raw = json.loads(record.read_text())
+    raw["result"] |= {"sparsity": 0.75, "compressed_bytes": 1234}
+    record.write_text(json.dumps(raw))
+    few = toy_recipe.model_copy(update={"variants": toy_recipe.variants[1:2]})
+    variant = run_pipeline(few, copy).variant("pruned")
+    assert (variant.sparsity, variant.compressed_bytes) == (0.75, 1234)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 
-from compress.predict import batched_agreement, confidences, predict_family, predict_variant
-from contract.predictions import read_predictions, write_predictions
+from compress.predict import answers_of, batched_agreement, predict_logits
 from runtime.api import Encoded, LoadedVariant, Logits
 from runtime.fake import FakeEncoder, FakeModel, FakeRuntime
 
@@ -37,14 +33,14 @@ class Crowded:
 def test_confidence_of_a_hand_computed_case() -> None:
     """The softmax of (0, ln 3) is (1/4, 3/4); a temperature of 2 gives 1 / (1 + 3 ** -0.5)."""
     logits = np.array([[0.0, np.log(3.0)], [1000.0, 0.0]], dtype=np.float32)
-    np.testing.assert_allclose(confidences(logits, 1.0), [0.75, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(confidences(logits, 2.0)[0], 1 / (1 + 3**-0.5), rtol=1e-6)
+    np.testing.assert_allclose(answers_of(logits, 1.0).confidence, [0.75, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(answers_of(logits, 2.0).confidence[0], 1 / (1 + 3**-0.5), rtol=1e-6)
 
 
 def test_more_texts_than_one_call_holds_keep_their_order() -> None:
     """600 texts give 600 answers, each its own."""
     loaded = fake(0.8)
-    found = predict_variant(loaded, TEXTS)
+    found = answers_of(predict_logits(loaded, TEXTS), loaded.temperature)
     alone = np.concatenate([loaded.logits([text]) for text in TEXTS[::97]])
     assert found.logits is not None
     assert found.logits[::97].tolist() == alone.tolist()
@@ -53,26 +49,10 @@ def test_more_texts_than_one_call_holds_keep_their_order() -> None:
 
 def test_the_temperature_of_the_variant_counts() -> None:
     """A temperature above 1 lowers confidence and changes no answer."""
-    loaded = fake(0.8)
-    cool, warm = predict_variant(loaded, TEXTS), predict_variant(replace(loaded, temperature=3.0), TEXTS)
+    logits = predict_logits(fake(0.8), TEXTS)
+    cool, warm = answers_of(logits, 1.0), answers_of(logits, 3.0)
     assert cool.prediction.tolist() == warm.prediction.tolist()
     assert (warm.confidence < cool.confidence).all()
-
-
-def test_a_family_table_survives_the_disk(tmp_path: Path) -> None:
-    """Predictions of two variants with splits and slices are written and read back."""
-    split = ["tune", "certify", "test"] * 200
-    label = np.ones(600, dtype=np.int64)
-    mask = np.arange(600) % 2 == 0
-    found = predict_family(
-        {"small": fake(0.7), "large": fake(0.95)}, TEXTS, label, split, slices={"even": mask}
-    )
-    write_predictions(tmp_path / "p.parquet", found)
-    again = read_predictions(tmp_path / "p.parquet")
-    assert again.names == ("small", "large")
-    assert again.correct("large").mean() > again.correct("small").mean()
-    assert again.slices["even"].tolist() == mask.tolist()
-    assert again.rows_of("test").split is not None
 
 
 def test_batchmates_that_change_answers_are_found_out() -> None:

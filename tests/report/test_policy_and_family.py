@@ -174,7 +174,7 @@ def test_a_family_that_is_not_measured_says_so(family: Family, tmp_path: Path) -
             "variants": tuple(
                 v.model_copy(
                     update={"accuracy": None, "accuracy_interval": None, "latency": (), "training": None,
-                            "verification": None, "per_class": {}, "accuracy_per_slice": {}}
+                            "verification": None, "per_class": {}, "per_slice": {}}
                 )
                 for v in family.variants
             )

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from compress.recipe import Limits
 from contract.errors import TargetNotMet
 from contract.family import Family
 from contract.policy import Policy, Stage
@@ -35,14 +34,21 @@ def _failing(family: Family, *names: str) -> Family:
 
 
 def test_a_family_whose_variants_all_fail_misses_its_target(family: Family) -> None:
-    """With limits set, one variant beside the teacher has to keep them; a partial run is not judged."""
+    """One variant beside the teacher has to pass, each failure is told, and a partial run is not judged."""
     others = [name for name in family.names if name != family.teacher]
-    limits = Limits(accuracy_drop=0.01)
-    require_a_passing_variant(_failing(family, *others[1:]), limits, partial=False)
-    require_a_passing_variant(_failing(family, *others), limits, partial=True)
-    require_a_passing_variant(_failing(family, *others), Limits(), partial=False)
+    require_a_passing_variant(_failing(family, *others[1:]), partial=False)
+    require_a_passing_variant(_failing(family, *others), partial=True)
     with pytest.raises(TargetNotMet, match=f"{others[0]}: accuracy drop"):
-        require_a_passing_variant(_failing(family, *others), limits, partial=False)
+        require_a_passing_variant(_failing(family, *others), partial=False)
+
+
+def test_a_teacher_that_passes_saves_no_family_and_one_alone_is_not_judged(family: Family) -> None:
+    """Only other variants count, and where none was asked for there is nothing to miss."""
+    teacher = family.variant(family.teacher).model_copy(update={"failed_limits": ("p99 9 ms, limit 5 ms",)})
+    require_a_passing_variant(family.model_copy(update={"variants": (teacher,)}), partial=False)
+    others = [name for name in family.names if name != family.teacher]
+    with pytest.raises(TargetNotMet):
+        require_a_passing_variant(_failing(family, *others), partial=False)
 
 
 def test_a_demo_without_a_safe_threshold_misses_its_target(family: Family) -> None:
