@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.parts import Augmentation
 
 Neighbours = Mapping[str, Sequence[str]]
+
+MOST_SIMILAR = 8
+LEAST_SIMILAR = 0.4
+WORD_MARKS = ("Ġ", "▁")
 
 
 def altered_copies(
@@ -59,3 +64,50 @@ def _altered(
         if chances[2, place] < settings.swap:
             copy[place], copy[place + 1] = copy[place + 1], copy[place]
     return copy
+
+
+def similar_words(
+    texts: Sequence[str],
+    table: NDArray[np.float32],
+    vocabulary: Mapping[str, int] | Sequence[Sequence[object]],
+) -> dict[str, tuple[str, ...]]:
+    """Return for the words of texts, in lower case, the whole words that a network holds for similar.
+
+    Similar are up to MOST_SIMILAR words whose rows of the word table have a cosine above LEAST_SIMILAR.
+    A word that is not a piece of its own has none.
+
+    Args:
+        texts: whose words to look up.
+        table: [V, H] rows of word pieces.
+        vocabulary: of the tokenizer file: pieces to rows, or [piece, score] pairs in the order of the rows.
+    """
+    whole = _whole_words(vocabulary)
+    names = [name for name, row in whole.items() if row < len(table)]
+    rows = table[[whole[name] for name in names]]
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    places = {name: place for place, name in enumerate(names)}
+    used = sorted({word for text in texts for word in text.lower().split()} & places.keys())
+    found = {}
+    for word in used:
+        closeness = rows @ rows[places[word]]
+        closeness[places[word]] = -1
+        best = np.argsort(-closeness, kind="stable")[:MOST_SIMILAR]
+        similar = tuple(names[place] for place in best if closeness[place] > LEAST_SIMILAR)
+        if similar:
+            found[word] = similar
+    return found
+
+
+def _whole_words(vocabulary: Mapping[str, int] | Sequence[Sequence[object]]) -> dict[str, int]:
+    """Return the rows of pieces that are a word: marked as the start of one where the tokenizer marks it."""
+    if isinstance(vocabulary, Mapping):
+        pieces = dict(vocabulary)
+    else:
+        pieces = {str(entry[0]): row for row, entry in enumerate(vocabulary)}
+    marked = any(piece.startswith(WORD_MARKS) for piece in pieces)
+    words = {
+        piece.lstrip("".join(WORD_MARKS)): row
+        for piece, row in pieces.items()
+        if not marked or piece.startswith(WORD_MARKS)
+    }
+    return {word: row for word, row in words.items() if len(word) > 1 and word.isalpha()}

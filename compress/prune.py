@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from compress.data import DATA, read_dataset
-from compress.distil import learn_from
+from compress.learning import learn_from
 from compress.models import Tokens
 from compress.network import Classifier, Gates, LayerShape, keep_layers
 from compress.parts import PrunePart
@@ -48,7 +48,7 @@ def prune_network(context: Context) -> Result:
     for number, epochs in enumerate(epochs_per_round(part.training.epochs, part.rounds)):
         turn = round_of(context, number, part.rounds)
         turn.update(0.0, "scoring heads and neurons")
-        scores = importance(network, *_scored_rows(turn, encoder), precision=part.training.precision)
+        scores = importance(network, *scored_rows(turn, encoder), precision=part.training.precision)
         wanted = [
             round(share ** ((number + 1) / part.rounds) * size)
             for share, size in zip((part.heads, part.neurons), total, strict=True)
@@ -81,7 +81,8 @@ def _sizes(network: Classifier) -> tuple[int, int]:
     return sum(layer.heads for layer in layers), sum(layer.neurons for layer in layers)
 
 
-def _scored_rows(context: Context, encoder: Encoder) -> tuple[Tokens, NDArray[np.int64]]:
+def scored_rows(context: Context, encoder: Encoder) -> tuple[Tokens, NDArray[np.int64]]:
+    """Return tokens and targets of the training texts that scores are made from."""
     data = read_dataset(context.inputs["data"].file(DATA)).of("train")
     rng = np.random.default_rng(context.recipe.seed)
     rows = np.sort(rng.permutation(len(data))[:SCORED_TEXTS])

@@ -1,0 +1,141 @@
+"""Learning from a teacher: what is read, whose answers count, and in which order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.augment import altered_copies, similar_words
+from compress.data import DATA, Dataset, read_dataset
+from compress.encoders import TOKENIZER, encoder_of
+from compress.imitate import Imitation, spread_layers
+from compress.models import Examples, Network, load_network
+from compress.network import Classifier
+from compress.parts import Augmentation, Learner, LinearPart
+from compress.recipe import EXTRA, UNLABELLED
+from compress.steps import Context
+from compress.store import Finished
+from compress.training import fit, predict, soft_loss
+from contract.errors import RecipeError
+from runtime.api import Encoder
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """N texts to learn from.
+
+    Attributes:
+        texts: [N].
+        targets: [N] class indices; -1 where only the teacher's answer counts.
+        answers: [N, C] logits of the teacher.
+        asked: the texts as the teacher reads them.
+        teacher: its network.
+    """
+
+    texts: tuple[str, ...]
+    targets: NDArray[np.int64]
+    answers: NDArray[np.float32]
+    asked: Examples
+    teacher: Network
+
+
+def learn_from(context: Context, student: Network, encoder: Encoder, part: Learner) -> None:
+    """Train a student in place on training texts and its teacher's answers to them.
+
+    The teacher is the step's input `teacher`, else `origin`, else `parent`; it reads texts with its own
+    encoder, and is asked once for every text. A chain of parts, each the teacher of the next, is progressive
+    distillation through assistants (Mirzadeh et al. 2020).
+
+    Args:
+        context: of the step.
+        student: of the same labels.
+        encoder: the student's.
+        part: what to learn from, and how.
+
+    Raises:
+        RecipeError: when hidden states or attentions are to be imitated that one of them does not have, or
+            the layer map names layers that are not there.
+    """
+    role = next(role for role in ("teacher", "origin", "parent") if role in context.inputs)
+    lesson = prepare_lesson(context, context.inputs[role], part, precision=part.training.precision)
+    examples = student.examples(encoder.encode(lesson.texts))
+    fit(
+        student,
+        examples,
+        soft_loss(lesson.targets, lesson.answers, part.distillation, part.training.label_smoothing),
+        part.training,
+        seed=context.recipe.seed,
+        report=context.update,
+        order=easiest_first(lesson.answers) if part.curriculum else None,
+        companion=_imitation(student, examples, lesson, part, context.recipe.seed),
+    )
+
+
+def prepare_lesson(
+    context: Context, teacher: Finished, part: Learner | LinearPart, *, precision: str
+) -> Lesson:
+    """Return the texts that a part learns from and a teacher's answers: training texts, with `extra` also
+    the extra and unlabelled ones, and altered copies of all of them where the part asks for copies.
+    """
+    data = read_dataset(context.inputs["data"].file(DATA))
+    data = data.of("train", *([EXTRA, UNLABELLED] if part.extra else []))
+    network = load_network(teacher.folder)
+    copies = () if part.augment is None else _copies(data, part.augment, teacher, network, context)
+    texts = (*data.texts, *copies)
+    context.update(0.0, f"asking the teacher for {len(texts)} answers")
+    asked = network.examples(encoder_of(teacher).encode(texts))
+    return Lesson(
+        texts=texts,
+        targets=np.append(data.targets, np.full(len(copies), -1, dtype=np.int64)),
+        answers=predict(network, asked, precision=precision),
+        asked=asked,
+        teacher=network,
+    )
+
+
+def easiest_first(answers: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the rows of logits [N, C] from the largest to the smallest highest probability."""
+    scaled = answers - answers.max(axis=1, keepdims=True)
+    return np.argsort(np.exp(scaled).sum(axis=1), kind="stable")
+
+
+def _copies(
+    data: Dataset, augment: Augmentation, teacher: Finished, network: Network, context: Context
+) -> tuple[str, ...]:
+    neighbours = None
+    if augment.replace:
+        if not isinstance(network, Classifier):
+            raise RecipeError(
+                f"variant {context.step.name!r}: augment.replace needs a teacher that is a transformer"
+            )
+        tokenizer = json.loads(teacher.file(TOKENIZER).read_bytes())
+        table = network.words.weight.detach().numpy()
+        neighbours = similar_words(data.texts, table, tokenizer["model"]["vocab"])
+    return altered_copies(data.texts, augment, seed=context.recipe.seed, neighbours=neighbours)
+
+
+def _imitation(
+    student: Network, examples: Examples, lesson: Lesson, part: Learner, seed: int
+) -> Imitation | None:
+    settings, teacher = part.distillation, lesson.teacher
+    if not (settings.hidden_weight or settings.attention_weight):
+        return None
+    where = f"variant {part.name!r}: distillation"
+    if not isinstance(student, Classifier) or not isinstance(teacher, Classifier):
+        raise RecipeError(f"{where}: only a transformer can imitate the states of a transformer")
+    if not np.array_equal(examples.lengths, lesson.asked.lengths):
+        raise RecipeError(
+            f"{where}: the teacher reads texts in other word pieces, so their states cannot be compared",
+            hint="leave hidden_weight and attention_weight at 0, or take a teacher with the same tokenizer",
+        )
+    depth, layers = len(student.shape.layers), len(teacher.shape.layers)
+    layer_map = settings.layer_map or spread_layers(depth, layers)
+    if len(layer_map) != depth:
+        raise RecipeError(f"{where}.layer_map names {len(layer_map)} layers, the student has {depth}")
+    for layer in layer_map:
+        if not 0 <= layer < layers:
+            raise RecipeError(f"{where}.layer_map: no layer {layer}; the teacher has 0 to {layers - 1}")
+    return Imitation(student, teacher, lesson.asked, settings, layer_map, seed=seed)

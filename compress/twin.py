@@ -1,0 +1,62 @@
+"""The twin of a student: the same network from random weights, taught by labels alone.
+
+What the student gains over its twin is what distillation and the parent's weights brought.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from compress.data import DATA, read_dataset
+from compress.encoders import encoder_of, hand_on
+from compress.models import Network, load_network
+from compress.parts import CnnPart, DistilPart
+from compress.recipe import EXTRA
+from compress.steps import Context, Result
+from compress.teacher import finish_network
+from compress.training import fit, hard_loss
+
+SPREAD = 0.02
+
+
+def train_twin(context: Context) -> Result:
+    """Train the network of the step's input `like` from random weights on labelled texts, and write it.
+
+    Training settings, texts and seed are the student's; altered copies and unlabelled texts have no labels to
+    learn from and are left out.
+    """
+    part: DistilPart | CnnPart = TypeAdapter(DistilPart | CnnPart).validate_python(
+        context.step.config["variant"]
+    )
+    like = context.inputs["like"]
+    network, encoder = load_network(like.folder), encoder_of(like)
+    randomize(network, seed=context.recipe.seed)
+    data = read_dataset(context.inputs["data"].file(DATA)).of("train", *([EXTRA] if part.extra else []))
+    fit(
+        network,
+        network.examples(encoder.encode(data.texts)),
+        hard_loss(data.targets, part.training.label_smoothing),
+        part.training,
+        seed=context.recipe.seed,
+        report=context.update,
+    )
+    return finish_network(context, network, hand_on(like, context.folder))
+
+
+def randomize(network: Network, *, seed: int) -> None:
+    """Give a network random weights: N(0, SPREAD^2) for matrices and tables, as BERT starts, 0 for biases."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+                continue
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "bias":
+                    parameter.zero_()
+                else:
+                    parameter.normal_(std=SPREAD)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx].zero_()
