@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from compress.duplicates import Removed, repeat_of, text_key, without_repeats
 from compress.images import read_images
-from compress.recipe import EXTRA, SPLITS, DataPart, SliceRule
-from compress.sources import Row, read_source
+from compress.recipe import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
+from compress.sources import Row, read_source, read_unlabelled
 from contract.errors import DataError
 from contract.family import Split as SplitRecord
 from contract.files import atomic_path, sha256_of_json
@@ -31,7 +31,7 @@ class Dataset:
 
     Attributes:
         labels: the label set, sorted.
-        texts, label, split, slices: one entry per row; `label` holds label names.
+        texts, label, split, slices: one entry per row; `label` holds label names, "" where there is none.
         removed: how many rows were left out because an earlier one has the same text in full.
         removed_after_cut: how many more, because an earlier one has the same text up to `data.max_words`.
     """
@@ -49,8 +49,8 @@ class Dataset:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """[N] class indices."""
-        index = {name: i for i, name in enumerate(self.labels)}
+        """[N] class indices, -1 where a row has no label."""
+        index = {"": -1, **{name: i for i, name in enumerate(self.labels)}}
         return np.array([index[name] for name in self.label], dtype=np.int64)
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
@@ -104,8 +104,12 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
     if part.stretches and part.max_words:
         extra = _stretches(kept, split, part.max_words, part.stretches)
         kept, split = kept + extra, split + [EXTRA] * len(extra)
+    labels = tuple(sorted({row.label for row in kept}))
+    if part.unlabelled is not None:
+        more = _unlabelled(part, kept)
+        kept, split = kept + more, split + [UNLABELLED] * len(more)
     return Dataset(
-        labels=tuple(sorted({row.label for row in kept})),
+        labels=labels,
         texts=tuple(row.text for row in kept),
         label=tuple(row.label for row in kept),
         split=tuple(split),
@@ -197,6 +201,17 @@ def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> lis
                 known.add(stretch)
                 found.append(Row(stretch, row.label, None, row.place))
     return found
+
+
+def _unlabelled(part: DataPart, known: list[Row]) -> list[Row]:
+    """Return the distinct texts without labels that equal no labelled text of any split."""
+    found: dict[str, Row] = {}
+    keys = {text_key(row) for row in known}
+    for row in read_unlabelled(part.unlabelled or "", part):
+        cut = row if part.max_words is None else row.cut(part.max_words)
+        if text_key(cut) not in keys:
+            found.setdefault(text_key(cut), cut)
+    return list(found.values())
 
 
 def _check_classes(rows: list[Row], source: object) -> None:

@@ -18,7 +18,7 @@ from compress.parts import (
     VariantPart,
     made_by,
 )
-from compress.recipe import SPLITS, DataPart, Recipe
+from compress.recipe import SOURCES, DataPart, Recipe
 from compress.sources import package_path
 from compress.steps import KINDS, Step, versions_of
 from compress.store import Finished, Store
@@ -191,7 +191,7 @@ def _measure(recipe: Recipe, name: str, artifact: str) -> Step:
 
 def _data_hashes(part: DataPart) -> dict[str, str]:
     found = {}
-    for name in ("file", *SPLITS):
+    for name in SOURCES:
         source = getattr(part, name)
         if source is None or source.startswith(("hf:", "sklearn:")):
             continue

@@ -24,7 +24,8 @@ from contract.machine import Provider
 
 Split = Literal["train", "validation", "tune", "certify", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "tune", "certify", "test")
-EXTRA = "extra"
+EXTRA, UNLABELLED = "extra", "unlabelled"
+SOURCES = ("file", *SPLITS, UNLABELLED)
 
 
 class SliceRule(Part):
@@ -83,6 +84,9 @@ class DataPart(Part):
     tune: str | None = None
     certify: str | None = None
     test: str | None = None
+    unlabelled: str | None = Field(
+        default=None, description="Texts without labels, learnt from the teacher's answers only"
+    )
     text: str = "text"
     label: str = "label"
     slice: str | None = Field(default=None, description="Column that names the slice of a row")
@@ -112,6 +116,8 @@ class DataPart(Part):
             raise ValueError("`max_examples` goes with `file`")
         if self.input == "image" and self.max_words is not None:
             raise ValueError("`max_words` is for texts, not for images")
+        if self.input == "image" and self.unlabelled is not None:
+            raise ValueError("`unlabelled` is for texts, not for images")
         if self.stretches and self.max_words is None:
             raise ValueError("`stretches` needs `max_words`")
         return self
@@ -250,7 +256,7 @@ def parse_recipe(
         raise RecipeError(_explain(problem), where=where) from None
     sources = {
         name: _absolute(value, data_folder or folder)
-        for name in ("file", *SPLITS)
+        for name in SOURCES
         if (value := getattr(recipe.data, name)) is not None
     }
     teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder)})

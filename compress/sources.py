@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from compress.recipe import DataPart
+from compress.recipe import UNLABELLED, DataPart
 from contract.errors import DataError, EnvironmentProblem
 
 Record = tuple[str, dict[str, Any]]
@@ -46,6 +46,16 @@ def read_source(source: str, part: DataPart) -> list[Row]:
         EnvironmentProblem: a package or the network is missing.
     """
     return [checked(place, record, part) for place, record in records_of(source, part)]
+
+
+def read_unlabelled(source: str, part: DataPart) -> list[Row]:
+    """Read the texts of one source, each with the label "" whatever it says. Raises as `read_source`."""
+    only_text = part.model_copy(update={"slice": None})
+    found = (
+        checked(place, {**record, part.label: UNLABELLED}, only_text)
+        for place, record in records_of(source, part)
+    )
+    return [replace(row, label="") for row in found]
 
 
 def records_of(source: str, part: DataPart) -> Iterator[Record]:
