@@ -13,7 +13,14 @@ from contract.errors import SluiceError
 OWN = ("compress", "router", "runtime")
 # These decide a result through the step's configuration or its inputs' hashes, or only carry a step out.
 ELSEWHERE = frozenset(
-    {"compress.data", "compress.recipe", "compress.sources", "compress.steps", "compress.store"}
+    {
+        "compress.data",
+        "compress.parts",
+        "compress.recipe",
+        "compress.sources",
+        "compress.steps",
+        "compress.store",
+    }
 )
 
 
