@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,25 +52,34 @@ def run_pipeline(
     """
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe, data_folder=data_folder)
-    # Threads that spin while they wait take training from 0.8 to 2.7 s a step beside one busy process. Read
-    # when OpenMP loads, so it is set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     steps = plan_steps(recipe)
     teacher = {step.name for step in select(steps, recipe.teacher.name)}
     wanted = {step.name for step in select(steps, only)}
-    machine = describe_machine()
-    store = Store(out / STEPS_FOLDER)
-    with store.locked(), _Meter() as meter:
-        run = _Run(recipe, store, machine, meter, progress or Silent())
+    with running(recipe, out, progress) as run:
         for step in steps:
             if step.name in wanted | teacher:
                 run.make(step)
         finished = dict(run.finished)
         if only is not None:
-            for planned in inspect_plan(steps, store, machine):
+            for planned in inspect_plan(steps, run.store, run.machine):
                 if planned.finished is not None:
                     finished[planned.step.name] = planned.finished
-        return assemble_family(recipe, out, steps, finished, machine)
+        return assemble_family(recipe, out, steps, finished, run.machine)
+
+
+@contextmanager
+def running(recipe: Recipe, out: Path, progress: Progress | None = None) -> Iterator[Run]:
+    """Hold a family's finished steps for writing, and give what runs one step at a time.
+
+    Raises:
+        EnvironmentProblem: when another process holds them.
+    """
+    # Threads that spin while they wait take training from 0.8 to 2.7 s a step beside one busy process. Read
+    # when OpenMP loads, so it is set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    store = Store(out / STEPS_FOLDER)
+    with store.locked(), _Meter() as meter:
+        yield Run(recipe, store, describe_machine(), meter, progress or Silent())
 
 
 def dry_run(
@@ -101,7 +111,9 @@ class _Meter:
 
 
 @dataclass
-class _Run:
+class Run:
+    """Steps of one recipe, run or reused one after the other; `finished` holds their results by name."""
+
     recipe: Recipe
     store: Store
     machine: Machine
@@ -111,8 +123,8 @@ class _Run:
     def __post_init__(self) -> None:
         self.finished: dict[str, Finished] = {}
 
-    def make(self, step: Step) -> None:
-        """Run a step, or take its earlier result."""
+    def make(self, step: Step) -> Finished:
+        """Run a step whose inputs are finished, or take its earlier result; a SluiceError if it fails."""
         inputs = {role: self.finished[name] for role, name in step.inputs.items()}
         key = key_of(step, inputs, self.machine)
         self.progress.begin(step.name, step.title)
@@ -120,7 +132,7 @@ class _Run:
         if found is not None:
             self.finished[step.name] = found
             self.progress.end(step.name, "reused", _summary(found))
-            return
+            return found
         with self.store.working_folder(step.name, key) as folder:
             context = Context(
                 recipe=self.recipe,
@@ -133,6 +145,7 @@ class _Run:
             result, cost = self._metered(step, context)
             self.finished[step.name] = self.store.finish(step.name, key, folder, result, cost)
         self.progress.end(step.name, "done", _summary(self.finished[step.name]))
+        return self.finished[step.name]
 
     def _metered(self, step: Step, context: Context) -> tuple[Mapping[str, Any], dict[str, Any]]:
         kind = KINDS[step.kind]
@@ -159,6 +172,8 @@ def _summary(finished: Finished) -> str:
         words.append(f"{result['removed_duplicates']:,} duplicates left out")
         if result["removed_after_cut"]:
             words.append(f"{result['removed_after_cut']:,} more equal once cut")
+    if "summary" in result:
+        words.append(result["summary"])
     if "verification" in result:
         words.append(f"agrees with its source on {result['verification']['label_agreement']:.1%}")
     if "latency" in result:

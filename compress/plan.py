@@ -42,7 +42,8 @@ class Planned:
 def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     """Return the steps of a recipe in an order that can be run.
 
-    Every variant ends in a step `NAME.measure` that reads the artifact of `NAME.export` or of `NAME`.
+    Every variant ends in a step `NAME.measure` that reads the artifact of `NAME.export` or of `NAME`; what
+    the recipe has `unlisted` is not measured.
 
     Raises:
         RecipeError, DataError, EnvironmentProblem: for weights or data that are not there.
@@ -61,8 +62,14 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
         _measure(recipe, teacher.name, f"{teacher.name}.export"),
     ]
     for part in recipe.variants:
-        steps += _EXPANSIONS.get(type(part), _network)(recipe, part)
-    return tuple(steps)
+        steps += steps_of(recipe, part)
+    unlisted = {f"{name}.measure" for name in recipe.unlisted}
+    return tuple(step for step in steps if step.name not in unlisted)
+
+
+def steps_of(recipe: Recipe, part: VariantPart) -> list[Step]:
+    """Return the steps that one part of a recipe becomes, in an order that can be run."""
+    return _EXPANSIONS.get(type(part), _network)(recipe, part)
 
 
 def _teacher(recipe: Recipe) -> Step:

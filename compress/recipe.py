@@ -19,6 +19,7 @@ from compress.parts import (
     VariantPart,
     made_by,
 )
+from compress.search_part import SearchPart
 from contract.errors import RecipeError
 from contract.machine import Provider
 
@@ -181,6 +182,12 @@ class Recipe(Part):
     data: DataPart
     teacher: TeacherPart
     variants: tuple[VariantPart, ...] = ()
+    unlisted: tuple[Name, ...] = Field(
+        default=(), description="Variants made for those that follow from them, and left out of the family"
+    )
+    search: SearchPart | None = Field(
+        default=None, description="What `--search` reads; without that flag it is not looked at"
+    )
     limits: Limits = Limits()
     target: Target = Target()
 
@@ -220,6 +227,9 @@ class Recipe(Part):
                 if name == "cascade" or name.endswith((".export", ".measure", ".table", ".train")):
                     raise ValueError(f"no variant may be named {name!r}: the name has a meaning of its own")
                 known[name] = part.kind
+        for name in self.unlisted:
+            if name == self.teacher.name or name not in known:
+                raise ValueError(f"`unlisted` names {name!r}, which is no variant above")
         return self
 
 

@@ -92,15 +92,13 @@ _EXPORTED = ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
 KINDS: dict[str, Kind] = {
     "data": Kind("compress.preparation:prepare_data", ("compress.data", "compress.sources")),
     "teacher": Kind("compress.teacher:train_teacher", packages=_TRAINED),
-    "image-teacher": Kind("compress.image_teacher:train_image_teacher", packages=_IMAGES, trains=True),
+    "image-teacher": Kind("compress.image_teacher:train_image_teacher", packages=_IMAGES),
     "distil": Kind("compress.distil:distil_student", packages=_TRAINED),
     "cnn": Kind("compress.text_cnn:distil_cnn", packages=_TRAINED),
     "twin": Kind("compress.twin:train_twin", packages=_TRAINED),
     "prune": Kind("compress.prune:prune_network", packages=_TRAINED),
     "magnitude": Kind("compress.magnitude:prune_weights", packages=_TRAINED),
-    "channels": Kind(
-        "compress.channels:prune_channels", packages=(*_IMAGES, "torch-pruning"), trains=True
-    ),
+    "channels": Kind("compress.channels:prune_channels", packages=(*_IMAGES, "torch-pruning")),
     "vocabulary": Kind("compress.vocabulary:prune_vocabulary", packages=_TRAINED),
     "latency-table": Kind("compress.latency:measure_table", packages=_EXPORTED, machine=True),
     "latency": Kind("compress.latency:prune_to_latency", packages=_TRAINED),
@@ -111,6 +109,12 @@ KINDS: dict[str, Kind] = {
         "compress.linear_step:train_linear_step",
         _NETWORKS,
         ("numpy", "scipy", "torch", "tokenizers"),
+    ),
+    "candidate": Kind(
+        "compress.candidate:evaluate_candidate",
+        ("compress.distil", "compress.prune", "compress.export", "compress.quantize", *_NETWORKS),
+        (*_EXPORTED, "numpy"),
+        machine=True,
     ),
     "measure": Kind(
         "compress.measuring:measure_step",
