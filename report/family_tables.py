@@ -1,4 +1,4 @@
-"""Tables of a family: its variants, their latency, slices, classes, and what each step cost."""
+"""Tables of a family's variants: what they reach, what they take, and what beats them."""
 
 from __future__ import annotations
 
@@ -7,52 +7,59 @@ from collections.abc import Sequence
 from contract.family import Family, Variant
 from report.figures import (
     UNKNOWN,
-    duration,
     percent,
     percent_interval,
-    points,
     points_interval,
-    short_hash,
     significant,
-    size,
     times,
     usd_per_million,
 )
-from report.frontier import beaten_by
+from report.frontier import AXES, beaten_by, best_by
 from report.tables import Row, Table
 
 COLUMNS = (
-    "variant", "kind", "accuracy", "delta (points)", "speed-up", "macro-F1", "ECE", "p50 ms", "p99 ms",
-    "MB", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k", "beaten by",
+    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1", "macro-F1 (points)",
+    "ECE", "p50 ms", "p99 ms", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k",
+    "best by", "beaten by", "fails",
 )  # fmt: skip
 QUALITY = (
-    "variant", "kind", "accuracy", "delta (points)", "speed-up", "macro-F1", "ECE", "p50 ms", "p99 ms",
-    "beaten by",
+    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1", "macro-F1 (points)",
+    "ECE", "p50 ms", "p99 ms", "best by", "beaten by", "fails",
 )  # fmt: skip
-RESOURCES = ("variant", "MB", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k")
-WORDS = frozenset({"kind", "beaten by"})
-NARROW = ("variant", "accuracy", "delta (points)", "speed-up", "p50 ms", "p99 ms", "MB", "USD/1M", "Wh/1k")
+RESOURCES = ("variant", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k")
+WORDS = frozenset({"kind", "tier", "best by", "beaten by", "fails"})
+NARROW = (
+    "variant", "accuracy", "delta (points)", "speed-up", "p50 ms", "p99 ms", "MB", "USD/1M", "Wh/1k", "fails"
+)  # fmt: skip
+WIDE = (*NARROW, "tier", "macro-F1 (points)", "best by")
+BEST_BY = "Best by: the costs at which nothing is both as accurate and cheaper; rows without any are muted."
 
 
 def variants_table(family: Family) -> Table:
     """Return every variant with its accuracy delta beside its speed-up; dominated ones are muted."""
     n = f" (n = {family.splits['test'].n:,})" if "test" in family.splits else ""
     note = (
-        f"Accuracy and macro-F1 on the test split{n}, 95% intervals. Delta: points against the teacher. "
+        f"Accuracy and macro-F1 on the test split{n}, 95% intervals. Points: against the teacher, paired. "
+        "Tier: critical below half a point lost, high below one, medium below three. "
         "Latency: one text alone, encoding included. ECE: after temperature."
     )
-    return _table(family, "variants", f"Variants of {family.name}", QUALITY, (note,))
+    return _table(family, "variants", f"Variants of {family.name}", QUALITY, (note, BEST_BY))
 
 
 def resources_table(family: Family) -> Table:
     """Return what each variant takes: size, memory, CPU time, money and energy."""
-    notes = (_energy_note(family),) if any(v.energy_wh_per_1k is not None for v in family.variants) else ()
-    return _table(family, "resources", "What each variant takes", RESOURCES, notes)
+    notes = [_energy_note(family)] if any(v.energy_wh_per_1k is not None for v in family.variants) else []
+    if any(v.sparsity is not None for v in family.variants):
+        notes.append(
+            "Zeros: share of weights set to zero, which makes the file smaller once zipped, not faster."
+        )
+    return _table(family, "resources", "What each variant takes", RESOURCES, tuple(notes))
 
 
-def inspect_table(family: Family) -> Table:
-    """Return the columns that fit a terminal."""
-    return _table(family, "variants", f"Variants of {family.name}", NARROW, (_energy_note(family),))
+def inspect_table(family: Family, *, wide: bool = False) -> Table:
+    """Return the columns that fit a terminal of eighty columns, or of a hundred where it is `wide`."""
+    notes = (_energy_note(family), BEST_BY) if wide else (_energy_note(family),)
+    return _table(family, "variants", f"Variants of {family.name}", WIDE if wide else NARROW, notes)
 
 
 def _energy_note(family: Family) -> str:
@@ -61,32 +68,40 @@ def _energy_note(family: Family) -> str:
 
 
 def _table(family: Family, key: str, title: str, columns: tuple[str, ...], notes: tuple[str, ...]) -> Table:
-    beaten = beaten_by(family)
-    rows = tuple(_variant_row(v, beaten.get(v.name, ()), family.teacher) for v in family.variants)
+    beaten, best = beaten_by(family), best_by(family)
+    rows = tuple(
+        _variant_row(v, beaten.get(v.name, ()), best.get(v.name), family.teacher) for v in family.variants
+    )
     return Table(key, title, COLUMNS, rows, notes, WORDS).pick(columns).without_empty_columns()
 
 
-def _variant_row(variant: Variant, beaten: Sequence[str], teacher: str) -> Row:
+def _variant_row(variant: Variant, beaten: Sequence[str], best: Sequence[str] | None, teacher: str) -> Row:
     alone = variant.latency_at()
     own = variant.name == teacher
     cells = (
         variant.name,
         variant.kind if variant.precision == "fp32" else variant.precision,
+        "" if own else variant.tier or UNKNOWN,
         percent_interval(variant.accuracy, variant.accuracy_interval),
         "" if own else points_interval(variant.accuracy_delta, variant.accuracy_delta_interval),
         "" if own else times(variant.speed_up),
         percent(variant.macro_f1),
+        "" if own else points_interval(variant.macro_f1_delta, variant.macro_f1_delta_interval),
         significant(variant.ece_after, 2),
         significant(alone.p50_ms) if alone else UNKNOWN,
         significant(alone.p99_ms) if alone else UNKNOWN,
         significant(variant.artifact.bytes / 1e6),
+        significant(None if variant.compressed_bytes is None else variant.compressed_bytes / 1e6),
+        percent(variant.sparsity, 0),
         significant(None if variant.peak_memory_bytes is None else variant.peak_memory_bytes / 1e6),
         significant(variant.cpu_seconds_per_1k),
         significant(usd_per_million(variant.usd_per_1k), 2),
         significant(variant.energy_wh_per_1k, 2),
+        " ".join(axis.unit for axis in AXES if best is not None and axis.key in best),
         ", ".join(beaten[:2]) + (f" and {len(beaten) - 2} more" if len(beaten) > 2 else ""),
+        "; ".join(variant.failed_limits),
     )
-    return Row(cells, "strong" if own else "muted" if beaten else "")
+    return Row(cells, "strong" if own else "muted" if best == () else "")
 
 
 def latency_table(family: Family) -> Table | None:
@@ -112,87 +127,3 @@ def latency_table(family: Family) -> Table | None:
     note += f"; mean length: {', '.join(map(str, tokens))} tokens." if tokens else "."
     columns = ("variant", *(f"batch {b}, {c} at once" for b, c in shapes))
     return Table("latency", "Latency under load", columns, tuple(rows), (note,))
-
-
-def slices_table(family: Family) -> Table | None:
-    """Return accuracy per slice and variant, with its delta to the teacher, or None without slices."""
-    names = sorted({name for v in family.variants for name in v.accuracy_per_slice})
-    if not names:
-        return None
-    teacher = family.variant(family.teacher)
-    rows = [
-        Row(
-            (
-                name,
-                *(_beside_teacher(v.accuracy_per_slice.get(name), teacher, v, name) for v in family.variants),
-            )
-        )
-        for name in names
-    ]
-    columns = ("slice", *family.names)
-    return Table(
-        "slices", "Accuracy per slice", columns, tuple(rows), ("In brackets: points against the teacher.",)
-    )
-
-
-def _beside_teacher(value: float | None, teacher: Variant, variant: Variant, name: str) -> str:
-    base = teacher.accuracy_per_slice.get(name)
-    if value is None or base is None or variant.name == teacher.name:
-        return percent(value)
-    return f"{percent(value)} ({points(value - base)})"
-
-
-def classes_table(family: Family) -> Table | None:
-    """Return recall per class and variant, or None when it was not measured."""
-    if not any(v.per_class for v in family.variants):
-        return None
-    rows = []
-    for label in family.labels:
-        n = next((v.per_class[label].get("n") for v in family.variants if label in v.per_class), None)
-        recalls = [v.per_class.get(label, {}).get("recall") for v in family.variants]
-        rows.append(Row((label, UNKNOWN if n is None else f"{n:,}", *(percent(r) for r in recalls))))
-    return Table("classes", "Recall per class", ("class", "n", *family.names), tuple(rows))
-
-
-def steps_table(family: Family) -> Table | None:
-    """Return what each step cost to make and how faithful its export is, or None when nothing is recorded."""
-    made = [v for v in family.variants if v.training or v.verification]
-    if not made:
-        return None
-    rows = []
-    for variant in made:
-        training, check = variant.training, variant.verification
-        rows.append(
-            Row(
-                (
-                    variant.name,
-                    variant.parent or UNKNOWN,
-                    duration(training.seconds if training else None),
-                    significant(training.energy_wh if training else None),
-                    significant(training.gco2e if training else None),
-                    percent(check.label_agreement, 2) if check else UNKNOWN,
-                    significant(check.max_logit_error, 2) if check else UNKNOWN,
-                    percent(check.batched_agreement, 2) if check else UNKNOWN,
-                )
-            )
-        )
-    total = sum(v.training.seconds for v in made if v.training)
-    columns = (
-        "variant", "from", "time", "Wh", "gCO2e", "export agrees", "largest logit error", "agrees in batches"
-    )  # fmt: skip
-    notes = (
-        f"{duration(total)} in all. Agreement: share of texts that get the same label as from the model it "
-        "was exported from, and as when asked alone.",
-    )
-    words = frozenset({"from"})
-    return Table("steps", "What each step cost", columns, tuple(rows), notes, words).without_empty_columns()
-
-
-def artifacts_table(family: Family) -> Table:
-    """Return the hashes that name what was measured."""
-    rows = [
-        Row((v.name, v.artifact.path, size(v.artifact.bytes), short_hash(v.artifact.sha256)))
-        for v in family.variants
-    ]
-    columns = ("variant", "file", "size", "sha256")
-    return Table("artifacts", "Artifacts", columns, tuple(rows))

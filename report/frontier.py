@@ -10,7 +10,7 @@ import numpy as np
 
 from contract.family import Family, Variant
 from contract.files import write_text
-from contract.formulas import pareto_mask
+from contract.formulas import dominators, pareto_mask
 from contract.policy import Policy
 from report.figures import percent_interval, plain, usd_per_million
 from report.svg import Axis, Chart, Line, Marker, Point, draw, percent_form
@@ -19,8 +19,9 @@ KINDS: dict[str, tuple[str, int, Marker]] = {
     "teacher": ("teacher", 4, "diamond"),
     "distilled": ("distilled", 0, "circle"),
     "pruned": ("pruned", 2, "triangle"),
-    "quantized": ("INT8", 1, "square"),
+    "quantized": ("quantized", 1, "square"),
     "linear": ("linear", 3, "hexagon"),
+    "scratch": ("from scratch", 0, "cross"),
     "fake": ("fake", 5, "circle"),
 }
 POLICY_MARK: tuple[str, int, Marker] = ("cascade", 5, "cross")
@@ -28,9 +29,10 @@ POLICY_MARK: tuple[str, int, Marker] = ("cascade", 5, "cross")
 
 @dataclass(frozen=True)
 class CostAxis:
-    """One cost that accuracy is bought with."""
+    """One cost that accuracy is bought with; `unit` is its short name in tables."""
 
     key: str
+    unit: str
     title: str
     value: Callable[[Variant], float | None]
     expected: Callable[[Policy], float | None]
@@ -43,20 +45,22 @@ def _p50(variant: Variant) -> float | None:
 
 
 AXES = (
-    CostAxis("latency", "latency of one text, p50 (ms)", _p50, lambda p: p.expected.latency_ms),
+    CostAxis("latency", "ms", "latency of one text, p50 (ms)", _p50, lambda p: p.expected.latency_ms),
     CostAxis(
         "cost",
+        "USD",
         "cost (USD per million)",
         lambda v: usd_per_million(v.usd_per_1k),
         lambda p: usd_per_million(p.expected.usd_per_1k),
     ),
     CostAxis(
         "energy",
+        "Wh",
         "energy (Wh per 1,000)",
         lambda v: v.energy_wh_per_1k,
         lambda p: p.expected.energy_wh_per_1k,
     ),
-    CostAxis("size", "size of the artifact (MB)", lambda v: v.artifact.bytes / 1e6, lambda _: None),
+    CostAxis("size", "MB", "size of the artifact (MB)", lambda v: v.artifact.bytes / 1e6, lambda _: None),
 )
 
 
@@ -67,15 +71,28 @@ def beaten_by(family: Family) -> dict[str, tuple[str, ...]]:
     """
     judged = [v for v in family.variants if v.accuracy is not None]
     axes = [a for a in AXES if all(a.value(v) is not None for v in judged)]
+    if not judged:
+        return {}
     table = np.array([[-(v.accuracy or 0.0), *(a.value(v) or 0.0 for a in axes)] for v in judged])
     return {
-        variant.name: tuple(
-            other.name
-            for other, theirs in zip(judged, table, strict=True)
-            if (theirs <= row).all() and (theirs < row).any()
-        )
-        for variant, row in zip(judged, table, strict=True)
+        variant.name: tuple(judged[other].name for other in np.flatnonzero(better))
+        for variant, better in zip(judged, dominators(table), strict=True)
     }
+
+
+def best_by(family: Family) -> dict[str, tuple[str, ...]]:
+    """Return per variant the keys of the costs at which nothing is both as accurate and cheaper.
+
+    A variant is judged against one cost at a time, among the variants of which accuracy and cost are known.
+    """
+    found: dict[str, tuple[str, ...]] = {v.name: () for v in family.variants if v.accuracy is not None}
+    for axis in AXES:
+        judged = [v for v in family.variants if v.accuracy is not None and axis.value(v) is not None]
+        kept = pareto_mask([(axis.value(v) or 0.0, -(v.accuracy or 0.0)) for v in judged])
+        for variant, keep in zip(judged, kept, strict=True):
+            if keep:
+                found[variant.name] += (axis.key,)
+    return found
 
 
 def frontier_chart(family: Family, axis: CostAxis, policies: Sequence[Policy] = ()) -> Chart | None:
@@ -100,7 +117,7 @@ def frontier_chart(family: Family, axis: CostAxis, policies: Sequence[Policy] = 
     spans = [y for point in marks for y in (point.y_interval or (point.y, point.y))]
     kinds = {v.kind: KINDS[v.kind] for v in shown}
     legend = [*kinds.values()]
-    if any(point.marker == POLICY_MARK[2] for point in marks):
+    if any((point.colour, point.marker) == POLICY_MARK[1:] for point in marks):
         legend.append(POLICY_MARK)
     winners = ", ".join(point.name for point in sorted(marks, key=lambda p: p.x) if not point.hollow)
     return Chart(

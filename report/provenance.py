@@ -12,7 +12,7 @@ from contract.machine import Machine
 from contract.prices import load_grid, load_prices
 from contract.run import Summary
 from report.document import Bullets, Section, Tabular, blocks
-from report.family_tables import artifacts_table
+from report.family_parts import artifacts_table
 from report.figures import plain, short_hash, significant, size
 
 Run = tuple[str, Summary, pa.Table]

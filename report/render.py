@@ -26,16 +26,8 @@ from report.document import (
     write_document,
 )
 from report.economics import read_business
-from report.family_tables import (
-    classes_table,
-    latency_table,
-    resources_table,
-    slices_table,
-    steps_table,
-    variants_table,
-)
+from report.family_sections import family_sections
 from report.figures import percent, plain, points, short_hash, significant, size, times
-from report.frontier import AXES, beaten_by, frontier_chart
 from report.load import arm_charts, latency_chart, load_charts
 from report.options import options_from_comparison, options_from_runs
 from report.policy_words import certificate_in_words, expected_in_words, path_in_words
@@ -63,7 +55,8 @@ def render_report(
 
     Args:
         family: the family, for frontier, variants, slices and costs.
-        family_folder: where it lies; with it the policies are replayed on its predictions.
+        family_folder: where it lies; with it the policies are replayed on its predictions, and differences
+            between its variants have intervals.
         policies: the policies to explain.
         runs: run folders.
         comparison: the result of `report.arms.compare`.
@@ -85,8 +78,7 @@ def render_report(
         _result(comparison),
         _decision(loaded, runs, comparison, business),
         *_policies(policies, _replayable(family, family_folder, predictions, costs) if policies else None),
-        _frontier(family, policies),
-        _parts(family),
+        *([] if family is None else family_sections(family, policies, _answers(family, family_folder))),
         _load(loaded, [read_summary(folder) for folder in steps]),
         provenance(family, loaded, comparison),
     ]
@@ -196,10 +188,16 @@ def _replayable(
         raise InputError("predictions and costs go together", hint="--predictions P --costs C")
     if table is not None and costs is not None:
         return read_predictions(table), read_costs(costs)
-    if family is None or folder is None or family.predictions is None or family.costs is None:
+    answers = _answers(family, folder)
+    if answers is None or family is None or folder is None or family.costs is None:
         return None
-    predictions = read_predictions(inside(folder, family.predictions.path), labels=family.labels)
-    return predictions, read_costs(inside(folder, family.costs.path))
+    return answers, read_costs(inside(folder, family.costs.path))
+
+
+def _answers(family: Family | None, folder: Path | None) -> Predictions | None:
+    if family is None or folder is None or family.predictions is None:
+        return None
+    return read_predictions(inside(folder, family.predictions.path), labels=family.labels)
 
 
 def _replayed(
@@ -217,40 +215,6 @@ def _replayed(
         Figures((tradeoff_chart(found, policy, f"{key}-tradeoff"),)),
         Tabular(choices_table(found, policy, f"{key}-choices")),
         [Tabular(table) for table in policy_parts_tables(found, key)],
-    )
-
-
-def _frontier(family: Family | None, policies: Sequence[Policy]) -> Section | None:
-    if family is None:
-        return None
-    charts = [frontier_chart(family, axis, policies) for axis in AXES]
-    beaten = {name: by for name, by in beaten_by(family).items() if by}
-    free = [name for name in beaten_by(family) if name not in beaten]
-    said = f"Nothing beats {', '.join(free)}." if free else ""
-    if beaten:
-        said += f" Dominated on every axis that was measured: {', '.join(beaten)}."
-    more = latency_table(family)
-    return Section(
-        "frontier",
-        "The family and its frontier",
-        blocks(
-            Paragraph(said) if said else None,
-            Figures(tuple(chart for chart in charts if chart is not None)),
-            Tabular(variants_table(family)),
-            Tabular(resources_table(family)),
-            None if more is None else Tabular(more),
-        ),
-    )
-
-
-def _parts(family: Family | None) -> Section | None:
-    if family is None:
-        return None
-    tables = [slices_table(family), classes_table(family), steps_table(family)]
-    return Section(
-        "parts",
-        "Slices, classes, and what each step cost",
-        blocks([Tabular(table) for table in tables if table is not None]),
     )
 
 

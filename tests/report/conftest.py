@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from contract.family import (
     EncoderSpec,
     Family,
     Latency,
+    SliceQuality,
     Split,
     Training,
     Variant,
@@ -74,6 +76,16 @@ def make_predictions(n: int = 900, seed: int = 7) -> Predictions:
     return Predictions(labels=LABELS, label=label, variants=found, split=split, slices=slices)
 
 
+def _slice(right: NDArray[np.bool_], teacher: NDArray[np.bool_] | None) -> SliceQuality:
+    found = SliceQuality(n=len(right), accuracy=float(right.mean()))
+    if teacher is None:
+        return found
+    delta = float(right.mean() - teacher.mean())
+    return found.model_copy(
+        update={"accuracy_delta": delta, "accuracy_delta_interval": (delta - 0.02, delta + 0.02)}
+    )
+
+
 @pytest.fixture(scope="session")
 def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A family folder with artifacts, predictions and costs whose figures agree with each other."""
@@ -112,7 +124,10 @@ def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     }
                     for index, label in enumerate(LABELS)
                 },
-                accuracy_per_slice={key: float(right[mask].mean()) for key, mask in test.slices.items()},
+                per_slice={
+                    key: _slice(right[mask], None if name == "teacher" else test.correct("teacher")[mask])
+                    for key, mask in test.slices.items()
+                },
                 latency=tuple(
                     Latency(
                         batch=batch, concurrency=at_once, threads=1, n=500, p50_ms=p50, p99_ms=1.4 * p50,

@@ -9,19 +9,13 @@ import pytest
 from rich.console import Console
 
 from contract.errors import InputError
-from contract.family import Family
+from contract.family import Family, StepCost
 from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions, read_costs
-from report.family_tables import (
-    classes_table,
-    inspect_table,
-    latency_table,
-    resources_table,
-    slices_table,
-    steps_table,
-    variants_table,
-)
-from report.frontier import AXES, beaten_by, frontier_chart, write_frontier
+from report.family_parts import classes_table, losses_table, making_table, slices_table, steps_table
+from report.family_sections import frontier_in_words
+from report.family_tables import inspect_table, latency_table, resources_table, variants_table
+from report.frontier import AXES, beaten_by, best_by, frontier_chart, write_frontier
 from report.policy_words import certificate_in_words, expected_in_words, path_in_words
 from report.render import render_report
 from report.tables import Row, Table, to_markdown, to_rich
@@ -143,7 +137,8 @@ def test_dominated_variants_name_what_beats_them(family: Family) -> None:
     assert "teacher-int8" in beaten["pruned-50"]
     assert beaten["teacher"] == beaten["linear"] == ()
     muted = {row.cells[0] for row in variants_table(family).rows if row.emphasis == "muted"}
-    assert muted == {name for name, by in beaten.items() if by}
+    assert muted == {name for name, costs in best_by(family).items() if not costs}
+    assert {name for name, by in beaten.items() if by} <= muted
 
 
 def test_frontier_marks_what_is_dominated_on_its_two_axes(family: Family, policy: Policy) -> None:
@@ -183,6 +178,8 @@ def test_a_family_that_is_not_measured_says_so(family: Family, tmp_path: Path) -
     assert all(frontier_chart(bare, axis) is None for axis in AXES)
     assert "nothing to draw" in write_frontier(bare, tmp_path / "f.svg").read_text()
     assert latency_table(bare) is slices_table(bare) is classes_table(bare) is steps_table(bare) is None
+    assert losses_table(bare) is making_table(bare) is None
+    assert best_by(bare) == beaten_by(bare) == {}
     assert "accuracy" not in variants_table(bare).columns
 
 
@@ -194,7 +191,8 @@ def test_tables_of_a_family_agree_with_the_manifest(family: Family) -> None:
     assert slices is not None
     assert classes is not None
     assert steps is not None
-    assert {row.cells[0] for row in slices.rows} == {"short", "long"}
+    assert [row.cells[0] for row in slices.rows] == list(family.names)
+    assert [name.partition(" ")[0] for name in slices.columns] == ["variant", "long", "short"]
     assert [row.cells[0] for row in classes.rows] == list(family.labels)
     assert "4.15 min in all" in steps.notes[0]
     assert "estimated-load" in resources_table(family).notes[0]
@@ -221,3 +219,113 @@ def test_cells_cannot_break_a_table(text: str) -> None:
         console.print(to_rich(table))
     if "[" in text:
         assert text in captured.get()
+
+
+def test_each_cost_has_its_own_frontier(family: Family) -> None:
+    """The most accurate variant is best at every cost or tied, and so is the cheapest at its own."""
+    best = best_by(family)
+    for axis in AXES:
+        kept = [v for v in family.variants if axis.key in best[v.name]]
+        ordered = sorted(kept, key=lambda v: axis.value(v) or 0)
+        accuracies = [v.accuracy or 0 for v in ordered]
+        assert accuracies == sorted(accuracies)
+        assert min(family.variants, key=lambda v: axis.value(v) or 0) in kept
+
+
+def test_what_fails_is_said_in_the_tables(family: Family) -> None:
+    """A variant that breaks a limit carries its tier and the reason, in the table and in the sentences."""
+    reason = "slice 'short': accuracy 0.9750 on 40 rows, always at least 1"
+    failing = family.variants[-1].model_copy(update={"tier": "high", "failed_limits": (reason,)})
+    changed = family.model_copy(update={"variants": (*family.variants[:-1], failing)})
+    row = dict(zip(variants_table(changed).columns, variants_table(changed).rows[-1].cells, strict=True))
+    assert (row["tier"], row["fails"]) == ("high", reason)
+    assert frontier_in_words(changed)[-1] == f"Fail a limit or every tier: {failing.name}."
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(to_rich(inspect_table(changed, wide=True)))
+    assert "always at least 1" in " ".join(captured.get().split())
+
+
+def test_wide_table_fits_a_hundred_columns(family: Family) -> None:
+    """Nothing is cut off: every name, delta and p99 of the wide table is there in whole."""
+    console = Console(width=100)
+    table = inspect_table(family, wide=True)
+    with console.capture() as captured:
+        console.print(to_rich(table))
+    assert max(len(line) for line in captured.get().splitlines()) <= 100
+    assert "…" not in captured.get()
+    for row in table.rows:
+        assert row.cells[0] in captured.get()
+
+
+def test_slices_are_columns_unless_they_outnumber_the_variants(family: Family) -> None:
+    """Rows are variants with n in the heading; ten slices of two variants stand the other way round."""
+    table = slices_table(family)
+    assert table is not None
+    assert table.columns[1].startswith("long (n = ")
+    assert table.rows[1].cells[1].count("%") == 1
+    assert "[" in table.rows[1].cells[1]
+    many = tuple(
+        v.model_copy(update={"per_slice": {f"s{i}": v.per_slice["long"] for i in range(10)}})
+        for v in family.variants[:2]
+    )
+    turned = slices_table(family.model_copy(update={"variants": many}))
+    assert turned is not None
+    assert turned.columns == ("slice", *(v.name for v in many))
+    assert len(turned.rows) == 10
+
+
+def test_of_many_variants_the_table_of_classes_shows_the_frontier(family: Family) -> None:
+    """Beyond eight columns only the teacher and what nothing beats are shown, and the rest is counted."""
+    copies = tuple(
+        family.variants[2].model_copy(update={"name": f"copy-{i}", "accuracy": 0.1}) for i in range(9)
+    )
+    table = classes_table(family.model_copy(update={"variants": (*family.variants, *copies)}))
+    assert table is not None
+    assert "teacher" in table.columns
+    assert len(table.columns) <= 2 + 8
+    assert "more are in family.json" in table.notes[1]
+
+
+def test_losses_name_the_class_that_suffers_most(family: Family) -> None:
+    """The class and the points agree with the recalls; the teacher has no losses."""
+    table = losses_table(family)
+    assert table is not None
+    teacher, other = family.variants[0], family.variants[-1]
+    deltas = {
+        label: other.per_class[label]["recall"] - teacher.per_class[label]["recall"]
+        for label in family.labels
+    }
+    row = next(row for row in table.rows if row.cells[0] == other.name)
+    assert deltas[row.cells[3]] == min(deltas.values())
+    assert row.cells[5] == str(sum(delta <= -0.05 for delta in deltas.values()))
+    assert table.rows[0].cells[3:] == ("", "", "")
+
+
+def test_steps_sum_each_step_once(family: Family) -> None:
+    """Every step has its seconds, energy and CO2e, and the sums are of steps, not of variants."""
+    steps = tuple(
+        StepCost(
+            name=name, kind="k", seconds=60.0, energy_wh=1.0, gco2e=0.5, energy_provenance="estimated-load"
+        )
+        for name in ("data", "teacher", "fast.table")
+    )
+    table = steps_table(family.model_copy(update={"steps": steps}))
+    assert table is not None
+    assert [row.cells[0] for row in table.rows] == ["data", "teacher", "fast.table"]
+    assert table.notes[0].startswith("3.00 min in all, 3.00 Wh, 1.50 gCO2e. ")
+    assert "estimated-load" in table.notes[0]
+    part = (steps[0], steps[1].model_copy(update={"energy_wh": None, "gco2e": None}))
+    unknown = steps_table(family.model_copy(update={"steps": part}))
+    assert unknown is not None
+    assert "Wh" not in unknown.notes[0]
+
+
+def test_a_sparse_variant_says_that_zeros_are_size_and_not_speed(family: Family) -> None:
+    """Zeros and the zipped size stand among the resources, with what they are good for."""
+    assert "zeros" not in resources_table(family).columns
+    sparse = family.variants[2].model_copy(update={"sparsity": 0.9, "compressed_bytes": 3_000_000})
+    table = resources_table(family.model_copy(update={"variants": (*family.variants[:2], sparse)}))
+    row = dict(zip(table.columns, table.rows[2].cells, strict=True))
+    assert (row["zeros"], row["zipped MB"]) == ("90%", "3.00")
+    assert "not faster" in table.notes[-1]
