@@ -38,6 +38,66 @@ class LinearSettings:
     batch_size: int = 64
 
 
+@dataclass(frozen=True)
+class NgramRows:
+    """N training texts as the linear stage sees them, made once for several trainings.
+
+    Attributes:
+        matrix: [N, R] tf-idf as serving computes it.
+        buckets: [R] ascending: the n-grams that get a weight.
+        idf: [R].
+        options: what the n-grams are.
+    """
+
+    matrix: sparse.csr_array
+    buckets: NDArray[np.uint32]
+    idf: Array
+    options: NgramOptions
+
+    @classmethod
+    def of(cls, texts: Sequence[str], options: NgramOptions, *, min_documents: int) -> NgramRows:
+        """Return the rows of texts; an n-gram needs to occur in so many of them to get a weight."""
+        matrix, buckets, idf = _features(texts, NgramEncoder(options), min_documents)
+        return cls(matrix, buckets, idf, options)
+
+    def train(
+        self,
+        targets: NDArray[np.int64],
+        classes: int,
+        *,
+        settings: LinearSettings,
+        seed: int,
+        teacher_logits: NDArray[np.float32] | None = None,
+    ) -> LinearModel:
+        """Train and return a linear model; without a teacher only the texts with a label count.
+
+        Args:
+            targets: [N] class indices; -1 where a text has no label and only the teacher's answer counts.
+            classes: C.
+            settings: of the training.
+            seed: of the order of the texts.
+            teacher_logits: [N, C] for distillation (Hinton, Vinyals and Dean 2015).
+
+        Raises:
+            ValueError: when there is neither a label nor a teacher.
+        """
+        matrix = self.matrix
+        if teacher_logits is None:
+            rows = np.flatnonzero(targets >= 0)
+            if not rows.size:
+                raise ValueError("texts without any label need a teacher's answers")
+            matrix, targets = matrix[rows], targets[rows]
+        weights, bias = _fit(matrix, _goals(targets, classes, teacher_logits, settings), settings, seed)
+        return LinearModel(
+            buckets=self.buckets,
+            weights=weights,
+            idf=self.idf,
+            bias=bias,
+            encoder=self.options.sha256,
+            bits=self.options.bits,
+        )
+
+
 def train_linear(
     texts: Sequence[str],
     targets: NDArray[np.int64],
@@ -48,26 +108,9 @@ def train_linear(
     seed: int,
     teacher_logits: NDArray[np.float32] | None = None,
 ) -> LinearModel:
-    """Train and return a linear model.
-
-    Args:
-        texts: [N] training texts.
-        targets: [N] class indices; -1 where a text has no label and only the teacher's answer counts.
-        classes: C.
-        options: the n-grams.
-        settings: of the training.
-        seed: of the order of the texts.
-        teacher_logits: [N, C] for distillation (Hinton, Vinyals and Dean 2015).
-
-    Raises:
-        ValueError: when a text has neither label nor teacher answer.
-    """
-    features, buckets, idf = _features(texts, NgramEncoder(options), settings.min_documents)
-    goals = _goals(targets, classes, teacher_logits, settings)
-    weights, bias = _fit(features, goals, settings, seed)
-    return LinearModel(
-        buckets=buckets, weights=weights, idf=idf, bias=bias, encoder=options.sha256, bits=options.bits
-    )
+    """Train a linear model on N texts and return it; arguments and errors as of `NgramRows.train`."""
+    rows = NgramRows.of(texts, options, min_documents=settings.min_documents)
+    return rows.train(targets, classes, settings=settings, seed=seed, teacher_logits=teacher_logits)
 
 
 def _features(
@@ -100,11 +143,9 @@ def _features(
 def _goals(
     targets: NDArray[np.int64], classes: int, teacher: NDArray[np.float32] | None, settings: LinearSettings
 ) -> Array:
-    labelled = targets >= 0
     if teacher is None:
-        if not labelled.all():
-            raise ValueError("a text without a label needs a teacher's answer")
         return np.eye(classes, dtype=np.float32)[targets]
+    labelled = targets >= 0
     scaled = teacher / settings.temperature
     soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     soft /= soft.sum(axis=1, keepdims=True)

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data import DATA, Dataset, read_dataset
-from compress.encoders import encoder_of
-from compress.linear import LinearSettings, train_linear
+from compress.linear import LinearSettings, NgramRows
 from compress.parts import LinearPart
 from compress.recipe import EXTRA
 from compress.steps import Context, Result
@@ -17,14 +16,18 @@ from runtime.linear import LinearModel, LinearRuntime, write_linear
 from runtime.ngrams import NgramEncoder, NgramOptions, ngram_spec
 
 LINEAR = "model.npz"
-SOFT_WEIGHTS = (0.0, 0.5, 0.9)
+SOFT_WEIGHT = 0.9
 
 
 def train_linear_step(context: Context) -> Result:
-    """Train the linear stage on labels and, where validation says that it helps, on its parent's answers."""
+    """Train the linear stage on labels and, where validation says that it helps, on its parent's answers.
+
+    With a parent the unlabelled texts, and altered copies where the part asks for them, are learnt from its
+    answers. Of the trainings, one on labels alone and with a parent one per temperature, the best on the
+    validation split is kept.
+    """
     part = LinearPart.model_validate(context.step.config["variant"])
     data = read_dataset(context.inputs["data"].file(DATA))
-    train = data.of("train", *([EXTRA] if part.extra else []))
     validation = data.of("validation")
     options = NgramOptions(
         word_orders=part.word_orders,
@@ -33,46 +36,58 @@ def train_linear_step(context: Context) -> Result:
         bits=part.bits,
         max_characters=part.max_characters,
     )
-    teacher = _teacher_answers(context, train) if "parent" in context.inputs else None
-    best: tuple[float, float, float, LinearModel] | None = None
-    weights = SOFT_WEIGHTS if teacher is not None else SOFT_WEIGHTS[:1]
-    for number, soft_weight in enumerate(weights):
-        context.update(number / len(weights), f"soft weight {soft_weight:g}")
-        model = train_linear(
-            train.texts,
-            train.targets,
+    texts, targets, answers = _taught(context, data, part)
+    tries = [LinearSettings(soft_weight=0.0, epochs=part.epochs)]
+    if answers is not None:
+        tries += [
+            LinearSettings(soft_weight=SOFT_WEIGHT, temperature=temperature, epochs=part.epochs)
+            for temperature in part.temperatures
+        ]
+    rows = NgramRows.of(texts, options, min_documents=tries[0].min_documents)
+    encoded = NgramEncoder(options).encode(validation.texts)
+    best: tuple[float, float, LinearSettings, LinearModel] | None = None
+    for number, settings in enumerate(tries):
+        said = f"temperature {settings.temperature:g}" if settings.soft_weight else "labels alone"
+        context.update(number / len(tries), said)
+        model = rows.train(
+            targets,
             len(data.labels),
-            options=options,
-            settings=LinearSettings(soft_weight=soft_weight),
+            settings=settings,
             seed=context.recipe.seed,
-            teacher_logits=teacher if soft_weight else None,
+            teacher_logits=answers if settings.soft_weight else None,
         )
-        logits = LinearRuntime(model).logits(NgramEncoder(options).encode(validation.texts))
+        logits = LinearRuntime(model).logits(encoded)
         accuracy = float((logits.argmax(1) == validation.targets).mean())
         loss = _log_loss(logits, validation.targets)
         if best is None or (accuracy, -loss) > best[:2]:
-            best = (accuracy, -loss, soft_weight, model)
+            best = (accuracy, -loss, settings, model)
     assert best is not None
-    write_linear(context.folder / LINEAR, best[3])
+    _, _, kept, model = best
+    write_linear(context.folder / LINEAR, model)
     return {
         "artifact": LINEAR,
         "runtime": "linear",
         "precision": "fp32",
         "batching": "batched",
-        "parameters": best[3].parameters,
-        "soft_weight": best[2],
+        "parameters": model.parameters,
+        "soft_weight": kept.soft_weight,
+        "soft_temperature": kept.temperature if kept.soft_weight else None,
+        "taught_texts": len(texts),
         "encoder": ngram_spec(options).model_dump(mode="json"),
     }
 
 
-def _teacher_answers(context: Context, train: Dataset) -> NDArray[np.float32]:
-    from compress.models import load_network
-    from compress.training import predict
+def _taught(
+    context: Context, data: Dataset, part: LinearPart
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float32] | None]:
+    """Return texts, targets, and with a parent its answers."""
+    if "parent" not in context.inputs:
+        train = data.of("train", *([EXTRA] if part.extra else []))
+        return train.texts, train.targets, None
+    from compress.learning import prepare_lesson
 
-    parent = context.inputs["parent"]
-    network = load_network(parent.folder)
-    encoded = encoder_of(parent).encode(train.texts)
-    return predict(network, network.examples(encoded), precision="auto")
+    lesson = prepare_lesson(context, context.inputs["parent"], part, precision="auto")
+    return lesson.texts, lesson.targets, lesson.answers
 
 
 def _log_loss(logits: Logits, targets: NDArray[np.int64]) -> float:

@@ -254,6 +254,10 @@ class LinearPart(Part):
     longest: int = Field(default=5, ge=0, le=16)
     bits: int = Field(default=20, ge=8, le=28)
     max_characters: int = Field(default=4096, ge=1)
+    epochs: int = Field(default=12, ge=1)
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1.0, 2.0), description="Each softens the parent's answers for one training; the best is kept"
+    )
     extra: bool = True
     augment: Augmentation | None = None
 
