@@ -273,6 +273,12 @@ def parse_recipe(
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=sources), "teacher": teacher})
 
 
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML that `load_recipe` reads, without what is at its default."""
+    raw = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return yaml.safe_dump({"schema": 1, **raw}, sort_keys=False, allow_unicode=True, width=110)
+
+
 def _weights(recipe: Recipe, folder: Path) -> str:
     """Return where the teacher comes from, a path in it made absolute."""
     source = recipe.teacher.weights

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from compress.assemble import origins_of
 from compress.data import DATA, read_dataset
@@ -20,12 +19,12 @@ from compress.parts import VariantPart
 from compress.pipeline import Run, run_pipeline, running
 from compress.plan import DATA_STEP, plan_steps, select
 from compress.progress import Progress
-from compress.recipe import Recipe
+from compress.recipe import Recipe, dump_recipe
 from compress.search_part import SearchPart
 from compress.tries import Rates, Tries, teacher_size
 from contract.errors import RecipeError, TargetNotMet
 from contract.family import Family
-from contract.files import atomic_path, write_json
+from contract.files import write_bytes, write_json
 
 SEARCHED = "searched.yaml"
 RECORD = "search.json"
@@ -116,7 +115,7 @@ def run_search(
     kept = tuple(name for name in non_dominated({**compared, **able}) if name in able)
     final = _with_variants(recipe, part, size, [tries.candidates[name] for name in kept])
     family = run_pipeline(final, out, progress=progress)
-    write_recipe(out / SEARCHED, final)
+    write_bytes(out / SEARCHED, f"# Found by `sluice compress --search`.\n{dump_recipe(final)}".encode())
     found = Searched(family, final, tries.points, trained, kept, tries.failed, tries.seconds)
     write_json(out / RECORD, _record(recipe, part, rates, found))
     return found
@@ -128,14 +127,6 @@ def validation_accuracy(run: Run, name: str) -> float:
     rows = held.rows("validation")
     logits = np.load(run.finished[f"{name}.measure"].file(LOGITS))
     return float((logits[rows].argmax(1) == held.targets[rows]).mean())
-
-
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write a recipe as YAML that `load_recipe` reads; its paths are absolute."""
-    raw = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    text = yaml.safe_dump({"schema": 1, **raw}, sort_keys=False, allow_unicode=True, width=110)
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"# Found by `sluice compress --search`.\n{text}", encoding="utf-8")
 
 
 def _survivors(tries: Tries, part: SearchPart, teacher: float) -> list[Candidate]:
