@@ -14,6 +14,7 @@ import torch
 
 from compress.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
+from compress.fuse import fuse_file
 from compress.models import Network, load_network
 from compress.steps import Context, Result
 from compress.verify import TEXTS, require_faithful, verify_graph
@@ -22,7 +23,7 @@ from contract.files import atomic_path
 
 GRAPH = "model.onnx"
 
-OPSET = 18
+OPSET = 20
 PROBE_ERROR_LIMIT = 1e-3
 
 
@@ -52,8 +53,13 @@ def export_step(context: Context) -> Result:
     }
 
 
-def export_onnx(network: Network, path: Path) -> None:
+def export_onnx(network: Network, path: Path, *, fused: bool = True) -> None:
     """Write the network as ONNX: its graph inputs in, `logits` out, any batch and length.
+
+    Args:
+        network: put into evaluation mode.
+        path: of the file.
+        fused: rewrite it for ONNX Runtime on a processor; else it has ONNX's own operators alone.
 
     Raises:
         SluiceError: when the graph's answers differ from the network's at one of its probes.
@@ -73,6 +79,8 @@ def export_onnx(network: Network, path: Path) -> None:
             dynamic_shapes={name: dict(axes) for name, axes in inputs.axes.items()},
             verbose=False,
         )
+        if fused:
+            fuse_file(temporary)
         check_probes(network, temporary)
 
 

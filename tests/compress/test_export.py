@@ -37,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_graph_of_any_batch_and_length(network: Classifier, exported: Path) -> None:
     """Export pins the opset, leaves both axes free, and agrees at all checked shapes."""
     model = onnx.load(exported / "model.onnx")
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
+    assert ("", OPSET) in [(o.domain, o.version) for o in model.opset_import]
     assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask"]
     dims = model.graph.input[0].type.tensor_type.shape.dim
     assert all(d.dim_param and not d.dim_value for d in dims)
