@@ -26,6 +26,7 @@ INFERENCE_BATCH = 64
 GRADIENT_NORM = 1.0
 FIRST_COMPETENCE = 0.1
 COMPETENT_AFTER = 0.5
+PACES = 50
 AVERAGED_FROM = 0.75
 AVERAGED_EVERY = 4
 
@@ -82,12 +83,12 @@ def paced_batches(
         steps: batches.
         rng: of the draw.
     """
-    done = 0
+    done, drawn = 0, max(1, min(BUCKET_BATCHES, steps // PACES))
     while done < steps:
         share = competence(done / steps)
         pool = order[: max(round(share * len(order)), min(batch_size, len(order)))]
         batches = length_buckets(lengths[pool], batch_size, rng)
-        for rows in islice(batches, BUCKET_BATCHES if share < 1 else None):
+        for rows in islice(batches, drawn if share < 1 else None):
             if done < steps:
                 yield pool[rows]
             done += 1

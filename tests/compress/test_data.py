@@ -200,6 +200,37 @@ def test_texts_shared_by_splits(tmp_path: Path) -> None:
     assert len(data.of("train")) == 99
 
 
+def test_texts_without_labels_are_only_learnt_from(tmp_path: Path) -> None:
+    """They form a split of their own, less those equal to a labelled text or to one another."""
+    rows = toy_texts(120)
+    file = write_csv(tmp_path / "data.csv", rows)
+    more = [text for text, _ in toy_texts(40, seed=9)]
+    known = {text for text, _ in rows}
+    file_of_texts = tmp_path / "more.jsonl"
+    file_of_texts.write_text("".join(json.dumps({"text": t}) + "\n" for t in [*more, more[0], rows[5][0]]))
+    data = load_data(DataPart(file=str(file), unlabelled=str(file_of_texts)), seed=0)
+    found = data.of("unlabelled")
+    assert set(found.texts) == set(more) - known
+    assert (found.targets == -1).all()
+    assert set(found.label) == {""}
+    assert data.of(*SPLITS) == load_data(DataPart(file=str(file)), seed=0)
+    write_dataset(tmp_path / "data.parquet", data)
+    assert read_dataset(tmp_path / "data.parquet") == data
+
+
+def test_unlabelled_texts_are_cut_and_checked_too(tmp_path: Path) -> None:
+    """They are cut like the others before they are compared, and an empty one is named."""
+    file = write_csv(tmp_path / "data.csv", toy_texts(120))
+    texts = tmp_path / "more.csv"
+    first = " ".join(toy_texts(1)[0][0].split()[:4])
+    texts.write_text(f"text,note\n{first} and more words,x\nnever seen in any other text,y\n")
+    part = DataPart(file=str(file), unlabelled=str(texts), max_words=4)
+    assert load_data(part, seed=0).of("unlabelled").texts == ("never seen in any",)
+    texts.write_text("text\n  \n")
+    with pytest.raises(DataError, match="is empty"):
+        load_data(part, seed=0)
+
+
 def test_a_label_unseen_in_training_is_named(tmp_path: Path) -> None:
     """A test label that no training row has is refused by row."""
     rows = toy_texts(100)
