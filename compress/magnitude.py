@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compress.data import DATA, read_dataset
-from compress.distil import learn_from
+from compress.learning import learn_from
 from compress.models import Network, load_network
 from compress.parts import MagnitudePart
 from compress.rounds import round_of
@@ -159,8 +159,11 @@ def magnitude_masks(network: Network, sparsity: float) -> dict[str, Tensor]:
     """
     weights = {name: module.weight.detach() for name, module in _prunable(network)}
     everything = torch.cat([weight.abs().flatten() for weight in weights.values()])
-    flat = torch.ones_like(everything)
-    flat[everything.argsort(stable=True)[: round(sparsity * everything.numel())]] = 0
+    flat, count = torch.ones_like(everything), round(sparsity * everything.numel())
+    if 0 < count < everything.numel():
+        flat[np.argpartition(everything.numpy(), count)[:count]] = 0
+    elif count:
+        flat.zero_()
     parts = flat.split([weight.numel() for weight in weights.values()])
     return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 
 from compress.data import DATA, read_dataset
 from compress.encoders import TOKENIZER, encoder_of, encoder_spec, write_tokenizer
-from compress.models import Tokens
+from compress.models import Tokens, load_network
 from compress.network import Classifier
 from compress.parts import VocabularyPart
-from compress.recipe import EXTRA
+from compress.recipe import EXTRA, UNLABELLED
 from compress.steps import Context, Result
-from compress.teacher import finish_network, parent_classifier
+from compress.teacher import finish_network
+from compress.text_cnn import TextCnn
 from contract.errors import RecipeError, SluiceError
 from runtime.encoders import load_encoder
 
 MODELS = ("WordPiece", "WordLevel")
+
+Reader = TypeVar("Reader", Classifier, TextCnn)
 
 
 def prune_vocabulary(context: Context) -> Result:
@@ -31,12 +34,14 @@ def prune_vocabulary(context: Context) -> Result:
     smaller pieces.
 
     Raises:
-        RecipeError: when the parent's tokenizer is of a type whose pieces cannot be taken out.
+        RecipeError: when the parent has no word pieces, or of a type that cannot be taken out.
     """
     part = VocabularyPart.model_validate(context.step.config["variant"])
     parent = context.inputs["parent"]
-    network, spec = parent_classifier(context), encoder_spec(parent)
-    texts = read_dataset(context.inputs["data"].file(DATA)).of("train", EXTRA).texts
+    network, spec = load_network(parent.folder), encoder_spec(parent)
+    if not isinstance(network, Classifier | TextCnn):
+        raise RecipeError(f"variant {part.name!r}: its parent {part.parent!r} reads no word pieces")
+    texts = read_dataset(context.inputs["data"].file(DATA)).of("train", EXTRA, UNLABELLED).texts
     context.update(0.0, "counting word pieces")
     pieces = Pieces.of(parent.file(TOKENIZER).read_bytes())
     before = Tokens.of(encoder_of(parent).encode(texts))
@@ -76,16 +81,17 @@ def require_same(before: Tokens, after: Tokens, kept: NDArray[np.int64], size: i
             )
 
 
-def keep_pieces(network: Classifier, kept: NDArray[np.int64]) -> Classifier:
+def keep_pieces(network: Reader, kept: NDArray[np.int64]) -> Reader:
     """Return a copy whose embedding table has only the rows of some ids, in that order."""
     table = network.words.weight.shape[0]
     if kept[-1] >= table:
         raise SluiceError(f"the tokenizer knows id {kept[-1]}, the embedding table has {table} rows")
     pad = np.flatnonzero(kept == network.shape.pad_id)
-    shape = replace(network.shape, vocabulary=len(kept), pad_id=int(pad[0]) if len(pad) else 0)
-    smaller = Classifier(shape)
+    changes = {"vocabulary": len(kept), "pad_id": int(pad[0]) if len(pad) else 0}
     state = network.state_dict()
-    smaller.load_state_dict({**state, "words.weight": state["words.weight"][torch.from_numpy(kept)]})
+    state["words.weight"] = state["words.weight"][torch.from_numpy(kept)]
+    smaller = type(network)(replace(network.shape, **changes))  # type: ignore[arg-type]
+    smaller.load_state_dict(state)
     smaller.eval()
     return smaller
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -49,6 +49,7 @@ def test_every_round_removes_its_share_of_the_rest(step: float, most: float) -> 
     assert 1 - step - 1e-9 <= ratios[-1] <= 1
 
 
+@settings(max_examples=25, deadline=None)
 @given(first=st.floats(0, 1), second=st.floats(0, 1))
 def test_masks_are_global_and_nested(first: float, second: float) -> None:
     """What goes is smaller than what stays, wherever it is; more sparsity removes the same and more."""

@@ -18,6 +18,7 @@ from compress.encoders import encoder_of
 from compress.models import Tokens, load_network
 from compress.network import Classifier
 from compress.store import Finished
+from compress.text_cnn import CnnShape, TextCnn
 from compress.training import predict
 from compress.vocabulary import Pieces, count_pieces, keep_pieces, prune_vocabulary, require_same
 from contract.errors import RecipeError, SluiceError
@@ -72,7 +73,7 @@ texts_of_letters = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(training=texts_of_letters, others=texts_of_letters)
 def test_texts_of_kept_pieces_have_identical_logits(training: list[str], others: list[str]) -> None:
     """Training texts are answered bit by bit as before; any other is spelt in smaller pieces."""
@@ -200,3 +201,12 @@ def test_a_step_writes_a_parent_that_others_learn_from(tmp_path: Path) -> None:
     made = distil_student(context)
     assert made["encoder"] == result["encoder"] != teacher.result["encoder"]
     assert load_network(context.folder).state_dict()["words.weight"].shape[0] == result["pieces_after"]
+
+
+def test_convolutional_students_lose_rows_too() -> None:
+    """A text network of another kind keeps its filters, and the rows of the pieces that stay."""
+    network = TextCnn(CnnShape(10, 8, 4, (1, 2), 3, 24))
+    smaller = keep_pieces(network, np.array([0, 3, 9]))
+    assert isinstance(smaller, TextCnn)
+    ids, mask = torch.tensor([[9, 3]]), torch.ones(1, 2, dtype=torch.long)
+    assert torch.equal(smaller(torch.tensor([[2, 1]]), mask), network(ids, mask))
