@@ -92,7 +92,7 @@ def ablation_table(family: Family, predictions: Predictions | None = None) -> Ta
         "Each row differs from the variant it is held against by one technique. Latency: one text alone, p50."
     )
     words = frozenset({"technique", "against"})
-    table = Table("ablation", "What each technique brought", columns, tuple(rows), (note,), words)
+    table = Table("ablation", "With and without it", columns, tuple(rows), (note,), words)
     return table.without_empty_columns()
 
 

@@ -165,42 +165,55 @@ def _from_variants(variants: Sequence[Variant]) -> tuple[StepCost, ...]:
 
 
 def making_table(family: Family) -> Table | None:
-    """Return what making each variant from its parent took and how faithful its export is.
-
-    None when neither is recorded.
-    """
+    """Return what making each variant from its parent took, or None when that is not recorded."""
     rows = []
     for variant in family.variants:
-        training, check = variant.training, variant.verification
-        if training is None and check is None:
+        training = variant.training
+        if training is None:
             continue
         cells = (
             variant.name,
             variant.technique or variant.kind,
             variant.parent or UNKNOWN,
-            duration(training.seconds if training else None),
-            significant(training.energy_wh if training else None),
-            significant(training.gco2e if training else None),
-            percent(check.label_agreement, 2) if check else UNKNOWN,
-            percent(check.agreement_limit, 1) if check else UNKNOWN,
-            significant(check.max_logit_error, 2) if check else UNKNOWN,
-            percent(check.batched_agreement, 2) if check else UNKNOWN,
+            duration(training.seconds),
+            significant(training.energy_wh),
+            significant(training.gco2e),
         )
         rows.append(Row(cells))
     if not rows:
         return None
-    columns = (
-        "variant", "technique", "from", "time", "Wh", "gCO2e", "export agrees", "limit",
-        "largest logit error", "agrees in batches",
-    )  # fmt: skip
-    notes = (
-        "Time and energy: of the steps that made it from its parent. Agreement: share of texts that get the "
-        "same label as from the model it was exported from, and as when asked alone.",
-    )
+    columns = ("variant", "technique", "from", "time", "Wh", "gCO2e")
+    notes = ("Sums over the steps that made a variant from its parent, without its export and measurement.",)
     words = frozenset({"technique", "from"})
-    return Table(
-        "making", "How each variant was made", columns, tuple(rows), notes, words
-    ).without_empty_columns()
+    table = Table("making", "How each variant was made", columns, tuple(rows), notes, words)
+    return table.without_empty_columns()
+
+
+def faithfulness_table(family: Family) -> Table | None:
+    """Return how close each artifact is to the network it was exported from, or None if none was checked."""
+    rows = []
+    for variant in family.variants:
+        check = variant.verification
+        if check is None:
+            continue
+        cells = (
+            variant.name,
+            percent(check.label_agreement, 2),
+            percent(check.agreement_limit, 1),
+            significant(check.max_logit_error, 2),
+            percent(check.batched_agreement, 2),
+            f"{check.n:,}",
+        )
+        rows.append(Row(cells))
+    if not rows:
+        return None
+    columns = ("variant", "agrees", "limit", "largest logit error", "agrees in batches", "texts")
+    note = (
+        "Agrees: share of texts that get the same label as from the network it was exported from; "
+        "in batches: as when asked alone."
+    )
+    table = Table("faithfulness", "How faithful each artifact is", columns, tuple(rows), (note,))
+    return table.without_empty_columns()
 
 
 def artifacts_table(family: Family) -> Table:

@@ -9,8 +9,15 @@ from contract.policy import Policy
 from contract.predictions import Predictions
 from report.ablation import ablation_table, recovered_table
 from report.document import Bullets, Figures, Section, Tabular, blocks
-from report.family_parts import classes_table, losses_table, making_table, slices_table, steps_table
-from report.family_tables import latency_table, resources_table, variants_table
+from report.family_parts import (
+    classes_table,
+    faithfulness_table,
+    losses_table,
+    making_table,
+    slices_table,
+    steps_table,
+)
+from report.family_tables import latency_table, resources_table, variants_table, verdicts_table
 from report.frontier import AXES, beaten_by, best_by, frontier_chart
 from report.tables import Table
 
@@ -32,7 +39,13 @@ def family_sections(
         _section(
             "parts", "Slices and classes", slices_table(family), losses_table(family), classes_table(family)
         ),
-        _section("steps", "What it took to make", making_table(family), steps_table(family)),
+        _section(
+            "steps",
+            "What it took to make",
+            making_table(family),
+            faithfulness_table(family),
+            steps_table(family),
+        ),
     ]
 
 
@@ -47,7 +60,7 @@ def _section(key: str, title: str, *tables: Table | None) -> Section:
 
 def _frontier(family: Family, policies: Sequence[Policy]) -> Section:
     charts = [frontier_chart(family, axis, policies) for axis in AXES]
-    more = latency_table(family)
+    verdicts, more = verdicts_table(family), latency_table(family)
     said = frontier_in_words(family)
     return Section(
         "frontier",
@@ -56,6 +69,7 @@ def _frontier(family: Family, policies: Sequence[Policy]) -> Section:
             Bullets(said) if said else None,
             Figures(tuple(chart for chart in charts if chart is not None)),
             Tabular(variants_table(family)),
+            None if verdicts is None else Tabular(verdicts),
             Tabular(resources_table(family)),
             None if more is None else Tabular(more),
         ),
@@ -66,7 +80,8 @@ def frontier_in_words(family: Family) -> tuple[str, ...]:
     """Return which variants nothing beats, which are dominated, and which break a limit, a sentence each."""
     best, beaten = best_by(family), beaten_by(family)
     said = []
-    free = [v.name for v in family.variants if "latency" in best.get(v.name, ())]
+    dominated = [name for name, by in beaten.items() if by]
+    free = [name for name, axes in best.items() if "latency" in axes and name not in dominated]
     if free:
         said.append(f"Nothing is both as accurate and faster than {', '.join(free)}.")
     by_cost = [name for name, axes in best.items() if axes and "latency" not in axes]
@@ -77,7 +92,6 @@ def frontier_in_words(family: Family) -> tuple[str, ...]:
         said.append(
             f"Beaten at every single cost, though by no one variant at all of them: {', '.join(off)}."
         )
-    dominated = [name for name, by in beaten.items() if by]
     if dominated:
         said.append(f"Dominated at every cost at once by another variant: {', '.join(dominated)}.")
     failing = [v.name for v in family.variants if v.failed_limits and v.name != family.teacher]

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from contract.family import Family, Variant
 from report.figures import (
     UNKNOWN,
     percent,
     percent_interval,
+    points,
     points_interval,
     significant,
     times,
     usd_per_million,
 )
 from report.frontier import AXES, beaten_by, best_by
-from report.tables import Row, Table
+from report.tables import Row, Table, fit
 
 COLUMNS = (
-    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1", "macro-F1 (points)",
-    "ECE", "p50 ms", "p99 ms", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k",
-    "best by", "beaten by", "fails",
+    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1",
+    "F1 (points)", "ECE", "p50 ms", "p99 ms", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M",
+    "Wh/1k", "best by", "beaten by", "fails",
 )  # fmt: skip
 QUALITY = (
-    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1", "macro-F1 (points)",
-    "ECE", "p50 ms", "p99 ms", "best by", "beaten by", "fails",
+    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1", "ECE", "p50 ms",
+    "p99 ms", "best by",
 )  # fmt: skip
+VERDICT = ("variant", "tier", "best by", "beaten by", "fails")
 RESOURCES = ("variant", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k")
-WORDS = frozenset({"kind", "tier", "best by", "beaten by", "fails"})
-NARROW = (
-    "variant", "accuracy", "delta (points)", "speed-up", "p50 ms", "p99 ms", "MB", "USD/1M", "Wh/1k", "fails"
+WORDS = frozenset({"kind", "beaten by", "fails"})
+TERMINAL = (
+    "variant", "tier", "accuracy", "delta (points)", "speed-up", "F1 (points)", "p50 ms", "p99 ms", "MB",
+    "USD/1M", "Wh/1k", "best by", "fails",
 )  # fmt: skip
-WIDE = (*NARROW, "tier", "macro-F1 (points)", "best by")
+SPARE = ("USD/1M", "p99 ms", "F1 (points)", "Wh/1k", "MB", "best by")
 BEST_BY = "Best by: the costs at which nothing is both as accurate and cheaper; rows without any are muted."
 
 
@@ -39,11 +43,24 @@ def variants_table(family: Family) -> Table:
     """Return every variant with its accuracy delta beside its speed-up; dominated ones are muted."""
     n = f" (n = {family.splits['test'].n:,})" if "test" in family.splits else ""
     note = (
-        f"Accuracy and macro-F1 on the test split{n}, 95% intervals. Points: against the teacher, paired. "
+        f"Accuracy and macro-F1 on the test split{n}, 95% intervals; then points against the teacher. "
         "Tier: critical below half a point lost, high below one, medium below three. "
         "Latency: one text alone, encoding included. ECE: after temperature."
     )
     return _table(family, "variants", f"Variants of {family.name}", QUALITY, (note, BEST_BY))
+
+
+def verdicts_table(family: Family) -> Table | None:
+    """Return what beats each variant and which limits it breaks, or None where neither happens."""
+    table = _table(family, "verdicts", "What is dominated, and what fails", VERDICT, ())
+    said = [i for i, name in enumerate(table.columns) if name in {"beaten by", "fails"}]
+    rows = tuple(row for row in table.rows if any(row.cells[i] for i in said))
+    if not rows:
+        return None
+    notes = (
+        "Beaten by: others as accurate and no dearer at any cost. Fails: the recipe's limits, or every tier.",
+    )
+    return replace(table, rows=rows, notes=notes)
 
 
 def resources_table(family: Family) -> Table:
@@ -56,10 +73,10 @@ def resources_table(family: Family) -> Table:
     return _table(family, "resources", "What each variant takes", RESOURCES, tuple(notes))
 
 
-def inspect_table(family: Family, *, wide: bool = False) -> Table:
-    """Return the columns that fit a terminal of eighty columns, or of a hundred where it is `wide`."""
-    notes = (_energy_note(family), BEST_BY) if wide else (_energy_note(family),)
-    return _table(family, "variants", f"Variants of {family.name}", WIDE if wide else NARROW, notes)
+def inspect_table(family: Family, *, width: int = 80) -> Table:
+    """Return the columns that fit a terminal of so many characters, the most telling ones first."""
+    notes = (_energy_note(family), BEST_BY)
+    return fit(_table(family, "variants", f"Variants of {family.name}", TERMINAL, notes), width, SPARE)
 
 
 def _energy_note(family: Family) -> str:
@@ -81,12 +98,13 @@ def _variant_row(variant: Variant, beaten: Sequence[str], best: Sequence[str] | 
     cells = (
         variant.name,
         variant.kind if variant.precision == "fp32" else variant.precision,
-        "" if own else variant.tier or UNKNOWN,
+        "" if own or variant.accuracy_delta is None else variant.tier or "none",
         percent_interval(variant.accuracy, variant.accuracy_interval),
         "" if own else points_interval(variant.accuracy_delta, variant.accuracy_delta_interval),
         "" if own else times(variant.speed_up),
-        percent(variant.macro_f1),
-        "" if own else points_interval(variant.macro_f1_delta, variant.macro_f1_delta_interval),
+        percent(variant.macro_f1)
+        + ("" if variant.macro_f1_delta is None else f" {points(variant.macro_f1_delta)}"),
+        "" if own else points(variant.macro_f1_delta),
         significant(variant.ece_after, 2),
         significant(alone.p50_ms) if alone else UNKNOWN,
         significant(alone.p99_ms) if alone else UNKNOWN,
@@ -97,11 +115,16 @@ def _variant_row(variant: Variant, beaten: Sequence[str], best: Sequence[str] | 
         significant(variant.cpu_seconds_per_1k),
         significant(usd_per_million(variant.usd_per_1k), 2),
         significant(variant.energy_wh_per_1k, 2),
-        " ".join(axis.unit for axis in AXES if best is not None and axis.key in best),
+        _best_by(best or ()),
         ", ".join(beaten[:2]) + (f" and {len(beaten) - 2} more" if len(beaten) > 2 else ""),
         "; ".join(variant.failed_limits),
     )
     return Row(cells, "strong" if own else "muted" if best == () else "")
+
+
+def _best_by(best: Sequence[str]) -> str:
+    units = [axis.unit for axis in AXES if axis.key in best]
+    return "all" if len(units) == len(AXES) else " ".join(units)
 
 
 def latency_table(family: Family) -> Table | None:

@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[str, int, Marker]] = {
     "scratch": ("from scratch", 0, "cross"),
     "fake": ("fake", 5, "circle"),
 }
+MOST_NAMED = 10
+WIDE = (720, 440)
 POLICY_MARK: tuple[str, int, Marker] = ("cascade", 5, "cross")
 
 
@@ -98,7 +100,8 @@ def best_by(family: Family) -> dict[str, tuple[str, ...]]:
 def frontier_chart(family: Family, axis: CostAxis, policies: Sequence[Policy] = ()) -> Chart | None:
     """Return the chart of accuracy against one cost, or None when fewer than two variants have both figures.
 
-    A hollow mark is dominated on these two axes; the line joins those that are not.
+    A hollow mark is dominated on these two axes; the line joins those that are not. Where marks crowd, only
+    the others are named, and the chart of latency is wide.
     """
     shown = [v for v in family.variants if v.accuracy is not None and (axis.value(v) or 0) > 0]
     if len(shown) < 2:
@@ -112,14 +115,20 @@ def frontier_chart(family: Family, axis: CostAxis, policies: Sequence[Policy] = 
                 Point(cost, accuracy, name, *POLICY_MARK[1:], y_interval=policy.expected.accuracy_interval)
             )
     keep = pareto_mask([(point.x, -point.y) for point in marks])
-    marks = [replace(point, hollow=not kept) for point, kept in zip(marks, keep, strict=True)]
+    winners = ", ".join(
+        point.name for point, kept in sorted(zip(marks, keep, strict=True), key=lambda m: m[0].x) if kept
+    )
+    crowded = len(marks) > MOST_NAMED
+    marks = [
+        replace(point, hollow=not kept, name=point.name if kept or not crowded else "")
+        for point, kept in zip(marks, keep, strict=True)
+    ]
     best = sorted((point.x, point.y) for point in marks if not point.hollow)
     spans = [y for point in marks for y in (point.y_interval or (point.y, point.y))]
     kinds = {v.kind: KINDS[v.kind] for v in shown}
     legend = [*kinds.values()]
     if any((point.colour, point.marker) == POLICY_MARK[1:] for point in marks):
         legend.append(POLICY_MARK)
-    winners = ", ".join(point.name for point in sorted(marks, key=lambda p: p.x) if not point.hollow)
     return Chart(
         key=f"frontier-{axis.key}",
         title=f"Accuracy against {axis.title}",
@@ -132,6 +141,8 @@ def frontier_chart(family: Family, axis: CostAxis, policies: Sequence[Policy] = 
         points=tuple(marks),
         lines=(Line(tuple(best), stepped=True, colour=5, thin=True),),
         legend=tuple(legend),
+        width=WIDE[0] if crowded and axis is AXES[0] else Chart.width,
+        height=WIDE[1] if crowded and axis is AXES[0] else Chart.height,
     )
 
 
@@ -164,5 +175,5 @@ def write_frontier(family: Family, out: Path, *, axis: str = "latency") -> Path:
             Axis(chosen.title),
             Axis("accuracy"),
         )
-    write_text(out, draw(replace(chart, width=720, height=440), standalone=True) + "\n")
+    write_text(out, draw(replace(chart, width=WIDE[0], height=WIDE[1]), standalone=True) + "\n")
     return out

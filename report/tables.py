@@ -98,6 +98,27 @@ def to_rich(table: Table) -> RichTable:
     return drawn
 
 
+def fit(table: Table, width: int, spare: Sequence[str]) -> Table:
+    """Return the table without the first so many `spare` columns that it then fits a terminal's width."""
+    for name in spare:
+        if _width(table) <= width:
+            break
+        table = table.pick([column for column in table.columns if column != name])
+    return table
+
+
+def _width(table: Table) -> int:
+    """Return how wide `to_rich` draws the table: intervals below their values, no long words."""
+    widths = []
+    for index, name in enumerate(table.columns):
+        cells = [row.cells[index] for row in table.rows]
+        if name in table.words and any(len(cell) > LONGEST_WORDS for cell in cells):
+            continue
+        pieces = [*re.split(r"[ -]", name), *(piece for cell in cells for piece in cell.split(" ["))]
+        widths.append(max(map(len, pieces)) + 1)
+    return sum(widths) + len(widths)
+
+
 def _words_as_notes(table: Table, name: str) -> Table:
     """Move a column of long texts below the table, rows of the same text together."""
     index = table.columns.index(name)

@@ -9,6 +9,9 @@ from rich.table import Table
 
 from compress.pipeline import dry_run, run_pipeline
 from compress.progress import TerminalProgress
+from compress.recipe import load_recipe
+from compress.search import RECORD, SEARCHED, Searched, run_search
+from compress.tracking import Tracker
 from contract.errors import TargetNotMet
 from contract.family import Family
 from report.family_tables import inspect_table
@@ -23,12 +26,42 @@ from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_co
 @click.option("--only", metavar="STEP", help="One step or variant, and what it needs.")
 @click.option("--data", type=FOLDER, help="Folder that the recipe's data paths are relative to.")
 @click.option("--dry-run", "dry", is_flag=True, help="Print the plan and what is already done.")
+@click.option("--search", is_flag=True, help="Look for variants beyond the recipe's, and keep the best.")
+@click.option(
+    "--search-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Time for the search's short trainings, earlier calls included. Implies --search.  [default: 60]",
+)
+@click.option(
+    "--mlflow",
+    metavar="URI",
+    help="Log the family to this MLflow store: http://... or sqlite:///mlflow.db.",
+)
+@click.option("--mlflow-models", is_flag=True, help="Upload the variants' artifacts to that store too.")
 @json_option
-def command(recipe: Path, out: Path, only: str | None, data: Path | None, dry: bool, as_json: bool) -> None:
+def command(
+    recipe: Path,
+    out: Path,
+    only: str | None,
+    data: Path | None,
+    dry: bool,
+    search: bool,
+    search_minutes: float | None,
+    mlflow: str | None,
+    mlflow_models: bool,
+    as_json: bool,
+) -> None:
     """Make, verify, calibrate and measure every variant of a recipe. Finished steps are never run again.
 
     Exits 3 when no variant but the teacher passes: each has to keep the limits of the recipe, and to lose
-    less than three points of accuracy where the recipe sets no other drop.
+    less than three points of accuracy where the recipe sets no other drop; and when a search finds nothing
+    worth keeping.
+
+    With --search, students of other depths and widths are trained briefly on the teacher's answers, those
+    that are accurate, fast or frugal beyond all others are trained in full, and what then is best becomes
+    part of the family. Interrupt it and run it again: finished candidates are not trained twice. The recipe
+    that was found is written to FAMILY/searched.yaml.
 
     A small recipe:
 
@@ -45,18 +78,50 @@ def command(recipe: Path, out: Path, only: str | None, data: Path | None, dry: b
     \b
     Example: sluice compress intents.yaml --out family
     Example: sluice compress intents.yaml --out family --dry-run
+    Example: sluice compress intents.yaml --out family --search-minutes 30
+    Example: sluice compress intents.yaml --out family --mlflow sqlite:///mlflow.db
     """
+    search = search or search_minutes is not None
+    if search and (dry or only is not None):
+        raise click.UsageError("--search goes neither with --only nor with --dry-run")
+    if mlflow_models and mlflow is None:
+        raise click.UsageError("--mlflow-models needs --mlflow")
     if dry:
         _plan(recipe, out, only, data, as_json)
         return
+    wanted, found = load_recipe(recipe, data_folder=data), None
+    tracker = None if mlflow is None else Tracker(mlflow)
     with TerminalProgress(progress_console) as progress:
-        family = run_pipeline(recipe, out, progress=progress, only=only, data_folder=data)
+        if search:
+            found = run_search(wanted, out, minutes=search_minutes, progress=progress)
+            wanted, family = found.recipe, found.family
+        else:
+            family = run_pipeline(wanted, out, progress=progress, only=only)
     write_frontier(family, out / "frontier.svg")
+    if tracker is not None:
+        run = tracker.log(family, wanted, out, models=mlflow_models)
+        progress_console.print(f"logged to {mlflow} as run {run}", highlight=False)
+    if found is not None:
+        _tell(found, out)
     if as_json:
         print_json(family.dump())
     else:
-        result_console.print(to_rich(inspect_table(family)))
+        result_console.print(to_rich(inspect_table(family, width=result_console.width)))
     require_a_passing_variant(family, partial=only is not None)
+    if found is not None and not found.kept:
+        raise TargetNotMet(
+            f"the search kept none of its {len(found.tried)} candidates; {out / RECORD} has their figures"
+        )
+
+
+def _tell(found: Searched, out: Path) -> None:
+    """Say on stderr what a search came to."""
+    progress_console.print(
+        f"searched for {found.seconds / 60:.1f} minutes: {len(found.tried)} candidates, "
+        f"{len(found.trained)} trained in full, {len(found.kept)} kept ({', '.join(found.kept) or 'none'})\n"
+        f"without the search: sluice compress {out / SEARCHED} --out {out}",
+        highlight=False,
+    )
 
 
 def require_a_passing_variant(family: Family, *, partial: bool) -> None:

@@ -12,9 +12,22 @@ from contract.errors import InputError
 from contract.family import Family, StepCost
 from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions, read_costs
-from report.family_parts import classes_table, losses_table, making_table, slices_table, steps_table
+from report.family_parts import (
+    classes_table,
+    faithfulness_table,
+    losses_table,
+    making_table,
+    slices_table,
+    steps_table,
+)
 from report.family_sections import frontier_in_words
-from report.family_tables import inspect_table, latency_table, resources_table, variants_table
+from report.family_tables import (
+    inspect_table,
+    latency_table,
+    resources_table,
+    variants_table,
+    verdicts_table,
+)
 from report.frontier import AXES, beaten_by, best_by, frontier_chart, write_frontier
 from report.policy_words import certificate_in_words, expected_in_words, path_in_words
 from report.render import render_report
@@ -152,6 +165,20 @@ def test_frontier_marks_what_is_dominated_on_its_two_axes(family: Family, policy
             assert point.hollow == bool(strictly), point.name
 
 
+def test_a_crowded_frontier_names_what_nothing_beats(family: Family) -> None:
+    """Of more than ten marks, dominated ones keep a tooltip but no name, and latency gets a wide chart."""
+    copies = tuple(
+        family.variants[2].model_copy(update={"name": f"copy-{i}", "accuracy": 0.1 + i / 100})
+        for i in range(9)
+    )
+    chart = frontier_chart(family.model_copy(update={"variants": (*family.variants, *copies)}), AXES[0])
+    assert chart is not None
+    assert chart.width > frontier_chart(family, AXES[0]).width  # type: ignore[union-attr]
+    assert all(bool(point.name) != point.hollow for point in chart.points)
+    assert all(point.tooltip for point in chart.points)
+    assert "linear" in chart.description
+
+
 def test_frontier_file_is_a_picture_of_its_own(family: Family, tmp_path: Path) -> None:
     """The file parses, carries its own style, and names every variant."""
     for axis in ("latency", "cost", "energy", "size"):
@@ -178,7 +205,7 @@ def test_a_family_that_is_not_measured_says_so(family: Family, tmp_path: Path) -
     assert all(frontier_chart(bare, axis) is None for axis in AXES)
     assert "nothing to draw" in write_frontier(bare, tmp_path / "f.svg").read_text()
     assert latency_table(bare) is slices_table(bare) is classes_table(bare) is steps_table(bare) is None
-    assert losses_table(bare) is making_table(bare) is None
+    assert losses_table(bare) is making_table(bare) is faithfulness_table(bare) is None
     assert best_by(bare) == beaten_by(bare) == {}
     assert "accuracy" not in variants_table(bare).columns
 
@@ -237,25 +264,31 @@ def test_what_fails_is_said_in_the_tables(family: Family) -> None:
     reason = "slice 'short': accuracy 0.9750 on 40 rows, always at least 1"
     failing = family.variants[-1].model_copy(update={"tier": "high", "failed_limits": (reason,)})
     changed = family.model_copy(update={"variants": (*family.variants[:-1], failing)})
-    row = dict(zip(variants_table(changed).columns, variants_table(changed).rows[-1].cells, strict=True))
+    verdicts = verdicts_table(changed)
+    assert verdicts is not None
+    row = dict(zip(verdicts.columns, verdicts.rows[-1].cells, strict=True))
     assert (row["tier"], row["fails"]) == ("high", reason)
     assert frontier_in_words(changed)[-1] == f"Fail a limit or every tier: {failing.name}."
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(to_rich(inspect_table(changed, wide=True)))
+        console.print(to_rich(inspect_table(changed, width=100)))
     assert "always at least 1" in " ".join(captured.get().split())
 
 
-def test_wide_table_fits_a_hundred_columns(family: Family) -> None:
-    """Nothing is cut off: every name, delta and p99 of the wide table is there in whole."""
-    console = Console(width=100)
-    table = inspect_table(family, wide=True)
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_as_many_columns_are_shown_as_fit(family: Family, width: int) -> None:
+    """Nothing is cut off or broken within a word: what does not fit is left out, and tiers stay."""
+    tiers = tuple(v.model_copy(update={"tier": "critical"}) for v in family.variants)
+    table = inspect_table(family.model_copy(update={"variants": tiers}), width=width)
+    console = Console(width=width)
     with console.capture() as captured:
         console.print(to_rich(table))
-    assert max(len(line) for line in captured.get().splitlines()) <= 100
-    assert "…" not in captured.get()
+    said = captured.get()
+    assert max(len(line) for line in said.splitlines()) <= width
+    assert said.count("critical") == len(tiers) - 1
     for row in table.rows:
-        assert row.cells[0] in captured.get()
+        assert all(piece in said for cell in row.cells for piece in cell.split(" ["))
+    assert ("USD/1M" in table.columns) == (width == 140)
 
 
 def test_slices_are_columns_unless_they_outnumber_the_variants(family: Family) -> None:
@@ -329,3 +362,16 @@ def test_a_sparse_variant_says_that_zeros_are_size_and_not_speed(family: Family)
     row = dict(zip(table.columns, table.rows[2].cells, strict=True))
     assert (row["zeros"], row["zipped MB"]) == ("90%", "3.00")
     assert "not faster" in table.notes[-1]
+
+
+def test_making_and_faithfulness_have_a_row_per_variant(family: Family) -> None:
+    """What made a variant stands with its technique and source; agreement stands beside its limit."""
+    making, faithful = making_table(family), faithfulness_table(family)
+    assert making is not None
+    assert faithful is not None
+    assert (
+        [row.cells[0] for row in making.rows] == [row.cells[0] for row in faithful.rows] == list(family.names)
+    )
+    row = dict(zip(making.columns, making.rows[-1].cells, strict=True))
+    assert (row["technique"], row["from"], row["Wh"]) == ("linear", "teacher", "0.400")
+    assert faithful.rows[0].cells[1:3] == ("99.80%", "99.0%")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,20 @@ def test_inspect_writes_the_manifest_as_json(family: Path) -> None:
     assert json.loads(run("inspect", family, "--json").stdout) == json.loads(
         (family / "family.json").read_text()
     )
+
+
+def test_inspect_shows_parts_on_demand(family: Path, tmp_path: Path) -> None:
+    """Slices and steps are told when asked for, as far as the family knows them."""
+    raw = json.loads((family / "family.json").read_text())
+    raw["variants"][0]["per_slice"] = {"short": {"n": 7, "accuracy": 0.5}}
+    raw["steps"] = [{"name": "teacher", "kind": "teacher", "seconds": 90.0}]
+    copy = Path(shutil.copytree(family, tmp_path / "family"))
+    (copy / "family.json").write_text(json.dumps(raw))
+    plain, full = run("inspect", copy), run("inspect", copy, "--slices", "--steps")
+    assert "short" not in plain.stdout
+    assert "short" in full.stdout
+    assert "What each step cost" in full.stdout
+    assert "90.0 s" in full.stdout
 
 
 def test_tune_explains_itself_in_words(family: Path, tmp_path: Path) -> None:
