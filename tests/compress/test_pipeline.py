@@ -263,3 +263,27 @@ def test_sizes_of_a_sparse_variant_reach_the_manifest(toy_recipe: Recipe, copy: 
     few = toy_recipe.model_copy(update={"variants": toy_recipe.variants[1:2]})
     variant = run_pipeline(few, copy).variant("pruned")
     assert (variant.sparsity, variant.compressed_bytes) == (0.75, 1234)
+
+
+@pytest.mark.parametrize(
+    ("limits", "variants", "code"),
+    [
+        ({"latency_p99_ms": 1e-6}, None, 3),
+        ({"latency_p99_ms": 1e-6}, 0, 0),
+        ({"accuracy_drop": 1.0}, None, 0),
+    ],
+)
+def test_the_command_exits_3_when_no_variant_passes(
+    toy_recipe: Recipe, copy: Path, tmp_path: Path, limits: dict[str, float], variants: int | None, code: int
+) -> None:
+    """No variant within a limit is exit code 3 with the reasons, the family written; a teacher alone is 0."""
+    raw = json.loads(toy_recipe.model_dump_json(by_alias=True))
+    raw |= {"limits": limits, "variants": raw["variants"][:variants]}
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(raw))
+    command = [sys.executable, "-m", "sluicegate.main", "compress", str(recipe), "--out", str(copy), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    told = [variant["failed_limits"] for variant in json.loads(done.stdout)["variants"]]
+    assert all(bool(broken) == ("latency_p99_ms" in limits) for broken in told)
+    assert ("no variant passes" in done.stderr) == (code == 3)
