@@ -29,23 +29,3 @@ def answers_of(logits: Logits, temperature: float) -> VariantPredictions:
         confidence=basic_score("max_probability", logits, temperature),
         logits=logits,
     )
-
-
-def batched_agreement(
-    loaded: LoadedVariant, texts: Sequence[str], *, batch: int = 8, seed: int = 0
-) -> tuple[float, float]:
-    """Return how little batchmates change: the share of equal answers, and the largest logit movement.
-
-    Each text is answered alone and in a random batch, through the serving runtime. The first figure is
-    below 1 where batchmates change answers: then the variant must be served singly.
-    """
-    order = np.random.default_rng(seed).permutation(len(texts))
-    alone = np.concatenate([loaded.logits([texts[i]]) for i in order])
-    among = np.concatenate(
-        [
-            loaded.logits([texts[i] for i in order[start : start + batch]])
-            for start in range(0, len(order), batch)
-        ]
-    )
-    same = alone.argmax(axis=1) == among.argmax(axis=1)
-    return float(same.mean()), float(np.abs(alone - among).max())

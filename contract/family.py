@@ -16,7 +16,7 @@ SCHEMA = 1
 MANIFEST = "family.json"
 
 VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "scratch", "fake"]
-Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static", "int8-qdq"]
 Batching = Literal["single", "batched"]
 
 
@@ -62,8 +62,12 @@ class Verification(Frozen):
     max_logit_error: float = Field(ge=0)
     n: int
     agreement_limit: float
+    error_limit: float | None = Field(default=None, description="Of `max_logit_error`")
     batched_agreement: float | None = Field(
-        default=None, description="Share of answers that stay the same among batchmates, in the served regime"
+        default=None, description="Share of answers that are the same alone and among batchmates"
+    )
+    batched_logit_change: float | None = Field(
+        default=None, description="The most that batchmates change a logit"
     )
 
 

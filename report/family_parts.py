@@ -201,13 +201,16 @@ def faithfulness_table(family: Family) -> Table | None:
             percent(check.label_agreement, 2),
             percent(check.agreement_limit, 1),
             significant(check.max_logit_error, 2),
+            significant(check.error_limit, 2),
             percent(check.batched_agreement, 2),
             f"{check.n:,}",
         )
         rows.append(Row(cells))
     if not rows:
         return None
-    columns = ("variant", "agrees", "limit", "largest logit error", "agrees in batches", "texts")
+    columns = (
+        "variant", "agrees", "at least", "largest logit error", "at most", "agrees in batches", "texts"
+    )  # fmt: skip
     note = (
         "Agrees: share of texts that get the same label as from the network it was exported from; "
         "in batches: as when asked alone."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.predict import answers_of, batched_agreement, predict_logits
-from runtime.api import Encoded, LoadedVariant, Logits
+from compress.predict import answers_of, predict_logits
+from runtime.api import LoadedVariant
 from runtime.fake import FakeEncoder, FakeModel, FakeRuntime
 
 LABELS = ("a", "b", "c")
@@ -16,18 +16,6 @@ def fake(accuracy: float) -> LoadedVariant:
     """A fake variant."""
     runtime = FakeRuntime(FakeModel(labels=LABELS, accuracy=accuracy))
     return LoadedVariant("fake", "0" * 64, LABELS, 1.0, FakeEncoder(), runtime)
-
-
-class Crowded:
-    """A runtime whose answer depends on its batchmates: the first text of a call decides for all."""
-
-    def logits(self, encoded: Encoded) -> Logits:
-        """Return the logits of the first text for every text."""
-        rows = FakeRuntime(FakeModel(labels=LABELS)).logits(encoded)
-        return np.repeat(rows[:1], len(encoded), axis=0)
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 def test_confidence_of_a_hand_computed_case() -> None:
@@ -53,13 +41,3 @@ def test_the_temperature_of_the_variant_counts() -> None:
     cool, warm = answers_of(logits, 1.0), answers_of(logits, 3.0)
     assert cool.prediction.tolist() == warm.prediction.tolist()
     assert (warm.confidence < cool.confidence).all()
-
-
-def test_batchmates_that_change_answers_are_found_out() -> None:
-    """A runtime that answers singly agrees with itself; one that mixes texts does not."""
-    texts = [f"text {i}" for i in range(64)]
-    assert batched_agreement(fake(0.9), texts) == (1.0, 0.0)
-    crowded = LoadedVariant("crowded", "0" * 64, LABELS, 1.0, FakeEncoder(), Crowded())
-    agreement, movement = batched_agreement(crowded, texts)
-    assert agreement < 0.9
-    assert movement > 0
