@@ -98,6 +98,7 @@ def prune_weights(context: Context) -> Result:
         "rounds": [asdict(found) for found in outcome.rounds],
         "rounds_kept": outcome.kept,
         "stopped": outcome.stopped,
+        "summary": outcome.stopped,
     }
 
 

@@ -56,6 +56,7 @@ def prune_vocabulary(context: Context) -> Result:
         **finish_network(context, smaller, made),
         "pieces_before": network.shape.vocabulary,
         "pieces_after": len(kept),
+        "summary": f"{len(kept):,} of {network.shape.vocabulary:,} word pieces",
         "pieces_seen": int((counts > 0).sum()),
         "tokens_per_text_before": float(before.lengths.mean()),
         "tokens_per_text_after": float(after.lengths.mean()),
