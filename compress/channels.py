@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data import DATA, read_dataset
-from compress.distil import learn_from
 from compress.image_models import (
     ImageNetwork,
     Pixels,
@@ -23,6 +22,7 @@ from compress.image_models import (
     channels_of,
     widths_of,
 )
+from compress.learning import learn_from
 from compress.models import load_network
 from compress.parts import ChannelsPart
 from compress.rounds import epochs_per_round, round_of

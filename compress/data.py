@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from compress.duplicates import Removed, repeat_of, text_key, without_repeats
-from compress.images import read_images
+from compress.images import read_images, read_unlabelled_images
 from compress.recipe import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
 from compress.sources import Row, read_source, read_unlabelled
 from contract.errors import DataError
@@ -207,7 +207,8 @@ def _unlabelled(part: DataPart, known: list[Row]) -> list[Row]:
     """Return the distinct texts without labels that equal no labelled text of any split."""
     found: dict[str, Row] = {}
     keys = {text_key(row) for row in known}
-    for row in read_unlabelled(part.unlabelled or "", part):
+    read = read_unlabelled_images if part.input == "image" else read_unlabelled
+    for row in read(part.unlabelled or "", part):
         cut = row if part.max_words is None else row.cut(part.max_words)
         if text_key(cut) not in keys:
             found.setdefault(text_key(cut), cut)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.recipe import DataPart
+from compress.recipe import UNLABELLED, DataPart
 from compress.sources import Record, Row, checked, package_path, records_of
 from contract.errors import DataError, EnvironmentProblem, RequestError
 from runtime.pixels import open_image, png_text
@@ -30,16 +31,27 @@ def read_images(source: str, part: DataPart) -> list[Row]:
         DataError: naming file, row and rule.
         EnvironmentProblem: a package or the network is missing.
     """
-    rows = []
-    for place, record in _records(source, part):
-        value = record.get(part.text)
-        row = checked(place, {**record, part.text: _as_text(value)} if value is not None else record, part)
-        try:
-            open_image(row.text)
-        except RequestError as problem:
-            raise DataError(f"`{part.text}` is not an image: {problem}", where=place) from None
-        rows.append(row)
-    return rows
+    return [_checked(place, record, part) for place, record in _records(source, part)]
+
+
+def read_unlabelled_images(source: str, part: DataPart) -> list[Row]:
+    """Read the images of one source, each with the label "" whatever it says. Raises as `read_images`."""
+    only_image = part.model_copy(update={"slice": None})
+    rows = (
+        _checked(place, {**record, part.label: UNLABELLED}, only_image)
+        for place, record in _records(source, part)
+    )
+    return [replace(row, label="") for row in rows]
+
+
+def _checked(place: str, record: dict[str, Any], part: DataPart) -> Row:
+    value = record.get(part.text)
+    row = checked(place, record if value is None else {**record, part.text: _as_text(value)}, part)
+    try:
+        open_image(row.text)
+    except RequestError as problem:
+        raise DataError(f"`{part.text}` is not an image: {problem}", where=place) from None
+    return row
 
 
 def _records(source: str, part: DataPart) -> Iterator[Record]:

@@ -277,7 +277,7 @@ VariantPart = Annotated[
 ]
 
 # Parts that work on image classifiers.
-IMAGE_KINDS = frozenset({"channels", "magnitude", "quantize", "qat"})
+IMAGE_KINDS = frozenset({"channels", "magnitude", "quantize"})
 
 
 def made_by(part: VariantPart) -> tuple[str, ...]:

@@ -144,8 +144,9 @@ def _latency(recipe: Recipe, part: LatencyPart) -> list[Step]:
 def _quantized(recipe: Recipe, part: QuantizePart) -> list[Step]:
     """A graph is copied in lower precision."""
     inputs = _inputs(part, graph=f"{part.parent}.export")
+    kind = "image-quantize" if recipe.data.input == "image" else "quantize"
     return [
-        _making(recipe, part, inputs, name=part.name, kind="quantize"),
+        _making(recipe, part, inputs, name=part.name, kind=kind),
         _measure(recipe, part.name, part.name),
     ]
 

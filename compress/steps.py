@@ -105,6 +105,7 @@ KINDS: dict[str, Kind] = {
     "qat": Kind("compress.qat:train_quantized", packages=_TRAINED),
     "export": Kind("compress.export:export_step", _NETWORKS, _EXPORTED),
     "quantize": Kind("compress.quantize:quantize_step", _NETWORKS, _EXPORTED),
+    "image-quantize": Kind("compress.image_quantize:quantize_image_step", packages=(*_EXPORTED, "pillow")),
     "linear": Kind(
         "compress.linear_step:train_linear_step",
         _NETWORKS,

@@ -1,0 +1,113 @@
+"""Static INT8 of convolutional graphs: which tensors, with which scales, and how near to FP32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from compress.export import export_onnx
+from compress.image_models import ImageArchitecture, ImageNetwork, pretrained_network
+from compress.qdq_conv import insert_conv_pairs, quantized_tensors, spreads_of
+from compress.structure import require_structure
+from runtime.pixels import PIXELS
+
+
+@pytest.fixture(scope="module")
+def network() -> ImageNetwork:
+    """A small network whose statistics have moved off their initial values."""
+    made, _ = pretrained_network(ImageArchitecture("small-cnn", "", 5, 1, 8, 8), seed=0)
+    made.train()
+    with torch.no_grad():
+        for seed in range(20):
+            made(made.images(16, seed=seed))
+    made.eval()
+    return made
+
+
+@pytest.fixture(scope="module")
+def graph(network: ImageNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its graph."""
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    export_onnx(network, path)
+    return path
+
+
+def run(path: Path, pixels: NDArray[np.float32], *, optimized: Path | None = None) -> NDArray[np.float32]:
+    """Return a graph's logits; with `optimized`, also what ONNX Runtime makes of it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    found: NDArray[np.float32] = session.run(None, {PIXELS: pixels})[0]
+    return found
+
+
+def quantized(graph: Path, target: Path, network: ImageNetwork, *, signed: bool, still: bool = False) -> Path:
+    """Write an INT8 copy; `still` leaves the means of outputs where rounding moved them."""
+    model = onnx.load(graph)
+    images = network.images(64, seed=1).numpy()
+    feeds = [{PIXELS: images[row : row + 1]} for row in range(len(images))]
+    spreads = spreads_of(graph, quantized_tensors(model), feeds)
+    if still:
+        for spread in spreads.values():
+            spread.mean[:] = 0
+    assert insert_conv_pairs(model, spreads, signed=signed) == 10
+    onnx.checker.check_model(model)
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_copy_answers_like_the_network(
+    network: ImageNetwork, graph: Path, tmp_path: Path, signed: bool
+) -> None:
+    """Logits move by a small share of their spread, and the graph is what its precision promises."""
+    small = quantized(graph, tmp_path / "int8.onnx", network, signed=signed)
+    require_structure(small, "int8-qdq" if signed else "int8-static")
+    pixels = network.images(50, seed=2).numpy()
+    wanted, found = run(graph, pixels), run(small, pixels)
+    assert np.sqrt(((found - wanted) ** 2).mean()) < 0.1 * wanted.std()
+
+
+def test_every_convolution_runs_in_int8(network: ImageNetwork, graph: Path, tmp_path: Path) -> None:
+    """ONNX Runtime fuses all convolutions and skips to INT8 operators: none is left between two conversions."""
+    small = quantized(graph, tmp_path / "int8.onnx", network, signed=False)
+    run(small, network.images(1).numpy(), optimized=tmp_path / "optimized.onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 9
+    assert kinds.count("QLinearAdd") == 3
+    assert not {"Conv", "Add", "Gemm", "Relu"} & set(kinds)
+
+
+def test_logits_stay_float_and_inputs_are_quantized(graph: Path) -> None:
+    """The images are the first INT8 tensor; the logits are none."""
+    names = quantized_tensors(onnx.load(graph))
+    assert names[0] == PIXELS
+    assert "logits" not in names
+    assert len(set(names)) == len(names)
+
+
+def test_taking_the_moved_means_off_the_biases_helps(
+    network: ImageNetwork, graph: Path, tmp_path: Path
+) -> None:
+    """With measured input means the average logit is nearer to the FP32 network's than without."""
+    pixels = network.images(200, seed=3).numpy()
+    wanted = run(graph, pixels).mean(axis=0)
+    errors = [
+        np.abs(
+            run(
+                quantized(graph, tmp_path / f"{still}.onnx", network, signed=False, still=still), pixels
+            ).mean(0)
+            - wanted
+        ).mean()
+        for still in (False, True)
+    ]
+    assert errors[0] < errors[1]
