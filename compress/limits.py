@@ -41,6 +41,8 @@ def _failures(variant: Variant, limits: Limits) -> Iterator[str]:
     check = variant.verification
     if check is not None and check.label_agreement < check.agreement_limit:
         yield f"agrees with its source on {check.label_agreement:.1%}, limit {check.agreement_limit:.1%}"
+    if check is not None and check.error_limit is not None and check.max_logit_error > check.error_limit:
+        yield f"logits off by {check.max_logit_error:.2g}, limit {check.error_limit:.2g}"
     drop = _drop(variant.accuracy_delta)
     if limits.accuracy_drop is not None and drop > limits.accuracy_drop:
         yield f"accuracy drop {drop:.4f}, limit {limits.accuracy_drop:g}"

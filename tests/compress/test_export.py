@@ -11,7 +11,7 @@ import torch
 
 from compress.export import OPSET, check_probes, export_onnx
 from compress.network import Classifier
-from compress.quantize import quantize_dynamic
+from compress.lower import quantize_dynamic
 from compress.verify import require_faithful, verify_graph
 from contract.errors import SluiceError
 from runtime.api import Encoded
