@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -121,8 +121,3 @@ def check_sha256(path: Path, expected: str) -> None:
             where=path,
             hint="build the family again with `sluice compress`, or fetch it again",
         )
-
-
-def without_none(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy without the keys whose value is None."""
-    return {key: item for key, item in value.items() if item is not None}

@@ -61,13 +61,6 @@ def binomial_p_value(events: int, n: int, epsilon: float) -> float:
     return float(stats.binom.cdf(events, n, epsilon))
 
 
-def smallest_binomial_n(epsilon: float, delta: float) -> int:
-    """Return the fewest rows, all without an event, that certify P(event) < epsilon at level delta:
-    ln(1/delta) / -ln(1 - epsilon).
-    """
-    return math.ceil(math.log(1.0 / delta) / -math.log1p(-epsilon))
-
-
 def betting_needed_n(
     losses: FloatArray, epsilon: float, delta: float, low: float = -1.0, high: float = 1.0
 ) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from contract.errors import FamilyError
@@ -50,13 +49,6 @@ def load_variant(
         encoder=encoder,
         runtime=_runtime(path, variant, family, encoder.sha256, provider, threads),
     )
-
-
-def load_variants(
-    folder: Path, family: Family, names: Iterable[str], *, provider: Provider = "cpu", threads: int = 1
-) -> dict[str, LoadedVariant]:
-    """Return several variants by name. Raises as `load_variant`."""
-    return {n: load_variant(folder, family, n, provider=provider, threads=threads) for n in names}
 
 
 def _runtime(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,8 +18,6 @@ from contract.live import Revision
 from serve.control import ControlPlane, ReplicaState
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) -> Starlette:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from contract.errors import RequestError, UnknownModel
+from contract.metrics import Outcome
 from serve.batching import Clock
 from serve.dataplane import DataPlane
 from serve.limits import RequestLimits
@@ -20,7 +21,7 @@ from serve.protocol import oip, v1
 from serve.protocol.body import BodyReader, ClientLeft, Receive
 from serve.protocol.errors import error_reply, outcome_of, plain_error
 from serve.protocol.wire import Reply
-from serve.recorder import Outcome, Recorder
+from serve.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

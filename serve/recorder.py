@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Outcome = Literal["ok", "client_error", "overloaded", "deadline", "server_error"]
+from contract.metrics import Outcome
+
 DegradedReason = Literal["deadline", "budget", "overloaded", "failed"]
 
 

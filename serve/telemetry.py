@@ -14,13 +14,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from contract import metrics
-from contract.metrics import Metric
+from contract.metrics import Metric, Outcome
 from contract.policy import Policy
-from serve.recorder import BatchRecord, DegradedReason, Outcome, RequestRecord
+from serve.recorder import BatchRecord, DegradedReason, RequestRecord
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 GATEWAY = "gateway"
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:

@@ -16,9 +16,9 @@ from contract.errors import (
     Unauthorized,
     UnknownModel,
 )
+from contract.metrics import Outcome
 from serve.protocol.body import TooSlow, UnsupportedMedia
 from serve.protocol.wire import JSON_TYPE, Reply
-from serve.recorder import Outcome
 
 _STATUS: tuple[tuple[type[RequestError], int, Outcome], ...] = (
     (UnsupportedMedia, 415, "client_error"),

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Examples = list[Any]
-
 
 class Wire(BaseModel):
     """Base of the wire types: strict, as the parsers are."""

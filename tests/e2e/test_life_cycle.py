@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Demo, Sluice, free_port
+from tests.e2e.conftest import Demo, Sluice
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 

@@ -12,7 +12,7 @@ from contract.family import read_family
 from contract.predictions import read_costs, read_predictions
 from runtime.fake import FakeEncoder, FakeModel, FakeRuntime, read_fake, true_label
 from runtime.fake_family import TEACHER, write_fake_family
-from runtime.load import load_variants
+from runtime.load import load_variant
 
 LABELS = ("sport", "tech", "politics")
 ENCODER = FakeEncoder()
@@ -96,7 +96,8 @@ def test_a_fake_family_is_whole(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     texts = pq.read_table(tmp_path / "data.parquet")["text"].to_pylist()
-    for name, loaded in load_variants(tmp_path, family, family.names).items():
+    for name in family.names:
+        loaded = load_variant(tmp_path, family, name)
         seen = predictions.variants[name]
         assert loaded.logits(texts).argmax(axis=1).tolist() == seen.prediction.tolist()
 

@@ -13,7 +13,7 @@ from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Family, Variant, artifact_of, read_family, write_family
 from runtime.encoders import load_encoder
 from runtime.linear import LinearModel, write_linear
-from runtime.load import check_family_runs, load_variant, load_variants
+from runtime.load import check_family_runs, load_variant
 from runtime.ngrams import NgramOptions, ngram_spec
 from runtime.wordpiece import wordpiece_spec
 
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, tokenizer_path: Path, graph_path: Path) -> Path:
 def test_every_kind_of_variant_loads_and_answers(folder: Path) -> None:
     """ONNX and linear variants answer through one seam, encoders shared, manifest facts kept."""
     family = read_family(folder)
-    loaded = load_variants(folder, family, family.names)
+    loaded = {name: load_variant(folder, family, name) for name in family.names}
     assert loaded["teacher"].encoder is loaded["small"].encoder
     assert loaded["small"].temperature == 2.0
     assert loaded["teacher"].logits(["good", "bad bad"]).tolist() == [[0, 1], [2, 0]]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 
 from serve import launcher
 from serve.settings import FakeSettings, Settings
+from tests.ports import free_port
 from tests.serve.parts import fake_folder, served
 
 __all__ = ["fake_folder", "served"]
@@ -21,15 +19,6 @@ __all__ = ["fake_folder", "served"]
 def anyio_backend() -> str:
     """Coroutine tests run on asyncio, as the gateway does."""
     return "asyncio"
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that is free now, below those that the system hands to Ray's servers."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def fake_settings(state: Path | None = None, *, delay_ms: float = 1.0) -> Settings:

@@ -14,16 +14,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from contract.family import Family
+from contract.metrics import Outcome
 from contract.policy import Limits, Policy, Stage
 from router.cascade import compile_policy
 from runtime.fake_family import write_fake_family
-from runtime.load import load_variants
+from runtime.load import load_variant
 from serve.app import Gateway
 from serve.batching import BatchRules
 from serve.dataplane import DataPlane
 from serve.inline import InlineStage
 from serve.limits import RequestLimits
-from serve.recorder import BatchRecord, Outcome, Recorder, RequestRecord
+from serve.recorder import BatchRecord, Recorder, RequestRecord
 from serve.stages import Snapshot
 
 
@@ -55,8 +56,12 @@ def two_stage_policy(**limits: float) -> Policy:
 def snapshot_of(fakes: FakeFolder, policy: Policy, recorder: Recorder) -> Snapshot:
     """Every fake inline: the first on the loop, the others in a thread."""
     stages = {
-        name: InlineStage(loaded, BatchRules(run_in="loop" if name == "fake-small" else "thread"), recorder)
-        for name, loaded in load_variants(fakes.folder, fakes.family, fakes.family.names).items()
+        name: InlineStage(
+            load_variant(fakes.folder, fakes.family, name),
+            BatchRules(run_in="loop" if name == "fake-small" else "thread"),
+            recorder,
+        )
+        for name in fakes.family.names
     }
     return Snapshot(1, policy, compile_policy(policy, fakes.family.labels), fakes.family, stages)
 
