@@ -82,7 +82,7 @@ def cuttings(count: int, *, seed: int) -> list[str]:
 def test_the_published_network_sees_what_is_there() -> None:
     """At its own size, weights, padding and normalisation together name a palace and a flower."""
     network, _ = pretrained_network(ImageArchitecture(EFFICIENTNET, "", 1000, 3, 224, 224), seed=0)
-    files = [Path(picture.filename).read_bytes() for picture in photos()]  # type: ignore[attr-defined]
+    files = [Path(picture.filename).read_bytes() for picture in photos()]
     encoded = PixelEncoder(pixel_options_of(EFFICIENTNET_IMAGES)).encode(
         [base64.b64encode(content).decode() for content in files]
     )

@@ -78,7 +78,7 @@ def test_the_copy_answers_like_the_network(
 
 
 def test_every_convolution_runs_in_int8(network: ImageNetwork, graph: Path, tmp_path: Path) -> None:
-    """ONNX Runtime fuses all convolutions and skips to INT8 operators: none is left between two conversions."""
+    """ONNX Runtime fuses all convolutions and skips to INT8 operators; none is left in float."""
     small = quantized(graph, tmp_path / "int8.onnx", network, signed=False)
     run(small, network.images(1).numpy(), optimized=tmp_path / "optimized.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
