@@ -36,6 +36,8 @@ def explore(
     first = True
     while algorithm.has_next():
         asked = algorithm.ask()
+        if asked is None or len(asked) == 0:  # every child of the parents there are was there before
+            return
         figures = []
         for genes in asked.get("X"):
             if not first and stop():

@@ -50,11 +50,13 @@ class SearchPart(Part):
     minutes: float = Field(
         default=60.0, gt=0, description="For short trainings; the survivors' full trainings come on top"
     )
-    short: Training = Training(epochs=1, learning_rate=5e-4)
-    full: Training = Training(epochs=6, learning_rate=4e-4)
+    short: Training = Training(epochs=1, learning_rate=8e-4)
+    full: Training = Training(epochs=3, learning_rate=8e-4, average=True)
     distillation: Distillation = Distillation()
     extra: bool = True
-    augment: Augmentation | None = Field(default=None, description="In full trainings only")
+    augment: Augmentation | None = Field(
+        default=Augmentation(copies=2, splice=0.5), description="In full trainings only"
+    )
     survivors: int = Field(default=8, ge=1, description="Candidates that are trained in full, at most")
     short_accuracy_drop: Share = Field(
         default=0.3,

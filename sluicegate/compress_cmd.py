@@ -31,7 +31,7 @@ from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_co
     "--search-minutes",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="Time for the search's short trainings, earlier calls included. Implies --search.  [default: 60]",
+    help="Time for a search's short trainings, earlier calls included; else the recipe's, or 60.",
 )
 @click.option(
     "--mlflow",
