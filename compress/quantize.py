@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compress.calibration import Feeds, Range, calibration_rows, feeds_of, ranges_of
+from compress.calibration import Range, calibration_rows, feeds_of, ranges_of
 from compress.data import DATA, Dataset, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.export import GRAPH, export_onnx
-from compress.lower import (
-    has_convolutions,
-    quantizable,
-    quantize_convolutions,
-    quantize_dynamic,
-    quantize_fp16,
-    quantize_static,
-)
+from compress.lower import quantize_dynamic, quantize_fp16, quantize_static
 from compress.mixed import Mixture, leave_worst_out
 from compress.models import Network, load_network
 from compress.network import Classifier
@@ -124,12 +117,11 @@ def _source(
 
 @dataclass(frozen=True)
 class _Quantizer:
-    """Writes INT8 copies of one graph. `feeds` are there for convolutional graphs, `ranges` for others."""
+    """Writes INT8 copies of one graph; `ranges` are for methods with fixed scales."""
 
     part: QuantizePart
     source: Path
     ranges: Mapping[str, Range]
-    feeds: Sequence[Feeds] = ()
 
     @property
     def batching(self) -> Batching:
@@ -138,12 +130,10 @@ class _Quantizer:
 
     def write(self, target: Path, left_out: Collection[str]) -> None:
         """Write a copy in which some nodes stay FP32."""
-        signed = self.part.method == "qdq"
         if self.part.method == "dynamic":
             quantize_dynamic(self.source, target, left_out=left_out)
-        elif self.feeds:
-            quantize_convolutions(self.source, target, self.feeds, signed=signed, left_out=left_out)
         else:
+            signed = self.part.method == "qdq"
             quantize_static(self.source, target, self.ranges, signed=signed, left_out=left_out)
 
 
@@ -153,8 +143,6 @@ def _quantizer(
     """Return what writes copies, with ranges as the parent learnt them or found over calibration texts."""
     if part.method == "dynamic":
         return _Quantizer(part, source, {})
-    if has_convolutions(source):
-        return _Quantizer(part, source, {}, list(feeds_of(network, encoded)))
     names = [node.input[0] for node in products_of(onnx.load(source))]
     learnt = parent.get("ranges")
     if learnt is not None and len(learnt) == len(names):
@@ -184,13 +172,13 @@ def _mixture(
         return run(scratch / "mixed.onnx", rows)
 
     wanted = run(job.source, np.arange(len(validation)))
-    products = [node.name for node in quantizable(job.source)]
+    products = [node.name for node in products_of(onnx.load(job.source))]
     return leave_worst_out(answers, products, wanted, validation.targets, part.mixed)
 
 
 def _names(network: Network, source: Path) -> dict[str, str]:
     """Return the module behind every product of a graph, where their numbers agree."""
-    products, modules = quantizable(source), products_in(network)
+    products, modules = products_of(onnx.load(source)), products_in(network)
     if len(products) != len(modules):
         return {}
     return {node.name: name for node, name in zip(products, modules, strict=True)}

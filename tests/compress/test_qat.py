@@ -13,13 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from compress.network import Classifier
+from compress.models import load_network
+from compress.network import Classifier, LayerShape
 from compress.parts import Training
-from compress.qat import FakeInput, FakeWeight, fake_quantized, products_in, ranges_per_text, round_within
+from compress.qat import (
+    FakeInput,
+    FakeWeight,
+    fake_quantized,
+    products_in,
+    ranges_per_text,
+    round_within,
+    train_quantized,
+)
 from compress.qdq import quantize_weight
 from compress.training import fit, hard_loss, predict
 from runtime.wordpiece import WordPieceEncoder
 from tests.compress.conftest import WORDS, toy_shape, toy_texts, toy_tokenizer
+from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
 
 TEXTS = toy_texts(60)
 ENCODED = WordPieceEncoder(toy_tokenizer().to_str().encode(), max_length=24).encode([t for t, _ in TEXTS])
@@ -107,3 +117,25 @@ def test_training_starts_from_the_parent_and_ends_on_the_grid(method: str, tmp_p
     assert np.abs(predict(network, examples) - trained).max() < 0.1 * np.ptp(trained)
     if method == "static":
         assert all(item.range[0] <= 0 < item.range[1] for item in inputs.values())
+
+
+def test_the_step_hands_ranges_to_the_quantizer(tmp_path: Path) -> None:
+    """A network trained for static INT8 comes with a range per product; for dynamic INT8 with none."""
+    torch.manual_seed(0)
+    network = Classifier(toy_shape(layers=(LayerShape(2, 16),)))
+    parent = finished_network(tmp_path / "parent", network)
+    training = {"epochs": 1, "batch_size": 16, "precision": "fp32"}
+    part = {"kind": "qat", "parent": "parent", "training": training}
+    found = {
+        method: train_quantized(
+            toy_context(tmp_path, {**part, "name": method, "method": method}, toy_dataset(60), parent=parent)
+        )
+        for method in ("static", "dynamic")
+    }
+    assert len(found["static"]["ranges"]) == 4
+    assert all(low <= 0 < high for low, high in found["static"]["ranges"])
+    assert "ranges" not in found["dynamic"]
+    assert found["dynamic"]["parameters"] == parent.result["parameters"]
+    start, end = load_network(parent.folder), load_network(tmp_path / "static")
+    moved = max(float((a - b).detach().abs().max()) for a, b in zip(start.parameters(), end.parameters(), strict=True))
+    assert 0 < moved < 0.1
