@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from compress.explore import explore
 from compress.genome import Candidate, TeacherSize, space_of
@@ -20,6 +21,7 @@ from compress.search import RECORD, SEARCHED, Searched, run_search
 from compress.search_part import SearchPart, SearchSpace
 from contract.errors import RecipeError
 from contract.family import read_family
+from sluicegate.compress_cmd import command
 
 SIZE = TeacherSize(depth=3, heads=4, neurons=48, hidden=32)
 
@@ -111,9 +113,7 @@ def test_a_search_ends_in_a_family_of_which_none_dominates_another(made: Made) -
     assert len(found.tried) == 4
 
 
-def test_kept_variants_come_from_listed_ones_and_own_all_of_their_training(
-    searched: tuple[Searched, Path, Told],
-) -> None:
+def test_kept_variants_come_from_listed_ones_and_own_all_of_their_training(made: Made) -> None:
     """An INT8 variant whose FP32 stepping stone is not in the family stands for the stone's training too."""
     found, family = made.found, read_family(made.out)
     for variant in family.variants:
@@ -168,6 +168,18 @@ def test_a_recipe_that_uses_the_search_s_names_is_refused(made: Made) -> None:
     """Searching on from a found recipe would make two variants of one name."""
     with pytest.raises(RecipeError, match="search-"):
         run_search(made.found.recipe, made.out)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--search", "--only", "teacher"), ("--search-minutes", "1", "--dry-run"), ("--mlflow-models",)],
+)
+def test_options_that_do_not_go_together_are_a_usage_error(options: tuple[str, ...], tmp_path: Path) -> None:
+    """A search has no parts to pick from, and uploads need a store: exit 2, before anything is read."""
+    arguments = [str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "family"), *options]
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 2
+    assert "--search" in done.output or "--mlflow" in done.output
 
 
 def test_a_space_that_is_used_up_ends_the_search() -> None:
