@@ -47,15 +47,15 @@ def measure_table(context: Context) -> Result:
     Raises:
         RecipeError: when the parent is not a transformer.
     """
-    part = LatencyPart.model_validate(context.step.config["variant"])
+    precision = str(context.step.config["precision"])
     target = Target.model_validate(context.step.config["target"])
     parent = parent_classifier(context)
     data = read_dataset(context.inputs["data"].file(DATA))
     encoder = encoder_of(context.inputs["parent"])
     table = timing.measure_table(
         parent.shape,
-        _writer(part.precision),
-        part.precision,
+        _writer(precision),
+        precision,
         encoder,
         data.of(target.lengths).texts,
         threads=target.threads,

@@ -119,16 +119,9 @@ def _latency(recipe: Recipe, part: LatencyPart) -> list[Step]:
     """One table of latencies, then every speed-up from the one before."""
     table = f"{part.name}.table"
     target = recipe.target.model_dump(mode="json")
-    steps = [
-        _making(
-            recipe,
-            part,
-            {"data": DATA_STEP, "parent": part.parent},
-            name=table,
-            kind="latency-table",
-            target=target,
-        )
-    ]
+    config = {"precision": part.precision, "target": target, "seed": recipe.seed}
+    inputs = {"data": DATA_STEP, "parent": part.parent}
+    steps = [Step(table, "latency-table", f"{table}: what every width costs here", config, inputs)]
     before = part.parent
     for name, speed_up in zip(part.made, part.speed_ups, strict=True):
         inputs = _inputs(part, parent=before, origin=part.parent, table=table)
