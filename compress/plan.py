@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from contract.machine import Machine
 
 DATA_STEP = "data"
+# What the names of a variant's steps add to its own.
+ENDS = ("", ".table", ".train", ".train.export", ".export", ".measure")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     the recipe has `unlisted` is not measured.
 
     Raises:
+        RecipeError: for two steps of one name.
         RecipeError, DataError, EnvironmentProblem: for weights or data that are not there.
     """
     teacher, hashes = recipe.teacher, _data_hashes(recipe.data)
@@ -63,6 +67,9 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     ]
     for part in recipe.variants:
         steps += steps_of(recipe, part)
+    twice = sorted(name for name, count in Counter(step.name for step in steps).items() if count > 1)
+    if twice:
+        raise RecipeError(f"two steps are named {', '.join(twice)}", hint="rename one of the variants")
     unlisted = {f"{name}.measure" for name in recipe.unlisted}
     return tuple(step for step in steps if step.name not in unlisted)
 
@@ -237,13 +244,16 @@ def inspect_plan(steps: tuple[Step, ...], store: Store, machine: Machine) -> tup
 def select(steps: tuple[Step, ...], only: str | None) -> tuple[Step, ...]:
     """Return the steps that `only` needs: a step, or all steps of a variant, with what comes before them.
 
+    The name of a latency part stands for every variant that it makes.
+
     Raises:
         RecipeError: when there is no such step.
     """
     if only is None:
         return steps
     by_name = {step.name: step for step in steps}
-    wanted = {name for name in by_name if name == only or name.partition(".")[0] == only}
+    chain = [step.name for step in steps if step.inputs.get("table") == f"{only}.table"]
+    wanted = {name + end for name in (only, *chain) for end in ENDS} & set(by_name)
     if not wanted:
         raise RecipeError(f"there is no step {only!r}", hint=f"one of: {', '.join(by_name)}")
     queue = list(wanted)

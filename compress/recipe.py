@@ -12,6 +12,7 @@ from compress.parts import (
     IMAGE_KINDS,
     ChannelsPart,
     ImagePart,
+    LatencyPart,
     Name,
     Part,
     Share,
@@ -27,6 +28,8 @@ Split = Literal["train", "validation", "tune", "certify", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "tune", "certify", "test")
 EXTRA, UNLABELLED = "extra", "unlabelled"
 SOURCES = ("file", *SPLITS, UNLABELLED)
+RESERVED = frozenset({"data", "cascade"})
+RESERVED_ENDS = (".export", ".measure", ".table", ".train")
 
 
 class SliceRule(Part):
@@ -208,6 +211,8 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _parents_exist(self) -> Self:
         known: dict[str, str] = {self.teacher.name: "teacher"}
+        chains: set[str] = set()
+        _check_name(self.teacher.name)
         for part in self.variants:
             for role in ("parent", "teacher"):
                 named = getattr(part, role, None)
@@ -221,16 +226,27 @@ class Recipe(Part):
                     raise ValueError(
                         f"variant {part.name!r}: a {known[named]} variant ({named!r}) cannot be a {role}"
                     )
+            if isinstance(part, LatencyPart) and part.name in chains:
+                raise ValueError(f"two variants are named {part.name!r}")
             for name in made_by(part):
                 if name in known:
                     raise ValueError(f"two variants are named {name!r}")
-                if name == "cascade" or name.endswith((".export", ".measure", ".table", ".train")):
-                    raise ValueError(f"no variant may be named {name!r}: the name has a meaning of its own")
+                _check_name(name)
                 known[name] = part.kind
+            if isinstance(part, LatencyPart):
+                _check_name(part.name)
+                chains.add(part.name)
+        for name in sorted(chains & set(known)):
+            raise ValueError(f"two variants are named {name!r}")
         for name in self.unlisted:
             if name == self.teacher.name or name not in known:
                 raise ValueError(f"`unlisted` names {name!r}, which is no variant above")
         return self
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED or name.endswith(RESERVED_ENDS):
+        raise ValueError(f"no variant may be named {name!r}: the name has a meaning of its own")
 
 
 def load_recipe(path: Path, *, data_folder: Path | None = None) -> Recipe:

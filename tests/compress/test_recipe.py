@@ -54,7 +54,10 @@ def test_a_data_folder_moves_the_data_alone(tmp_path: Path) -> None:
         ("teacher.weight", "x", r"teacher\.weight: there is no such key"),
         ("variants.1.parent", "nobody", "not above it"),
         ("variants.1.name", "student", "two variants are named"),
-        ("variants.0.name", "cascade", "router has that name"),
+        ("variants.0.name", "cascade", "meaning of its own"),
+        ("variants.0.name", "data", "'data': the name has a meaning of its own"),
+        ("variants.0.name", "a.table", "meaning of its own"),
+        ("teacher.name", "data", "meaning of its own"),
         ("variants.1.kind", "magic", "variants.1"),
         ("variants.0.layers", [], "layers"),
         ("data.train", "train.csv", "not both"),
@@ -79,6 +82,19 @@ def test_a_quantized_variant_is_nobodys_parent() -> None:
     raw["variants"].append({"name": "x", "kind": "distil", "parent": "student-int8", "layers": [0]})
     with pytest.raises(RecipeError, match="cannot be a parent"):
         parse_recipe(raw)
+
+
+@pytest.mark.parametrize("name", ["fast", "student"])
+def test_chains_of_one_name_are_refused(name: str) -> None:
+    """Two latency parts of one name would share a table, and a chain named as a variant hides it."""
+    chain = {"name": name, "kind": "latency", "parent": "student"}
+    raw = deepcopy(GOOD)
+    raw["variants"] += [{**chain, "speed_ups": [2]}, {**chain, "speed_ups": [3]}]
+    with pytest.raises(RecipeError, match=f"two variants are named '{name}'"):
+        parse_recipe(raw)
+    if name == "student":
+        with pytest.raises(RecipeError, match="two variants are named 'student'"):
+            parse_recipe({**raw, "variants": raw["variants"][:3]})
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:

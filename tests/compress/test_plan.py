@@ -1,0 +1,66 @@
+"""A recipe becomes steps of distinct names, and `--only` picks all steps of what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress import plan
+from compress.parts import QuantizePart
+from compress.plan import plan_steps, select, steps_of
+from compress.recipe import Recipe, parse_recipe
+from compress.steps import Step
+from contract.errors import RecipeError
+
+VARIANTS: list[dict[str, Any]] = [
+    {"name": "student-1.5", "kind": "distil", "parent": "teacher", "layers": [0]},
+    {"name": "student-1.5-int8", "kind": "quantize", "parent": "student-1.5"},
+    {"name": "fast", "kind": "latency", "parent": "teacher", "speed_ups": [1.5, 2]},
+    {"name": "aware", "kind": "qat", "parent": "teacher"},
+]
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
+    """A recipe of dotted names, over weights that need not be there."""
+    monkeypatch.setattr(plan, "fingerprint", lambda weights: "0")
+    raw = {"name": "r", "data": {"file": "data.csv"}, "teacher": {"weights": "model"}, "variants": VARIANTS}
+    return parse_recipe(raw, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("only", "wanted", "unwanted"),
+    [
+        ("student-1.5", {"student-1.5", "student-1.5.export", "student-1.5.measure"}, "student-1.5-int8"),
+        ("fast-1.5x", {"fast.table", "fast-1.5x", "fast-1.5x.export", "fast-1.5x.measure"}, "fast-2x"),
+        ("fast", {"fast.table", "fast-1.5x.measure", "fast-2x", "fast-2x.measure"}, "aware"),
+        ("aware", {"aware.train", "aware.train.export", "aware", "aware.measure"}, "fast.table"),
+        ("fast-2x.export", {"fast-1.5x", "fast-2x", "fast-2x.export"}, "fast-2x.measure"),
+    ],
+)
+def test_only_takes_every_step_of_a_variant(
+    recipe: Recipe, only: str, wanted: set[str], unwanted: str
+) -> None:
+    """Dots in a name cut nothing off, and the name of a latency part stands for all that it makes."""
+    found = {step.name for step in select(plan_steps(recipe), only)}
+    assert wanted | {"data", "teacher"} <= found
+    assert unwanted not in found
+
+
+def test_only_of_what_is_not_there_is_refused(recipe: Recipe) -> None:
+    """The first half of a dotted name is the name of nothing."""
+    with pytest.raises(RecipeError, match="no step 'student-1'"):
+        select(plan_steps(recipe), "student-1")
+
+
+def test_two_steps_of_one_name_are_refused(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan in which one step would overwrite another is refused by the names."""
+
+    def doubled(recipe: Recipe, part: QuantizePart) -> list[Step]:
+        return [*steps_of(recipe, recipe.variants[0]), *steps_of(recipe, recipe.variants[0])]
+
+    monkeypatch.setitem(plan._EXPANSIONS, QuantizePart, doubled)
+    with pytest.raises(RecipeError, match=r"two steps are named student-1\.5, student-1\.5\.export"):
+        plan_steps(recipe)
