@@ -17,9 +17,16 @@ WORD_MARKS = ("Ġ", "▁")
 
 
 def altered_copies(
-    texts: Sequence[str], settings: Augmentation, *, seed: int, neighbours: Neighbours | None = None
+    texts: Sequence[str],
+    settings: Augmentation,
+    *,
+    seed: int,
+    neighbours: Neighbours | None = None,
+    held_out: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Return distinct altered copies of texts, none of which is a text itself.
+    """Return distinct altered copies of texts, none of which is a text itself, or one that is held out.
+
+    Texts that differ in case or white space alone are one text here.
 
     A copy keeps the order of its source but for neighbouring words that swap, and at least one word. A
     spliced copy begins as one text and goes on as the end of another, each cut at a random word. Copies
@@ -30,15 +37,16 @@ def altered_copies(
         settings: how many copies of each, and the chance of every alteration.
         seed: of all chances.
         neighbours: lower-case words to similar words, drawn from where a word is to be replaced.
+        held_out: texts that nothing may be learnt from.
     """
     rng = np.random.default_rng(seed)
     sources = [text.split() for text in texts]
-    known = {" ".join(words) for words in sources}
+    known = {" ".join(text.casefold().split()) for text in (*texts, *held_out)}
     found: dict[str, None] = {}
     for _ in range(settings.copies):
         for words in sources:
             copy = " ".join(_altered(words, sources, settings, rng, neighbours or {}))
-            if copy and copy not in known:
+            if copy and copy.casefold() not in known:
                 found[copy] = None
     return tuple(found)
 

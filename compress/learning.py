@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.augment import altered_copies, similar_words
+from compress.augment import Neighbours, altered_copies, similar_words
 from compress.data import DATA, Dataset, read_dataset
 from compress.encoders import TOKENIZER, encoder_of
 from compress.imitate import Imitation, spread_layers
@@ -82,12 +82,21 @@ def prepare_lesson(
     context: Context, teacher: Finished, part: Learner | LinearPart, *, precision: str
 ) -> Lesson:
     """Return the texts that a part learns from and a teacher's answers: training texts, with `extra` also
-    the extra and unlabelled ones, and altered copies of all of them where the part asks for copies.
+    the extra and unlabelled ones, and altered copies of all of them where the part asks for copies. No copy
+    is a text of any split.
     """
-    data = read_dataset(context.inputs["data"].file(DATA))
-    data = data.of("train", *([EXTRA, UNLABELLED] if part.extra else []))
+    everything = read_dataset(context.inputs["data"].file(DATA))
+    data = everything.of("train", *([EXTRA, UNLABELLED] if part.extra else []))
     network = load_network(teacher.folder)
-    copies = () if part.augment is None else _copies(data, part.augment, teacher, network, context)
+    copies: tuple[str, ...] = ()
+    if part.augment is not None:
+        copies = altered_copies(
+            data.texts,
+            part.augment,
+            seed=context.recipe.seed,
+            neighbours=_neighbours(data, part.augment, teacher, network, context),
+            held_out=everything.texts,
+        )
     texts = (*data.texts, *copies)
     context.update(0.0, f"asking the teacher for {len(texts)} answers")
     asked = network.examples(encoder_of(teacher).encode(texts))
@@ -104,7 +113,7 @@ def _answers(
     teacher: Finished, network: Network, texts: tuple[str, ...], asked: Examples, precision: str
 ) -> NDArray[np.float32]:
     """Ask the teacher, or take what it said to the same texts a moment ago: learners often share a lesson."""
-    key = sha256_of_json([teacher.digest, texts, precision])
+    key = sha256_of_json([teacher.digest, teacher.key, str(teacher.folder), texts, precision])
     if key not in _recent:
         while len(_recent) >= KEPT_LESSONS:
             _recent.pop(next(iter(_recent)))
@@ -118,19 +127,17 @@ def easiest_first(answers: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.argsort(np.exp(scaled).sum(axis=1), kind="stable")
 
 
-def _copies(
+def _neighbours(
     data: Dataset, augment: Augmentation, teacher: Finished, network: Network, context: Context
-) -> tuple[str, ...]:
-    neighbours = None
-    if augment.replace:
-        if not isinstance(network, Classifier):
-            raise RecipeError(
-                f"variant {context.step.name!r}: augment.replace needs a teacher that is a transformer"
-            )
-        tokenizer = json.loads(teacher.file(TOKENIZER).read_bytes())
-        table = network.words.weight.detach().numpy()
-        neighbours = similar_words(data.texts, table, tokenizer["model"]["vocab"])
-    return altered_copies(data.texts, augment, seed=context.recipe.seed, neighbours=neighbours)
+) -> Neighbours | None:
+    if not augment.replace:
+        return None
+    if not isinstance(network, Classifier):
+        raise RecipeError(
+            f"variant {context.step.name!r}: augment.replace needs a teacher that is a transformer"
+        )
+    tokenizer = json.loads(teacher.file(TOKENIZER).read_bytes())
+    return similar_words(data.texts, network.words.weight.detach().numpy(), tokenizer["model"]["vocab"])
 
 
 def _imitation(

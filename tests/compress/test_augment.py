@@ -32,6 +32,17 @@ def test_without_any_chance_there_are_no_copies() -> None:
     assert altered_copies(TEXTS, Augmentation(drop=0, swap=0, splice=0), seed=0) == ()
 
 
+def test_no_copy_is_a_text_that_is_held_out() -> None:
+    """A text less one word is no copy where that is a held-out text, in whatever case and white space."""
+    chances = Augmentation(copies=50, drop=0.4, swap=0, splice=0)
+    for held_out in ("play song", " Play\tSONG "):
+        copies = altered_copies(["play a song"], chances, seed=0, held_out=[held_out])
+        assert "a song" in copies
+        assert "play song" not in copies
+    assert "play song" in altered_copies(["play a song"], chances, seed=0)
+    assert altered_copies(["Play", "play a"], Augmentation(copies=9, drop=1, splice=0), seed=0) == ("a",)
+
+
 def test_each_alteration_by_itself() -> None:
     """Dropping all leaves one word, swapping moves the first word last, replacing takes the neighbours."""
     dropped = altered_copies(TEXTS[:1], Augmentation(drop=1, swap=0, splice=0), seed=0)

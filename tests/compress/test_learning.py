@@ -124,6 +124,37 @@ def test_a_lesson_holds_copies_and_unlabelled_texts_without_labels(tmp_path: Pat
     assert len(prepare_lesson(context, parent, alone, precision="fp32").texts) == 95
 
 
+def test_no_copy_is_a_held_out_text(tmp_path: Path) -> None:
+    """Where a training text less one word is a text of another split, that copy is not learnt from."""
+    parent = finished_network(tmp_path / "teacher", random_network())
+    data = toy_dataset(40, validation=10)
+    shortened = [" ".join(text.split()[1:]) for text in data.texts[:10]]
+    texts = (*data.texts[:30], *(text.upper() for text in shortened))
+    chances = {"copies": 60, "drop": 0.1, "swap": 0, "splice": 0}
+    found = []
+    for case in (data, replace(data, texts=texts, split=(*data.split[:30], *("test",) * 10))):
+        part = student_part(augment=chances)
+        context = toy_context(tmp_path, part, case, parent=parent)
+        lesson = prepare_lesson(context, parent, DistilPart.model_validate(part), precision="fp32")
+        found.append(len(set(lesson.texts) & set(shortened)))
+    assert found[0] > 0
+    assert found[1] == 0
+
+
+def test_answers_are_kept_for_one_teacher_alone(tmp_path: Path) -> None:
+    """Two teachers that differ in their weights alone are both asked."""
+    other = random_network()
+    with torch.no_grad():
+        other.classify.bias.add_(torch.tensor([0.0, 0.0, 9.0]))
+    answers = []
+    for name, network in (("one", random_network()), ("two", other)):
+        teacher = finished_network(tmp_path / name / "teacher", network)
+        context = toy_context(tmp_path / name, student_part(), toy_dataset(), parent=teacher)
+        part = DistilPart.model_validate(student_part())
+        answers.append(prepare_lesson(context, teacher, part, precision="fp32").answers)
+    np.testing.assert_allclose(answers[1] - answers[0], [[0, 0, 9]] * 100, atol=1e-4)
+
+
 def test_the_teacher_named_is_the_one_asked(tmp_path: Path) -> None:
     """With a teacher of its own a student learns that one's answers, not its parent's."""
     parent = finished_network(tmp_path / "teacher", random_network())
