@@ -126,15 +126,18 @@ def keep_best(scores: Scores, count: int, *, group: int = 1) -> list[NDArray[np.
     """Return per layer the indices that stay, ascending: the best `count`, but at least one, of all layers.
 
     With a `group`, every layer's count is rounded to a multiple of it (at most what the layer has), since
-    matrix kernels work in blocks.
+    matrix kernels work in blocks; where that leaves nothing, the layer with most of the best keeps one group.
     """
     layers = np.repeat(np.arange(len(scores)), [layer.size for layer in scores])
     best = np.argsort(-np.concatenate(scores), kind="stable")[: max(1, count)]
-    kept = []
-    for layer, stay in zip(scores, np.bincount(layers[best], minlength=len(scores)), strict=True):
-        wanted = min(layer.size, round(stay / group) * group)
-        kept.append(np.sort(np.argsort(-layer, kind="stable")[:wanted]))
-    return kept
+    stay = np.bincount(layers[best], minlength=len(scores))
+    groups = [round(count / group) for count in stay]
+    if not any(groups):
+        groups[int(stay.argmax())] = 1
+    return [
+        np.sort(np.argsort(-layer, kind="stable")[: many * group])
+        for layer, many in zip(scores, groups, strict=True)
+    ]
 
 
 def shrink(

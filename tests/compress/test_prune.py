@@ -82,7 +82,7 @@ def test_importance_is_zero_for_silent_parts(network: Classifier) -> None:
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
     share=st.floats(0.05, 1.0),
-    group=st.sampled_from([1, 4]),
+    group=st.sampled_from([1, 4, 16]),
     seed=st.integers(0, 9),
 )
 def test_the_best_of_all_layers_stay(sizes: list[int], share: float, group: int, seed: int) -> None:
@@ -92,12 +92,21 @@ def test_the_best_of_all_layers_stay(sizes: list[int], share: float, group: int,
     count = max(1, round(share * sum(sizes)))
     kept = keep_best(scores, count, group=group)
     total = sum(len(layer) for layer in kept)
-    assert abs(total - count) <= (group / 2) * len(sizes) * (group > 1)
+    assert total >= 1
+    assert abs(total - count) <= max(group / 2 * len(sizes), group - 1) * (group > 1)
     for layer, indices in zip(scores, kept, strict=True):
         assert list(indices) == sorted(set(indices.tolist()))
         gone = np.setdiff1d(np.arange(len(layer)), indices)
         if len(indices) and len(gone):
             assert layer[indices].min() >= layer[gone].max()
+
+
+def test_less_than_half_a_group_each_leaves_one_group() -> None:
+    """Where every layer's count rounds to none, the layer with most of the best keeps a group."""
+    ranks = np.arange(80, dtype=float)
+    kept = keep_best([ranks[::2], ranks[1::2]], 7, group=16)
+    assert [len(layer) for layer in kept] == [0, 16]
+    assert [len(layer) for layer in keep_best([np.ones(3), np.ones(5)], 1, group=16)] == [3, 0]
 
 
 def test_equal_scores_do_not_let_more_stay() -> None:
