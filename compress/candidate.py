@@ -20,7 +20,7 @@ from compress.predict import predict_logits
 from compress.recipe import Target
 from compress.steps import KINDS, Context, Result, Step
 from compress.store import Finished
-from contract.errors import SluiceError
+from contract.errors import EnvironmentProblem, SluiceError
 from runtime.api import LoadedVariant
 from runtime.load import load_variant
 
@@ -35,7 +35,10 @@ def evaluate_candidate(context: Context) -> Result:
     The step's config holds `parts`: by precision the parts to make, each from the one before, the last of
     which is judged; parts that precisions share are made once. Inputs are `data`, `parent` (the teacher) and
     `reference` (the teacher's exported graph). A candidate that breaks a rule on the way is `failed`, with
-    the reason.
+    the reason, in every precision that needs what failed.
+
+    Raises:
+        EnvironmentProblem: this machine lacks something; that says nothing about the candidate.
     """
     parts: Mapping[str, list[Any]] = context.step.config["parts"]
     target = Target.model_validate(context.step.config["target"])
@@ -47,6 +50,8 @@ def evaluate_candidate(context: Context) -> Result:
             try:
                 made = maker.make([TypeAdapter(VariantPart).validate_python(part) for part in raw])
                 found[precision] = _judge(context, made, data, target)
+            except EnvironmentProblem:
+                raise
             except SluiceError as problem:
                 found[precision] = {"failed": problem.message}
     return {"precisions": found, "summary": _summary(found)}
@@ -58,9 +63,14 @@ class _Maker:
     def __init__(self, context: Context, scratch: Path) -> None:
         self._context, self._scratch = context, scratch
         self._finished: dict[str, Finished] = {}
+        self._failed: dict[str, SluiceError] = {}
 
     def make(self, parts: Sequence[VariantPart]) -> Finished:
-        """Return the step that holds the artifact of the last part."""
+        """Return the step that holds the artifact of the last part.
+
+        Raises:
+            SluiceError: a step failed, now or when it was made for other parts; none is run twice.
+        """
         own, outer = self._context.step, self._context.inputs
         known = {"data": outer["data"], own.inputs["parent"]: outer["parent"]}
         for part in parts:
@@ -73,11 +83,18 @@ class _Maker:
         return last
 
     def _run(self, step: Step, known: Mapping[str, Finished]) -> Finished:
+        if step.name in self._failed:
+            raise self._failed[step.name]
         folder = self._scratch / step.name
         folder.mkdir()
         inputs = {role: known[name] for role, name in step.inputs.items()}
         context = replace(self._context, step=step, folder=folder, inputs=inputs)
-        return Finished(step.name, "", folder, {}, KINDS[step.kind].function()(context), {})
+        try:
+            result = KINDS[step.kind].function()(context)
+        except SluiceError as problem:
+            self._failed[step.name] = problem
+            raise
+        return Finished(step.name, "", folder, {}, result, {})
 
 
 def _judge(context: Context, made: Finished, data: Dataset, target: Target) -> dict[str, Any]:
