@@ -21,7 +21,7 @@ TENSORS_AT_A_TIME = 16
 
 
 def calibration_rows(data: Dataset, count: int, *, seed: int) -> NDArray[np.int64]:
-    """Return rows [min(count, N)] of training texts, as many of every label as of any other (or one less).
+    """Return rows [min(count, N)] of some texts, as many of every label as of any other (or one less).
 
     Labels with too few texts give all they have. The rows ascend.
     """

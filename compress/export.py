@@ -17,7 +17,7 @@ from compress.encoders import encoder_of, hand_on
 from compress.fuse import fuse_file
 from compress.models import Network, load_network
 from compress.steps import Context, Result
-from compress.verify import TEXTS, require_faithful, verify_graph
+from compress.verify import require_faithful, verification_texts, verify_graph
 from contract.errors import EnvironmentProblem, SluiceError
 from contract.files import atomic_path
 
@@ -35,7 +35,7 @@ def export_step(context: Context) -> Result:
     context.update(0.1, "tracing")
     export_onnx(network, context.folder / GRAPH)
     context.update(0.8, "verifying")
-    texts = read_dataset(context.inputs["data"].file(DATA)).of("validation").texts[:TEXTS]
+    texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
     encoded = encoder_of(parent).encode(texts)
     verification = verify_graph(
         context.folder / GRAPH, network, encoded, precision="fp32", batching="batched"

@@ -15,7 +15,7 @@ from compress.parts import QuantizePart
 from compress.qdq_conv import insert_conv_pairs, quantized_tensors, spreads_of
 from compress.steps import Context, Result
 from compress.structure import require_structure
-from compress.verify import TEXTS, require_faithful, verify_graph
+from compress.verify import require_faithful, verification_texts, verify_graph
 from contract.errors import RecipeError
 from contract.family import Precision
 from contract.files import atomic_path
@@ -48,7 +48,7 @@ def quantize_image_step(context: Context) -> Result:
     quantize_convolutions(graph.file(GRAPH), target, encoder.encode(some.texts), signed=part.method == "qdq")
     require_structure(target, precision)
     context.update(0.7, "verifying")
-    encoded = encoder.encode(data.of("validation").texts[:TEXTS])
+    encoded = encoder.encode(verification_texts(data, seed=context.recipe.seed))
     verification = verify_graph(target, network, encoded, precision=precision, batching="batched")
     require_faithful(verification, precision, context.step.name)
     return {

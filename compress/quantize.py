@@ -26,7 +26,7 @@ from compress.qdq import products_of
 from compress.smooth import smooth
 from compress.steps import Context, Result
 from compress.structure import require_structure
-from compress.verify import TEXTS, require_faithful, verify_graph
+from compress.verify import require_faithful, verification_texts, verify_graph
 from contract.errors import RecipeError
 from contract.family import Batching, Precision
 from runtime.api import Encoded, Encoder
@@ -73,7 +73,7 @@ def quantize_step(context: Context) -> Result:
         require_structure(target, precision, float_products=len(left_out))
         named = _names(network, source)
     context.update(0.8, "verifying")
-    checked = encoder.encode(data.of("validation").texts[:TEXTS])
+    checked = encoder.encode(verification_texts(data, seed=context.recipe.seed))
     verification = verify_graph(target, network, checked, precision=precision, batching=batching)
     require_faithful(verification, precision, context.step.name, batching=batching)
     result = {

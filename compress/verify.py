@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.calibration import calibration_rows
 from contract.errors import SluiceError
 from contract.family import Batching, Precision, Verification
 from runtime.api import Encoded
 from runtime.onnx_model import OnnxRuntime
 
 if TYPE_CHECKING:
+    from compress.data import Dataset
     from compress.models import Network
 
 TEXTS = 200
@@ -34,6 +36,12 @@ ERROR_SHARE: dict[Precision, float] = {
 FP32_ERROR_LIMIT = 1e-3
 # Arithmetic in another order moves a value across a rounding border now and then.
 BATCHED_AGREEMENT_LIMIT = 0.98
+
+
+def verification_texts(data: Dataset, *, seed: int) -> tuple[str, ...]:
+    """Return TEXTS validation texts, as many of every label as of any other: files are often sorted by it."""
+    validation = data.of("validation")
+    return validation.take(calibration_rows(validation, TEXTS, seed=seed)).texts
 
 
 def verify_graph(
