@@ -15,16 +15,16 @@ from torch.nn import functional
 from compress import timing
 from compress.budget import Allocation, Found, Options, search
 from compress.data import DATA, read_dataset
-from compress.distil import learn_from
 from compress.encoders import encoder_of
 from compress.export import export_onnx
 from compress.latency_table import LatencyTable, width_grid
+from compress.learning import learn_from
 from compress.lower import quantize_dynamic, quantize_static
 from compress.models import Examples, Tokens, load_network
 from compress.network import Classifier, LayerShape
 from compress.parts import LatencyPart
 from compress.qdq import products_of
-from compress.recipe import Target
+from compress.recipe import Split, Target
 from compress.steps import Context, Result
 from compress.stitch import Half, halves_of, put_together
 from compress.teacher import finish_network, parent_classifier, parent_encoder
@@ -57,7 +57,7 @@ def measure_table(context: Context) -> Result:
         _writer(precision),
         precision,
         encoder,
-        data.of(target.lengths).texts,
+        data.of(_length_split(target)).texts,
         threads=target.threads,
         provider=target.provider,
         seed=context.recipe.seed,
@@ -69,6 +69,14 @@ def measure_table(context: Context) -> Result:
         "latency_ms": table.p50_ms(parent.shape.layers),
         "worst_relative_error": table.worst_relative_error,
     }
+
+
+def _length_split(target: Target) -> Split:
+    """Return the split that gives a table its lengths: the target's, but validation in the place of test.
+
+    A table decides widths, and nothing may be decided by the test split.
+    """
+    return "validation" if target.lengths == "test" else target.lengths
 
 
 def _writer(precision: str) -> Write:

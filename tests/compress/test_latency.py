@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress import timing
 from compress.budget import Allocation
 from compress.latency import (
     TABLE,
@@ -24,6 +26,7 @@ from compress.latency import (
 from compress.latency_table import LatencyTable
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
+from compress.recipe import Split
 from compress.steps import Context
 from compress.stitch import halves_of, put_together
 from compress.store import Finished
@@ -121,14 +124,34 @@ def test_what_cannot_be_as_fast_is_refused(tmp_path: Path) -> None:
 def test_the_table_step_writes_what_the_next_steps_read(tmp_path: Path, precision: str) -> None:
     """A table of the parent's widths in the part's precision, with its own check beside it."""
     origin = finished_network(tmp_path / "teacher", random_network())
-    part = {**PART, "precision": precision}
-    context = toy_context(tmp_path, part, toy_dataset(), parent=origin)
+    context = toy_context(tmp_path, PART, toy_dataset(), parent=origin)
     target = {"threads": 1, "provider": "cpu", "lengths": "validation"}
-    result = measure_table(with_config(context, target=target))
+    result = measure_table(with_config(context, target=target, precision=precision))
     table = LatencyTable.from_json(read_json(context.folder / TABLE))
     assert table.precision == result["precision"] == precision
     assert result["latency_ms"] == table.p50_ms((LayerShape(4, 48),) * 3)
     assert result["worst_relative_error"] == table.worst_relative_error > 0
+
+
+@pytest.mark.parametrize("lengths", ["validation", "test"])
+def test_a_table_never_sees_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: Split
+) -> None:
+    """Measured for the lengths of `test`, a table has those of validation: it decides widths."""
+    data = toy_dataset(validation=20)
+    data = replace(data, split=(*data.split[:-10], *("test",) * 10))
+    timed: list[str] = []
+
+    def spy(*given: Any, **_: Any) -> LatencyTable:
+        timed.extend(given[4])
+        return toy_table()
+
+    monkeypatch.setattr(timing, "measure_table", spy)
+    origin = finished_network(tmp_path / "teacher", random_network())
+    context = toy_context(tmp_path, PART, data, parent=origin)
+    target = {"threads": 1, "provider": "cpu", "lengths": lengths}
+    measure_table(with_config(context, target=target, precision="fp32"))
+    assert tuple(timed) == data.of("validation").texts
 
 
 def test_put_together_from_whole_halves_is_the_network(network: Classifier) -> None:
@@ -178,7 +201,7 @@ def test_the_search_keeps_to_the_latency_and_the_loss(network: Classifier) -> No
     layers = put_together(network, halves, found.allocation).shape.layers
     assert toy_table().p50_ms(layers) <= 1.5
     assert losses[(4, 3) * 3] == pytest.approx(0, abs=1e-6)
-    assert losses[found.allocation] == found.score <= found.first_score
+    assert losses[found.allocation] == found.score == min(losses.values())
 
 
 def test_losses_between_probes_follow_the_error() -> None:
