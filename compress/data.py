@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from compress.duplicates import Removed, repeat_of, text_key, without_repeats
-from compress.images import read_images, read_unlabelled_images
+from compress.images import read_images
 from compress.recipe import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
 from compress.sources import Row, read_source, read_unlabelled
 from contract.errors import DataError
@@ -33,7 +33,8 @@ class Dataset:
         labels: the label set, sorted.
         texts, label, split, slices: one entry per row; `label` holds label names, "" where there is none.
         removed: how many rows were left out because an earlier one has the same text in full.
-        removed_after_cut: how many more, because an earlier one has the same text up to `data.max_words`.
+        removed_after_cut: how many more, because an earlier one has the same text up to `data.max_words` or
+            upper and lower case.
     """
 
     labels: tuple[str, ...]
@@ -100,11 +101,18 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
         split = divide([row.label for row in kept], part.shares.as_dict(), seed=seed)
     else:
         kept, split, removed = _from_sources(part, seed)
-    _check_splits(kept, split)
+    _check_splits(kept, split, part)
     if part.stretches and part.max_words:
         extra = _stretches(kept, split, part.max_words, part.stretches)
         kept, split = kept + extra, split + [EXTRA] * len(extra)
     labels = tuple(sorted({row.label for row in kept}))
+    for name, rule in part.slices.items():
+        if rule.label is not None and rule.label not in labels:
+            raise DataError(
+                f"data.slices.{name}: no text has the label {rule.label!r}",
+                where=part.file or part.train,
+                hint=f"labels: {', '.join(labels)}",
+            )
     if part.unlabelled is not None:
         more = _unlabelled(part, kept)
         kept, split = kept + more, split + [UNLABELLED] * len(more)
@@ -197,9 +205,10 @@ def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> lis
         parts = row.rest.split()
         for start in range(0, min(len(parts), count * words), words):
             stretch = " ".join(parts[start : start + words])
-            if 2 * len(parts[start : start + words]) >= words and stretch not in known:
-                known.add(stretch)
-                found.append(Row(stretch, row.label, None, row.place))
+            made = Row(stretch, row.label, None, row.place)
+            if 2 * len(parts[start : start + words]) >= words and text_key(made) not in known:
+                known.add(text_key(made))
+                found.append(made)
     return found
 
 
@@ -207,8 +216,7 @@ def _unlabelled(part: DataPart, known: list[Row]) -> list[Row]:
     """Return the distinct texts without labels that equal no labelled text of any split."""
     found: dict[str, Row] = {}
     keys = {text_key(row) for row in known}
-    read = read_unlabelled_images if part.input == "image" else read_unlabelled
-    for row in read(part.unlabelled or "", part):
+    for row in read_unlabelled(part.unlabelled or "", part):
         cut = row if part.max_words is None else row.cut(part.max_words)
         if text_key(cut) not in keys:
             found.setdefault(text_key(cut), cut)
@@ -235,13 +243,24 @@ def _check_counts(rows: list[Row]) -> None:
             )
 
 
-def _check_splits(rows: list[Row], split: list[str]) -> None:
-    for part in SPLITS:
-        if part not in split:
+def _check_splits(rows: list[Row], split: list[str], part: DataPart) -> None:
+    for name in SPLITS:
+        if name in split:
+            continue
+        if part.file is None:
             raise DataError(
-                f"the split {part!r} is empty: {len(rows)} rows are too few for these shares",
-                hint="give more rows, or other `data.shares`",
+                f"the split {name!r} is empty",
+                where=getattr(part, name) or part.validation,
+                hint="give it more rows that are in no other split",
             )
+        few = f"{len(rows)} rows" + (" (`data.max_examples`)" if part.max_examples is not None else "")
+        raise DataError(
+            f"the split {name!r} is empty: {few} are too few for these shares",
+            where=part.file,
+            hint="raise `data.max_examples`, or give other `data.shares`"
+            if part.max_examples is not None
+            else "give more rows, or other `data.shares`",
+        )
     trained = {row.label for row, name in zip(rows, split, strict=True) if name == "train"}
     for row, name in zip(rows, split, strict=True):
         if row.label not in trained:

@@ -10,7 +10,9 @@ from contract.errors import DataError
 
 @dataclass(frozen=True)
 class Removed:
-    """How many rows were left out: those that repeat a whole text, and those equal to another once cut."""
+    """How many rows were left out: those that repeat a whole text, and those equal to another once cut or
+    but for upper and lower case.
+    """
 
     in_full: int = 0
     after_cut: int = 0
@@ -20,8 +22,9 @@ class Removed:
 
 
 def text_key(row: Row) -> str:
-    """Return the text that is kept of a row, without differences in white space."""
-    return " ".join(row.text.split())
+    """Return the text that is kept of a row, without differences in white space and, unless `exact`, case."""
+    text = " ".join(row.text.split())
+    return text if row.exact else text.casefold()
 
 
 def repeat_of(first: Row, row: Row) -> Removed:
@@ -46,7 +49,7 @@ def without_repeats(rows: list[Row], source: object) -> tuple[list[Row], Removed
         if first is row:
             continue
         if first.label != row.label:
-            cut = " up to `data.max_words`" if whole is row else ""
+            cut = " up to `data.max_words` or case" if whole is row else ""
             raise DataError(
                 f"the same text{cut} has the label {row.label!r} here and {first.label!r} in {first.place}",
                 where=row.place,

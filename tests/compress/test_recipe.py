@@ -23,6 +23,10 @@ GOOD: dict[str, Any] = {
 }
 
 
+LINEAR = {"name": "l", "kind": "linear", "parent": "teacher"}
+SHARES = {"train": 0.4, "validation": 0.2, "tune": 0.1, "certify": 0.15, "test": 0.15}
+
+
 def changed(path: str, value: Any) -> dict[str, Any]:
     """Return GOOD with one key set, by a dotted path."""
     raw = deepcopy(GOOD)
@@ -30,7 +34,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     *way, last = path.split(".")
     for key in way:
         here = here[int(key)] if key.isdigit() else here[key]
-    here[last] = value
+    here[int(last) if last.isdigit() else last] = value
     return raw
 
 
@@ -64,6 +68,15 @@ def test_a_data_folder_moves_the_data_alone(tmp_path: Path) -> None:
         ("data.shares", {"train": 0.9, "test": 0.2}, "sum to"),
         ("data.shares", {"train": 0.9, "validation": 0.1, "tune": 0, "certify": 0, "test": 0}, "above 0"),
         ("data.slices", {"x": {}}, "a slice rule needs"),
+        ("data.slices", {"x": {"matches": "("}}, r"data\.slices\.x\.matches: not a regular expression"),
+        ("data.slices", {"x": {"min_words": 5, "max_words": 4}}, "`min_words` is above `max_words`"),
+        ("variants.0.distillation", {"layer_map": [9]}, "`layer_map` needs"),
+        ("variants.1", {"name": "l", "kind": "linear", "augment": {}}, "`augment` needs a `parent`"),
+        ("variants.1", {"name": "l", "kind": "linear", "temperatures": [4]}, "`temperatures` needs a"),
+        ("variants.1", {**LINEAR, "temperatures": []}, "temperatures"),
+        ("variants.1", {**LINEAR, "shortest": 4, "longest": 2}, "`shortest` is above `longest`"),
+        ("variants.1", {**LINEAR, "word_orders": 0, "longest": 0}, "nothing to learn from"),
+        ("data", {"train": "a", "validation": "b", "test": "c", "shares": SHARES}, "`shares` goes with"),
         ("data.stretches", 2, "needs `max_words`"),
         ("teacher.training", {"epochs": -1}, "greater than or equal to 0"),
         ("schema", 2, "schema"),
