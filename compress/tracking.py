@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from compress.parts import made_by
-from compress.recipe import Recipe, dump_recipe
-from contract.errors import EnvironmentProblem
+from compress.recipe import Recipe, dump_recipe, load_recipe
+from contract.errors import EnvironmentProblem, RecipeError
 from contract.family import MANIFEST, Family, Variant
+
+T = TypeVar("T")
 
 RECIPE = "recipe.yaml"
 FAMILY_TAG = "sluicegate.family"
 LONGEST_VALUE = 6000
+LONGEST_KEY = 250
 PER_REQUEST = 100
 # Artifacts of the family's folder that are small enough to go along; the variants' own go where asked for.
-SMALL = (MANIFEST, "predictions.parquet", "costs.json", "frontier.svg", "search.json", "searched.yaml")
+SMALL = (MANIFEST, "predictions.parquet", "costs.json", "frontier.svg")
+SEARCHED = "searched.yaml"
+OF_A_SEARCH = ("search.json", SEARCHED)
 
 
 class Tracker:
@@ -54,8 +61,15 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=uri)
             self._client.search_experiments(max_results=1)
 
+    @property
+    def address(self) -> str:
+        """The store's, without a user's name and password."""
+        return without_password(self._uri)
+
     def log(self, family: Family, recipe: Recipe, folder: Path, *, models: bool = False) -> str:
         """Log a family and return the id of its run; a family that is there already is not logged twice.
+
+        Models that were not uploaded with it are added to the runs that are there.
 
         The parent run has the recipe's settings (keys joined by dots) as parameters, and manifest, recipe,
         predictions and costs as artifacts. Each variant's run has the settings of its own part and its
@@ -78,12 +92,16 @@ class Tracker:
                 max_results=1,
             )
             if known:
-                return str(known[0].info.run_id)
+                there = str(known[0].info.run_id)
+                if models:
+                    self._add_models(there, experiment, family, folder)
+                return there
             tags = {FAMILY_TAG: family.sha256, "sluicegate.teacher": family.teacher}
             with self._run(experiment, family.name, tags) as run:
                 settings = recipe.model_dump(mode="json", by_alias=True, exclude={"variants"})
                 self._write(run, flat({**settings, "variants": list(family.names)}), family_metrics(family))
-                self._upload(run, folder, [name for name in SMALL if (folder / name).is_file()])
+                small = (*SMALL, *OF_A_SEARCH) if _was_searched(folder, recipe) else SMALL
+                self._upload(run, folder, [name for name in small if (folder / name).is_file()])
                 with tempfile.TemporaryDirectory() as scratch:
                     (Path(scratch) / RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
                     self._upload(run, Path(scratch), [RECIPE])
@@ -104,6 +122,20 @@ class Tracker:
             if models:
                 self._upload(run, folder, [variant.artifact.path])
 
+    def _add_models(self, parent: str, experiment: str, family: Family, folder: Path) -> None:
+        """Upload to the variants' runs the artifacts that they lack."""
+        nested = self._client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+        by_name = {run.info.run_name: str(run.info.run_id) for run in nested}
+        for variant in family.variants:
+            run, path = by_name.get(variant.name), variant.artifact.path
+            if run is not None and not self._has(run, path):
+                self._upload(run, folder, [path])
+
+    def _has(self, run: str, path: str) -> bool:
+        inside = PurePosixPath(path).parent.as_posix()
+        listed = self._client.list_artifacts(run, None if inside == "." else inside)
+        return any(item.path == path for item in listed)
+
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         return str(self._client.create_experiment(name) if found is None else found.experiment_id)
@@ -122,9 +154,9 @@ class Tracker:
     def _write(self, run: str, parameters: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         from mlflow.entities import Metric, Param
 
-        given = [Param(_key(key), value[:LONGEST_VALUE]) for key, value in parameters.items()]
+        given = [Param(key, value[:LONGEST_VALUE]) for key, value in safe_keys(parameters).items()]
         now = self._client.get_run(run).info.start_time
-        figures = [Metric(_key(key), value, now, 0) for key, value in metrics.items()]
+        figures = [Metric(key, value, now, 0) for key, value in safe_keys(metrics).items()]
         for start in range(0, max(len(given), len(figures)), PER_REQUEST):
             part = slice(start, start + PER_REQUEST)
             self._client.log_batch(run, params=given[part], metrics=figures[part])
@@ -136,17 +168,22 @@ class Tracker:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn what MLflow raises into an error that names its store."""
+        """Turn what MLflow raises into an error that names its store; neither tells a password."""
         from mlflow.exceptions import MlflowException
 
         try:
             yield
         except MlflowException as problem:
-            message = str(problem).strip().splitlines()[0]
+            message = without_password(str(problem).strip().splitlines()[0])
             raise EnvironmentProblem(
-                f"MLflow at {self._uri}: {message}",
+                f"MLflow at {self.address}: {message}",
                 hint="--mlflow sqlite:///mlflow.db, or the address of a tracking server",
-            ) from problem
+            ) from None
+
+
+def without_password(text: str) -> str:
+    """Return a text with user names and passwords taken out of every address in it."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -160,6 +197,14 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif item is not None:
             found[f"{prefix}{key}"] = str(item)
     return found
+
+
+def _was_searched(folder: Path, recipe: Recipe) -> bool:
+    """Whether the search whose record lies in the folder found this recipe; it may be an earlier one."""
+    try:
+        return load_recipe(folder / SEARCHED) == recipe
+    except RecipeError:
+        return False
 
 
 def settings_of(variant: Variant, recipe: Recipe) -> dict[str, Any]:
@@ -223,6 +268,25 @@ def family_metrics(family: Family) -> dict[str, float]:
     return found
 
 
+def safe_keys(values: Mapping[str, T]) -> dict[str, T]:
+    """Return values by keys that MLflow takes, every one different.
+
+    MLflow allows word characters, dots, slashes, dashes and spaces, in what must also be a plain relative
+    path, at most LONGEST_KEY characters. A key that has to change gets some of its hash where another key
+    would then be the same, ignoring case, as some databases do.
+    """
+    plain = {name: _key(name) for name in values}
+    count = Counter(key.lower() for key in plain.values())
+    found = {}
+    for name, value in values.items():
+        key = plain[name]
+        if count[key.lower()] > 1:
+            mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+            key = f"{key[: LONGEST_KEY - 9]}-{mark}"
+        found[key] = value
+    return found
+
+
 def _key(name: str) -> str:
-    """Return a name in the characters that MLflow allows."""
-    return re.sub(r"[^\w./ -]", "_", name)[:250]
+    """Return a name in the characters that MLflow allows; slashes would make folders of it."""
+    return re.sub(r"[^\w. -]", "_", name)[:LONGEST_KEY]

@@ -98,15 +98,15 @@ def command(
         else:
             family = run_pipeline(wanted, out, progress=progress, only=only)
     write_frontier(family, out / "frontier.svg")
-    if tracker is not None:
-        run = tracker.log(family, wanted, out, models=mlflow_models)
-        progress_console.print(f"logged to {mlflow} as run {run}", highlight=False)
     if found is not None:
         _tell(found, out)
     if as_json:
         print_json(family.dump())
     else:
         result_console.print(to_rich(inspect_table(family, width=result_console.width)))
+    if tracker is not None:
+        run = tracker.log(family, wanted, out, models=mlflow_models)
+        progress_console.print(f"logged to {tracker.address} as run {run}", highlight=False)
     require_a_passing_variant(family, partial=only is not None)
     if found is not None and not found.kept:
         raise TargetNotMet(
