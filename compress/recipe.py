@@ -16,6 +16,7 @@ from compress.parts import (
     LatencyPart,
     Name,
     Part,
+    QuantizePart,
     Share,
     Training,
     VariantPart,
@@ -215,11 +216,15 @@ class Recipe(Part):
         images = self.data.input == "image"
         if self.teacher.image is not None and not images:
             raise ValueError("`teacher.image` goes with `data.input: image`")
+        if self.search is not None and images:
+            raise ValueError("`search` is for texts: it needs a transformer as teacher")
         for part in self.variants:
             if images and part.kind not in IMAGE_KINDS:
                 raise ValueError(f"variant {part.name!r}: {part.kind!r} is for texts, not for images")
             if images and getattr(part, "augment", None) is not None:
                 raise ValueError(f"variant {part.name!r}: `augment` alters texts, not images")
+            if images and isinstance(part, QuantizePart):
+                _check_image_quantization(part)
             if not images and isinstance(part, ChannelsPart):
                 raise ValueError(f"variant {part.name!r}: 'channels' is for images, not for texts")
         return self
@@ -258,6 +263,15 @@ class Recipe(Part):
             if name == self.teacher.name or name not in known:
                 raise ValueError(f"`unlisted` names {name!r}, which is no variant above")
         return self
+
+
+def _check_image_quantization(part: QuantizePart) -> None:
+    """Convolutions have no fast dynamic form."""
+    if part.method not in {"static", "qdq"} or part.smooth is not None or part.mixed is not None:
+        raise ValueError(
+            f"variant {part.name!r}: image classifiers are quantized with `method` static or qdq, "
+            "without `smooth` and `mixed`"
+        )
 
 
 def _check_name(name: str) -> None:

@@ -90,14 +90,18 @@ def run_search(
                 hint="give it another name, or run the recipe without --search",
             )
     with running(recipe, out, progress) as run:
-        for step in plan_steps(recipe):
+        teacher, steps = recipe.teacher.name, plan_steps(recipe)
+        for step in select(steps, teacher):
             run.make(step)
-        teacher = recipe.teacher.name
         size = teacher_size(run.finished[teacher])
+        space = space_of(part.space, size)
+        for step in steps:
+            if step.name not in run.finished:
+                run.make(step)
         rates = Rates.of(run.finished[f"{teacher}.measure"].result)
         tries = Tries(run, part, size, rates)
         explore(
-            space_of(part.space, size),
+            space,
             part,
             recipe.seed,
             tries,
