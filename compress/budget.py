@@ -33,11 +33,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Found:
-    """The best allocation of a search, its score, and that of the first."""
+    """The best allocation of a search, its score, and how many were scored."""
 
     allocation: Allocation
     score: float
-    first_score: float
     tried: int
 
 
@@ -108,7 +107,7 @@ def search(
     rng = np.random.default_rng(seed)
     weights = start
     best = allocate(options, weights, budget_ms)
-    first = lowest = score(best)
+    lowest = score(best)
     seen, stale = {best}, 0
     while len(seen) <= trials and stale < PATIENCE * max(trials, 1):
         chosen = rng.random(len(weights)) < MUTATED
@@ -122,4 +121,4 @@ def search(
         report(len(seen) / (trials + 1), f"{len(seen)} allocations, loss {lowest:.4f}")
         if found < lowest:
             best, lowest, weights = allocation, found, mutated
-    return Found(best, lowest, first, len(seen))
+    return Found(best, lowest, len(seen))

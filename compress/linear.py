@@ -20,20 +20,20 @@ class LinearSettings:
     """How a linear model is trained.
 
     Attributes:
-        min_documents: an n-gram needs to occur in so many training texts to get a weight.
         epochs: passes over the training texts.
+        soft_weight: share of the loss that the teacher's answers make, where there are some.
+        min_documents: an n-gram needs to occur in so many training texts to get a weight.
         learning_rate: first step size; it falls linearly to zero.
         decay: pull of the weights to zero, per step size.
-        soft_weight: share of the loss that the teacher's answers make, where there are some.
         temperature: divides the teacher's logits.
         batch_size: texts per step.
     """
 
+    epochs: int
+    soft_weight: float
     min_documents: int = 2
-    epochs: int = 12
     learning_rate: float = 0.5
     decay: float = 1e-6
-    soft_weight: float = 0.7
     temperature: float = 1.0
     batch_size: int = 64
 
@@ -96,21 +96,6 @@ class NgramRows:
             encoder=self.options.sha256,
             bits=self.options.bits,
         )
-
-
-def train_linear(
-    texts: Sequence[str],
-    targets: NDArray[np.int64],
-    classes: int,
-    *,
-    options: NgramOptions,
-    settings: LinearSettings,
-    seed: int,
-    teacher_logits: NDArray[np.float32] | None = None,
-) -> LinearModel:
-    """Train a linear model on N texts and return it; arguments and errors as of `NgramRows.train`."""
-    rows = NgramRows.of(texts, options, min_documents=settings.min_documents)
-    return rows.train(targets, classes, settings=settings, seed=seed, teacher_logits=teacher_logits)
 
 
 def _features(

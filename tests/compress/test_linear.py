@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from compress.linear import LinearSettings, train_linear
+from compress.linear import LinearSettings, NgramRows
 from runtime.linear import LinearModel, LinearRuntime, tf_idf
 from runtime.ngrams import NgramEncoder, NgramOptions
 
 OPTIONS = NgramOptions(bits=14)
+SETTINGS = LinearSettings(epochs=12, soft_weight=0.7)
 TOPICS = (("goal", "match", "team"), ("chip", "phone", "code"), ("vote", "law", "party"))
 FILLER = ("the", "a", "of", "new", "today")
 
@@ -25,6 +28,11 @@ def texts_of(n: int, seed: int) -> tuple[list[str], np.ndarray]:
     return texts, targets
 
 
+def rows_of(texts: list[str], options: NgramOptions = OPTIONS) -> NgramRows:
+    """Return texts as the linear stage sees them; an n-gram needs to occur in two of them."""
+    return NgramRows.of(texts, options, min_documents=2)
+
+
 def accuracy(model: LinearModel, texts: list[str], targets: np.ndarray) -> float:
     """Share of texts that the serving runtime answers right."""
     logits = LinearRuntime(model).logits(NgramEncoder(OPTIONS).encode(texts))
@@ -34,7 +42,7 @@ def accuracy(model: LinearModel, texts: list[str], targets: np.ndarray) -> float
 def test_learns_and_generalises() -> None:
     """New sentences of the same topics are told apart by the runtime that serves."""
     texts, targets = texts_of(300, 0)
-    model = train_linear(texts, targets, 3, options=OPTIONS, settings=LinearSettings(), seed=0)
+    model = rows_of(texts).train(targets, 3, settings=SETTINGS, seed=0)
     assert accuracy(model, *texts_of(200, 1)) > 0.97
     assert model.encoder == OPTIONS.sha256
 
@@ -43,7 +51,7 @@ def test_the_seed_decides_every_bit() -> None:
     """One seed gives one model, another seed another."""
     texts, targets = texts_of(100, 0)
     one, same, other = (
-        train_linear(texts, targets, 3, options=OPTIONS, settings=LinearSettings(epochs=2), seed=seed)
+        rows_of(texts).train(targets, 3, settings=replace(SETTINGS, epochs=2), seed=seed)
         for seed in (1, 1, 2)
     )
     assert one.weights.tobytes() == same.weights.tobytes() != other.weights.tobytes()
@@ -53,31 +61,23 @@ def test_a_teacher_labels_what_has_no_label() -> None:
     """Texts without a label are learnt from the teacher's answers alone."""
     texts, targets = texts_of(300, 0)
     logits = (8 * np.eye(3, dtype=np.float32))[targets]
-    model = train_linear(
-        texts,
-        np.full(300, -1),
-        3,
-        options=OPTIONS,
-        settings=LinearSettings(),
-        seed=0,
-        teacher_logits=logits,
-    )
+    model = rows_of(texts).train(np.full(300, -1), 3, settings=SETTINGS, seed=0, teacher_logits=logits)
     assert accuracy(model, *texts_of(200, 1)) > 0.97
 
 
 def test_without_label_and_teacher_there_is_nothing_to_learn() -> None:
     """Such a text is refused."""
     with pytest.raises(ValueError, match="teacher"):
-        train_linear(["a b"], np.array([-1]), 2, options=OPTIONS, settings=LinearSettings(), seed=0)
+        rows_of(["a b"]).train(np.array([-1]), 2, settings=SETTINGS, seed=0)
 
 
 def test_soft_targets_make_a_model_less_sure() -> None:
     """A doubting teacher gives flatter answers than hard labels do."""
     texts, targets = texts_of(300, 0)
     doubtful = np.eye(3, dtype=np.float32)[targets]
-    settings = LinearSettings(soft_weight=1.0)
+    settings = replace(SETTINGS, soft_weight=1.0)
     hard, soft = (
-        train_linear(texts, targets, 3, options=OPTIONS, settings=settings, seed=0, teacher_logits=logits)
+        rows_of(texts).train(targets, 3, settings=settings, seed=0, teacher_logits=logits)
         for logits in (None, doubtful)
     )
     encoded = NgramEncoder(OPTIONS).encode(texts[:50])
@@ -93,9 +93,7 @@ def test_rare_ngrams_have_no_weight() -> None:
     """What occurs in fewer texts than asked is left out, and idf follows the smoothed formula."""
     options = NgramOptions(word_orders=1, longest=0, bits=14)
     texts = ["red blue", "red green", "red"]
-    model = train_linear(
-        texts, np.array([0, 1, 0]), 2, options=options, settings=LinearSettings(min_documents=2), seed=0
-    )
+    model = rows_of(texts, options).train(np.array([0, 1, 0]), 2, settings=SETTINGS, seed=0)
     assert model.buckets.tolist() == NgramEncoder(options).buckets("red").tolist()
     np.testing.assert_allclose(model.idf, [1.0], rtol=1e-6)
     _, values = tf_idf(np.array([0], dtype=np.int32), model.idf)
