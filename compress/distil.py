@@ -19,8 +19,6 @@ from compress.teacher import finish_network, parent_classifier, parent_encoder
 from compress.training import autocast
 from contract.errors import RecipeError
 
-__all__ = ["distil_student", "keep_states", "learn_from", "state_importance"]
-
 SCORE_BATCH = 16
 
 
@@ -41,8 +39,8 @@ def distil_student(context: Context) -> Result:
     if part.heads is not None or part.neurons is not None or part.hidden is not None:
         context.update(0.0, "scoring what the parent has")
         student = _narrower(student, part, parent, *scored_rows(context, encoder))
-    learn_from(context, student, encoder, part)
-    return finish_network(context, student, spec)
+    taught = learn_from(context, student, encoder, part)
+    return {**finish_network(context, student, spec), "taught_texts": taught}
 
 
 def _check(part: DistilPart, parent: Classifier) -> None:

@@ -12,7 +12,7 @@ from compress.augment import Neighbours, altered_copies, similar_words
 from compress.data import DATA, Dataset, read_dataset
 from compress.encoders import TOKENIZER, encoder_of
 from compress.imitate import Imitation, spread_layers
-from compress.models import Examples, Network, load_network
+from compress.models import Examples, Network, Tokens, load_network
 from compress.network import Classifier
 from compress.parts import Augmentation, Learner, LinearPart
 from compress.recipe import EXTRA, UNLABELLED
@@ -46,8 +46,8 @@ class Lesson:
     teacher: Network
 
 
-def learn_from(context: Context, student: Network, encoder: Encoder, part: Learner) -> None:
-    """Train a student in place on training texts and its teacher's answers to them.
+def learn_from(context: Context, student: Network, encoder: Encoder, part: Learner) -> int:
+    """Train a student in place on training texts and its teacher's answers to them; return how many texts.
 
     The teacher is the step's input `teacher`, else `origin`, else `parent`; it reads texts with its own
     encoder, and is asked once for every text. A chain of parts, each the teacher of the next, is progressive
@@ -76,6 +76,7 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
         order=easiest_first(lesson.answers) if part.curriculum else None,
         companion=_imitation(student, examples, lesson, part, context.recipe.seed),
     )
+    return len(lesson.texts)
 
 
 def prepare_lesson(
@@ -149,7 +150,7 @@ def _imitation(
     where = f"variant {part.name!r}: distillation"
     if not isinstance(student, Classifier) or not isinstance(teacher, Classifier):
         raise RecipeError(f"{where}: only a transformer can imitate the states of a transformer")
-    if not np.array_equal(examples.lengths, lesson.asked.lengths):
+    if not _same_pieces(examples, lesson.asked):
         raise RecipeError(
             f"{where}: the teacher reads texts in other word pieces, so their states cannot be compared",
             hint="leave hidden_weight and attention_weight at 0, or take a teacher with the same tokenizer",
@@ -162,3 +163,17 @@ def _imitation(
         if not 0 <= layer < layers:
             raise RecipeError(f"{where}.layer_map: no layer {layer}; the teacher has 0 to {layers - 1}")
     return Imitation(student, teacher, lesson.asked, settings, layer_map, seed=seed)
+
+
+def _same_pieces(mine: Examples, theirs: Examples) -> bool:
+    """Return whether two readings of the same texts are one but for the numbers that pieces have.
+
+    So they are with one tokenizer, and with one and a copy of it that has fewer pieces, where no text misses
+    those that are gone.
+    """
+    if not isinstance(mine, Tokens) or not isinstance(theirs, Tokens):
+        return False
+    if not np.array_equal(mine.lengths, theirs.lengths):
+        return False
+    pairs = np.unique(np.stack([mine.real, theirs.real]), axis=1)
+    return all(len(np.unique(side)) == pairs.shape[1] for side in pairs)

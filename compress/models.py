@@ -14,20 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compress.network_kinds import NETWORKS
 from contract.errors import FamilyError
 from contract.files import read_json
 from runtime.api import Encoded
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
 
 ARCHITECTURE = "architecture.json"
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 PROBED_SHAPES = ((1, 1), (1, 7), (4, 33), (2, 64))
-
-# "network" of architecture.json -> the function (folder -> network) that reads such a folder.
-NETWORKS: dict[str, str] = {
-    "bert": "compress.network:read_classifier",
-    "cnn": "compress.text_cnn:read_text_cnn",
-    "image": "compress.image_models:read_image_network",
-}
 
 
 class Examples(Protocol):
@@ -91,6 +86,12 @@ class Network(nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Write weights and ARCHITECTURE (with the key `network`) into a folder, each file atomically."""
 
+    def set_dropout(self, share: float) -> None:
+        """Drop that share of activations in training, wherever the network drops any."""
+        for module in self.modules():
+            if isinstance(module, DROPOUT):
+                module.p = share
+
     def summary(self) -> dict[str, Any]:
         """Return what the step that made it should record: JSON values."""
         return {"parameters": sum(parameter.numel() for parameter in self.parameters())}
@@ -125,6 +126,16 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def real(self) -> NDArray[np.int64]:
+        """The ids of all texts in one row, without padding."""
+        kept: NDArray[np.int64] = self.ids[np.arange(self.ids.shape[1]) < self.lengths[:, None]]
+        return kept
+
+    def counts(self, size: int) -> NDArray[np.int64]:
+        """Return [size] how often each id below `size` occurs."""
+        return np.bincount(self.real, minlength=size)
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return ids and mask [B, longest] of some rows."""

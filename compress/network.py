@@ -191,6 +191,11 @@ class Classifier(Network):
         self.classify = nn.Linear(shape.hidden, shape.classes)
         self.dropout = nn.Dropout(shape.dropout)
 
+    def set_dropout(self, share: float) -> None:
+        """Drop that share of activations in training."""
+        super().set_dropout(share)
+        self.shape = replace(self.shape, dropout=share)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits [B, C] of ids [B, T] and their mask [B, T] (1 where there is a token)."""
         states = self._embed(input_ids)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compress.calibration import Range
-from compress.distil import learn_from
+from compress.learning import learn_from
 from compress.models import Network, load_network
 from compress.network import Classifier
 from compress.parts import QatPart

@@ -27,8 +27,9 @@ def round_of(context: Context, number: int, rounds: int) -> Context:
 def epochs_per_round(epochs: int, rounds: int) -> tuple[int, ...]:
     """Return how many epochs each round trains.
 
-    The last round, whose network is kept, gets twice the share of the others and what is left over; with
-    fewer epochs than rounds the latest rounds get one each.
+    The last round, whose network is kept, gets what is left over when each of the others has had
+    epochs / (rounds + 1), rounded down but one at least: about twice their share where there are epochs
+    enough. With fewer epochs than rounds the latest rounds get one each.
     """
     if epochs < rounds:
         return (0,) * (rounds - epochs) + (1,) * epochs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class TextCnn(Network):
         )
         self.classify = nn.Linear(shape.channels * len(shape.widths), shape.classes)
         self.dropout = nn.Dropout(shape.dropout)
+
+    def set_dropout(self, share: float) -> None:
+        """Drop that share of activations in training."""
+        super().set_dropout(share)
+        self.shape = replace(self.shape, dropout=share)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits [B, C] of ids [B, T] and their mask [B, T] (1 where there is a token)."""
@@ -137,7 +142,7 @@ def distil_cnn(context: Context) -> Result:
             f"{parent.shape.hidden}"
         )
     texts = read_dataset(context.inputs["data"].file(DATA)).of("train").texts
-    counts = np.bincount(_pieces(Tokens.of(encoder.encode(texts))), minlength=parent.shape.vocabulary)
+    counts = Tokens.of(encoder.encode(texts)).counts(parent.shape.vocabulary)
     table = reduced_table(parent.words.weight.detach().numpy(), counts, part.embedding)
     torch.manual_seed(context.recipe.seed)
     student = TextCnn(
@@ -154,8 +159,8 @@ def distil_cnn(context: Context) -> Result:
     )
     with torch.no_grad():
         student.words.weight.copy_(torch.from_numpy(table))
-    learn_from(context, student, encoder, part)
-    return finish_network(context, student, spec)
+    taught = learn_from(context, student, encoder, part)
+    return {**finish_network(context, student, spec), "taught_texts": taught}
 
 
 def reduced_table(
@@ -169,7 +174,7 @@ def reduced_table(
     Args:
         table: [V, H].
         counts: [V] occurrences of every piece.
-        size: dimensions to keep, or None to keep all as they are.
+        size: dimensions to keep; None, or H and more, keeps all of them, centred and scaled like any.
     """
     shares = counts / counts.sum()
     centred = table - shares @ table
@@ -180,8 +185,3 @@ def reduced_table(
     spread = np.sqrt(shares @ np.square(centred).mean(axis=1))
     scaled: NDArray[np.float32] = (centred / max(float(spread), 1e-12)).astype(np.float32)
     return scaled
-
-
-def _pieces(tokens: Tokens) -> NDArray[np.int64]:
-    real = np.arange(tokens.ids.shape[1]) < tokens.lengths[:, None]
-    return tokens.ids[real]

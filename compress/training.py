@@ -127,7 +127,7 @@ def fit(
         network: left in evaluation mode.
         examples: N of them.
         loss_of: logits [B, C] (float32) and row numbers [B] to a scalar loss.
-        settings: of this run.
+        settings: of this run; its dropout takes the place of the network's own, and stays.
         seed: of order and dropout.
         report: called with the share done and a few words.
         order: [N] rows from the easiest to the hardest, for a curriculum; every row alike when left out.
@@ -139,6 +139,7 @@ def fit(
     steps = settings.epochs * per_epoch
     if steps == 0:
         return
+    network.set_dropout(settings.dropout)
     with used_words_only(network, examples) as used:
         weights = [*network.parameters(), *(companion.parameters() if companion else ())]
         optimizer = torch.optim.AdamW(

@@ -12,7 +12,7 @@ from torch import nn
 from compress.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.models import Network, load_network
-from compress.parts import CnnPart, DistilPart
+from compress.parts import CnnPart, DistilPart, Training
 from compress.recipe import EXTRA
 from compress.steps import Context, Result
 from compress.teacher import finish_network
@@ -25,7 +25,8 @@ def train_twin(context: Context) -> Result:
     """Train the network of the step's input `like` from random weights on labelled texts, and write it.
 
     Training settings, texts and seed are the student's; altered copies and unlabelled texts have no labels to
-    learn from and are left out.
+    learn from and are left out. The twin goes over its fewer texts more often, so that both take as many
+    optimizer steps, to half an epoch of the twin; the result's `epochs` says how often.
     """
     part: DistilPart | CnnPart = TypeAdapter(DistilPart | CnnPart).validate_python(
         context.step.config["variant"]
@@ -34,15 +35,27 @@ def train_twin(context: Context) -> Result:
     network, encoder = load_network(like.folder), encoder_of(like)
     randomize(network, seed=context.recipe.seed)
     data = read_dataset(context.inputs["data"].file(DATA)).of("train", *([EXTRA] if part.extra else []))
+    epochs = equal_epochs(part.training, int(like.result["taught_texts"]), len(data))
     fit(
         network,
         network.examples(encoder.encode(data.texts)),
         hard_loss(data.targets, part.training.label_smoothing),
-        part.training,
+        part.training.model_copy(update={"epochs": epochs}),
         seed=context.recipe.seed,
         report=context.update,
     )
-    return finish_network(context, network, hand_on(like, context.folder))
+    return {
+        **finish_network(context, network, hand_on(like, context.folder)),
+        "taught_texts": len(data),
+        "epochs": epochs,
+        "summary": f"{epochs} epochs of {len(data):,} labelled texts",
+    }
+
+
+def equal_epochs(training: Training, taught: int, own: int) -> int:
+    """Return how many epochs over `own` texts take as many steps as the training's over `taught` texts."""
+    size = training.batch_size
+    return round(training.epochs * -(-taught // size) / -(-own // size))
 
 
 def randomize(network: Network, *, seed: int) -> None:

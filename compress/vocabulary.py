@@ -45,7 +45,7 @@ def prune_vocabulary(context: Context) -> Result:
     context.update(0.0, "counting word pieces")
     pieces = Pieces.of(parent.file(TOKENIZER).read_bytes())
     before = Tokens.of(encoder_of(parent).encode(texts))
-    counts = count_pieces(before, network.shape.vocabulary)
+    counts = before.counts(network.shape.vocabulary)
     kept = pieces.kept(counts, part.min_count)
     smaller = keep_pieces(network, kept)
     made = write_tokenizer(context.folder, pieces.only(kept), max_length=spec.max_length or 0)
@@ -182,9 +182,3 @@ def _renumbered(raw: dict[str, Any], new: dict[int, int]) -> dict[str, Any]:
         for token in (part.get("special_tokens") or {}).values():
             token["ids"] = [new[old] for old in token["ids"]]
     return changed
-
-
-def count_pieces(tokens: Tokens, size: int) -> NDArray[np.int64]:
-    """Return [V] how often each of `size` ids occurs in some texts."""
-    real = np.arange(tokens.ids.shape[1]) < tokens.lengths[:, None]
-    return np.bincount(tokens.ids[real], minlength=size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
 from compress.distil import distil_student, keep_states, state_importance
@@ -18,10 +23,11 @@ from compress.learning import easiest_first, prepare_lesson
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
 from compress.parts import Distillation, DistilPart, Training
-from compress.training import fit, hard_loss, predict
-from compress.twin import randomize, train_twin
+from compress.text_cnn import TextCnn, distil_cnn
+from compress.training import fit, hard_loss, predict, soft_loss
+from compress.twin import equal_epochs, randomize, train_twin
 from contract.errors import RecipeError
-from tests.compress.conftest import random_network, toy_shape
+from tests.compress.conftest import random_network, toy_shape, toy_tokenizer
 from tests.compress.test_network import batch
 from tests.compress.test_training import quiet, toy_tokens
 from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
@@ -141,6 +147,79 @@ def test_no_copy_is_a_held_out_text(tmp_path: Path) -> None:
     assert found[1] == 0
 
 
+@pytest.mark.parametrize("curriculum", [True, False])
+def test_a_curriculum_begins_with_what_the_teacher_is_surest_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, curriculum: bool
+) -> None:
+    """The first batches of a curriculum are of the surest texts; without one they are of any."""
+    parent = finished_network(tmp_path / "teacher", random_network())
+    part = student_part(curriculum=curriculum, training={**RUN, "batch_size": 5})
+    context = toy_context(tmp_path, part, toy_dataset(), parent=parent)
+    lesson = prepare_lesson(context, parent, DistilPart.model_validate(part), precision="fp32")
+    surest = set(easiest_first(lesson.answers)[:25].tolist())
+    seen: list[int] = []
+
+    def noting(*arguments: Any) -> Any:
+        loss = soft_loss(*arguments)
+
+        def noted(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            seen.extend(rows.tolist())
+            return loss(logits, rows)
+
+        return noted
+
+    monkeypatch.setattr("compress.learning.soft_loss", noting)
+    distil_student(context)
+    assert (set(seen[:10]) <= surest) is curriculum
+
+
+@pytest.mark.parametrize("kind", ["distil", "cnn"])
+def test_dropout_is_the_parts_own(tmp_path: Path, kind: str) -> None:
+    """A student drops what its part says, not what its parent did, and its record says so."""
+    torch.manual_seed(0)
+    parent = finished_network(tmp_path / "teacher", Classifier(toy_shape(dropout=0.4)))
+    settings: dict[str, Any] = {"kind": kind, "training": {**RUN, "epochs": 1, "dropout": 0.2}}
+    part = {**student_part(), **settings}
+    if kind == "cnn":
+        del part["layers"]
+    context = toy_context(tmp_path, part, toy_dataset(40), parent=parent)
+    (distil_student if kind == "distil" else distil_cnn)(context)
+    student = load_network(context.folder)
+    assert isinstance(student, Classifier | TextCnn)
+    assert student.shape.dropout == 0.2
+    assert {module.p for module in student.modules() if isinstance(module, nn.Dropout)} == {0.2}
+
+
+def test_other_pieces_of_equal_number_are_not_imitated(tmp_path: Path) -> None:
+    """Teachers whose tokenizer cuts texts elsewhere are refused even at equal lengths; other ids are not."""
+    file = json.loads(toy_tokenizer().to_str())
+    words = file["model"]["vocab"]
+    renumbered, merged = copy.deepcopy(file), copy.deepcopy(file)
+    renumbered["model"]["vocab"] = {**words, "goal": words["tax"], "tax": words["goal"]}
+    merged["model"]["vocab"] = {word: number for word, number in words.items() if word not in ("goal", "tax")}
+    parent = finished_network(tmp_path / "parent", random_network())
+    part = student_part(distillation={"hidden_weight": 1.0}, teacher="other")
+    for name, tokenizer in (("renumbered", renumbered), ("merged", merged)):
+        teacher = finished_network(tmp_path / name, random_network(), json.dumps(tokenizer).encode())
+        context = toy_context(tmp_path, part, toy_dataset(60), parent=parent, teacher=teacher)
+        if name == "renumbered":
+            assert distil_student(context)["taught_texts"] == 40
+        else:
+            with pytest.raises(RecipeError, match="other word pieces"):
+                distil_student(context)
+
+
+@given(
+    epochs=st.integers(0, 9), taught=st.integers(1, 5000), own=st.integers(1, 5000), size=st.integers(1, 64)
+)
+def test_a_twin_takes_as_many_steps(epochs: int, taught: int, own: int, size: int) -> None:
+    """To half an epoch of its own; with as many texts it is as many epochs."""
+    training = Training(epochs=epochs, batch_size=size)
+    found, per_epoch = equal_epochs(training, taught, own), -(-own // size)
+    assert abs(found * per_epoch - epochs * -(-taught // size)) <= per_epoch / 2
+    assert equal_epochs(training, own, own) == epochs
+
+
 def test_answers_are_kept_for_one_teacher_alone(tmp_path: Path) -> None:
     """Two teachers that differ in their weights alone are both asked."""
     other = random_network()
@@ -237,9 +316,12 @@ def test_dimensions_that_nothing_depends_on_go_unnoticed(network: Classifier) ->
 def test_a_twin_has_the_shape_and_nothing_else(tmp_path: Path) -> None:
     """A twin starts at random, learns from labels, and its folder is one that others can be made from."""
     like = finished_network(tmp_path / "small", random_network())
-    part = student_part(training={**RUN, "epochs": 6, "learning_rate": 0.01})
+    like = replace(like, result={**like.result, "taught_texts": 3 * 180})
+    part = student_part(training={**RUN, "learning_rate": 0.01})
     context = toy_context(tmp_path, part, toy_dataset(200), like=like)
     result = train_twin(context)
+    assert result["epochs"] == 6
+    assert result["summary"] == "6 epochs of 180 labelled texts"
     twin = load_network(context.folder)
     assert isinstance(twin, Classifier)
     assert twin.shape == random_network().shape

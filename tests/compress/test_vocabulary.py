@@ -20,7 +20,7 @@ from compress.network import Classifier
 from compress.store import Finished
 from compress.text_cnn import CnnShape, TextCnn
 from compress.training import predict
-from compress.vocabulary import Pieces, count_pieces, keep_pieces, prune_vocabulary, require_same
+from compress.vocabulary import Pieces, keep_pieces, prune_vocabulary, require_same
 from contract.errors import RecipeError, SluiceError
 from runtime.wordpiece import WordPieceEncoder
 from tests.compress.conftest import random_network, toy_shape, toy_tokenizer
@@ -50,7 +50,7 @@ def wordpiece(post_processor: processors.PostProcessor | None = None) -> bytes:
 def counts_of(file: bytes, texts: list[str]) -> np.ndarray:
     """Return how often each piece of a tokenizer occurs in some texts."""
     tokens = Tokens.of(WordPieceEncoder(file, max_length=64).encode(texts))
-    return count_pieces(tokens, Tokenizer.from_str(file.decode()).get_vocab_size())
+    return tokens.counts(Tokenizer.from_str(file.decode()).get_vocab_size())
 
 
 def words_of(file: bytes, text: str) -> list[str]:
