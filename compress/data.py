@@ -262,10 +262,10 @@ def _check_splits(rows: list[Row], split: list[str], part: DataPart) -> None:
             else "give more rows, or other `data.shares`",
         )
     trained = {row.label for row, name in zip(rows, split, strict=True) if name == "train"}
-    for row, name in zip(rows, split, strict=True):
+    for row, part_of in zip(rows, split, strict=True):
         if row.label not in trained:
             raise DataError(
-                f"the label {row.label!r} ({name}) has no row in the training split",
+                f"the label {row.label!r} ({part_of}) has no row in the training split",
                 where=row.place,
                 hint="give more rows of that label, or drop it",
             )

@@ -1,103 +1,34 @@
-"""Latency-aware structured pruning: the steps that measure a table and that prune to a speed-up by it."""
+"""Latency-aware structured pruning: the step that prunes to a speed-up by a table."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from compress import timing
 from compress.budget import Allocation, Found, Options, search
 from compress.data import DATA, read_dataset
-from compress.encoders import encoder_of
-from compress.export import export_onnx
-from compress.latency_table import LatencyTable, width_grid
+from compress.latency_table import TABLE, LatencyTable, width_grid
 from compress.learning import learn_from
-from compress.lower import quantize_dynamic, quantize_static
 from compress.models import Examples, Tokens, load_network
 from compress.network import Classifier, LayerShape
 from compress.parts import LatencyPart
-from compress.qdq import products_of
-from compress.recipe import Split, Target
 from compress.steps import Context, Result
 from compress.stitch import Half, halves_of, put_together
 from compress.teacher import finish_network, parent_classifier, parent_encoder
-from compress.timing import Write
 from compress.training import Report, predict
 from contract.errors import RecipeError
-from contract.files import read_json, write_json
+from contract.files import read_json
 from runtime.api import Encoder
 
-TABLE = "table.json"
 SCORED_TEXTS = 256
 SEARCH_SHARE = 0.3
 LEAST_LOSS = 1e-6
 LEAST_ERROR = 1e-6
-
-
-def measure_table(context: Context) -> Result:
-    """Measure what every width of the parent's halves costs on the target, and write the table.
-
-    Raises:
-        RecipeError: when the parent is not a transformer.
-    """
-    precision = str(context.step.config["precision"])
-    target = Target.model_validate(context.step.config["target"])
-    parent = parent_classifier(context)
-    data = read_dataset(context.inputs["data"].file(DATA))
-    encoder = encoder_of(context.inputs["parent"])
-    table = timing.measure_table(
-        parent.shape,
-        _writer(precision),
-        precision,
-        encoder,
-        data.of(_length_split(target)).texts,
-        threads=target.threads,
-        provider=target.provider,
-        seed=context.recipe.seed,
-        report=context.update,
-    )
-    write_json(context.folder / TABLE, table.to_json())
-    return {
-        "precision": table.precision,
-        "latency_ms": table.p50_ms(parent.shape.layers),
-        "worst_relative_error": table.worst_relative_error,
-    }
-
-
-def _length_split(target: Target) -> Split:
-    """Return the split that gives a table its lengths: the target's, but validation in the place of test.
-
-    A table decides widths, and nothing may be decided by the test split.
-    """
-    return "validation" if target.lengths == "test" else target.lengths
-
-
-def _writer(precision: str) -> Write:
-    """Return what makes the graph that is served of a network in a precision.
-
-    Static INT8 gets one range for all activations: what a scale is does not change how long a product takes.
-    """
-
-    def write(network: Classifier, path: Path) -> None:
-        if precision == "fp32":
-            export_onnx(network, path)
-            return
-        exported = path.with_suffix(".fp32.onnx")
-        export_onnx(network, exported)
-        if precision == "int8-dynamic":
-            quantize_dynamic(exported, path)
-        else:
-            products = products_of(onnx.load(exported))
-            quantize_static(exported, path, {node.input[0]: (-1.0, 1.0) for node in products})
-
-    return write
 
 
 def prune_to_latency(context: Context) -> Result:
@@ -106,8 +37,8 @@ def prune_to_latency(context: Context) -> Result:
     Raises:
         RecipeError: when no network of this depth is as fast, or the parent is not a transformer.
     """
-    part = LatencyPart.model_validate(context.step.config["variant"])
     speed_up = float(context.step.config["speed_up"])
+    part = LatencyPart.model_validate({**context.step.config["variant"], "speed_ups": [speed_up]})
     table = LatencyTable.from_json(read_json(context.inputs["table"].file(TABLE)))
     parent = parent_classifier(context)
     encoder, spec = parent_encoder(context)

@@ -19,6 +19,7 @@ from compress.network import LayerShape
 
 Widths = tuple[LayerShape, ...]
 
+TABLE = "table.json"
 QUANTILES = 10
 RATIO = 0.8
 FINEST = 32

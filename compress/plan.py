@@ -29,6 +29,8 @@ from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from contract.machine import Machine
 
 DATA_STEP = "data"
+# Instruction sets that decide what `precision: auto` means.
+BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 # What the names of a variant's steps add to its own.
 ENDS = ("", ".table", ".train", ".train.export", ".export", ".measure")
 
@@ -101,7 +103,10 @@ def _inputs(part: VariantPart, **more: str) -> dict[str, str]:
 def _making(
     recipe: Recipe, part: VariantPart, inputs: dict[str, str], *, name: str, kind: str, **more: Any
 ) -> Step:
-    config = {"variant": part.model_dump(mode="json"), "seed": recipe.seed, **more}
+    # A latency step reads its own speed-up alone: one more in the list makes none of the others again.
+    of_others = {"speed_ups"} if isinstance(part, LatencyPart) else set()
+    variant = part.model_dump(mode="json", exclude=of_others)
+    config = {"variant": variant, "seed": recipe.seed, **more}
     return Step(name, kind, f"{name}: {kind}", config, inputs)
 
 
@@ -222,6 +227,7 @@ def key_of(step: Step, inputs: Mapping[str, Finished], machine: Machine) -> str:
             "inputs": {role: finished.digest for role, finished in inputs.items()},
             "code": code_version(kind.code),
             "packages": versions_of(kind.packages),
+            "bfloat16": not BFLOAT16.isdisjoint(machine.isa) if kind.computes else None,
             "machine": [machine.cpu, machine.cores, machine.gpu] if kind.machine else None,
         }
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from compress.code import code_of
+from compress.network_kinds import NETWORKS
 from compress.recipe import Recipe
 from compress.store import Finished
 from runtime.energy import EnergyMeter
@@ -78,34 +79,45 @@ class Kind:
         """Modules whose code decides the result."""
         return code_of(self.run.partition(":")[0], *self.also)
 
+    @property
+    def computes(self) -> bool:
+        """Whether it computes with torch, whose precision may follow from the instruction set."""
+        return "torch" in self.packages
+
     def function(self) -> Callable[[Context], Result]:
         """Import and return what runs it."""
         module, _, name = self.run.partition(":")
         return cast(Callable[[Context], Result], getattr(import_module(module), name))
 
 
-_NETWORKS = ("compress.network",)
-_IMAGES = ("torch", "pillow")
-_TRAINED = ("torch", "tokenizers")
-_EXPORTED = ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
+# Networks are read by name, so no import says that a step which reads one depends on how.
+_NETWORKS = tuple(sorted({place.partition(":")[0] for place in NETWORKS.values()}))
+_IMAGES = ("torch", "numpy", "pillow")
+_TRAINED = ("torch", "numpy", "tokenizers")
+_EXPORTED = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tokenizers")
+_READ = ("numpy", "pyarrow", "pillow", "scikit-learn", "datasets")
 
 KINDS: dict[str, Kind] = {
-    "data": Kind("compress.preparation:prepare_data", ("compress.data", "compress.sources")),
+    "data": Kind("compress.preparation:prepare_data", ("compress.data", "compress.sources"), _READ),
     "teacher": Kind("compress.teacher:train_teacher", packages=_TRAINED),
     "image-teacher": Kind("compress.image_teacher:train_image_teacher", packages=_IMAGES),
-    "distil": Kind("compress.distil:distil_student", packages=_TRAINED),
-    "cnn": Kind("compress.text_cnn:distil_cnn", packages=_TRAINED),
-    "twin": Kind("compress.twin:train_twin", packages=_TRAINED),
-    "prune": Kind("compress.prune:prune_network", packages=_TRAINED),
-    "magnitude": Kind("compress.magnitude:prune_weights", packages=_TRAINED),
-    "channels": Kind("compress.channels:prune_channels", packages=(*_IMAGES, "torch-pruning")),
-    "vocabulary": Kind("compress.vocabulary:prune_vocabulary", packages=_TRAINED),
-    "latency-table": Kind("compress.latency:measure_table", packages=_EXPORTED, machine=True),
-    "latency": Kind("compress.latency:prune_to_latency", packages=_TRAINED),
-    "qat": Kind("compress.qat:train_quantized", packages=_TRAINED),
+    "distil": Kind("compress.distil:distil_student", _NETWORKS, _TRAINED),
+    "cnn": Kind("compress.text_cnn:distil_cnn", _NETWORKS, _TRAINED),
+    "twin": Kind("compress.twin:train_twin", _NETWORKS, _TRAINED),
+    "prune": Kind("compress.prune:prune_network", _NETWORKS, _TRAINED),
+    "magnitude": Kind("compress.magnitude:prune_weights", _NETWORKS, _TRAINED),
+    "channels": Kind("compress.channels:prune_channels", _NETWORKS, (*_IMAGES, "torch-pruning")),
+    "vocabulary": Kind("compress.vocabulary:prune_vocabulary", _NETWORKS, _TRAINED),
+    "latency-table": Kind(
+        "compress.table_step:measure_table", _NETWORKS, (*_EXPORTED, "scipy"), machine=True
+    ),
+    "latency": Kind("compress.latency:prune_to_latency", _NETWORKS, _TRAINED),
+    "qat": Kind("compress.qat:train_quantized", _NETWORKS, _TRAINED),
     "export": Kind("compress.export:export_step", _NETWORKS, _EXPORTED),
     "quantize": Kind("compress.quantize:quantize_step", _NETWORKS, _EXPORTED),
-    "image-quantize": Kind("compress.image_quantize:quantize_image_step", packages=(*_EXPORTED, "pillow")),
+    "image-quantize": Kind(
+        "compress.image_quantize:quantize_image_step", also=_NETWORKS, packages=(*_EXPORTED, "pillow")
+    ),
     "linear": Kind(
         "compress.linear_step:train_linear_step",
         _NETWORKS,
@@ -114,7 +126,7 @@ KINDS: dict[str, Kind] = {
     "candidate": Kind(
         "compress.candidate:evaluate_candidate",
         ("compress.distil", "compress.prune", "compress.export", "compress.quantize", *_NETWORKS),
-        (*_EXPORTED, "numpy"),
+        _EXPORTED,
         machine=True,
     ),
     "measure": Kind(

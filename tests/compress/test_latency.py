@@ -15,21 +15,20 @@ from hypothesis import strategies as st
 from compress import timing
 from compress.budget import Allocation
 from compress.latency import (
-    TABLE,
     best_within,
     divergence,
     losses_between,
-    measure_table,
     probed_widths,
     prune_to_latency,
 )
-from compress.latency_table import LatencyTable
+from compress.latency_table import TABLE, LatencyTable
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
 from compress.recipe import Split
 from compress.steps import Context
 from compress.stitch import halves_of, put_together
 from compress.store import Finished
+from compress.table_step import measure_table
 from compress.training import predict
 from contract.errors import RecipeError
 from contract.files import read_json, write_json
@@ -39,7 +38,7 @@ from tests.compress.test_training import toy_tokens
 from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
 
 PART = {
-    "kind": "latency", "name": "fast", "parent": "teacher", "speed_ups": [2.0, 4.0],
+    "kind": "latency", "name": "fast", "parent": "teacher",
     "texts": 32, "trials": 4, "training": {"epochs": 0, "precision": "fp32"},
 }  # fmt: skip
 GRID = (0, 16, 32, 48)
@@ -201,7 +200,12 @@ def test_the_search_keeps_to_the_latency_and_the_loss(network: Classifier) -> No
     layers = put_together(network, halves, found.allocation).shape.layers
     assert toy_table().p50_ms(layers) <= 1.5
     assert losses[(4, 3) * 3] == pytest.approx(0, abs=1e-6)
-    assert losses[found.allocation] == found.score == min(losses.values())
+    within = [
+        loss
+        for choice, loss in losses.items()
+        if toy_table().p50_ms(put_together(network, halves, choice).shape.layers) <= 1.5
+    ]
+    assert losses[found.allocation] == found.score == min(within)
 
 
 def test_losses_between_probes_follow_the_error() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from compress import plan
 from compress.parts import QuantizePart
-from compress.plan import plan_steps, select, steps_of
+from compress.plan import key_of, plan_steps, select, steps_of
 from compress.recipe import Recipe, parse_recipe
 from compress.steps import Step
 from contract.errors import RecipeError
+from contract.machine import Machine
 
 VARIANTS: list[dict[str, Any]] = [
     {"name": "student-1.5", "kind": "distil", "parent": "teacher", "layers": [0]},
@@ -64,3 +65,24 @@ def test_two_steps_of_one_name_are_refused(recipe: Recipe, monkeypatch: pytest.M
     monkeypatch.setitem(plan._EXPANSIONS, QuantizePart, doubled)
     with pytest.raises(RecipeError, match=r"two steps are named student-1\.5, student-1\.5\.export"):
         plan_steps(recipe)
+
+
+def test_one_more_speed_up_leaves_the_others_as_they_are(recipe: Recipe) -> None:
+    """What decides a step of a chain is its own speed-up, not the list that it stands in."""
+    longer = recipe.model_dump(mode="json", by_alias=True)
+    longer["variants"][2]["speed_ups"] = [1.5, 2, 4]
+    before, after = (
+        {step.name: (step.config, step.inputs) for step in plan_steps(some)}
+        for some in (recipe, Recipe.model_validate(longer))
+    )
+    assert {"fast-4x", "fast-4x.export", "fast-4x.measure"} == set(after) - set(before)
+    assert {name: after[name] for name in before} == before
+
+
+def test_what_auto_means_is_in_the_key_of_training_alone() -> None:
+    """A processor with bfloat16 trains again; reading the data does not depend on it."""
+    machines = [Machine(cpu="x", cores=1, memory_bytes=1, system="s", isa=isa) for isa in ((), ("amx_bf16",))]
+    distil, data = (
+        {key_of(Step("s", kind, "s", {}), {}, machine) for machine in machines} for kind in ("distil", "data")
+    )
+    assert (len(distil), len(data)) == (2, 1)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from compress.code import code_of
+from compress.network_kinds import NETWORKS
 from compress.recipe import Target
 from compress.steps import KINDS
 
@@ -27,6 +28,25 @@ def test_how_networks_train_is_in_the_key_of_training_and_how_they_are_served_is
     code = set(KINDS[kind].code)
     assert {"compress.training", "compress.models", "runtime.wordpiece"} <= code
     assert not {"runtime.onnx_model", "compress.measure", "compress.assemble", "compress.pipeline"} & code
+
+
+READERS = (
+    *("twin", "vocabulary", "magnitude", "latency", "latency-table", "qat", "prune"),
+    *("export", "quantize", "image-quantize", "channels", "linear", "candidate"),
+)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_every_network_is_in_the_key_of_steps_that_read_one(kind: str) -> None:
+    """Networks are found by name; the modules behind the names count as if they were imported."""
+    assert {place.partition(":")[0] for place in NETWORKS.values()} <= set(KINDS[kind].code)
+
+
+def test_libraries_that_compute_are_in_the_key() -> None:
+    """Another numpy reads and trains again, another scipy solves a latency table again."""
+    assert {"numpy", "pyarrow"} <= set(KINDS["data"].packages)
+    assert all("numpy" in KINDS[kind].packages for kind in TRAINED)
+    assert {"numpy", "scipy"} <= set(KINDS["latency-table"].packages)
 
 
 def test_a_module_brings_those_that_it_imports() -> None:

@@ -1,0 +1,10 @@
+"""The kinds of networks there are, by name: light enough to read without torch."""
+
+from __future__ import annotations
+
+# "network" of architecture.json -> the function (folder -> network) that reads such a folder.
+NETWORKS: dict[str, str] = {
+    "bert": "compress.network:read_classifier",
+    "cnn": "compress.text_cnn:read_text_cnn",
+    "image": "compress.image_models:read_image_network",
+}
