@@ -175,3 +175,14 @@ def test_averaged_weights_are_the_mean_of_the_last_moments(network: Classifier) 
         found.append(predict(made, tokens))
         assert (found[-1].argmax(1) == targets).mean() > 0.9
     assert not np.allclose(found[0], found[1], atol=1e-5)
+
+
+def test_training_drops_what_its_settings_say() -> None:
+    """The settings' dropout takes the place of any that the network brought, unless nothing is trained."""
+    tokens, targets = toy_tokens(20)
+    network = Classifier(toy_shape(dropout=0.4))
+    for epochs, wanted in ((0, 0.4), (1, 0.1)):
+        run = Training(epochs=epochs, dropout=0.1, precision="fp32")
+        fit(network, tokens, hard_loss(targets, 0.0), run, seed=0, report=quiet)
+        assert network.shape.dropout == wanted
+        assert {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)} == {wanted}
