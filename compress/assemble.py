@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.costs import step_costs, training_of
 from compress.data import DATA, Dataset, read_dataset, write_dataset
 from compress.encoders import encoder_spec
 from compress.limits import judged
 from compress.measuring import HELD_OUT, LOGITS
-from compress.parts import LatencyPart, VariantPart, made_by
+from compress.parts import LatencyPart, QatPart, QuantizePart, VariantPart, made_by
 from compress.predict import answers_of
 from compress.quality import quality_of, slice_rows
 from compress.recipe import Recipe
@@ -40,6 +41,7 @@ from contract.family import (
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
 from contract.machine import Machine
 from contract.predictions import Cost, Predictions, write_costs, write_predictions
+from router.calibrate import expected_calibration_error
 from runtime.api import Logits
 
 ROUTED = ("tune", "certify", "test")
@@ -63,10 +65,19 @@ KINDS: dict[str, VariantKind] = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a variant comes from: the technique that makes it, and the variant that it is made from."""
+    """Where a variant comes from: the technique that makes it, and the variant that it is made from.
+
+    `skipped` are the techniques of unlisted variants between the two, the first one first.
+    """
 
     technique: str
     parent: str | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """All techniques that a variant differs from its parent by."""
+        return " + ".join(dict.fromkeys((*self.skipped, self.technique)))
 
 
 def origins_of(recipe: Recipe) -> dict[str, Origin]:
@@ -78,16 +89,27 @@ def origins_of(recipe: Recipe) -> dict[str, Origin]:
     for part in recipe.variants:
         found |= _origins(part)
 
-    def listed(name: str | None) -> str | None:
-        while name in recipe.unlisted:
-            name = found[name].parent
-        return name
+    def from_listed(origin: Origin) -> Origin:
+        while origin.parent is not None and origin.parent in recipe.unlisted:
+            before = found[origin.parent]
+            origin = replace(origin, parent=before.parent, skipped=(before.technique, *origin.skipped))
+        return origin
 
+    return {name: from_listed(origin) for name, origin in found.items() if name not in recipe.unlisted}
+
+
+def lowerings_of(recipe: Recipe) -> dict[str, dict[str, float | int | str]]:
+    """Return the settings that decide a lowered variant's precision, by variant; others have none."""
     return {
-        name: replace(origin, parent=listed(origin.parent))
-        for name, origin in found.items()
-        if name not in recipe.unlisted
+        part.name: _lowering(part) for part in recipe.variants if isinstance(part, QuantizePart | QatPart)
     }
+
+
+def _lowering(part: QuantizePart | QatPart) -> dict[str, float | int | str]:
+    told = part.model_dump(include={"method", "smooth", "mixed", "calibration"}, exclude_none=True)
+    if part.method in {"dynamic", "fp16"} and "smooth" not in told:
+        told.pop("calibration", None)
+    return told
 
 
 def _origins(part: VariantPart) -> dict[str, Origin]:
@@ -118,7 +140,7 @@ def assemble_family(
     Raises:
         RecipeError: when the teacher has not been measured.
     """
-    origins, own = origins_of(recipe), recipe.teacher.name
+    origins, own, lowered = origins_of(recipe), recipe.teacher.name, lowerings_of(recipe)
     done = [name for name in origins if f"{name}.measure" in finished]
     if own not in done:
         raise RecipeError("the teacher is not measured yet", hint="sluice compress without --only")
@@ -138,7 +160,9 @@ def assemble_family(
             test, logits[name][rows].argmax(1), None if name == own else taught, seed=recipe.seed
         )
         variant = _variant(name, origins[name], finished, out, key, training_of(name, origins, steps, costs))
-        measured.append(variant.model_copy(update=vars(quality)))
+        errors = _calibration_errors(logits[name][rows], test.targets, variant.temperature)
+        told = {"lowering": lowered.get(name, {}), "ece_before": errors[0], "ece_after": errors[1]}
+        measured.append(variant.model_copy(update=vars(quality) | told))
     teacher = next(variant for variant in measured if variant.name == own)
     variants = tuple(judged(variant, teacher, recipe.limits) for variant in measured)
 
@@ -168,6 +192,18 @@ def assemble_family(
     write_family(out, family)
     _remove_strangers(out, family, before)
     return family
+
+
+def _calibration_errors(
+    logits: Logits, targets: NDArray[np.int64], temperature: float
+) -> tuple[float, float]:
+    """Return the expected calibration error of answers [N, C] at temperature 1 and at the one given."""
+    right = logits.argmax(1) == targets
+    before, after = (
+        expected_calibration_error(answers_of(logits, value).confidence, right)
+        for value in (1.0, temperature)
+    )
+    return before, after
 
 
 def _written(out: Path) -> Family | None:
@@ -213,7 +249,7 @@ def _variant(
         name=name,
         kind=KINDS[origin.technique],
         parent=origin.parent,
-        technique=origin.technique,
+        technique=origin.told,
         step=finished[name].key,
         runtime=result["runtime"],
         precision=result["precision"],
@@ -225,8 +261,6 @@ def _variant(
         sparsity=learnt.get("sparsity", result.get("sparsity")),
         compressed_bytes=learnt.get("compressed_bytes", result.get("compressed_bytes")),
         temperature=measured["temperature"],
-        ece_before=measured["ece_before"],
-        ece_after=measured["ece_after"],
         latency=tuple(Latency.model_validate(item) for item in measured["latency"]),
         cpu_seconds_per_1k=measured["cpu_seconds_per_1k"],
         peak_memory_bytes=measured["peak_memory_bytes"],

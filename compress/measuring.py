@@ -11,12 +11,12 @@ from compress.data import DATA, read_dataset
 from compress.encoders import encoder_spec
 from compress.measure import measure_variant
 from compress.peak_memory import measure_peak_memory
-from compress.predict import answers_of, predict_logits
+from compress.predict import predict_logits
 from compress.recipe import Target
 from compress.steps import Context, Result
 from compress.store import Finished
 from contract.family import Family, Variant, artifact_of
-from router.calibrate import expected_calibration_error, fit_temperature
+from router.calibrate import fit_temperature
 from runtime.api import LoadedVariant, Logits
 from runtime.load import load_variant
 from runtime.machine import usable_cores
@@ -41,7 +41,6 @@ def measure_step(context: Context) -> Result:
     validation = held.rows("validation")
     targets = held.targets[validation]
     temperature = fit_temperature(logits[validation], targets)
-    right = logits[validation].argmax(1) == targets
     context.update(0.5, "timing")
     real = data.of(target.lengths).texts
     measured = measure_variant(
@@ -61,10 +60,6 @@ def measure_step(context: Context) -> Result:
     loaded.runtime.close()
     return {
         "temperature": temperature,
-        "ece_before": expected_calibration_error(answers_of(logits[validation], 1.0).confidence, right),
-        "ece_after": expected_calibration_error(
-            answers_of(logits[validation], temperature).confidence, right
-        ),
         "latency": [item.model_dump(mode="json") for item in measured.latency],
         "cpu_seconds_per_1k": measured.cpu_seconds_per_1k,
         "usd_per_1k": measured.usd_per_1k,

@@ -110,7 +110,13 @@ class Variant(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     kind: VariantKind
     parent: str | None = None
-    technique: str = Field(default="", description="Kind of the recipe's part that it comes from")
+    technique: str = Field(
+        default="",
+        description="Kind of the recipe's part that it comes from, after those of unlisted ones (` + `)",
+    )
+    lowering: dict[str, float | int | str] = Field(
+        default_factory=dict, description="How its precision was lowered: method, smooth, mixed, calibration"
+    )
     step: str = Field(default="", description="Hash of the recipe step that made it")
     runtime: Literal["onnx", "linear", "fake"]
     precision: Precision = "fp32"
@@ -125,8 +131,12 @@ class Variant(Frozen):
     sparsity: float | None = Field(default=None, ge=0, le=1, description="Share of weights that are zero")
     compressed_bytes: int | None = Field(default=None, ge=0, description="Size of the artifact once zipped")
     temperature: float = Field(default=1.0, gt=0)
-    ece_before: float | None = None
-    ece_after: float | None = None
+    ece_before: float | None = Field(
+        default=None, description="Expected calibration error on the test split, without the temperature"
+    )
+    ece_after: float | None = Field(
+        default=None, description="The same with the temperature, which was fitted on validation"
+    )
     accuracy: float | None = Field(default=None, ge=0, le=1, description="On the test split")
     accuracy_interval: tuple[float, float] | None = None
     accuracy_delta: float | None = Field(default=None, description="Against the teacher; negative is worse")
@@ -136,7 +146,8 @@ class Variant(Frozen):
     macro_f1_delta: float | None = None
     macro_f1_delta_interval: tuple[float, float] | None = None
     per_class: dict[str, dict[str, float | int]] = Field(
-        default_factory=dict, description="recall, recall_delta, precision and n by label"
+        default_factory=dict,
+        description="recall, recall_delta, precision and n by label; no recall if n is 0",
     )
     per_slice: dict[str, SliceQuality] = Field(default_factory=dict)
     latency: tuple[Latency, ...] = ()

@@ -14,6 +14,7 @@ from report.figures import UNKNOWN, percent, percent_interval, points_interval, 
 from report.tables import Row, Table
 
 TWIN = "-twin"
+AND = " + "
 DRAWS = 2000
 SEED = 0
 
@@ -32,19 +33,25 @@ def changes(family: Family) -> tuple[Change, ...]:
 
     A variant is held against the nearest variant that it was made from by another technique, so that every
     link of a chain is held against where the chain began. Where both that variant and its source were
-    quantized alike, the two quantized ones are compared as well: pruning is judged at equal precision.
+    quantized alike, the two quantized ones are compared as well: pruning is judged at equal precision. So is
+    a quantized variant whose FP32 form is not listed, which differs from its source by more than one
+    technique: only what is of the same precision is held against it.
     """
     found = []
     for variant in family.variants:
         source = _source(family, variant)
         if source is None:
             continue
-        found.append(Change(_technique(variant), variant, source))
-        before = None if variant.kind != "quantized" else _source(family, source)
+        *skipped, last = _technique(variant).split(AND)
+        if not skipped or source.precision == variant.precision:
+            found.append(Change(_technique(variant), variant, source))
+        if variant.kind != "quantized":
+            continue
+        before = source if skipped else _source(family, source)
+        technique = AND.join(skipped) if skipped else _technique(source)
         for other in family.variants:
-            if before is not None and other.parent == before.name and _alike(other, variant):
-                technique = f"{_technique(source)}, both {variant.precision}"
-                found.append(Change(technique, variant, other))
+            if before is not None and other.parent == before.name and _alike(other, variant, last):
+                found.append(Change(f"{technique}, both {variant.precision}", variant, other))
     return tuple(found)
 
 
@@ -60,8 +67,10 @@ def _technique(variant: Variant) -> str:
     return variant.technique or variant.kind
 
 
-def _alike(one: Variant, other: Variant) -> bool:
-    return (one.kind, one.technique, one.precision) == (other.kind, other.technique, other.precision)
+def _alike(one: Variant, other: Variant, technique: str) -> bool:
+    """Return whether one was made by that technique alone, in the precision and settings of another."""
+    same = (one.kind, one.precision, one.lowering) == (other.kind, other.precision, other.lowering)
+    return same and one.technique == technique
 
 
 def ablation_table(family: Family, predictions: Predictions | None = None) -> Table | None:

@@ -45,7 +45,7 @@ def variants_table(family: Family) -> Table:
     note = (
         f"Accuracy and macro-F1 on the test split{n}, 95% intervals; then points against the teacher. "
         "Tier: critical below half a point lost, high below one, medium below three. "
-        "Latency: one text alone, encoding included. ECE: after temperature."
+        "Latency: one text alone, encoding included. ECE: on the test split, after temperature."
     )
     return _table(family, "variants", f"Variants of {family.name}", QUALITY, (note, BEST_BY))
 

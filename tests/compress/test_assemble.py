@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
-from compress.assemble import KINDS, Origin, origins_of
+from compress.assemble import KINDS, Origin, _calibration_errors, lowerings_of, origins_of
 from compress.costs import step_costs, training_of
-from compress.parts import VariantPart
+from compress.parts import QuantizePart, VariantPart
 from compress.plan import plan_steps
 from compress.recipe import Recipe, parse_recipe
 from compress.steps import Step
@@ -59,6 +60,30 @@ def test_parts_that_make_several_variants_give_each_its_origin(recipe: Recipe) -
         "aware": Origin("qat", "small"),
         "alone": Origin("linear"),
     }
+
+
+def test_a_variant_tells_the_techniques_of_what_is_not_listed(recipe: Recipe) -> None:
+    """INT8 of an unlisted chain has the nearest listed parent, and names every technique on the way once."""
+    found = origins_of(recipe.model_copy(update={"unlisted": ("fast-2x", "fast-4x")}))["fast-int8"]
+    assert (found.technique, found.parent, found.told) == ("quantize", "teacher", "latency + quantize")
+
+
+def test_lowered_variants_tell_the_settings_that_tell_them_apart(recipe: Recipe) -> None:
+    """Calibration is told where it sets scales; other variants have no such settings."""
+    assert lowerings_of(recipe) == {"fast-int8": {"method": "dynamic"}, "aware": {"method": "dynamic"}}
+    part = {"kind": "quantize", "name": "low", "parent": "teacher", "method": "static", "mixed": 0.01}
+    low = QuantizePart.model_validate(part)
+    assert lowerings_of(recipe.model_copy(update={"variants": (low,)})) == {
+        "low": {"method": "static", "mixed": 0.01, "calibration": 256}
+    }
+
+
+def test_calibration_errors_are_those_of_the_rows_given() -> None:
+    """Sure answers of which half are wrong are off by a half; a high temperature takes that away."""
+    logits = np.tile(np.array([[20.0, 0.0]], np.float32), (40, 1))
+    before, after = _calibration_errors(logits, np.arange(40) % 2, 1000.0)
+    assert before == pytest.approx(0.5, abs=1e-6)
+    assert after < 0.01
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,26 @@ def test_every_variant_is_held_against_what_it_differs_from_by_one_technique(cha
     ]
 
 
+def searched(family: Family, **settings: Any) -> Family:
+    """The family with an INT8 student of a search whose FP32 form is not listed."""
+    low = variant(
+        "searched", "quantized", "distil + quantize", "teacher", precision="int8-dynamic", **settings
+    )
+    return family.model_copy(update={"variants": (*family.variants, low)})
+
+
+def test_a_variant_that_differs_by_two_techniques_is_compared_at_equal_precision(chain: Family) -> None:
+    """An INT8 student beside the INT8 teacher shows distilling; beside the FP32 one it shows nothing."""
+    found = [c for c in changes(searched(chain)) if c.variant.name == "searched"]
+    assert [(c.technique, c.without.name) for c in found] == [("distil, both int8-dynamic", "teacher-int8")]
+
+
+def test_copies_lowered_in_another_way_are_not_compared(chain: Family) -> None:
+    """A smoothed INT8 student beside a plain INT8 teacher would differ by smoothing too."""
+    family = searched(chain, lowering={"method": "dynamic", "smooth": 0.5})
+    assert not [c for c in changes(family) if c.variant.name == "searched"]
+
+
 def test_an_ablation_says_what_was_lost_and_what_was_won(chain: Family) -> None:
     """Four times as fast, four times as small, a quarter of the energy, four points lost."""
     table = ablation_table(chain)
