@@ -103,6 +103,7 @@ def _middle(values: NDArray[np.float64]) -> Interval:
 def _per_class(
     data: Dataset, predicted: NDArray[np.int64], teacher: NDArray[np.int64] | None
 ) -> dict[str, dict[str, float | int]]:
+    """Return the figures of every class; one without rows has no recall."""
     targets = data.targets
     found: dict[str, dict[str, float | int]] = {}
     for index, label in enumerate(data.labels):
@@ -112,12 +113,10 @@ def _per_class(
             int(rows.sum()),
             int((predicted == index).sum()),
         )
-        found[label] = {
-            "recall": hits / n if n else 0.0,
-            "precision": hits / said if said else 0.0,
-            "n": n,
-        }
-        if teacher is not None:
+        found[label] = {"precision": hits / said if said else 0.0, "n": n}
+        if n:
+            found[label]["recall"] = hits / n
+        if n and teacher is not None:
             base = int((teacher[rows] == index).sum())
-            found[label]["recall_delta"] = (hits - base) / n if n else 0.0
+            found[label]["recall_delta"] = (hits - base) / n
     return found

@@ -58,7 +58,9 @@ def losses_table(family: Family) -> Table | None:
     for variant in family.variants:
         if not variant.per_class:
             continue
-        recalls = {label: found["recall"] for label, found in variant.per_class.items()}
+        recalls = _recalls(variant)
+        if not recalls:
+            continue
         deltas = _recall_deltas(variant, family.variant(family.teacher))
         worst = min(recalls, key=lambda label: recalls[label])
         cells = [variant.name, worst, percent(recalls[worst]), "", "", ""]
@@ -83,11 +85,18 @@ def losses_table(family: Family) -> Table | None:
 def _recall_deltas(variant: Variant, teacher: Variant) -> dict[str, float]:
     if variant.name == teacher.name:
         return {}
+    base = _recalls(teacher)
     return {
-        label: found.get("recall_delta", found["recall"] - teacher.per_class[label]["recall"])
-        for label, found in variant.per_class.items()
-        if "recall_delta" in found or label in teacher.per_class
+        label: variant.per_class[label].get("recall_delta", recall - base.get(label, 0.0))
+        for label, recall in _recalls(variant).items()
+        if "recall_delta" in variant.per_class[label] or label in base
     }
+
+
+def _recalls(variant: Variant) -> dict[str, float]:
+    """Return the recall of every class that has test rows."""
+    found = variant.per_class.items()
+    return {label: each["recall"] for label, each in found if "recall" in each and each.get("n") != 0}
 
 
 def classes_table(family: Family) -> Table | None:
@@ -105,7 +114,7 @@ def classes_table(family: Family) -> Table | None:
         n = next((v.per_class[label].get("n") for v in measured if label in v.per_class), None)
         cells = []
         for variant in shown:
-            recall = variant.per_class.get(label, {}).get("recall")
+            recall = _recalls(variant).get(label)
             delta = _recall_deltas(variant, teacher).get(label)
             cells.append(percent(recall) if delta is None else f"{percent(recall)} {points(delta)}")
         rows.append(Row((label, UNKNOWN if n is None else f"{n:,}", *cells)))

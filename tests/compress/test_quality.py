@@ -53,6 +53,15 @@ def test_the_teacher_has_no_delta() -> None:
     assert quality.accuracy_delta is None
 
 
+def test_a_class_without_rows_has_no_recall() -> None:
+    """Nothing was there to be found, which is not the same as finding nothing."""
+    predicted = np.array([2, 1, 0])
+    data = Dataset(("a", "b", "c"), ("x", "y", "z"), ("a", "b", "a"), ("test",) * 3, ((),) * 3)
+    found = quality_of(data, predicted, predicted, seed=0).per_class
+    assert found["c"] == {"n": 0, "precision": 0.0}
+    assert found["a"]["recall"] == 0.5
+
+
 def test_a_slice_has_its_own_paired_delta_and_intervals() -> None:
     """Per slice: rows, accuracy and delta by hand, each inside its interval; no delta without a teacher."""
     predicted, teacher = np.array([0, 1, 0, 1, 1, 0]), np.array([0, 0, 0, 1, 1, 0])
@@ -78,7 +87,7 @@ def test_every_delta_is_a_difference_and_lies_in_its_interval(rows: list[tuple[i
     own, base = quality_of(data, predicted, teacher, seed=1), quality_of(data, teacher, None, seed=1)
     assert own.accuracy_delta == pytest.approx(own.accuracy - base.accuracy)
     assert own.macro_f1_delta == pytest.approx(own.macro_f1 - base.macro_f1)
-    for label in labels:
+    for label in (each for each in labels if own.per_class[each]["n"]):
         change = own.per_class[label]["recall"] - base.per_class[label]["recall"]
         assert own.per_class[label]["recall_delta"] == pytest.approx(change)
     assert own.accuracy_delta is not None

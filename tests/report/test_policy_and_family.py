@@ -375,3 +375,12 @@ def test_making_and_faithfulness_have_a_row_per_variant(family: Family) -> None:
     row = dict(zip(making.columns, making.rows[-1].cells, strict=True))
     assert (row["technique"], row["from"], row["Wh"]) == ("linear", "teacher", "0.400")
     assert faithful.rows[0].cells[1:3] == ("99.80%", "99.0%")
+
+
+def test_a_class_without_test_rows_is_nobody_s_worst(family: Family) -> None:
+    """Older manifests say recall 0 there; the tables say nothing, for nothing was measured."""
+    empty = {"empty": {"recall": 0.0, "precision": 0.0, "n": 0}}
+    variants = tuple(v.model_copy(update={"per_class": v.per_class | empty}) for v in family.variants)
+    table = losses_table(family.model_copy(update={"variants": variants}))
+    assert table is not None
+    assert "empty" not in {cell for row in table.rows for cell in row.cells}
