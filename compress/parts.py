@@ -209,6 +209,8 @@ class ChannelsPart(Learner):
     def _one_goal(self) -> Self:
         if (self.keep is None) == (self.speed_up is None):
             raise ValueError("give `keep` or `speed_up`, one of them")
+        if self.importance == "magnitude" and self.images != type(self).model_fields["images"].default:
+            raise ValueError("`images` goes with `importance: taylor`")
         return self
 
 
@@ -240,6 +242,17 @@ class QuantizePart(Part):
     )
     calibration: int = Field(default=256, ge=8, description="Training texts, stratified, that set the scales")
 
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> Self:
+        if self.method == "fp16" and self.mixed is not None:
+            raise ValueError("`mixed` is for INT8, not for fp16")
+        unread = self.method in {"dynamic", "fp16"} and self.smooth is None
+        if unread and self.calibration != type(self).model_fields["calibration"].default:
+            raise ValueError(
+                f"`calibration` sets no scales with `method: {self.method}` unless with `smooth`"
+            )
+        return self
+
 
 class QatPart(Learner):
     """An INT8 copy of its parent that was trained with quantized weights and activations."""
@@ -247,6 +260,12 @@ class QatPart(Learner):
     kind: Literal["qat"]
     method: Literal["dynamic", "static"] = "dynamic"
     training: Training = Training(epochs=2, learning_rate=5e-5)
+
+    @model_validator(mode="after")
+    def _ranges_are_learnt(self) -> Self:
+        if self.method == "static" and self.training.epochs < 1:
+            raise ValueError("`method: static` learns its ranges in training: it needs an epoch at least")
+        return self
 
 
 class LinearPart(Part):

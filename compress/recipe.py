@@ -50,6 +50,11 @@ class SliceRule(Part):
             raise ValueError("`min_words` is above `max_words`: no text has so many words")
         return self
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether it looks at more than the label."""
+        return any(rule is not None for rule in (self.matches, self.min_words, self.max_words))
+
     @field_validator("matches")
     @classmethod
     def _can_be_read(cls, value: str | None) -> str | None:
@@ -139,6 +144,8 @@ class DataPart(Part):
             raise ValueError("`max_words` is for texts, not for images")
         if self.input == "image" and self.unlabelled is not None:
             raise ValueError("`unlabelled` is for texts, not for images")
+        if self.input == "image" and any(rule.reads_text for rule in self.slices.values()):
+            raise ValueError("`slices` of images can only have `label`")
         if self.stretches and self.max_words is None:
             raise ValueError("`stretches` needs `max_words`")
         return self

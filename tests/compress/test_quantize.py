@@ -68,7 +68,9 @@ def quantized(
     folder: Path, data: Dataset, inputs: dict[str, Finished], **settings: Any
 ) -> tuple[Context, dict[str, Any]]:
     """Run the step with some settings."""
-    part = {"name": "low", "kind": "quantize", "parent": "parent", "calibration": 24, **settings}
+    read = settings.get("method") in {"static", "qdq"} or "smooth" in settings
+    calibration = {"calibration": 24} if read else {}
+    part = {"name": "low", "kind": "quantize", "parent": "parent", **calibration, **settings}
     context = toy_context(folder, part, data, **inputs)
     return context, quantize_step(context)
 
