@@ -58,7 +58,7 @@ def smooth(network: Classifier, examples: Examples, alpha: float) -> Classifier:
     Args:
         network: stays as it is.
         examples: calibration texts.
-        alpha: share of the difficulty moved to the weights; 0 leaves activations alone.
+        alpha: share of the difficulty moved to the weights: at 1 activations get even peaks, at 0 weights do.
     """
     smoothed = copy.deepcopy(network)
     smoothed.eval()

@@ -13,6 +13,7 @@ from compress.fuse import CONTRIB
 from contract.errors import SluiceError
 from contract.family import Precision
 
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 # The biases of quantized convolutions are INT32.
 SIGNED_TYPES = (TensorProto.INT8, TensorProto.INT32)
 QUANTIZED_TYPES = (*SIGNED_TYPES, TensorProto.UINT8)
@@ -21,7 +22,8 @@ QUANTIZED_TYPES = (*SIGNED_TYPES, TensorProto.UINT8)
 def require_structure(path: Path, precision: Precision, *, float_products: int = 0) -> None:
     """Raise SluiceError unless a graph is built as its precision promises.
 
-    int8-dynamic, int8-static: every matrix product with a constant weight is INT8, but for those left out.
+    int8-dynamic, int8-static: every matrix product and convolution with a constant weight is INT8, but for
+    those left out and for the last layer of a text classifier; and some are.
     int8-qdq: likewise, and fit for TensorRT, strongly typed: activations and weights are signed, all zero
     points are 0, and there are no operators outside ONNX.
     fp16: no FP32 weights, no operators outside ONNX; inputs int64 and output float32 as in every graph.
@@ -46,15 +48,28 @@ def problems_of(model: onnx.ModelProto, precision: Precision, *, float_products:
     if precision.startswith("int8"):
         found = float_products_of(model)
         if found > float_products:
-            yield f"{found} matrix products have FP32 weights, {float_products} were meant to"
+            yield f"{found} matrix products or convolutions have FP32 weights, {float_products} were meant to"
+    if precision == "int8-dynamic" and all(node.op_type != "MatMulInteger" for node in model.graph.node):
+        yield "no matrix product is INT8"
     if precision in {"int8-static", "int8-qdq"}:
         yield from _pairs(model, symmetric=precision == "int8-qdq")
 
 
 def float_products_of(model: onnx.ModelProto) -> int:
-    """Return how many matrix products have a constant FP32 matrix as their second factor."""
-    wide = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) == 2}
-    return sum(node.op_type == "MatMul" and node.input[1] in wide for node in model.graph.node)
+    """Return how many matrix products and convolutions have a constant FP32 weight.
+
+    The last layer of a text classifier, the `Gemm` that gives its output, is not counted: it stays FP32.
+    """
+    graph = model.graph
+    wide = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) >= 2}
+    texts = any(item.type.tensor_type.elem_type == TensorProto.INT64 for item in graph.input)
+    ends = {item.name for item in graph.output} if texts else set()
+    return sum(
+        node.op_type in WEIGHTED
+        and node.input[1] in wide
+        and not (node.op_type == "Gemm" and ends & set(node.output))
+        for node in graph.node
+    )
 
 
 def _wrong_ends(model: onnx.ModelProto) -> Iterator[str]:

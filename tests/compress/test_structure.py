@@ -102,3 +102,20 @@ def test_a_pair_that_reads_floats_is_found() -> None:
     found = " ".join(problems_of(model, "int8-static"))
     assert "odd reads neither" in found
     assert "free has no constant" in found
+
+
+def plain(kind: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """A graph of one operator over float inputs, with an FP32 weight."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    weight = numpy_helper.from_array(np.ones(shape, np.float32), "w")
+    node = helper.make_node(kind, ["x", "w"], ["y"])
+    return helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], [weight]))
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("Conv", (2, 3, 1, 1)), ("Gemm", (2, 2)), ("MatMul", (2, 2))])
+def test_every_operator_with_an_fp32_weight_counts(kind: str, shape: tuple[int, ...]) -> None:
+    """A convolution or a linear layer in FP32 is no INT8, and a dynamic graph without INT8 is named."""
+    model = plain(kind, shape)
+    assert float_products_of(model) == 1
+    assert any("FP32 weights" in problem for problem in problems_of(model, "int8-static"))
+    assert list(problems_of(model, "int8-dynamic", float_products=1)) == ["no matrix product is INT8"]
