@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.recipe import UNLABELLED, DataPart
+from compress.recipe import DataPart
 from compress.sources import Record, Row, checked, package_path, records_of
 from contract.errors import DataError, EnvironmentProblem, RequestError
 from runtime.pixels import open_image, png_text
@@ -32,16 +31,6 @@ def read_images(source: str, part: DataPart) -> list[Row]:
         EnvironmentProblem: a package or the network is missing.
     """
     return [_checked(place, record, part) for place, record in _records(source, part)]
-
-
-def read_unlabelled_images(source: str, part: DataPart) -> list[Row]:
-    """Read the images of one source, each with the label "" whatever it says. Raises as `read_images`."""
-    only_image = part.model_copy(update={"slice": None})
-    rows = (
-        _checked(place, {**record, part.label: UNLABELLED}, only_image)
-        for place, record in _records(source, part)
-    )
-    return [replace(row, label="") for row in rows]
 
 
 def _checked(place: str, record: dict[str, Any], part: DataPart) -> Row:

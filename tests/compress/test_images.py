@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import load_data
-from compress.images import read_images, read_unlabelled_images
+from compress.images import read_images
 from compress.pipeline import run_pipeline
 from compress.plan import plan_steps
 from compress.recipe import DataPart, Recipe, parse_recipe
@@ -139,7 +139,6 @@ def test_folders_of_files_and_tables_of_bytes_hold_the_same_images(tmp_path: Pat
     lines = [f"{row.text},{row.label}" for row in rows]
     (tmp_path / "images.csv").write_text("\n".join(["image,label", *lines]) + "\n")
     assert [row.text for row in read_images(str(tmp_path / "images.csv"), part)] == [row.text for row in rows]
-    assert {row.label for row in read_unlabelled_images(str(folder), part)} == {""}
 
 
 def test_images_are_divided_like_texts(tmp_path: Path) -> None:
