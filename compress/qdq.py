@@ -66,8 +66,8 @@ def insert_pairs(
     for source, weight, node in editor.each():
         if editor.first(source):
             scale, zero = activation_scale(ranges[source], signed=signed)
-            editor.constants += [_tensor(f"{source}_scale", scale), _tensor(f"{source}_zero", zero)]
-            editor.nodes += _pair(source)
+            editor.constants += [constant(f"{source}_scale", scale), constant(f"{source}_zero", zero)]
+            editor.nodes += pair_of(source)
         if editor.first(weight):
             parts = editor.weight(weight)
             editor.add("DequantizeLinear", parts, [f"{weight}_dequantized"], axis=1)
@@ -134,7 +134,7 @@ class _Editor:
         values, scales = quantize_weight(numpy_helper.to_array(self._weights[name]))
         parts = [f"{name}_quantized", f"{name}_scale", f"{name}_zero"]
         arrays: list[NDArray[np.generic]] = [values, scales, np.zeros(len(scales), np.int8)]
-        self.constants += [_tensor(part, array) for part, array in zip(parts, arrays, strict=True)]
+        self.constants += [constant(part, array) for part, array in zip(parts, arrays, strict=True)]
         return parts
 
     def add(self, kind: str, inputs: list[str], outputs: list[str], **attributes: int) -> None:
@@ -151,7 +151,8 @@ class _Editor:
         return len(self._chosen)
 
 
-def _pair(source: str) -> list[NodeProto]:
+def pair_of(source: str) -> list[NodeProto]:
+    """Return the nodes that quantize a tensor and dequantize it, by constants named after it."""
     scale, zero = f"{source}_scale", f"{source}_zero"
     between, after = f"{source}_quantized", f"{source}_dequantized"
     return [
@@ -160,5 +161,6 @@ def _pair(source: str) -> list[NodeProto]:
     ]
 
 
-def _tensor(name: str, value: NDArray[np.generic] | np.generic) -> TensorProto:
+def constant(name: str, value: NDArray[np.generic] | np.generic) -> TensorProto:
+    """Return a named constant of a graph."""
     return numpy_helper.from_array(np.asarray(value), name)

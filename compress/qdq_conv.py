@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-LEVELS = 127
-SMALLEST_SCALE = 1e-12
+from compress.qdq import LEVELS, SMALLEST_SCALE, activation_scale, constant, pair_of, quantize_weight
+
 WEIGHTED = frozenset({"Conv", "Gemm"})
 CLAMPS = frozenset({"Relu", "Clip"})
 
@@ -41,6 +41,7 @@ def quantized_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     ends = {item.name for item in graph.output}
     readers = Counter(name for node in graph.node for name in node.input)
     clamped = {
@@ -51,7 +52,7 @@ def quantized_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for node in graph.node:
         sums = node.op_type == "Add" and not constants & set(node.input)
-        if node.op_type in WEIGHTED:
+        if node.op_type in WEIGHTED or (node.op_type == "MatMul" and node.input[1] in matrices):
             found[node.input[0]] = None
         elif sums:
             found |= dict.fromkeys(node.input)
@@ -101,8 +102,8 @@ def insert_conv_pairs(model: onnx.ModelProto, spreads: Mapping[str, Spread], *, 
     """Quantize the convolutions, matrix products and additions of a graph in place; return how many weights.
 
     Activations get a pair of QuantizeLinear and DequantizeLinear. Weights are INT8, symmetric, with a scale
-    per output channel; biases INT32. What rounding the weights moves in the mean of an output is taken off
-    its bias (Nagel et al. 2019, "Data-free quantization", section 4.2, with measured input means).
+    per output channel; biases INT32; what is added after a `MatMul` stays FP32. What rounding
+    the weights of the others moves in the mean of an output is taken off its bias (Nagel et al. 2019, "Data-free quantization", section 4.2, with measured input means).
 
     Args:
         model: FP32.
@@ -114,10 +115,10 @@ def insert_conv_pairs(model: onnx.ModelProto, spreads: Mapping[str, Spread], *, 
     added: list[TensorProto] = []
     scales: dict[str, float] = {}
     for name, spread in spreads.items():
-        scale, zero = _activation(spread, signed=signed)
+        scale, zero = activation_scale((spread.low, spread.high), signed=signed)
         scales[name] = float(scale)
-        added += [_tensor(f"{name}_scale", scale), _tensor(f"{name}_zero", zero)]
-    nodes = [node for item in graph.input if item.name in spreads for node in _pair(item.name)]
+        added += [constant(f"{name}_scale", scale), constant(f"{name}_zero", zero)]
+    nodes = [node for item in graph.input if item.name in spreads for node in pair_of(item.name)]
     count = 0
     for node in graph.node:
         if node.op_type in WEIGHTED and node.input[1] in constants:
@@ -125,11 +126,16 @@ def insert_conv_pairs(model: onnx.ModelProto, spreads: Mapping[str, Spread], *, 
             nodes += more
             added += tensors
             count += 1
+        elif node.op_type == "MatMul" and node.input[0] in spreads and node.input[1] in constants:
+            more, tensors = _matrix(node, constants[node.input[1]])
+            nodes += more
+            added += tensors
+            count += 1
         reads = [f"{name}_dequantized" if name in spreads else name for name in node.input]
         del node.input[:]
         node.input.extend(reads)
         nodes.append(node)
-        nodes += [pair for name in node.output if name in spreads for pair in _pair(name)]
+        nodes += [pair for name in node.output if name in spreads for pair in pair_of(name)]
     needed = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in needed]
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -147,7 +153,10 @@ def _weights(
     weight = constants[name].astype(np.float32)
     settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     if node.op_type == "Gemm" and not settings.get("transB", 0):
-        raise ValueError(f"{node.name}: only weights of one row per output are known")
+        weight = np.ascontiguousarray(weight.T)
+        kept = [item for item in node.attribute if item.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
     flat = weight.reshape(len(weight), -1)
     scale = np.maximum(np.abs(flat).max(axis=1) / LEVELS, SMALLEST_SCALE).astype(np.float32)
     values = np.clip(np.rint(flat / scale[:, None]), -LEVELS, LEVELS).astype(np.int8)
@@ -162,12 +171,12 @@ def _weights(
     whole = np.clip(np.rint(bias / bias_scale), -(2**31), 2**31 - 1).astype(np.int32)
     prefix = f"{node.output[0]}_weight"
     tensors = [
-        _tensor(f"{prefix}_quantized", values.reshape(weight.shape)),
-        _tensor(f"{prefix}_scale", scale),
-        _tensor(f"{prefix}_zero", np.zeros(len(scale), np.int8)),
-        _tensor(f"{prefix}_bias", whole),
-        _tensor(f"{prefix}_bias_scale", bias_scale),
-        _tensor(f"{prefix}_bias_zero", np.zeros(len(scale), np.int32)),
+        constant(f"{prefix}_quantized", values.reshape(weight.shape)),
+        constant(f"{prefix}_scale", scale),
+        constant(f"{prefix}_zero", np.zeros(len(scale), np.int8)),
+        constant(f"{prefix}_bias", whole),
+        constant(f"{prefix}_bias_scale", bias_scale),
+        constant(f"{prefix}_bias_zero", np.zeros(len(scale), np.int32)),
     ]
     nodes = [
         helper.make_node(
@@ -185,6 +194,17 @@ def _weights(
     return nodes, tensors
 
 
+def _matrix(node: NodeProto, weight: NDArray[np.generic]) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Point a `MatMul` to the INT8 form of its weight [K, N]; return the nodes and tensors that hold it."""
+    values, scale = quantize_weight(weight.astype(np.float32))
+    prefix = f"{node.output[0]}_weight"
+    parts = [f"{prefix}_quantized", f"{prefix}_scale", f"{prefix}_zero"]
+    node.input[1] = f"{prefix}_dequantized"
+    pair = helper.make_node("DequantizeLinear", parts, [node.input[1]], name=f"dequantize_{prefix}", axis=1)
+    arrays: list[NDArray[np.generic]] = [values, scale, np.zeros(len(scale), np.int8)]
+    return [pair], [constant(part, array) for part, array in zip(parts, arrays, strict=True)]
+
+
 def _mean_effect(error: NDArray[np.float64], means: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
     """Return what an error of the weight [O, I / groups, ...] adds to the mean of each output [O]."""
     outputs, inputs = error.shape[:2]
@@ -193,24 +213,3 @@ def _mean_effect(error: NDArray[np.float64], means: NDArray[np.float64], groups:
     rows = np.repeat(per_group, outputs // groups, axis=0)
     found: NDArray[np.float64] = (summed * rows).sum(axis=1)
     return found
-
-
-def _activation(spread: Spread, *, signed: bool) -> tuple[np.float32, np.int8 | np.uint8]:
-    low, high = min(spread.low, 0.0), max(spread.high, 0.0)
-    if signed:
-        return np.float32(max(-low, high, LEVELS * SMALLEST_SCALE) / LEVELS), np.int8(0)
-    scale = max((high - low) / 255, SMALLEST_SCALE)
-    return np.float32(scale), np.uint8(np.clip(round(-low / scale), 0, 255))
-
-
-def _pair(source: str) -> list[NodeProto]:
-    scale, zero = f"{source}_scale", f"{source}_zero"
-    between, after = f"{source}_quantized", f"{source}_dequantized"
-    return [
-        helper.make_node("QuantizeLinear", [source, scale, zero], [between], name=f"quantize_{source}"),
-        helper.make_node("DequantizeLinear", [between, scale, zero], [after], name=f"dequantize_{source}"),
-    ]
-
-
-def _tensor(name: str, value: NDArray[np.generic] | np.generic) -> TensorProto:
-    return numpy_helper.from_array(np.asarray(value), name)
