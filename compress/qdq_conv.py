@@ -102,8 +102,9 @@ def insert_conv_pairs(model: onnx.ModelProto, spreads: Mapping[str, Spread], *, 
     """Quantize the convolutions, matrix products and additions of a graph in place; return how many weights.
 
     Activations get a pair of QuantizeLinear and DequantizeLinear. Weights are INT8, symmetric, with a scale
-    per output channel; biases INT32; what is added after a `MatMul` stays FP32. What rounding
-    the weights of the others moves in the mean of an output is taken off its bias (Nagel et al. 2019, "Data-free quantization", section 4.2, with measured input means).
+    per output channel; biases INT32; what is added after a `MatMul` stays FP32. What rounding the weights of
+    the others moves in the mean of an output is taken off its bias (Nagel et al. 2019, "Data-free
+    quantization", section 4.2, with measured input means).
 
     Args:
         model: FP32.
