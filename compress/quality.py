@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from compress.data import Dataset
 from contract.family import SliceQuality
-from contract.formulas import Interval, macro_f1, paired_difference_interval, wilson_interval
+from contract.formulas import Interval, macro_f1, paired_counts, paired_difference_interval, wilson_interval
 
 DRAWS = 1000
 
@@ -87,8 +87,7 @@ def _delta(right: NDArray[np.bool_], teacher: NDArray[np.bool_]) -> float:
 
 
 def _delta_interval(right: NDArray[np.bool_], teacher: NDArray[np.bool_]) -> Interval:
-    counts = (right & teacher, right & ~teacher, ~right & teacher, ~right & ~teacher)
-    return paired_difference_interval(*(int(mask.sum()) for mask in counts))
+    return paired_difference_interval(*paired_counts(right, teacher))
 
 
 def _macro_f1s(data: Dataset, predicted: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:

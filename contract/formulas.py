@@ -23,6 +23,13 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     return 0.0 if successes == 0 else low, 1.0 if successes == n else high
 
 
+def paired_counts(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return how often both of two masks [N] hold, the first alone, the second alone, and neither."""
+    cells = (first & second, first & ~second, ~first & second, ~first & ~second)
+    both, first_only, second_only, neither = (int(mask.sum()) for mask in cells)
+    return both, first_only, second_only, neither
+
+
 def paired_difference_interval(
     both: float, first_only: float, second_only: float, neither: float, confidence: float = 0.95
 ) -> Interval:

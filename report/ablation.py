@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.family import Family, Variant
-from contract.formulas import Interval, paired_difference_interval
+from contract.formulas import Interval, paired_counts, paired_difference_interval
 from contract.predictions import Predictions
 from report.figures import UNKNOWN, percent, percent_interval, points_interval, significant, times
 from report.tables import Row, Table
@@ -118,9 +118,7 @@ def _interval(predictions: Predictions, own: str, base: str) -> Interval | None:
     rows = _test_rows(predictions)
     if rows is None or not {own, base} <= set(rows.names):
         return None
-    right, other = rows.correct(own), rows.correct(base)
-    counts = (right & other, right & ~other, ~right & other, ~right & ~other)
-    return paired_difference_interval(*(int(mask.sum()) for mask in counts))
+    return paired_difference_interval(*paired_counts(rows.correct(own), rows.correct(base)))
 
 
 def _test_rows(predictions: Predictions) -> Predictions | None:

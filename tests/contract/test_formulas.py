@@ -125,6 +125,12 @@ def test_paired_interval_holds_the_difference_and_turns_with_it(a: int, b: int, 
     assert (-turned[1], -turned[0]) == pytest.approx((low, high))
 
 
+def test_paired_counts_are_the_four_cells() -> None:
+    """Both, the first alone, the second alone, neither."""
+    first, second = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
+    assert formulas.paired_counts(first, second) == (1, 2, 1, 1)
+
+
 def test_paired_interval_covers_rare_differences() -> None:
     """With 0.5% and 1.5% of 400 pairs differing either way, 95 of 100 intervals hold the true difference."""
     rng = np.random.default_rng(0)
