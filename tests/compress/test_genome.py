@@ -82,7 +82,7 @@ def test_a_space_beyond_the_teacher_is_refused(space: SearchSpace, words: str) -
 
 
 def test_parts_carry_the_shape_and_the_training() -> None:
-    """A shape becomes a student or a pruned copy; its short training differs in nothing else."""
+    """A shape becomes a student or a pruned copy; its short training takes no copies, and differs in nothing else."""
     search = SearchPart()
     student = training_part(Shape((0, 5), heads=6, hidden=192), MINILM, search, parent="teacher")
     assert isinstance(student, DistilPart)
@@ -92,7 +92,7 @@ def test_parts_carry_the_shape_and_the_training() -> None:
     assert isinstance(pruned, PrunePart)
     assert (pruned.layers, pruned.heads, pruned.neurons) == ((0, 5), 0.5, 0.25)
     brief = short_part(Shape((0, 5), 6, 384, technique="prune"), MINILM, search, parent="teacher")
-    assert brief == pruned.model_copy(update={"name": brief.name, "training": search.short})
+    assert brief == pruned.model_copy(update={"name": brief.name, "training": search.short, "augment": None})
 
 
 def test_precision_is_a_part_of_its_own() -> None:
