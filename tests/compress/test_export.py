@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from compress.export import OPSET, check_probes, export_onnx
-from compress.network import Classifier
 from compress.lower import quantize_dynamic
+from compress.network import Classifier
 from compress.verify import require_faithful, verify_graph
 from contract.errors import SluiceError
 from runtime.api import Encoded

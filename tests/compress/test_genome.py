@@ -82,7 +82,7 @@ def test_a_space_beyond_the_teacher_is_refused(space: SearchSpace, words: str) -
 
 
 def test_parts_carry_the_shape_and_the_training() -> None:
-    """A shape becomes a student or a pruned copy; its short training takes no copies, and differs in nothing else."""
+    """A shape becomes a student or a pruned copy; its short training takes no copies."""
     search = SearchPart()
     student = training_part(Shape((0, 5), heads=6, hidden=192), MINILM, search, parent="teacher")
     assert isinstance(student, DistilPart)

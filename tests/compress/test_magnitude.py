@@ -35,7 +35,8 @@ from tests.compress.toy_steps import finished_network, toy_context, toy_dataset
 def zeros_of(network: Classifier) -> float:
     """Return the share of prunable weights that are zero."""
     weights = [module.weight for module in network.modules() if isinstance(module, PRUNED)]
-    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / int(sum(weight.numel() for weight in weights))
 
 
 @given(step=st.floats(0.05, 0.95), most=st.floats(0.01, 0.99))

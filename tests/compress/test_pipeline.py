@@ -98,9 +98,12 @@ def test_every_variant_is_fully_described(toy_recipe: Recipe, made: Path) -> Non
         assert set(variant.per_class) == set(family.labels)
         assert all(("recall_delta" in found) != own for found in variant.per_class.values())
         assert variant.latency_at(batch=8, concurrency=4) is not None
-        assert (variant.latency_at().mean_tokens or 0) > 0
+        alone = variant.latency_at()
+        assert alone is not None
+        assert (alone.mean_tokens or 0) > 0
         assert variant.cpu_seconds_per_1k is not None
         assert (variant.energy_wh_per_1k is None) == (variant.energy_provenance == "none")
+        assert variant.training is not None
         assert variant.training.steps == (variant.name,)
         assert variant.tier in {"critical", "high", "medium", None}
         assert variant.failed_limits == ()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress import plan
-from compress.parts import QuantizePart
+from compress.parts import Part, QuantizePart
 from compress.plan import key_of, plan_steps, select, steps_of
 from compress.recipe import Recipe, parse_recipe
 from compress.steps import Step
@@ -62,7 +62,8 @@ def test_two_steps_of_one_name_are_refused(recipe: Recipe, monkeypatch: pytest.M
     def doubled(recipe: Recipe, part: QuantizePart) -> list[Step]:
         return [*steps_of(recipe, recipe.variants[0]), *steps_of(recipe, recipe.variants[0])]
 
-    monkeypatch.setitem(plan._EXPANSIONS, QuantizePart, doubled)
+    expansions: dict[type[Part], Any] = {**plan._EXPANSIONS, QuantizePart: doubled}
+    monkeypatch.setattr(plan, "_EXPANSIONS", expansions)
     with pytest.raises(RecipeError, match=r"two steps are named student-1\.5, student-1\.5\.export"):
         plan_steps(recipe)
 

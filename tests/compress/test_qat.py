@@ -137,5 +137,6 @@ def test_the_step_hands_ranges_to_the_quantizer(tmp_path: Path) -> None:
     assert "ranges" not in found["dynamic"]
     assert found["dynamic"]["parameters"] == parent.result["parameters"]
     start, end = load_network(parent.folder), load_network(tmp_path / "static")
-    moved = max(float((a - b).detach().abs().max()) for a, b in zip(start.parameters(), end.parameters(), strict=True))
+    pairs = zip(start.parameters(), end.parameters(), strict=True)
+    moved = max(float((a - b).detach().abs().max()) for a, b in pairs)
     assert 0 < moved < 0.1

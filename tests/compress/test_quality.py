@@ -72,7 +72,8 @@ def test_a_slice_has_its_own_paired_delta_and_intervals() -> None:
     assert first.accuracy_delta_interval is not None
     assert first.accuracy_delta_interval[0] < -0.5 < first.accuracy_delta_interval[1]
     alone = quality_of(DATA, predicted, None, seed=0).per_slice["first"]
-    assert alone.accuracy_delta is alone.accuracy_delta_interval is None
+    assert alone.accuracy_delta is None
+    assert alone.accuracy_delta_interval is None
 
 
 @settings(max_examples=20, deadline=None)

@@ -71,7 +71,7 @@ def quantized(
     read = settings.get("method") in {"static", "qdq"} or "smooth" in settings
     calibration = {"calibration": 24} if read else {}
     part = {"name": "low", "kind": "quantize", "parent": "parent", **calibration, **settings}
-    context = toy_context(folder, part, data, **inputs)
+    context = toy_context(folder, part, data, None, **inputs)
     return context, quantize_step(context)
 
 

@@ -194,10 +194,16 @@ def test_a_step_writes_a_parent_that_others_learn_from(tmp_path: Path) -> None:
         predict(load_network(made.folder), Tokens.of(encoder_of(made).encode(data.of("train").texts)))
         for made in (teacher, lean)
     ]
-    assert np.array_equal(*answers)
+    assert np.array_equal(answers[0], answers[1])
     run = {"epochs": 1, "learning_rate": 0.001, "precision": "fp32"}
-    part = {"kind": "distil", "name": "child", "parent": "lean", "teacher": "teacher", "layers": [0]}
-    context = toy_context(tmp_path, {**part, "training": run}, data, parent=lean, teacher=teacher)
+    child: dict[str, Any] = {
+        "kind": "distil",
+        "name": "child",
+        "parent": "lean",
+        "teacher": "teacher",
+        "layers": [0],
+    }
+    context = toy_context(tmp_path, {**child, "training": run}, data, parent=lean, teacher=teacher)
     made = distil_student(context)
     assert made["encoder"] == result["encoder"] != teacher.result["encoder"]
     assert load_network(context.folder).state_dict()["words.weight"].shape[0] == result["pieces_after"]
