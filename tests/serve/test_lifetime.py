@@ -169,6 +169,7 @@ def test_the_next_start_cleans_up_after_two_killed_processes() -> None:
         os.kill(process.pid, signal.SIGKILL)
         host.kill()
         process.wait()
+        host.wait(10)
     said: list[str] = []
     clean_dead_runs(said.append)
     assert gone(folder, 0)
