@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,6 +14,9 @@ from onnx import TensorProto, helper
 from compress.data import Dataset
 from compress.models import Network
 from runtime.api import Encoded
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Range = tuple[float, float]
 Feeds = Mapping[str, NDArray[np.generic]]
@@ -43,6 +47,21 @@ def feeds_of(network: Network, encoded: Encoded) -> Iterator[Feeds]:
         yield {name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)}
 
 
+def session_of(path: Path, names: Sequence[str]) -> onnxruntime.InferenceSession:
+    """Return a session, on one thread, whose outputs are float tensors of a graph by name."""
+    import onnxruntime
+
+    model = onnx.load(path)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
 def ranges_of(path: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, Range]:
     """Return (least, greatest) value of float tensors of a graph over some inputs (MinMax calibration).
 
@@ -60,17 +79,7 @@ def ranges_of(path: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[
 
 
 def _ranges(path: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, Range]:
-    import onnxruntime
-
-    model = onnx.load(path)
-    del model.graph.output[:]
-    model.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = session_of(path, names)
     wanted = {item.name for item in session.get_inputs()}
     least, greatest = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     for feed in feeds:

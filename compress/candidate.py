@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from compress.data import DATA, Dataset, read_dataset
-from compress.measuring import provisional_family
+from compress.measuring import load_made
 from compress.parts import VariantPart
 from compress.plan import steps_of
 from compress.predict import predict_logits
@@ -22,7 +22,6 @@ from compress.steps import KINDS, Context, Result, Step
 from compress.store import Finished
 from contract.errors import EnvironmentProblem, SluiceError
 from runtime.api import LoadedVariant
-from runtime.load import load_variant
 
 BLOCK = 20
 LEAST_BLOCKS = 3
@@ -98,22 +97,8 @@ class _Maker:
 
 
 def _judge(context: Context, made: Finished, data: Dataset, target: Target) -> dict[str, Any]:
-    labels = data.labels
-    own = load_variant(
-        made.folder,
-        provisional_family(made, labels),
-        "measured",
-        provider=target.provider,
-        threads=target.threads,
-    )
-    teacher = context.inputs["reference"]
-    reference = load_variant(
-        teacher.folder,
-        provisional_family(teacher, labels),
-        "measured",
-        provider=target.provider,
-        threads=target.threads,
-    )
+    own = load_made(made, data.labels, target)
+    reference = load_made(context.inputs["reference"], data.labels, target)
     try:
         validation = data.of("validation")
         right = predict_logits(own, validation.texts).argmax(1) == validation.targets

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,13 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from compress.code import code_of, code_version
 from compress.efficientnet import EfficientNetLite0, load_published
 from compress.image_weights import EFFICIENTNET, SMALL_CNN, efficientnet_state, user_function
-from compress.models import ARCHITECTURE, GraphInputs, Network
-from contract.errors import FamilyError, RecipeError
-from contract.files import atomic_path, read_json, write_json
+from compress.models import GraphInputs, Network, filling, read_shape, write_network
+from contract.errors import RecipeError
 from runtime.api import Encoded
 from runtime.pixels import PIXELS
 
-WEIGHTS = "model.safetensors"
 KIND = "image"
 PROBED_BATCHES = (1, 3, 8)
 
@@ -148,12 +145,7 @@ class ImageNetwork(Network):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and architecture (JSON) into a folder, each file atomically."""
-        state = {
-            name: tensor.detach().clone().contiguous() for name, tensor in self.module.state_dict().items()
-        }
-        with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(state, temporary)
-        write_json(folder / ARCHITECTURE, {"network": KIND, **asdict(self.shape)})
+        write_network(folder, KIND, self.shape, self.module.state_dict())
 
     def summary(self) -> dict[str, Any]:
         """Return its size, and the hash of the code that decides what its weights mean."""
@@ -219,17 +211,11 @@ def read_image_network(folder: Path) -> ImageNetwork:
     Raises:
         FamilyError: when the weights do not fit the architecture.
     """
-    raw = read_json(folder / ARCHITECTURE, error=FamilyError)
-    shape = ImageArchitecture(**{key: value for key, value in raw.items() if key != "network"})
+    shape = ImageArchitecture(**read_shape(folder))
     module = build_module(shape).float()
-    state = load_file(folder / WEIGHTS)
-    try:
-        _fit(module, shape.widths, state)
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError) as problem:
-        raise FamilyError(
-            f"the weights do not fit the architecture beside them: {problem}", where=folder / WEIGHTS
-        ) from None
+    with filling(folder) as weights:
+        _fit(module, shape.widths, weights)
+        module.load_state_dict(weights)
     return ImageNetwork(module, shape)
 
 

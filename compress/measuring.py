@@ -33,7 +33,7 @@ def measure_step(context: Context) -> Result:
     folder = context.inputs["artifact"].folder
     family = provisional_family(context.inputs["artifact"], data.labels)
     name = family.teacher
-    loaded = load_variant(folder, family, name, provider=target.provider, threads=target.threads)
+    loaded = load_made(context.inputs["artifact"], data.labels, target)
     held = data.of(*HELD_OUT)
     context.update(0.0, f"answering {len(held)} held-out texts")
     logits = _logits_side_by_side(loaded, held.texts, target.threads)
@@ -67,6 +67,14 @@ def measure_step(context: Context) -> Result:
         "energy_provenance": measured.energy_provenance,
         "peak_memory_bytes": memory,
     }
+
+
+def load_made(finished: Finished, labels: Sequence[str], target: Target) -> LoadedVariant:
+    """Return the artifact in a step's folder, loaded as it is to be served."""
+    family = provisional_family(finished, labels)
+    return load_variant(
+        finished.folder, family, family.teacher, provider=target.provider, threads=target.threads
+    )
 
 
 def provisional_family(finished: Finished, labels: Sequence[str]) -> Family:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compress.network_kinds import NETWORKS
 from contract.errors import FamilyError
-from contract.files import read_json
+from contract.files import atomic_path, read_json, write_json
 from runtime.api import Encoded
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
 
 ARCHITECTURE = "architecture.json"
+WEIGHTS = "model.safetensors"
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 PROBED_SHAPES = ((1, 1), (1, 7), (4, 33), (2, 64))
 
@@ -95,6 +98,86 @@ class Network(nn.Module, ABC):
     def summary(self) -> dict[str, Any]:
         """Return what the step that made it should record: JSON values."""
         return {"parameters": sum(parameter.numel() for parameter in self.parameters())}
+
+
+class TokenShape(Protocol):
+    """What the shapes of networks over word pieces have in common; frozen dataclasses."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it takes at most."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        ...
+
+
+Shape = TypeVar("Shape", bound=TokenShape)
+
+
+class TokenNetwork(Network, Generic[Shape]):
+    """Base of the networks over token ids and their mask; `shape` says how wide they are."""
+
+    shape: Shape
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.shape.classes
+
+    def examples(self, encoded: Encoded) -> Examples:
+        """Return the tokens of texts."""
+        return Tokens.of(encoded)
+
+    def graph_inputs(self) -> GraphInputs:
+        """Return inputs of any batch and length."""
+        return token_inputs(self.shape.vocabulary, self.shape.longest)
+
+    def set_dropout(self, share: float) -> None:
+        """Drop that share of activations in training, and record it in the shape."""
+        super().set_dropout(share)
+        self.shape = replace(cast(Any, self.shape), dropout=share)
+
+
+def write_network(folder: Path, kind: str, shape: Any, weights: Mapping[str, Tensor]) -> None:
+    """Write WEIGHTS (safetensors) and ARCHITECTURE (JSON) into a folder, each file atomically.
+
+    Args:
+        kind: key of NETWORKS.
+        shape: a dataclass of JSON values.
+        weights: by name.
+    """
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}, temporary)
+    write_json(folder / ARCHITECTURE, {"network": kind, **asdict(shape)})
+
+
+def read_shape(folder: Path) -> dict[str, Any]:
+    """Return the shape that `write_network` wrote. Raises FamilyError."""
+    raw = read_json(folder / ARCHITECTURE, error=FamilyError)
+    return {key: value for key, value in raw.items() if key != "network"}
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[dict[str, Tensor]]:
+    """Give the weights of a folder to fill a network with.
+
+    Raises:
+        FamilyError: when they do not fit the network that is filled.
+    """
+    try:
+        yield load_file(folder / WEIGHTS)
+    except (RuntimeError, AttributeError) as problem:
+        raise FamilyError(
+            f"the weights do not fit the architecture beside them: {problem}", where=folder / WEIGHTS
+        ) from None
 
 
 def load_network(folder: Path) -> Network:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.models import ARCHITECTURE, Examples, GraphInputs, Network, Tokens, token_inputs
-from contract.errors import FamilyError
-from contract.files import atomic_path, read_json, write_json
-from runtime.api import Encoded
+from compress.models import TokenNetwork, filling, read_shape, write_network
 
-WEIGHTS = "model.safetensors"
 FAR_BELOW = -3e4
 
 Pooling = Literal["mean", "first"]
@@ -177,7 +172,7 @@ class Trace:
     attentions: tuple[Tensor | None, ...]
 
 
-class Classifier(Network):
+class Classifier(TokenNetwork[Architecture]):
     """Token ids and mask in, logits out."""
 
     def __init__(self, shape: Architecture) -> None:
@@ -190,11 +185,6 @@ class Classifier(Network):
         self.dense = nn.Linear(shape.hidden, shape.hidden) if shape.head != "linear" else None
         self.classify = nn.Linear(shape.hidden, shape.classes)
         self.dropout = nn.Dropout(shape.dropout)
-
-    def set_dropout(self, share: float) -> None:
-        """Drop that share of activations in training."""
-        super().set_dropout(share)
-        self.shape = replace(self.shape, dropout=share)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits [B, C] of ids [B, T] and their mask [B, T] (1 where there is a token)."""
@@ -225,19 +215,6 @@ class Classifier(Network):
         embedded: Tensor = self.dropout(states)
         return embedded
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.shape.classes
-
-    def examples(self, encoded: Encoded) -> Examples:
-        """Return the tokens of texts."""
-        return Tokens.of(encoded)
-
-    def graph_inputs(self) -> GraphInputs:
-        """Return inputs of any batch and length."""
-        return token_inputs(self.shape.vocabulary, self.shape.longest)
-
     def flops(self, length: float) -> float:
         """Return multiply-adds times two of one text of so many tokens.
 
@@ -253,10 +230,7 @@ class Classifier(Network):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and architecture (JSON) into a folder, each file atomically."""
-        state = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(state, temporary)
-        write_json(folder / ARCHITECTURE, {"network": "bert", **asdict(self.shape)})
+        write_network(folder, "bert", self.shape, self.state_dict())
 
     def summary(self) -> dict[str, Any]:
         """Return its size and the widths of every layer."""
@@ -281,16 +255,9 @@ def read_classifier(folder: Path) -> Classifier:
     Raises:
         FamilyError: when the weights do not fit the architecture.
     """
-    raw = read_json(folder / ARCHITECTURE, error=FamilyError)
-    shape = Architecture.from_json({key: value for key, value in raw.items() if key != "network"})
-    network = Classifier(shape)
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as problem:
-        raise FamilyError(
-            f"the weights do not fit the architecture beside them: {problem}", where=folder / WEIGHTS
-        ) from None
-    network.eval()
+    network = Classifier(Architecture.from_json(read_shape(folder)))
+    with filling(folder) as weights:
+        network.load_state_dict(weights)
     return network
 
 

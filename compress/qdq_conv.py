@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from compress.calibration import session_of
 from compress.qdq import LEVELS, SMALLEST_SCALE, activation_scale, constant, pair_of, quantize_weight
 
 WEIGHTED = frozenset({"Conv", "Gemm"})
@@ -69,18 +70,8 @@ def spreads_of(
     Raises:
         ValueError: without images.
     """
-    import onnxruntime
-
-    model = onnx.load(path)
     names = list(names)
-    del model.graph.output[:]
-    model.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = session_of(path, names)
     lows: dict[str, list[float]] = {name: [] for name in names}
     highs: dict[str, list[float]] = {name: [] for name in names}
     means: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}

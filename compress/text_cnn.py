@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data import DATA, read_dataset
 from compress.learning import learn_from
-from compress.models import ARCHITECTURE, Examples, GraphInputs, Network, Tokens, token_inputs
-from compress.network import WEIGHTS
+from compress.models import TokenNetwork, Tokens, filling, read_shape, write_network
 from compress.parts import CnnPart
 from compress.steps import Context, Result
 from compress.teacher import finish_network, parent_classifier, parent_encoder
-from contract.errors import FamilyError, RecipeError
-from contract.files import atomic_path, read_json, write_json
-from runtime.api import Encoded
+from contract.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class CnnShape:
     pad_id: int = 0
 
 
-class TextCnn(Network):
+class TextCnn(TokenNetwork[CnnShape]):
     """Token ids and mask in, logits out: filters of several widths, each at its strongest place.
 
     A filter of width w at place t sees the pieces t to t + w - 1, and zeros beyond the end, so that texts
@@ -57,11 +53,6 @@ class TextCnn(Network):
         self.classify = nn.Linear(shape.channels * len(shape.widths), shape.classes)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def set_dropout(self, share: float) -> None:
-        """Drop that share of activations in training."""
-        super().set_dropout(share)
-        self.shape = replace(self.shape, dropout=share)
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits [B, C] of ids [B, T] and their mask [B, T] (1 where there is a token)."""
         real = attention_mask.to(self.words.weight.dtype)[:, :, None]
@@ -76,19 +67,6 @@ class TextCnn(Network):
         logits: Tensor = self.classify(self.dropout(torch.cat(strongest, dim=-1)))
         return logits
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.shape.classes
-
-    def examples(self, encoded: Encoded) -> Examples:
-        """Return the tokens of texts."""
-        return Tokens.of(encoded)
-
-    def graph_inputs(self) -> GraphInputs:
-        """Return inputs of any batch and length."""
-        return token_inputs(self.shape.vocabulary, self.shape.longest)
-
     def flops(self, length: float) -> float:
         """Return multiply-adds times two of one text of so many tokens."""
         shape = self.shape
@@ -97,10 +75,7 @@ class TextCnn(Network):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and architecture (JSON) into a folder, each file atomically."""
-        state = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(state, temporary)
-        write_json(folder / ARCHITECTURE, {"network": "cnn", **asdict(self.shape)})
+        write_network(folder, "cnn", self.shape, self.state_dict())
 
     def summary(self) -> dict[str, Any]:
         """Return its size and shape."""
@@ -115,15 +90,10 @@ class TextCnn(Network):
 
 def read_text_cnn(folder: Path) -> TextCnn:
     """Return the network that `TextCnn.save` wrote. Raises FamilyError when weights and shape do not fit."""
-    raw = read_json(folder / ARCHITECTURE, error=FamilyError)
-    settings = {key: value for key, value in raw.items() if key != "network"}
+    settings = read_shape(folder)
     network = TextCnn(CnnShape(**{**settings, "widths": tuple(settings["widths"])}))
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as problem:
-        raise FamilyError(
-            f"the weights do not fit the architecture beside them: {problem}", where=folder / WEIGHTS
-        ) from None
+    with filling(folder) as weights:
+        network.load_state_dict(weights)
     return network
 
 
