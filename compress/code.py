@@ -15,6 +15,7 @@ OWN = ("compress", "router", "runtime")
 ELSEWHERE = frozenset(
     {
         "compress.data",
+        "compress.data_part",
         "compress.parts",
         "compress.recipe",
         "compress.sources",

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from compress.data_part import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
 from compress.duplicates import Removed, repeat_of, text_key, without_repeats
 from compress.images import read_images
-from compress.recipe import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
 from compress.sources import Row, read_source, read_unlabelled
 from contract.errors import DataError
 from contract.family import Split as SplitRecord

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.recipe import DataPart
+from compress.data_part import DataPart
 from compress.sources import Record, Row, checked, package_path, records_of
 from contract.errors import DataError, EnvironmentProblem, RequestError
 from runtime.pixels import open_image, png_text

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from compress.augment import Neighbours, altered_copies, similar_words
 from compress.data import DATA, Dataset, read_dataset
+from compress.data_part import EXTRA, UNLABELLED
 from compress.encoders import TOKENIZER, encoder_of
 from compress.imitate import Imitation, spread_layers
 from compress.models import Examples, Network, Tokens, load_network
 from compress.network import Classifier
 from compress.parts import Augmentation, Learner, LinearPart
-from compress.recipe import EXTRA, UNLABELLED
 from compress.steps import Context
 from compress.store import Finished
 from compress.training import fit, predict, soft_loss

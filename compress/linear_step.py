@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data import DATA, Dataset, read_dataset
+from compress.data_part import EXTRA
 from compress.linear import LinearSettings, NgramRows
 from compress.parts import LinearPart
-from compress.recipe import EXTRA
 from compress.steps import Context, Result
 from router.calibrate import fit_temperature
 from runtime.api import Logits

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.code import code_version
+from compress.data_part import SOURCES, DataPart
 from compress.image_weights import image_fingerprint
 from compress.parts import (
     LatencyPart,
@@ -19,7 +20,7 @@ from compress.parts import (
     VariantPart,
     made_by,
 )
-from compress.recipe import SOURCES, DataPart, Recipe
+from compress.recipe import Recipe
 from compress.sources import package_path
 from compress.steps import KINDS, Step, versions_of
 from compress.store import Finished, Store

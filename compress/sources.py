@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from compress.recipe import UNLABELLED, DataPart
+from compress.data_part import UNLABELLED, DataPart
 from contract.errors import DataError, EnvironmentProblem
 
 Record = tuple[str, dict[str, Any]]

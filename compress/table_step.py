@@ -8,13 +8,14 @@ import onnx
 
 from compress import timing
 from compress.data import DATA, read_dataset
+from compress.data_part import Split
 from compress.encoders import encoder_of
 from compress.export import export_onnx
 from compress.latency_table import TABLE
 from compress.lower import quantize_dynamic, quantize_static
 from compress.network import Classifier
 from compress.qdq import products_of
-from compress.recipe import Split, Target
+from compress.recipe import Target
 from compress.steps import Context, Result
 from compress.teacher import parent_classifier
 from compress.timing import Write

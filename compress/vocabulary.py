@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from compress.data import DATA, read_dataset
+from compress.data_part import EXTRA, UNLABELLED
 from compress.encoders import TOKENIZER, encoder_of, encoder_spec, write_tokenizer
 from compress.models import Tokens, load_network
 from compress.network import Classifier
 from compress.parts import VocabularyPart
-from compress.recipe import EXTRA, UNLABELLED
 from compress.steps import Context, Result
 from compress.teacher import finish_network
 from compress.text_cnn import TextCnn

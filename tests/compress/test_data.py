@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.data import divide, load_data, read_dataset, write_dataset
-from compress.recipe import SPLITS, DataPart
+from compress.data_part import SPLITS, DataPart
 from contract.errors import DataError, EnvironmentProblem
 from tests.compress.conftest import toy_texts, write_csv
 

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import load_data
+from compress.data_part import DataPart
 from compress.images import read_images
 from compress.pipeline import run_pipeline
 from compress.plan import plan_steps
-from compress.recipe import DataPart, Recipe, parse_recipe
+from compress.recipe import Recipe, parse_recipe
 from contract.errors import BadRequest, DataError, RecipeError
 from contract.family import Family, read_family
 from runtime.load import load_variant

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from compress import timing
 from compress.budget import Allocation
+from compress.data_part import Split
 from compress.latency import (
     best_within,
     divergence,
@@ -24,7 +25,6 @@ from compress.latency import (
 from compress.latency_table import TABLE, LatencyTable
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
-from compress.recipe import Split
 from compress.steps import Context
 from compress.stitch import halves_of, put_together
 from compress.store import Finished

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from compress.data_part import DataPart
 from compress.parts import VariantPart
-from compress.recipe import DataPart
 
 PARTS: TypeAdapter[Any] = TypeAdapter(VariantPart)
 

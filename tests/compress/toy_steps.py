@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.data import DATA, Dataset, write_dataset
+from compress.data_part import DataPart
 from compress.encoders import write_tokenizer
 from compress.models import Network
-from compress.recipe import DataPart, Recipe, TeacherPart
+from compress.recipe import Recipe, TeacherPart
 from compress.steps import Context, Step
 from compress.store import Finished
 from runtime.energy import EnergyMeter
