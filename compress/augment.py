@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.parts import Augmentation
+from compress.learning_parts import Augmentation
 
 Neighbours = Mapping[str, Sequence[str]]
 

@@ -16,6 +16,7 @@ ELSEWHERE = frozenset(
     {
         "compress.data",
         "compress.data_part",
+        "compress.learning_parts",
         "compress.parts",
         "compress.recipe",
         "compress.sources",

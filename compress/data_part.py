@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from compress.parts import Part, Share
+from compress.learning_parts import Part, Share
 
 Split = Literal["train", "validation", "tune", "certify", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "tune", "certify", "test")

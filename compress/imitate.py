@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.learning_parts import Distillation
 from compress.models import Examples
 from compress.network import Classifier
-from compress.parts import Distillation
 
 LEAST_SHARE = 1e-6
 

@@ -13,9 +13,10 @@ from compress.data import DATA, Dataset, read_dataset
 from compress.data_part import EXTRA, UNLABELLED
 from compress.encoders import TOKENIZER, encoder_of
 from compress.imitate import Imitation, spread_layers
+from compress.learning_parts import Augmentation, Learner
 from compress.models import Examples, Network, Tokens, load_network
 from compress.network import Classifier
-from compress.parts import Augmentation, Learner, LinearPart
+from compress.parts import LinearPart
 from compress.steps import Context
 from compress.store import Finished
 from compress.training import fit, predict, soft_loss

@@ -11,15 +11,8 @@ from typing import Any
 from compress.code import code_version
 from compress.data_part import SOURCES, DataPart
 from compress.image_weights import image_fingerprint
-from compress.parts import (
-    LatencyPart,
-    LinearPart,
-    Part,
-    QatPart,
-    QuantizePart,
-    VariantPart,
-    made_by,
-)
+from compress.learning_parts import Part
+from compress.parts import LatencyPart, LinearPart, QatPart, QuantizePart, VariantPart, made_by
 from compress.recipe import Recipe
 from compress.sources import package_path
 from compress.steps import KINDS, Step, versions_of

@@ -9,16 +9,13 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress.data_part import SOURCES, DataPart, Split
+from compress.learning_parts import Name, Part, Share, Training
 from compress.parts import (
     IMAGE_KINDS,
     ChannelsPart,
     ImagePart,
     LatencyPart,
-    Name,
-    Part,
     QuantizePart,
-    Share,
-    Training,
     VariantPart,
     made_by,
 )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from compress.parts import Augmentation, Distillation, Part, Share, Training
+from compress.learning_parts import Augmentation, Distillation, Part, Share, Training
 
 Precision = Literal["fp32", "int8-dynamic", "int8-static"]
 Technique = Literal["distil", "prune"]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.learning_parts import Distillation, Training
 from compress.models import Examples, Network
 from compress.narrow import used_words_only
-from compress.parts import Distillation, Training
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[float, str], None]

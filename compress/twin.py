@@ -12,8 +12,9 @@ from torch import nn
 from compress.data import DATA, read_dataset
 from compress.data_part import EXTRA
 from compress.encoders import encoder_of, hand_on
+from compress.learning_parts import Training
 from compress.models import Network, load_network
-from compress.parts import CnnPart, DistilPart, Training
+from compress.parts import CnnPart, DistilPart
 from compress.steps import Context, Result
 from compress.teacher import finish_network
 from compress.training import fit, hard_loss

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.augment import altered_copies, similar_words
-from compress.parts import Augmentation
+from compress.learning_parts import Augmentation
 
 TEXTS = ("book me a table", "what is the weather today", "play a song", "go")
 

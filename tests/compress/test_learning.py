@@ -20,9 +20,10 @@ from compress.distil import distil_student, keep_states, state_importance
 from compress.encoders import encoder_of
 from compress.imitate import Imitation, attention_loss, spread_layers, state_loss
 from compress.learning import easiest_first, prepare_lesson
+from compress.learning_parts import Distillation, Training
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
-from compress.parts import Distillation, DistilPart, Training
+from compress.parts import DistilPart
 from compress.text_cnn import TextCnn, distil_cnn
 from compress.training import fit, hard_loss, predict, soft_loss
 from compress.twin import equal_epochs, randomize, train_twin

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.learning_parts import Training
 from compress.magnitude import (
     PRUNED,
     Outcome,
@@ -24,7 +25,6 @@ from compress.magnitude import (
 )
 from compress.models import load_network
 from compress.network import Classifier
-from compress.parts import Training
 from compress.training import fit, hard_loss, predict
 from tests.compress.conftest import random_network, toy_shape
 from tests.compress.test_network import batch

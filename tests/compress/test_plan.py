@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from compress import plan
-from compress.parts import Part, QuantizePart
+from compress.learning_parts import Part
+from compress.parts import QuantizePart
 from compress.plan import key_of, plan_steps, select, steps_of
 from compress.recipe import Recipe, parse_recipe
 from compress.steps import Step

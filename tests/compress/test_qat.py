@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from compress.learning_parts import Training
 from compress.models import load_network
 from compress.network import Classifier, LayerShape
-from compress.parts import Training
 from compress.qat import (
     FakeInput,
     FakeWeight,

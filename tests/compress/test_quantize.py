@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from compress.data import Dataset
 from compress.export import GRAPH, export_step
+from compress.learning_parts import Training
 from compress.models import Network
 from compress.network import Classifier
-from compress.parts import Training
 from compress.qdq import activation_scale, quantize_weight
 from compress.quantize import quantize_step
 from compress.steps import Context

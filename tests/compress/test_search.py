@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from compress.explore import explore
 from compress.genome import Candidate, TeacherSize, space_of
+from compress.learning_parts import Training
 from compress.pareto import Point, dominates
-from compress.parts import QuantizePart, Training
+from compress.parts import QuantizePart
 from compress.pipeline import run_pipeline
 from compress.recipe import Recipe, load_recipe
 from compress.search import RECORD, SEARCHED, Searched, run_search

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from compress.export import check_probes, export_onnx
+from compress.learning_parts import Training
 from compress.models import load_network
 from compress.network import Classifier
-from compress.parts import Training
 from compress.text_cnn import CnnShape, TextCnn, distil_cnn, reduced_table
 from compress.training import fit, hard_loss, predict
 from contract.errors import FamilyError, RecipeError

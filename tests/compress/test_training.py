@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.learning_parts import Distillation, Training
 from compress.models import Tokens
 from compress.narrow import used_words_only
 from compress.network import Classifier
-from compress.parts import Distillation, Training
 from compress.training import (
     competence,
     fit,
