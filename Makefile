@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := contract runtime router compress serve loadtest report sluicegate bench deploy tests
 
-.PHONY: help demo demo-quick test check unit e2e dashboards clean
+.PHONY: help demo demo-quick test check unit clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.costs import step_costs, training_of
-from compress.data import DATA, Dataset, read_dataset, write_dataset
+from compress.datasets.data import DATA, Dataset, read_dataset, write_dataset
 from compress.encoders import encoder_spec
-from compress.limits import judged
-from compress.measuring import HELD_OUT, LOGITS
-from compress.parts import LatencyPart, QatPart, QuantizePart, VariantPart, made_by
-from compress.predict import answers_of
-from compress.quality import quality_of, slice_rows
-from compress.recipe import Recipe
+from compress.measurement.limits import judged
+from compress.measurement.measure_step import HELD_OUT, LOGITS
+from compress.measurement.predict import answers_of
+from compress.measurement.quality import quality_of, slice_rows
+from compress.recipes.parts import LatencyPart, QatPart, QuantizePart, VariantPart, made_by
+from compress.recipes.recipe import Recipe
 from compress.steps import Step
 from compress.store import Finished
 from contract.errors import FamilyError, RecipeError

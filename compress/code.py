@@ -14,12 +14,12 @@ OWN = ("compress", "router", "runtime")
 # These decide a result through the step's configuration or its inputs' hashes, or only carry a step out.
 ELSEWHERE = frozenset(
     {
-        "compress.data",
-        "compress.data_part",
-        "compress.learning_parts",
-        "compress.parts",
-        "compress.recipe",
-        "compress.sources",
+        "compress.datasets.data",
+        "compress.datasets.sources",
+        "compress.recipes.data_part",
+        "compress.recipes.learning_parts",
+        "compress.recipes.parts",
+        "compress.recipes.recipe",
         "compress.steps",
         "compress.store",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # "network" of architecture.json -> the function (folder -> network) that reads such a folder.
 NETWORKS: dict[str, str] = {
-    "bert": "compress.network:read_classifier",
-    "cnn": "compress.text_cnn:read_text_cnn",
-    "image": "compress.image_models:read_image_network",
+    "bert": "compress.networks.network:read_classifier",
+    "cnn": "compress.learning.text_cnn:read_text_cnn",
+    "image": "compress.networks.image_models:read_image_network",
 }

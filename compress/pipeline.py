@@ -13,7 +13,7 @@ from typing import Any
 from compress.assemble import assemble_family
 from compress.plan import Planned, inspect_plan, key_of, plan_steps, select
 from compress.progress import Progress, Silent
-from compress.recipe import Recipe, load_recipe
+from compress.recipes.recipe import Recipe, load_recipe
 from compress.steps import KINDS, Context, Step
 from compress.store import Finished, Store
 from contract.errors import SluiceError

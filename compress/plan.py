@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from compress.code import code_version
-from compress.data_part import SOURCES, DataPart
-from compress.image_weights import image_fingerprint
-from compress.learning_parts import Part
-from compress.parts import LatencyPart, LinearPart, QatPart, QuantizePart, VariantPart, made_by
-from compress.recipe import Recipe
-from compress.sources import package_path
+from compress.datasets.sources import package_path
+from compress.depth import require_layers
+from compress.networks.image_weights import image_fingerprint
+from compress.networks.weights import fingerprint
+from compress.recipes.data_part import SOURCES, DataPart
+from compress.recipes.learning_parts import Part
+from compress.recipes.parts import LatencyPart, LinearPart, QatPart, QuantizePart, VariantPart, made_by
+from compress.recipes.recipe import Recipe
 from compress.steps import KINDS, Step, versions_of
 from compress.store import Finished, Store
-from compress.weights import fingerprint
 from contract.errors import RecipeError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from contract.machine import Machine
@@ -45,9 +46,10 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     the recipe has `unlisted` is not measured.
 
     Raises:
-        RecipeError: for two steps of one name.
+        RecipeError: for two steps of one name, or a layer that a parent will not have.
         RecipeError, DataError, EnvironmentProblem: for weights or data that are not there.
     """
+    require_layers(recipe)
     teacher, hashes = recipe.teacher, _data_hashes(recipe.data)
     steps = [
         Step(

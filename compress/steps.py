@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from compress.code import code_of
 from compress.network_kinds import NETWORKS
-from compress.recipe import Recipe
+from compress.recipes.recipe import Recipe
 from compress.store import Finished
 from runtime.energy import EnergyMeter
 
@@ -98,39 +98,49 @@ _EXPORTED = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tokenizers"
 _READ = ("numpy", "pyarrow", "pillow", "scikit-learn", "datasets")
 
 KINDS: dict[str, Kind] = {
-    "data": Kind("compress.preparation:prepare_data", ("compress.data", "compress.sources"), _READ),
-    "teacher": Kind("compress.teacher:train_teacher", packages=_TRAINED),
-    "image-teacher": Kind("compress.image_teacher:train_image_teacher", packages=_IMAGES),
-    "distil": Kind("compress.distil:distil_student", _NETWORKS, _TRAINED),
-    "cnn": Kind("compress.text_cnn:distil_cnn", _NETWORKS, _TRAINED),
-    "twin": Kind("compress.twin:train_twin", _NETWORKS, _TRAINED),
-    "prune": Kind("compress.prune:prune_network", _NETWORKS, _TRAINED),
-    "magnitude": Kind("compress.magnitude:prune_weights", _NETWORKS, _TRAINED),
-    "channels": Kind("compress.channels:prune_channels", _NETWORKS, (*_IMAGES, "torch-pruning")),
-    "vocabulary": Kind("compress.vocabulary:prune_vocabulary", _NETWORKS, _TRAINED),
-    "latency-table": Kind(
-        "compress.table_step:measure_table", _NETWORKS, (*_EXPORTED, "scipy"), machine=True
+    "data": Kind(
+        "compress.datasets.preparation:prepare_data",
+        ("compress.datasets.data", "compress.datasets.sources"),
+        _READ,
     ),
-    "latency": Kind("compress.latency:prune_to_latency", _NETWORKS, _TRAINED),
-    "qat": Kind("compress.qat:train_quantized", _NETWORKS, _TRAINED),
-    "export": Kind("compress.export:export_step", _NETWORKS, _EXPORTED),
-    "quantize": Kind("compress.quantize:quantize_step", _NETWORKS, _EXPORTED),
+    "teacher": Kind("compress.learning.teacher:train_teacher", packages=_TRAINED),
+    "image-teacher": Kind("compress.learning.image_teacher:train_image_teacher", packages=_IMAGES),
+    "distil": Kind("compress.learning.distil:distil_student", _NETWORKS, _TRAINED),
+    "cnn": Kind("compress.learning.text_cnn:distil_cnn", _NETWORKS, _TRAINED),
+    "twin": Kind("compress.learning.twin:train_twin", _NETWORKS, _TRAINED),
+    "prune": Kind("compress.pruning.prune:prune_network", _NETWORKS, _TRAINED),
+    "magnitude": Kind("compress.pruning.magnitude:prune_weights", _NETWORKS, _TRAINED),
+    "channels": Kind("compress.pruning.channels:prune_channels", _NETWORKS, (*_IMAGES, "torch-pruning")),
+    "vocabulary": Kind("compress.pruning.vocabulary:prune_vocabulary", _NETWORKS, _TRAINED),
+    "latency-table": Kind(
+        "compress.pruning.table_step:table_step", _NETWORKS, (*_EXPORTED, "scipy"), machine=True
+    ),
+    "latency": Kind("compress.pruning.latency:prune_to_latency", _NETWORKS, _TRAINED),
+    "qat": Kind("compress.graphs.qat:train_quantized", _NETWORKS, _TRAINED),
+    "export": Kind("compress.graphs.export:export_step", _NETWORKS, _EXPORTED),
+    "quantize": Kind("compress.graphs.quantize:quantize_step", _NETWORKS, _EXPORTED),
     "image-quantize": Kind(
-        "compress.image_quantize:quantize_image_step", also=_NETWORKS, packages=(*_EXPORTED, "pillow")
+        "compress.graphs.image_quantize:quantize_image_step", also=_NETWORKS, packages=(*_EXPORTED, "pillow")
     ),
     "linear": Kind(
-        "compress.linear_step:train_linear_step",
+        "compress.learning.linear_step:train_linear_step",
         _NETWORKS,
         ("numpy", "scipy", "torch", "tokenizers"),
     ),
     "candidate": Kind(
-        "compress.candidate:evaluate_candidate",
-        ("compress.distil", "compress.prune", "compress.export", "compress.quantize", *_NETWORKS),
+        "compress.exploration.candidate:evaluate_candidate",
+        (
+            "compress.learning.distil",
+            "compress.pruning.prune",
+            "compress.graphs.export",
+            "compress.graphs.quantize",
+            *_NETWORKS,
+        ),
         _EXPORTED,
         machine=True,
     ),
     "measure": Kind(
-        "compress.measuring:measure_step",
+        "compress.measurement.measure_step:measure_step",
         packages=("onnxruntime", "tokenizers", "numpy", "scipy"),
         machine=True,
     ),

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from compress.parts import made_by
-from compress.recipe import Recipe, dump_recipe, load_recipe
+from compress.recipes.parts import made_by
+from compress.recipes.recipe import Recipe, dump_recipe, load_recipe
 from contract.errors import EnvironmentProblem, RecipeError
 from contract.family import MANIFEST, Family, Variant
 

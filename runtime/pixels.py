@@ -149,15 +149,22 @@ class PixelEncoder:
             BadRequest: a text is not the base64 of an image of a known format.
             TooLarge: an image has more than MOST_PIXELS.
         """
+        lengths = np.full(len(texts), self.options.units, dtype=np.int64)
+        return Encoded({PIXELS: self.normalised(self.values(texts))}, lengths, self._sha256)
+
+    def values(self, texts: Sequence[str]) -> NDArray[np.uint8]:
+        """Return the resized images [N, height, width, channels], values 0 to 255. Raises as `encode`."""
         options = self.options
-        shape = (len(texts), options.channels, options.height, options.width)
-        pixels = np.empty(shape, dtype=np.float32)
+        found = np.empty((len(texts), options.height, options.width, options.channels), dtype=np.uint8)
         for row, text in enumerate(texts):
-            values = self._values(text)
-            np.multiply(values.transpose(2, 0, 1), self._scale, out=pixels[row])
+            found[row] = self._values(text)
+        return found
+
+    def normalised(self, values: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return `pixels` of images from `values`."""
+        pixels: NDArray[np.float32] = np.multiply(values.transpose(0, 3, 1, 2), self._scale, order="C")
         pixels += self._shift
-        lengths = np.full(len(texts), options.units, dtype=np.int64)
-        return Encoded({PIXELS: pixels}, lengths, self._sha256)
+        return pixels
 
     def _values(self, text: str) -> NDArray[np.uint8]:
         """Return the resized image [height, width, channels], values 0 to 255."""

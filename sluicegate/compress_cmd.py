@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from compress.exploration.search import RECORD, SEARCHED, Searched, run_search
 from compress.pipeline import dry_run, run_pipeline
 from compress.progress import TerminalProgress
-from compress.recipe import load_recipe
-from compress.search import RECORD, SEARCHED, Searched, run_search
+from compress.recipes.recipe import load_recipe
 from compress.tracking import Tracker
 from contract.errors import TargetNotMet
 from contract.family import Family

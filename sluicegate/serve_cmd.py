@@ -32,6 +32,13 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--replicas", type=click.IntRange(1), help="Gateway replicas. Default: by the cores.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Per stage.")
 @click.option("--max-body-mib", type=POSITIVE, default=1.0, show_default=True, help="Larger bodies get 413.")
+@click.option(
+    "--max-characters",
+    type=click.IntRange(1),
+    default=RequestLimits().max_characters,
+    show_default=True,
+    help="Longer texts get 413. An image is a text: a third longer than its file.",
+)
 def command(family: Path | None, policy: Path | None, fake: bool, state: Path | None, **asked: Any) -> None:
     """Serve a family under a policy until SIGINT or SIGTERM; then drain and exit 0.
 
@@ -41,7 +48,9 @@ def command(family: Path | None, policy: Path | None, fake: bool, state: Path | 
     """
     if (family is None) != fake:
         raise click.UsageError("give either FAMILY or --fake")
-    body = int(asked["max_body_mib"] * 2**20)
+    limits = RequestLimits(
+        max_body_bytes=int(asked["max_body_mib"] * 2**20), max_characters=asked["max_characters"]
+    )
     fakes = FakeSettings(delay_ms=asked["fake_delay_ms"], error_rate=asked["fake_error_rate"])
     try:
         settings = Settings(
@@ -54,7 +63,7 @@ def command(family: Path | None, policy: Path | None, fake: bool, state: Path | 
             state=_absolute(state),
             provider=asked["provider"],
             replicas=asked["replicas"],
-            limits=RequestLimits(max_body_bytes=body),
+            limits=limits,
             stage=StageSettings(threads=asked["threads"]),
         )
     except ValidationError as problem:

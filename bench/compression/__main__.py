@@ -14,10 +14,10 @@ from pathlib import Path
 import yaml
 
 from bench.compression import page
-from bench.compression.evidence import Seed, compare, read_seed
+from bench.compression.evidence import Prediction, Seed, compare, read_seed
 from bench.compression.goals import answer, goals
 from bench.compression.timing import TEXTS_PER_ROUND, time_family
-from compress.data import DATA, read_dataset
+from compress.datasets.data import DATA, read_dataset
 from compress.pipeline import dry_run
 from contract.family import Family, read_family
 from contract.files import write_text
@@ -66,13 +66,19 @@ def _read(seed: int, out: Path, data: Path, rounds: int) -> Seed:
     folder = out / f"seed-{seed}"
     family = read_family(folder)
     texts = read_dataset(folder / DATA).of("test").texts
-    predicted = {
-        f"{planned.step.name}-int8": float(planned.finished.result["latency_ms"])
-        for planned in dry_run(out / f"seed-{seed}.yaml", folder, data_folder=data)
-        if planned.step.kind == "latency" and planned.finished is not None
+    planned = dry_run(out / f"seed-{seed}.yaml", folder, data_folder=data)
+    results = {item.step.name: item.finished.result for item in planned if item.finished is not None}
+    predictions = {
+        f"{step.name}-int8": Prediction(
+            whole=f"{step.inputs['origin']}-int8",
+            p50_ms=results[step.name]["latency_ms"],
+            whole_p50_ms=results[step.inputs["table"]]["latency_ms"],
+        )
+        for step in (item.step for item in planned)
+        if step.kind == "latency"
     }
     timings = time_family(folder, family, texts, rounds=rounds, seed=seed)
-    return read_seed(seed, folder, family, timings, predicted)
+    return read_seed(seed, folder, family, timings, predictions)
 
 
 def _wall(out: Path, seconds: float) -> float:

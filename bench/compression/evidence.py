@@ -18,6 +18,25 @@ CHOSEN_ON = ("tune", "certify")
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a latency table said of the INT8 copy of a pruned network.
+
+    Attributes:
+        whole: the INT8 copy of the network that was pruned.
+        p50_ms, whole_p50_ms: of the two, at the time that the table was measured.
+    """
+
+    whole: str
+    p50_ms: float
+    whole_p50_ms: float
+
+    @property
+    def times_as_fast(self) -> float:
+        """Predicted speed-up against the whole network."""
+        return self.whole_p50_ms / self.p50_ms
+
+
+@dataclass(frozen=True)
 class Seed:
     """One family.
 
@@ -26,7 +45,7 @@ class Seed:
         family: its manifest.
         chosen, test: who was right where: [N] per variant, on the rows to choose with and on the test split.
         timings: of every variant.
-        predicted_ms: p50 by the latency table, of the INT8 copies of pruned networks.
+        predictions: of the latency tables, by name of the INT8 copy.
     """
 
     seed: int
@@ -34,7 +53,7 @@ class Seed:
     chosen: Mapping[str, NDArray[np.bool_]]
     test: Mapping[str, NDArray[np.bool_]]
     timings: Mapping[str, Timing]
-    predicted_ms: Mapping[str, float]
+    predictions: Mapping[str, Prediction]
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ def read_seed(
     folder: Path,
     family: Family,
     timings: Mapping[str, Timing],
-    predicted_ms: Mapping[str, float],
+    predictions: Mapping[str, Prediction],
 ) -> Seed:
     """Return what one family folder shows."""
     table = read_predictions(folder / "predictions.parquet")
@@ -82,7 +101,7 @@ def read_seed(
         chosen={name: rows[chosen] for name, rows in right.items()},
         test={name: rows[test] for name, rows in right.items()},
         timings=timings,
-        predicted_ms=predicted_ms,
+        predictions=predictions,
     )
 
 

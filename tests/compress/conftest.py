@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from compress.network import Architecture, Classifier, LayerShape
-from compress.recipe import Recipe, parse_recipe
+from compress.networks.network import Architecture, Classifier, LayerShape
+from compress.recipes.recipe import Recipe, parse_recipe
 
 torch.set_num_threads(1)
 

@@ -10,9 +10,9 @@ import pytest
 
 from compress.assemble import KINDS, Origin, _calibration_errors, lowerings_of, origins_of
 from compress.costs import step_costs, training_of
-from compress.parts import QuantizePart, VariantPart
 from compress.plan import plan_steps
-from compress.recipe import Recipe, parse_recipe
+from compress.recipes.parts import QuantizePart, VariantPart
+from compress.recipes.recipe import Recipe, parse_recipe
 from compress.steps import Step
 from compress.store import Finished
 from contract.family import VariantKind

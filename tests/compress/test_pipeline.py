@@ -14,7 +14,7 @@ import pytest
 
 from compress.pipeline import dry_run, run_pipeline
 from compress.plan import plan_steps, select
-from compress.recipe import Recipe
+from compress.recipes.recipe import Recipe
 from contract.errors import RecipeError, SluiceError
 from contract.family import read_family
 from contract.predictions import read_costs, read_predictions

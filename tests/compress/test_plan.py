@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from compress import plan
-from compress.learning_parts import Part
-from compress.parts import QuantizePart
 from compress.plan import key_of, plan_steps, select, steps_of
-from compress.recipe import Recipe, parse_recipe
+from compress.recipes.learning_parts import Part
+from compress.recipes.parts import QuantizePart
+from compress.recipes.recipe import Recipe, parse_recipe
 from compress.steps import Step
 from contract.errors import RecipeError
 from contract.machine import Machine
@@ -28,6 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
 def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
     """A recipe of dotted names, over weights that need not be there."""
     monkeypatch.setattr(plan, "fingerprint", lambda weights: "0")
+    monkeypatch.setattr("compress.depth.depth_of", lambda weights: 6)
     raw = {"name": "r", "data": {"file": "data.csv"}, "teacher": {"weights": "model"}, "variants": VARIANTS}
     return parse_recipe(raw, folder=tmp_path)
 

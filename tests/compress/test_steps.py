@@ -9,7 +9,7 @@ import yaml
 
 from compress.code import code_of
 from compress.network_kinds import NETWORKS
-from compress.recipe import Target
+from compress.recipes.recipe import Target
 from compress.steps import KINDS
 
 SERVING = {"runtime.load", "runtime.onnx_model", "runtime.wordpiece", "runtime.ngrams", "runtime.linear"}
@@ -18,7 +18,12 @@ TRAINED = ("teacher", "distil", "cnn", "twin", "prune", "magnitude", "latency", 
 
 def test_the_runtime_that_predicts_is_in_the_key_of_measurements() -> None:
     """Predictions behind a certificate are made again when the code that serves them changes."""
-    wanted = SERVING | {"router.calibrate", "compress.peak_memory", "compress.measure", "runtime.energy"}
+    wanted = SERVING | {
+        "router.calibrate",
+        "compress.measurement.peak_memory",
+        "compress.measurement.measure",
+        "runtime.energy",
+    }
     assert wanted <= set(KINDS["measure"].code)
 
 
@@ -26,8 +31,11 @@ def test_the_runtime_that_predicts_is_in_the_key_of_measurements() -> None:
 def test_how_networks_train_is_in_the_key_of_training_and_how_they_are_served_is_not(kind: str) -> None:
     """A change of the training loop trains again; a change of the serving runtime only measures again."""
     code = set(KINDS[kind].code)
-    assert {"compress.training", "compress.models", "runtime.wordpiece"} <= code
-    assert not {"runtime.onnx_model", "compress.measure", "compress.assemble", "compress.pipeline"} & code
+    assert {"compress.learning.training", "compress.networks.models", "runtime.wordpiece"} <= code
+    assert (
+        not {"runtime.onnx_model", "compress.measurement.measure", "compress.assemble", "compress.pipeline"}
+        & code
+    )
 
 
 READERS = (
@@ -51,10 +59,15 @@ def test_libraries_that_compute_are_in_the_key() -> None:
 
 def test_a_module_brings_those_that_it_imports() -> None:
     """Imports are followed to any depth, inside functions too, and other libraries are left out."""
-    code = code_of("compress.linear_step")
-    assert {"compress.linear", "runtime.linear", "router.calibrate", "compress.training"} <= set(code)
+    code = code_of("compress.learning.linear_step")
+    assert {
+        "compress.learning.linear",
+        "runtime.linear",
+        "router.calibrate",
+        "compress.learning.training",
+    } <= set(code)
     assert all(name.partition(".")[0] in {"compress", "router", "runtime"} for name in code)
-    assert "compress.data" not in code
+    assert "compress.datasets.data" not in code
 
 
 def test_nothing_is_measured_on_the_test_split() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.recipe import Recipe, load_recipe, parse_recipe
+from compress.recipes.recipe import Recipe, load_recipe, parse_recipe
 from compress.tracking import FAMILY_TAG, RECIPE, Tracker, flat
 from contract.errors import EnvironmentProblem
 from contract.family import Family

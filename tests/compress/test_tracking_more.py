@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compress.recipe import Recipe, dump_recipe, parse_recipe
+from compress.recipes.recipe import Recipe, dump_recipe, parse_recipe
 from compress.tracking import LONGEST_KEY, Tracker, safe_keys, without_password
 from contract.errors import EnvironmentProblem
 from runtime.fake_family import write_fake_family

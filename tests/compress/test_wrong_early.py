@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from compress.recipe import Recipe, parse_recipe
-from compress.search import run_search
-from compress.search_part import SearchPart, SearchSpace
+from compress.exploration.search import run_search
+from compress.plan import plan_steps
+from compress.recipes.recipe import Recipe, parse_recipe
+from compress.recipes.search_part import SearchPart, SearchSpace
 from contract.errors import RecipeError
-from tests.compress.test_search import Told
+from tests.compress.exploration.test_search import Told
 
 
 def test_a_space_that_does_not_fit_the_teacher_is_refused_before_variants_are_made(
@@ -55,3 +56,32 @@ def test_an_image_recipe_takes_static_and_qdq_and_no_search() -> None:
     assert len(parse_recipe(images(variants=parts)).variants) == 2
     with pytest.raises(RecipeError, match="transformer"):
         parse_recipe(images(search={}))
+
+
+DISTIL = {"name": "student", "kind": "distil", "parent": "teacher", "layers": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        ([DISTIL | {"layers": [0, 9]}], "'student': no layer 9; its parent 'teacher' has 0 to "),
+        ([{"name": "cut", "kind": "prune", "parent": "teacher", "layers": [9]}], "'cut': no layer 9"),
+        (
+            [
+                DISTIL | {"layers": [1]},
+                {"name": "fast", "kind": "latency", "parent": "student", "speed_ups": [2]},
+                DISTIL | {"name": "smaller", "parent": "fast-2x", "layers": [1]},
+            ],
+            "'smaller': no layer 1; its parent 'fast-2x' has 0 to 0",
+        ),
+    ],
+)
+def test_a_layer_that_a_parent_will_not_have_is_refused_with_the_plan(
+    toy_recipe: Recipe, variants: list[dict[str, Any]], words: str
+) -> None:
+    """Layers are counted from the teacher's weights down the chain of parents, before any step."""
+    recipe = Recipe.model_validate(
+        toy_recipe.model_dump(mode="json", exclude_defaults=True) | {"variants": variants}
+    )
+    with pytest.raises(RecipeError, match=words):
+        plan_steps(recipe)

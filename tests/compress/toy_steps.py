@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compress.data import DATA, Dataset, write_dataset
-from compress.data_part import DataPart
+from compress.datasets.data import DATA, Dataset, write_dataset
 from compress.encoders import write_tokenizer
-from compress.models import Network
-from compress.recipe import Recipe, TeacherPart
+from compress.networks.models import Network
+from compress.recipes.data_part import DataPart
+from compress.recipes.recipe import Recipe, TeacherPart
 from compress.steps import Context, Step
 from compress.store import Finished
 from runtime.energy import EnergyMeter

@@ -1,0 +1,1 @@
+"""Labelled texts and images: read from any source, checked, and divided into splits."""

@@ -1,0 +1,19 @@
+"""The first step: the recipe's data, read, checked and divided."""
+
+from __future__ import annotations
+
+from compress.datasets.data import DATA, load_data, write_dataset
+from compress.steps import Context, Result
+
+
+def prepare_data(context: Context) -> Result:
+    """Read, check and divide the data. Raises DataError, EnvironmentProblem."""
+    data = load_data(context.recipe.data, seed=context.recipe.seed)
+    write_dataset(context.folder / DATA, data)
+    return {
+        "labels": list(data.labels),
+        "removed_duplicates": data.removed,
+        "removed_after_cut": data.removed_after_cut,
+        "splits": {name: record.n for name, record in data.records().items()},
+        "sha256": data.sha256,
+    }

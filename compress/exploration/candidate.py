@@ -1,0 +1,172 @@
+"""One candidate of a search: trained briefly, exported, and compared with the teacher on validation texts."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from compress.datasets.data import DATA, Dataset, read_dataset
+from compress.measurement.measure_step import load_made
+from compress.measurement.predict import predict_logits
+from compress.plan import steps_of
+from compress.recipes.parts import VariantPart
+from compress.recipes.recipe import Target
+from compress.steps import KINDS, Context, Result, Step
+from compress.store import Finished
+from contract.errors import EnvironmentProblem, SluiceError
+from runtime.api import LoadedVariant
+
+BLOCK = 20
+LEAST_BLOCKS = 3
+SETTLING_CALLS = 2
+
+
+def evaluate_candidate(context: Context) -> Result:
+    """Train a candidate, and return what each of its precisions gives and costs; no file is kept.
+
+    The step's config holds `parts`: by precision the parts to make, each from the one before, the last of
+    which is judged; parts that precisions share are made once. Inputs are `data`, `parent` (the teacher) and
+    `reference` (the teacher's exported graph). A candidate that breaks a rule on the way is `failed`, with
+    the reason, in every precision that needs what failed.
+
+    Raises:
+        EnvironmentProblem: this machine lacks something; that says nothing about the candidate.
+    """
+    parts: Mapping[str, list[Any]] = context.step.config["parts"]
+    target = Target.model_validate(context.step.config["target"])
+    data = read_dataset(context.inputs["data"].file(DATA))
+    with tempfile.TemporaryDirectory(dir=context.folder) as scratch:
+        maker = _Maker(context, Path(scratch))
+        found = {}
+        for precision, raw in parts.items():
+            try:
+                made = maker.make([TypeAdapter(VariantPart).validate_python(part) for part in raw])
+                found[precision] = _judge(context, made, data, target)
+            except EnvironmentProblem:
+                raise
+            except SluiceError as problem:
+                found[precision] = {"failed": problem.message}
+    return {"precisions": found, "summary": _summary(found)}
+
+
+class _Maker:
+    """Makes parts in a scratch folder by the same steps that a recipe runs, without measuring them."""
+
+    def __init__(self, context: Context, scratch: Path) -> None:
+        self._context, self._scratch = context, scratch
+        self._finished: dict[str, Finished] = {}
+        self._failed: dict[str, SluiceError] = {}
+
+    def make(self, parts: Sequence[VariantPart]) -> Finished:
+        """Return the step that holds the artifact of the last part.
+
+        Raises:
+            SluiceError: a step failed, now or when it was made for other parts; none is run twice.
+        """
+        own, outer = self._context.step, self._context.inputs
+        known = {"data": outer["data"], own.inputs["parent"]: outer["parent"]}
+        for part in parts:
+            for step in steps_of(self._context.recipe, part):
+                if step.kind == "measure":
+                    continue
+                if step.name not in self._finished:
+                    self._finished[step.name] = self._run(step, known | self._finished)
+                last = self._finished[step.name]
+        return last
+
+    def _run(self, step: Step, known: Mapping[str, Finished]) -> Finished:
+        if step.name in self._failed:
+            raise self._failed[step.name]
+        folder = self._scratch / step.name
+        folder.mkdir()
+        inputs = {role: known[name] for role, name in step.inputs.items()}
+        context = replace(self._context, step=step, folder=folder, inputs=inputs)
+        try:
+            result = KINDS[step.kind].function()(context)
+        except SluiceError as problem:
+            self._failed[step.name] = problem
+            raise
+        return Finished(step.name, "", folder, {}, result, {})
+
+
+def _judge(context: Context, made: Finished, data: Dataset, target: Target) -> dict[str, Any]:
+    own = load_made(made, data.labels, target)
+    reference = load_made(context.inputs["reference"], data.labels, target)
+    try:
+        validation = data.of("validation")
+        right = predict_logits(own, validation.texts).argmax(1) == validation.targets
+        ratio = compare(
+            own,
+            reference,
+            data.of(target.lengths).texts,
+            seconds=min(target.seconds, 2.0),
+            seed=context.recipe.seed,
+        )
+    finally:
+        own.runtime.close()
+        reference.runtime.close()
+    return {"accuracy": float(right.mean()), "time_ratio": ratio.time, "cpu_ratio": ratio.cpu}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a variant costs per text, as a share of what the reference costs."""
+
+    time: float
+    cpu: float
+
+
+def compare(
+    own: LoadedVariant, reference: LoadedVariant, texts: Sequence[str], *, seconds: float, seed: int
+) -> Ratio:
+    """Time two variants on the same texts, one by one, in turns, so that a machine that slows down hits both.
+
+    Args:
+        own, reference: loaded alike.
+        texts: a sample of real traffic.
+        seconds: for both together; three turns are taken at least.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    end = time.perf_counter() + seconds
+    wall: dict[str, list[float]] = {"own": [], "reference": []}
+    cpu = dict.fromkeys(wall, 0.0)
+    turns = 0
+    while turns < LEAST_BLOCKS or time.perf_counter() < end:
+        turns += 1
+        block = [texts[row] for row in rng.integers(0, len(texts), BLOCK)]
+        for name, loaded in (("reference", reference), ("own", own)):
+            for text in block[:SETTLING_CALLS]:
+                loaded.logits([text])
+            before = time.process_time()
+            wall[name] += _timed(loaded, block)
+            cpu[name] += time.process_time() - before
+    return Ratio(
+        float(np.median(wall["own"]) / np.median(wall["reference"])),
+        cpu["own"] / max(cpu["reference"], 1e-9),
+    )
+
+
+def _timed(loaded: LoadedVariant, texts: Sequence[str]) -> list[float]:
+    found = []
+    for text in texts:
+        start = time.perf_counter()
+        loaded.logits([text])
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def _summary(found: Mapping[str, Mapping[str, Any]]) -> str:
+    return "; ".join(
+        f"{precision} failed"
+        if "failed" in result
+        else f"{precision} {result['accuracy']:.1%} at {1 / result['time_ratio']:.1f} times the speed"
+        for precision, result in found.items()
+    )

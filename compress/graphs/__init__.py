@@ -1,0 +1,1 @@
+"""ONNX graphs: exported, rewritten, put in lower precision, and verified against their network."""

@@ -1,0 +1,132 @@
+"""From a torch network to an ONNX graph of any batch and length, checked before anybody sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compress.datasets.data import DATA, read_dataset
+from compress.encoders import encoder_of, hand_on
+from compress.graphs.fuse import fuse_file
+from compress.graphs.verify import require_faithful, verification_texts, verify_graph
+from compress.networks.models import Network, load_network
+from compress.steps import Context, Result
+from contract.errors import EnvironmentProblem, SluiceError
+from contract.files import atomic_path
+
+GRAPH = "model.onnx"
+
+OPSET = 20
+PROBE_ERROR_LIMIT = 1e-3
+
+
+def export_step(context: Context) -> Result:
+    """Export the parent's network, verify it on validation texts, and put the tokenizer beside it."""
+    parent = context.inputs["parent"]
+    network = load_network(parent.folder)
+    spec = hand_on(parent, context.folder)
+    context.update(0.1, "tracing")
+    export_onnx(network, context.folder / GRAPH)
+    context.update(0.8, "verifying")
+    texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
+    encoded = encoder_of(parent).encode(texts)
+    verification = verify_graph(
+        context.folder / GRAPH, network, encoded, precision="fp32", batching="batched"
+    )
+    require_faithful(verification, "fp32", context.step.name)
+    return {
+        "artifact": GRAPH,
+        "runtime": "onnx",
+        "precision": "fp32",
+        "batching": "batched",
+        "encoder": spec.model_dump(mode="json"),
+        "parameters": parent.result["parameters"],
+        "flops_per_text": network.flops(float(encoded.lengths.mean())),
+        "verification": verification.model_dump(mode="json"),
+    }
+
+
+def export_onnx(network: Network, path: Path, *, fused: bool = True) -> None:
+    """Write the network as ONNX: its graph inputs in, `logits` out, any batch and length.
+
+    Args:
+        network: put into evaluation mode.
+        path: of the file.
+        fused: rewrite it for ONNX Runtime on a processor; else it has ONNX's own operators alone.
+
+    Raises:
+        SluiceError: when the graph's answers differ from the network's at one of its probes.
+    """
+    network.eval()
+    inputs = network.graph_inputs()
+    with atomic_path(path) as temporary, _quiet(), torch.inference_mode():
+        torch.onnx.export(
+            network,
+            inputs.example,
+            str(temporary),
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=list(inputs.names),
+            output_names=["logits"],
+            dynamic_shapes={name: dict(axes) for name, axes in inputs.axes.items()},
+            verbose=False,
+        )
+        if fused:
+            fuse_file(temporary)
+        check_probes(network, temporary)
+
+
+def check_probes(network: Network, path: Path) -> float:
+    """Return the largest logit difference between graph and network over the network's probes.
+
+    Raises:
+        SluiceError: when it passes PROBE_ERROR_LIMIT, or a shape does not run.
+        EnvironmentProblem: without ONNX Runtime.
+    """
+    try:
+        import onnxruntime
+    except ImportError as problem:
+        raise EnvironmentProblem(
+            f"ONNX Runtime does not load: {problem}", hint="pip install 'sluicegate[cpu]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs = network.graph_inputs()
+    worst = 0.0
+    for probe in inputs.probes:
+        with torch.inference_mode():
+            wanted = network(*probe).float().numpy()
+        feeds = {name: tensor.numpy() for name, tensor in zip(inputs.names, probe, strict=True)}
+        try:
+            found = session.run(None, feeds)[0]
+        except Exception as problem:
+            shape = "x".join(str(size) for size in probe[0].shape)
+            raise SluiceError(f"the exported graph fails at shape {shape}: {problem}") from problem
+        worst = max(worst, float(np.abs(found - wanted).max()))
+    if worst > PROBE_ERROR_LIMIT:
+        raise SluiceError(f"the exported graph differs from the network by {worst:.2g} in its logits")
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

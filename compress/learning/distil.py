@@ -1,0 +1,83 @@
+"""Distillation: a student of any depth and width, cut out of its parent, learns a teacher's answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.learning.importance import importance, scored_rows, state_importance
+from compress.learning.lessons import learn_from
+from compress.learning.teacher import finish_network, parent_classifier, parent_encoder
+from compress.networks.cut import keep_states, shrink
+from compress.networks.models import Tokens
+from compress.networks.network import Classifier, keep_layers
+from compress.recipes.parts import DistilPart
+from compress.steps import Context, Result
+from contract.errors import RecipeError
+
+
+def distil_student(context: Context) -> Result:
+    """Train a student that starts from a part of its parent, and write it.
+
+    Layers are those that the recipe names. Where it asks for fewer heads, neurons or states, those that
+    matter most to the parent's loss on training texts are kept.
+
+    Raises:
+        RecipeError: when the parent has no such layer, or fewer heads, neurons or states than are asked for.
+    """
+    part = DistilPart.model_validate(context.step.config["variant"])
+    parent = parent_classifier(context)
+    encoder, spec = parent_encoder(context)
+    _check(part, parent)
+    student = keep_layers(parent, part.layers)
+    if part.heads is not None or part.neurons is not None or part.hidden is not None:
+        context.update(0.0, "scoring what the parent has")
+        student = _narrower(student, part, parent, *scored_rows(context, encoder))
+    taught = learn_from(context, student, encoder, part)
+    return {**finish_network(context, student, spec), "taught_texts": taught}
+
+
+def _check(part: DistilPart, parent: Classifier) -> None:
+    layers = parent.shape.layers
+    for index in part.layers:
+        if not 0 <= index < len(layers):
+            raise RecipeError(
+                f"variant {part.name!r}: no layer {index}; "
+                f"its parent {part.parent!r} has 0 to {len(layers) - 1}"
+            )
+    limits = {
+        "hidden": parent.shape.hidden,
+        "heads": min(layers[index].heads for index in part.layers),
+        "neurons": min(layers[index].neurons for index in part.layers),
+    }
+    for name, limit in limits.items():
+        wanted = getattr(part, name)
+        if wanted is not None and wanted > limit:
+            raise RecipeError(
+                f"variant {part.name!r}: {name} is {wanted}, its parent {part.parent!r} has {limit}"
+            )
+
+
+def _narrower(
+    student: Classifier,
+    part: DistilPart,
+    parent: Classifier,
+    tokens: Tokens,
+    targets: NDArray[np.int64],
+) -> Classifier:
+    precision = part.training.precision
+    heads, neurons = importance(parent, tokens, targets, precision=precision)
+    kept_heads, kept_neurons = (
+        [
+            np.arange(len(scores[index]))
+            if count is None
+            else np.sort(np.argsort(-scores[index], kind="stable")[:count])
+            for index in part.layers
+        ]
+        for scores, count in ((heads, part.heads), (neurons, part.neurons))
+    )
+    student = shrink(student, kept_heads, kept_neurons)
+    if part.hidden is None or part.hidden == parent.shape.hidden:
+        return student
+    scores = state_importance(parent, tokens, targets, precision=precision)
+    return keep_states(student, np.sort(np.argsort(-scores, kind="stable")[: part.hidden]))

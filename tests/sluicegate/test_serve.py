@@ -1,0 +1,27 @@
+"""What the options of `sluice serve` become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from serve.limits import RequestLimits
+from serve.settings import Settings
+from sluicegate.serve_cmd import command
+
+
+def test_room_for_larger_images_is_made_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Body and text limits come from their options, and are the defaults where nothing is said."""
+    served: list[Settings] = []
+
+    def spy(settings: Settings, *_: Any) -> None:
+        served.append(settings)
+
+    monkeypatch.setattr("sluicegate.serve_cmd.run_until_stopped", spy)
+    for options in ((), ("--max-body-mib", "8", "--max-characters", "4000000")):
+        CliRunner().invoke(command, ["--fake", *options], catch_exceptions=False)
+    usual, larger = (settings.limits for settings in served)
+    assert usual == RequestLimits()
+    assert larger == RequestLimits(max_body_bytes=8 << 20, max_characters=4_000_000)
