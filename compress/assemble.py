@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,19 +18,19 @@ from compress.measurement.limits import judged
 from compress.measurement.measure_step import HELD_OUT, LOGITS
 from compress.measurement.predict import answers_of
 from compress.measurement.quality import quality_of, slice_rows
-from compress.recipes.parts import LatencyPart, QatPart, QuantizePart, VariantPart, made_by
+from compress.origins import KINDS, Origin, lowerings_of, origins_of
 from compress.recipes.recipe import Recipe
 from compress.steps import Step
 from compress.store import Finished
 from contract.errors import FamilyError, RecipeError
 from contract.family import (
+    MANIFEST,
     Artifact,
     EncoderSpec,
     Family,
     Latency,
     Training,
     Variant,
-    VariantKind,
     Verification,
     artifact_of,
     artifacts_of,
@@ -46,79 +45,8 @@ from runtime.api import Logits
 
 ROUTED = ("tune", "certify", "test")
 VARIANTS = "variants"
-TWIN = "twin"
-KINDS: dict[str, VariantKind] = {
-    "teacher": "teacher",
-    "distil": "distilled",
-    "cnn": "distilled",
-    TWIN: "scratch",
-    "prune": "pruned",
-    "latency": "pruned",
-    "magnitude": "pruned",
-    "channels": "pruned",
-    "vocabulary": "pruned",
-    "quantize": "quantized",
-    "qat": "quantized",
-    "linear": "linear",
-}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a variant comes from: the technique that makes it, and the variant that it is made from.
-
-    `skipped` are the techniques of unlisted variants between the two, the first one first.
-    """
-
-    technique: str
-    parent: str | None = None
-    skipped: tuple[str, ...] = ()
-
-    @property
-    def told(self) -> str:
-        """All techniques that a variant differs from its parent by."""
-        return " + ".join(dict.fromkeys((*self.skipped, self.technique)))
-
-
-def origins_of(recipe: Recipe) -> dict[str, Origin]:
-    """Return the origin of every variant of a recipe's family, the teacher first.
-
-    What is made from an unlisted variant has the nearest listed one before it as its parent.
-    """
-    found = {recipe.teacher.name: Origin("teacher")}
-    for part in recipe.variants:
-        found |= _origins(part)
-
-    def from_listed(origin: Origin) -> Origin:
-        while origin.parent is not None and origin.parent in recipe.unlisted:
-            before = found[origin.parent]
-            origin = replace(origin, parent=before.parent, skipped=(before.technique, *origin.skipped))
-        return origin
-
-    return {name: from_listed(origin) for name, origin in found.items() if name not in recipe.unlisted}
-
-
-def lowerings_of(recipe: Recipe) -> dict[str, dict[str, float | int | str]]:
-    """Return the settings that decide a lowered variant's precision, by variant; others have none."""
-    return {
-        part.name: _lowering(part) for part in recipe.variants if isinstance(part, QuantizePart | QatPart)
-    }
-
-
-def _lowering(part: QuantizePart | QatPart) -> dict[str, float | int | str]:
-    told = part.model_dump(include={"method", "smooth", "mixed", "calibration"}, exclude_none=True)
-    if part.method in {"dynamic", "fp16"} and "smooth" not in told:
-        told.pop("calibration", None)
-    return told
-
-
-def _origins(part: VariantPart) -> dict[str, Origin]:
-    names = made_by(part)
-    if isinstance(part, LatencyPart):
-        chain = zip(names, (part.parent, *names), strict=False)
-        return {name: Origin(part.kind, before) for name, before in chain}
-    own, *twins = names
-    return {own: Origin(part.kind, part.parent)} | {twin: Origin(TWIN) for twin in twins}
+PREDICTIONS, COSTS = "predictions.parquet", "costs.json"
+NEW = ".new"
 
 
 def assemble_family(
@@ -167,10 +95,13 @@ def assemble_family(
     variants = tuple(judged(variant, teacher, recipe.limits) for variant in measured)
 
     routed, rows = held.of(*ROUTED), held.rows(*ROUTED)
-    write_dataset(out / DATA, routed)
     answers = {v.name: (logits[v.name][rows], v.temperature) for v in variants}
-    write_predictions(out / "predictions.parquet", predictions_of(routed, answers))
-    write_costs(out / "costs.json", {v.name: _cost(v) for v in variants})
+    new = out / NEW
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    write_dataset(new / DATA, routed)
+    write_predictions(new / PREDICTIONS, predictions_of(routed, answers))
+    write_costs(new / COSTS, {v.name: _cost(v) for v in variants})
     family = Family(
         name=recipe.name,
         labels=data.labels,
@@ -179,19 +110,25 @@ def assemble_family(
         encoders=encoders,
         variants=variants,
         steps=costs,
-        predictions=artifact_of(out, out / "predictions.parquet"),
-        costs=artifact_of(out, out / "costs.json"),
-        data=artifact_of(out, out / DATA),
+        predictions=artifact_of(new, new / PREDICTIONS),
+        costs=artifact_of(new, new / COSTS),
+        data=artifact_of(new, new / DATA),
         recipe_sha256=sha256_of_json(recipe.model_dump(mode="json")),
         machine=machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     before = _written(out)
-    if before is not None and before.sha256 == family.sha256:
-        return before
-    write_family(out, family)
-    _remove_strangers(out, family, before)
-    return family
+    unchanged = before is not None and before.sha256 == family.sha256
+    if not unchanged:
+        write_family(new, family)
+    # The manifest names the hashes of the other three: all are complete before the first takes its place.
+    for name in (DATA, PREDICTIONS, COSTS, MANIFEST):
+        if (new / name).is_file():
+            (new / name).replace(out / name)
+    new.rmdir()
+    if not unchanged:
+        _remove_strangers(out, family, before)
+    return before if before is not None and unchanged else family
 
 
 def _calibration_errors(

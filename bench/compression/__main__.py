@@ -93,7 +93,7 @@ def _page(seeds: Sequence[Seed], wall: float, rounds: int) -> str:
     family: Family = seeds[0].family
     machine = family.machine
     lines = [compare(seeds, name, family.teacher) for name in family.names]
-    held = goals(family.teacher, "teacher-int8", "pruned")
+    held = goals(family.teacher, "teacher-int8", "pruned", "small")
     hours, minutes = divmod(round(wall / 60), 60)
     return "\n\n".join(
         [

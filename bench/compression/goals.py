@@ -70,37 +70,25 @@ def is_int8(name: str) -> bool:
     return name.endswith(("-int8", "-static", "-qat"))
 
 
-def goals(teacher: str, teacher_int8: str, pruned: str) -> tuple[Goal, ...]:
+def goals(teacher: str, teacher_int8: str, pruned: str, distilled: str) -> tuple[Goal, ...]:
     """Return the goals of the recipe.
 
     Args:
         teacher, teacher_int8: variants that are compared with.
-        pruned: what names of pruned variants begin with.
+        pruned, distilled: what names begin with of networks pruned from the teacher, and from its student.
     """
     quantized = teacher_int8.partition("-")[0]
+
+    def int8_of(*starts: str) -> Among:
+        return lambda name: name.startswith(starts) and is_int8(name)
+
+    either, alone = int8_of(pruned, distilled), int8_of(pruned)
     return (
-        Goal("teacher", lambda n: n == teacher, teacher, accuracy=0.95),
-        Goal(
-            "INT8 of the teacher",
-            lambda n: is_int8(n) and n.startswith(quantized),
-            teacher,
-            times=1.9,
-            drop=0.002,
-        ),
-        Goal(
-            "pruned, at INT8",
-            lambda n: n.startswith(pruned) and is_int8(n),
-            teacher_int8,
-            times=2,
-            drop=0.005,
-        ),
-        Goal(
-            "pruned, at INT8",
-            lambda n: n.startswith(pruned) and is_int8(n),
-            teacher_int8,
-            times=4,
-            drop=0.015,
-        ),
+        Goal("teacher", lambda name: name == teacher, teacher, accuracy=0.95),
+        Goal("INT8 of the teacher", int8_of(quantized), teacher, times=1.9, drop=0.002),
+        Goal("pruned, at INT8", either, teacher_int8, times=2, drop=0.005),
+        Goal("pruned, at INT8", either, teacher_int8, times=4, drop=0.015),
+        Goal("the same without a student", alone, teacher_int8, times=4, drop=0.015),
         Goal("all techniques", _any, teacher, times=6, drop=0.006),
         Goal("all techniques", _any, teacher, times=12, drop=0.015),
         Goal("light stage", _any, teacher, times=50, accuracy=0.925, latency_ms=0.1),

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from compress.assemble import origins_of
 from compress.datasets.data import DATA, read_dataset
 from compress.exploration.explore import explore
 from compress.exploration.genome import Candidate, TeacherSize, quantize_part, space_of, training_part
 from compress.exploration.pareto import Point, non_dominated, spread
 from compress.exploration.tries import Rates, Tries, teacher_size
 from compress.measurement.measure_step import HELD_OUT, LOGITS
+from compress.origins import origins_of
 from compress.pipeline import Run, run_pipeline, running
 from compress.plan import DATA_STEP, plan_steps, select
 from compress.progress import Progress

@@ -8,8 +8,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from compress.assemble import KINDS, Origin, _calibration_errors, lowerings_of, origins_of
+from compress.assemble import _calibration_errors
 from compress.costs import step_costs, training_of
+from compress.origins import KINDS, Origin, lowerings_of, origins_of
 from compress.plan import plan_steps
 from compress.recipes.parts import QuantizePart, VariantPart
 from compress.recipes.recipe import Recipe, parse_recipe

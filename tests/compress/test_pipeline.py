@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from compress.assemble import NEW
 from compress.pipeline import dry_run, run_pipeline
 from compress.plan import plan_steps, select
 from compress.recipes.recipe import Recipe
@@ -290,3 +291,22 @@ def test_the_command_exits_3_when_no_variant_passes(
     told = [variant["failed_limits"] for variant in json.loads(done.stdout)["variants"]]
     assert all(bool(broken) == ("latency_p99_ms" in limits) for broken in told)
     assert ("no variant passes" in done.stderr) == (code == 3)
+
+
+def test_an_assembly_that_is_cut_off_leaves_the_family_as_it_was(
+    toy_recipe: Recipe, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a new family takes its place before all of it is there; the next run goes on from there."""
+    before = read_family(copy)
+    fewer = toy_recipe.model_copy(update={"variants": toy_recipe.variants[:1]})
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("compress.assemble.write_costs", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(fewer, copy)
+    assert read_family(copy) == before
+    assert run_pipeline(fewer, copy) == read_family(copy) != before
+    assert not (copy / NEW).exists()

@@ -1,0 +1,83 @@
+"""What every variant of a recipe is made from, by which technique, and in which precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from compress.recipes.parts import LatencyPart, QatPart, QuantizePart, VariantPart, made_by
+from compress.recipes.recipe import Recipe
+from contract.family import VariantKind
+
+TWIN = "twin"
+KINDS: dict[str, VariantKind] = {
+    "teacher": "teacher",
+    "distil": "distilled",
+    "cnn": "distilled",
+    TWIN: "scratch",
+    "prune": "pruned",
+    "latency": "pruned",
+    "magnitude": "pruned",
+    "channels": "pruned",
+    "vocabulary": "pruned",
+    "quantize": "quantized",
+    "qat": "quantized",
+    "linear": "linear",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a variant comes from: the technique that makes it, and the variant that it is made from.
+
+    `skipped` are the techniques of unlisted variants between the two, the first one first.
+    """
+
+    technique: str
+    parent: str | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """All techniques that a variant differs from its parent by."""
+        return " + ".join(dict.fromkeys((*self.skipped, self.technique)))
+
+
+def origins_of(recipe: Recipe) -> dict[str, Origin]:
+    """Return the origin of every variant of a recipe's family, the teacher first.
+
+    What is made from an unlisted variant has the nearest listed one before it as its parent.
+    """
+    found = {recipe.teacher.name: Origin("teacher")}
+    for part in recipe.variants:
+        found |= _origins(part)
+
+    def from_listed(origin: Origin) -> Origin:
+        while origin.parent is not None and origin.parent in recipe.unlisted:
+            before = found[origin.parent]
+            origin = replace(origin, parent=before.parent, skipped=(before.technique, *origin.skipped))
+        return origin
+
+    return {name: from_listed(origin) for name, origin in found.items() if name not in recipe.unlisted}
+
+
+def lowerings_of(recipe: Recipe) -> dict[str, dict[str, float | int | str]]:
+    """Return the settings that decide a lowered variant's precision, by variant; others have none."""
+    return {
+        part.name: _lowering(part) for part in recipe.variants if isinstance(part, QuantizePart | QatPart)
+    }
+
+
+def _lowering(part: QuantizePart | QatPart) -> dict[str, float | int | str]:
+    told = part.model_dump(include={"method", "smooth", "mixed", "calibration"}, exclude_none=True)
+    if part.method in {"dynamic", "fp16"} and "smooth" not in told:
+        told.pop("calibration", None)
+    return told
+
+
+def _origins(part: VariantPart) -> dict[str, Origin]:
+    names = made_by(part)
+    if isinstance(part, LatencyPart):
+        chain = zip(names, (part.parent, *names), strict=False)
+        return {name: Origin(part.kind, before) for name, before in chain}
+    own, *twins = names
+    return {own: Origin(part.kind, part.parent)} | {twin: Origin(TWIN) for twin in twins}
