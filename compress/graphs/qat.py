@@ -8,10 +8,10 @@ straight-through estimator of Bengio et al. 2013), but not beyond the range of a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -68,18 +68,57 @@ def fake_quantized(network: Network, method: Method) -> Iterator[dict[str, FakeI
     Yields what rounds the inputs, by the name of the module.
     """
     modules = products_in(network)
-    inputs = {name: FakeInput(method) for name in modules}
-    handles = []
-    for name, module in modules.items():
-        parametrize.register_parametrization(module, "weight", FakeWeight())
-        handles.append(module.register_forward_pre_hook(inputs[name]))
+    with real_places(network) as places:
+        inputs = {name: FakeInput(method, places) for name in modules}
+        handles = []
+        for name, module in modules.items():
+            parametrize.register_parametrization(module, "weight", FakeWeight())
+            handles.append(module.register_forward_pre_hook(inputs[name]))
+        try:
+            yield inputs
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module in modules.values():
+                parametrize.remove_parametrizations(module, "weight")
+
+
+@dataclass
+class Places:
+    """Which places of the batch under way hold a token: [B, T], or None where a network has no padding."""
+
+    mask: Tensor | None = None
+
+    def real(self, values: Tensor) -> Tensor:
+        """Return values [B, T, ...] with 0, which every range holds, where there is no token."""
+        if self.mask is None or values.shape[:2] != self.mask.shape:
+            return values.detach()
+        return values.detach().masked_fill(~self.mask[:, :, None], 0.0)
+
+
+@contextmanager
+def real_places(network: Network) -> Iterator[Places]:
+    """Note the mask of every batch that a transformer is given; padding must not widen a range."""
+    places = Places()
+    if not isinstance(network, Classifier):
+        yield places
+        return
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(input_ids: Tensor, attention_mask: Tensor, *rest: Any) -> Any:
+            places.mask = attention_mask.bool()
+            return method(input_ids, attention_mask, *rest)
+
+        return call
+
+    asked = ("forward", "trace")
+    for name in asked:
+        setattr(network, name, noting(getattr(network, name)))
     try:
-        yield inputs
+        yield places
     finally:
-        for handle in handles:
-            handle.remove()
-        for module in modules.values():
-            parametrize.remove_parametrizations(module, "weight")
+        for name in asked:
+            delattr(network, name)
 
 
 class FakeWeight(nn.Module):
@@ -102,6 +141,7 @@ class FakeInput:
     """
 
     method: Method
+    places: Places = field(default_factory=Places)
     low: float = 0.0
     high: float = 0.0
     seen: bool = False
@@ -114,10 +154,11 @@ class FakeInput:
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the rounded input, as a forward pre-hook."""
         values, *rest = inputs
+        real = self.places.real(values)
         if self.method == "dynamic":
-            return (round_within(values, *ranges_per_text(values)), *rest)
+            return (round_within(values, *ranges_per_text(real)), *rest)
         if module.training:
-            self._learn(float(values.detach().amin()), float(values.detach().amax()))
+            self._learn(float(real.amin()), float(real.amax()))
         low, high = values.new_tensor(self.low), values.new_tensor(self.high)
         return (round_within(values, low, high), *rest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,27 @@ def test_training_starts_from_the_parent_and_ends_on_the_grid(method: str, tmp_p
     assert np.abs(predict(network, examples) - trained).max() < 0.1 * np.ptp(trained)
     if method == "static":
         assert all(item.range[0] <= 0 < item.range[1] for item in inputs.values())
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_padding_widens_no_range(method: str) -> None:
+    """A text has the same ranges and answers alone and padded, whichever way the network is asked."""
+    torch.manual_seed(0)
+    network = Classifier(toy_shape())
+    ids = torch.randint(5, 20, (1, 4))
+    padded = torch.cat([ids, torch.zeros(1, 20, dtype=torch.long)], dim=1)
+    found = []
+    for batch in (ids, padded):
+        copied = copy.deepcopy(network).train()
+        mask = (batch > 0).long()
+        with fake_quantized(copied, method) as inputs, torch.no_grad():  # type: ignore[arg-type]
+            answers = copied(batch, mask)
+            torch.testing.assert_close(copied.trace(batch, mask).logits, answers)
+            found.append((answers, [item.range for item in inputs.values()]))
+        assert "forward" not in vars(copied)
+    (alone, ranges), (together, padded_ranges) = found
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    assert np.allclose(padded_ranges, ranges, atol=1e-5)
 
 
 def test_the_step_hands_ranges_to_the_quantizer(tmp_path: Path) -> None:
