@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,6 @@ from contract.family import Family, read_family
 from contract.files import write_text
 
 RECIPE = Path(__file__).with_name("clinc150.yaml")
-WALL = "wall_seconds.json"
 
 
 def main() -> None:
@@ -37,12 +34,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks/compression.md"))
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    started = time.perf_counter()
     with ThreadPoolExecutor(given.together) as pool:
         list(pool.map(lambda seed: _make(seed, given.data, given.out), seeds))
     found = [_read(seed, given.out, given.data, given.rounds) for seed in seeds]
-    wall = _wall(given.out, time.perf_counter() - started)
-    write_text(given.page, _page(found, wall, given.rounds) + "\n")
+    write_text(given.page, _page(found, given.rounds, given.together) + "\n")
     print(f"written {given.page}")
 
 
@@ -81,20 +76,17 @@ def _read(seed: int, out: Path, data: Path, rounds: int) -> Seed:
     return read_seed(seed, folder, family, timings, predictions)
 
 
-def _wall(out: Path, seconds: float) -> float:
-    """Add this call's time to that of earlier calls which made a part of the families."""
-    path = out / WALL
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
-    write_text(path, json.dumps(before + seconds))
-    return float(before + seconds)
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
-def _page(seeds: Sequence[Seed], wall: float, rounds: int) -> str:
+def _page(seeds: Sequence[Seed], rounds: int, together: int) -> str:
     family: Family = seeds[0].family
     machine = family.machine
     lines = [compare(seeds, name, family.teacher) for name in family.names]
     held = goals(family.teacher, "teacher-int8", "pruned", "small")
-    hours, minutes = divmod(round(wall / 60), 60)
+    seconds = sum(step.seconds for seed in seeds for step in seed.family.steps)
     return "\n\n".join(
         [
             page.INTRODUCTION.format(
@@ -107,7 +99,9 @@ def _page(seeds: Sequence[Seed], wall: float, rounds: int) -> str:
                 threads=1,
                 rounds=rounds,
                 texts=TEXTS_PER_ROUND,
-                wall=f"{hours} h {minutes} min",
+                wall=_duration(seconds / together),
+                together=together,
+                steps=_duration(seconds),
             ),
             page.goals_table([answer(goal, seeds) for goal in held]),
             page.variants_table(lines),

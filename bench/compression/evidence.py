@@ -132,15 +132,17 @@ def compare(seeds: Sequence[Seed], name: str, base: str) -> Line:
 
 
 def curve(lines: Sequence[Line], *, apart: float = 1.1) -> list[Line]:
-    """Return the lines that none beats in both accuracy and latency, neighbours `apart` times in latency.
+    """Return lines that none beats in both validation accuracy and latency, the slowest first.
 
-    Of two that are closer, the more accurate stays.
+    As many as there can be with neighbours at least `apart` times in latency: each is the slowest that is
+    far enough from the one before.
     """
+    best: list[Line] = []
+    for line in sorted(lines, key=lambda item: (item.p50_ms, -item.validation)):
+        if not best or line.validation > best[-1].validation:
+            best.append(line)
     found: list[Line] = []
-    for line in sorted(lines, key=lambda item: (item.p50_ms, -item.accuracy)):
-        if found and line.accuracy <= found[-1].accuracy:
-            continue
-        if found and line.p50_ms < apart * found[-1].p50_ms:
-            found.pop()
-        found.append(line)
+    for line in reversed(best):
+        if not found or line.p50_ms * apart <= found[-1].p50_ms:
+            found.append(line)
     return found

@@ -22,8 +22,8 @@ ratios are medians over rounds, their brackets the seeds' extremes.
 
     python -m bench.compression --data DIR --out OUT
 
-DIR holds train.csv, validation.csv and test.csv with the columns text, label, domain. Total wall time:
-{wall}."""
+DIR holds train.csv, validation.csv and test.csv with the columns text, label, domain. Wall time: about {wall}
+with {together} families at a time, one thread each ({steps} of steps)."""
 
 PUBLISHED = """## Beside the published frontier
 
@@ -116,8 +116,8 @@ def variants_table(lines: Sequence[Line]) -> str:
             f"{line.energy_wh_per_1k:.4f} | {line.training_s:.0f} |"
         )
     return (
-        f"## All variants\n\nBold: the curve, {len(on_curve)} variants that none beats in both accuracy and "
-        "latency, neighbours at least 10% apart in latency.\n\n"
+        f"## All variants\n\nBold: the curve, {len(on_curve)} variants that none beats in both validation "
+        "accuracy and latency, neighbours at least\n10% apart in latency.\n\n"
         "| variant | test accuracy | per seed | points lost | p50 ms | p99 ms | times as fast | MB | "
         "Wh per 1,000 | training s |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(rows)
@@ -165,7 +165,10 @@ def ablation_table(contrasts: Sequence[Contrast], seeds: Sequence[Seed]) -> str:
             f"{_interval(gain, 100)} | {line.speed_up:.2f} |"
         )
     return (
-        "## What each technique brought\n\nPaired differences on the test split, all else equal.\n\n"
+        "## What each technique brought\n\nPaired differences on the test split. `student-plain` and its "
+        "twin have as many training steps as `student`,\nand an INT8 copy differs from its parent in nothing "
+        "else; what is distilled or pruned differs from its base by\nits whole part of the recipe, training "
+        "included.\n\n"
         "| technique | with | without | points gained | times as fast |\n| --- | --- | --- | --- | --- |\n"
         + "\n".join(rows)
     )
