@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from bench.compression.evidence import Line, Prediction, Seed, compare, curve, read_seed
 from bench.compression.goals import Goal, answer
@@ -63,10 +64,8 @@ def test_rows_to_choose_on_are_not_the_test_rows(seeds: tuple[Seed, Seed]) -> No
 
 def test_a_goal_is_answered_by_validation_and_judged_on_test(seeds: tuple[Seed, Seed]) -> None:
     """Of those that are fast enough the best on validation answers, though another is better on test."""
-    swapped = tuple(
-        replace(seed, chosen=seed.chosen | {SMALL: np.ones(9, bool), OTHER: np.zeros(9, bool)})
-        for seed in seeds
-    )
+    other_way: dict[str, NDArray[np.bool_]] = {SMALL: np.ones(9, np.bool_), OTHER: np.zeros(9, np.bool_)}
+    swapped = tuple(replace(seed, chosen={**seed.chosen, **other_way}) for seed in seeds)
     goal = Goal("g", lambda name: name != LARGE, LARGE, times=2.0, drop=0.05)
     for given_seeds, name, held in ((seeds, OTHER, True), (swapped, SMALL, False)):
         found = answer(goal, given_seeds)
