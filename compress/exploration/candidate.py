@@ -23,6 +23,8 @@ from compress.store import Finished
 from contract.errors import EnvironmentProblem, SluiceError
 from runtime.api import LoadedVariant
 
+# What these say is of the machine: a later try of the same candidate may well succeed.
+OF_THE_MACHINE = (EnvironmentProblem, OSError, MemoryError, ImportError)
 BLOCK = 20
 LEAST_BLOCKS = 3
 SETTLING_CALLS = 2
@@ -33,11 +35,12 @@ def evaluate_candidate(context: Context) -> Result:
 
     The step's config holds `parts`: by precision the parts to make, each from the one before, the last of
     which is judged; parts that precisions share are made once. Inputs are `data`, `parent` (the teacher) and
-    `reference` (the teacher's exported graph). A candidate that breaks a rule on the way is `failed`, with
-    the reason, in every precision that needs what failed.
+    `reference` (the teacher's exported graph). A candidate that fails on the way, for any reason of
+    its own, is `failed`, with the reason, in every precision that needs what failed.
 
     Raises:
-        EnvironmentProblem: this machine lacks something; that says nothing about the candidate.
+        EnvironmentProblem, OSError, MemoryError, ImportError: this machine lacks something; that says
+            nothing about the candidate.
     """
     parts: Mapping[str, list[Any]] = context.step.config["parts"]
     target = Target.model_validate(context.step.config["target"])
@@ -49,11 +52,21 @@ def evaluate_candidate(context: Context) -> Result:
             try:
                 made = maker.make([TypeAdapter(VariantPart).validate_python(part) for part in raw])
                 found[precision] = _judge(context, made, data, target)
-            except EnvironmentProblem:
-                raise
-            except SluiceError as problem:
-                found[precision] = {"failed": problem.message}
+            except Exception as problem:
+                if not is_its_own(problem):
+                    raise
+                found[precision] = {"failed": reason_of(problem)}
     return {"precisions": found, "summary": _summary(found)}
+
+
+def is_its_own(problem: Exception) -> bool:
+    """Return whether what went wrong lies with a candidate, not with the machine that tries to make it."""
+    return not isinstance(problem, OF_THE_MACHINE) and not isinstance(problem.__cause__, OF_THE_MACHINE)
+
+
+def reason_of(problem: Exception) -> str:
+    """Return what went wrong, for people."""
+    return problem.message if isinstance(problem, SluiceError) else f"{type(problem).__name__}: {problem}"
 
 
 class _Maker:
@@ -62,13 +75,13 @@ class _Maker:
     def __init__(self, context: Context, scratch: Path) -> None:
         self._context, self._scratch = context, scratch
         self._finished: dict[str, Finished] = {}
-        self._failed: dict[str, SluiceError] = {}
+        self._failed: dict[str, Exception] = {}
 
     def make(self, parts: Sequence[VariantPart]) -> Finished:
         """Return the step that holds the artifact of the last part.
 
         Raises:
-            SluiceError: a step failed, now or when it was made for other parts; none is run twice.
+            Exception: a step failed, now or when it was made for other parts; none is run twice.
         """
         own, outer = self._context.step, self._context.inputs
         known = {"data": outer["data"], own.inputs["parent"]: outer["parent"]}
@@ -90,7 +103,7 @@ class _Maker:
         context = replace(self._context, step=step, folder=folder, inputs=inputs)
         try:
             result = KINDS[step.kind].function()(context)
-        except SluiceError as problem:
+        except Exception as problem:
             self._failed[step.name] = problem
             raise
         return Finished(step.name, "", folder, {}, result, {})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compress.datasets.data import DATA, read_dataset
+from compress.exploration.candidate import is_its_own, reason_of
 from compress.exploration.explore import explore
 from compress.exploration.genome import Candidate, TeacherSize, quantize_part, space_of, training_part
 from compress.exploration.pareto import Point, non_dominated, spread
@@ -22,7 +23,7 @@ from compress.progress import Progress
 from compress.recipes.parts import VariantPart
 from compress.recipes.recipe import Recipe, dump_recipe
 from compress.recipes.search_part import SearchPart
-from contract.errors import RecipeError, TargetNotMet
+from contract.errors import RecipeError, SluiceError, TargetNotMet
 from contract.family import Family
 from contract.files import write_bytes, write_json
 
@@ -41,7 +42,7 @@ class Searched:
         tried: every candidate that worked, by variant name, after its short training.
         trained: the survivors, after their full training.
         kept: variants of the search that are in the family, fastest first.
-        failed: why the other candidates could not be made, by variant name.
+        failed: why other candidates could not be made, or survivors not trained in full, by variant name.
         seconds: spent on short trainings, over all calls.
     """
 
@@ -77,7 +78,7 @@ def run_search(
     Raises:
         RecipeError, DataError, EnvironmentProblem: what the recipe asks for is wrong or missing.
         TargetNotMet: no candidate could be made.
-        SluiceError: a step failed.
+        SluiceError: a step failed, other than a candidate's own.
     """
     part = recipe.search or SearchPart()
     if minutes is not None:
@@ -113,14 +114,14 @@ def run_search(
             )
         compared = {name: _measured(run, name, rates) for name in own}
         chosen = _survivors(tries, part, compared[teacher].accuracy)
-        trained = _train(run, part, size, chosen, rates)
+        trained, failed = _train(run, part, size, chosen, rates)
         least = compared[teacher].accuracy - part.accuracy_drop
     able = {name: point for name, point in trained.items() if point.accuracy >= least}
     kept = tuple(name for name in non_dominated({**compared, **able}) if name in able)
     final = _with_variants(recipe, part, size, [tries.candidates[name] for name in kept])
     family = run_pipeline(final, out, progress=progress)
     write_bytes(out / SEARCHED, f"# Found by `sluice compress --search`.\n{dump_recipe(final)}".encode())
-    found = Searched(family, final, tries.points, trained, kept, tries.failed, tries.seconds)
+    found = Searched(family, final, tries.points, trained, kept, {**tries.failed, **failed}, tries.seconds)
     write_json(out / RECORD, _record(recipe, part, rates, found))
     return found
 
@@ -143,16 +144,27 @@ def _survivors(tries: Tries, part: SearchPart, teacher: float) -> list[Candidate
 
 def _train(
     run: Run, part: SearchPart, size: TeacherSize, chosen: Sequence[Candidate], rates: Rates
-) -> dict[str, Point]:
-    """Train candidates in full, and measure them."""
+) -> tuple[dict[str, Point], dict[str, str]]:
+    """Train candidates in full and measure them; return what they came to, and why others failed."""
     steps = plan_steps(_with_variants(run.recipe, part, size, chosen))
-    found = {}
+    found: dict[str, Point] = {}
+    failed: dict[str, str] = {}
+    broken: dict[str, str] = {}
     for candidate in chosen:
         for step in select(steps, f"{candidate.name}.measure"):
-            if step.name not in run.finished:
-                run.make(step)
-        found[candidate.name] = _measured(run, candidate.name, rates)
-    return found
+            if step.name not in run.finished | broken:
+                try:
+                    run.make(step)
+                except SluiceError as problem:
+                    if not is_its_own(problem):
+                        raise
+                    broken[step.name] = reason_of(problem)
+            if step.name in broken:
+                failed[candidate.name] = broken[step.name]
+                break
+        else:
+            found[candidate.name] = _measured(run, candidate.name, rates)
+    return found, failed
 
 
 def _measured(run: Run, name: str, rates: Rates) -> Point:

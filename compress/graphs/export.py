@@ -15,7 +15,7 @@ import torch
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.graphs.fuse import fuse_file
-from compress.graphs.verify import require_faithful, verification_texts, verify_graph
+from compress.graphs.verify import require_faithful, require_finite, verification_texts, verify_graph
 from compress.networks.models import Network, load_network
 from compress.steps import Context, Result
 from contract.errors import EnvironmentProblem, SluiceError
@@ -33,12 +33,12 @@ def export_step(context: Context) -> Result:
     network = load_network(parent.folder)
     spec = hand_on(parent, context.folder)
     context.update(0.1, "tracing")
-    export_onnx(network, context.folder / GRAPH)
+    export_onnx(network, context.folder / GRAPH, name=parent.step)
     context.update(0.8, "verifying")
     texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
     encoded = encoder_of(parent).encode(texts)
     verification = verify_graph(
-        context.folder / GRAPH, network, encoded, precision="fp32", batching="batched"
+        context.folder / GRAPH, network, encoded, precision="fp32", batching="batched", name=parent.step
     )
     require_faithful(verification, "fp32", context.step.name)
     return {
@@ -53,16 +53,17 @@ def export_step(context: Context) -> Result:
     }
 
 
-def export_onnx(network: Network, path: Path, *, fused: bool = True) -> None:
+def export_onnx(network: Network, path: Path, *, fused: bool = True, name: str = "the network") -> None:
     """Write the network as ONNX: its graph inputs in, `logits` out, any batch and length.
 
     Args:
         network: put into evaluation mode.
         path: of the file.
         fused: rewrite it for ONNX Runtime on a processor; else it has ONNX's own operators alone.
+        name: of the network, for errors.
 
     Raises:
-        SluiceError: when the graph's answers differ from the network's at one of its probes.
+        SluiceError: when an answer is not finite, or the graph's differ from the network's at a probe.
     """
     network.eval()
     inputs = network.graph_inputs()
@@ -81,14 +82,14 @@ def export_onnx(network: Network, path: Path, *, fused: bool = True) -> None:
         )
         if fused:
             fuse_file(temporary)
-        check_probes(network, temporary)
+        check_probes(network, temporary, name=name)
 
 
-def check_probes(network: Network, path: Path) -> float:
+def check_probes(network: Network, path: Path, *, name: str = "the network") -> float:
     """Return the largest logit difference between graph and network over the network's probes.
 
     Raises:
-        SluiceError: when it passes PROBE_ERROR_LIMIT, or a shape does not run.
+        SluiceError: when it is not within PROBE_ERROR_LIMIT, a logit is not finite, or a shape does not run.
         EnvironmentProblem: without ONNX Runtime.
     """
     try:
@@ -106,15 +107,16 @@ def check_probes(network: Network, path: Path) -> float:
     for probe in inputs.probes:
         with torch.inference_mode():
             wanted = network(*probe).float().numpy()
+        require_finite(wanted, name)
         feeds = {name: tensor.numpy() for name, tensor in zip(inputs.names, probe, strict=True)}
         try:
             found = session.run(None, feeds)[0]
         except Exception as problem:
             shape = "x".join(str(size) for size in probe[0].shape)
-            raise SluiceError(f"the exported graph fails at shape {shape}: {problem}") from problem
-        worst = max(worst, float(np.abs(found - wanted).max()))
-    if worst > PROBE_ERROR_LIMIT:
-        raise SluiceError(f"the exported graph differs from the network by {worst:.2g} in its logits")
+            raise SluiceError(f"{name}: its exported graph fails at shape {shape}: {problem}") from problem
+        worst = float(np.maximum(worst, np.abs(found - wanted).max()))
+    if not worst <= PROBE_ERROR_LIMIT:
+        raise SluiceError(f"{name}: its exported graph differs from it by {worst:.2g} in its logits")
     return worst
 
 

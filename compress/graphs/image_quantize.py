@@ -49,7 +49,9 @@ def quantize_image_step(context: Context) -> Result:
     require_structure(target, precision)
     context.update(0.7, "verifying")
     encoded = encoder.encode(verification_texts(data, seed=context.recipe.seed))
-    verification = verify_graph(target, network, encoded, precision=precision, batching="batched")
+    verification = verify_graph(
+        target, network, encoded, precision=precision, batching="batched", name=part.name
+    )
     require_faithful(verification, precision, context.step.name)
     return {
         **graph.result,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compress.graphs.calibration import Range
+from contract.errors import SluiceError
 
 LEVELS = 127
 SMALLEST_SCALE = 1e-12
@@ -40,7 +41,15 @@ def activation_scale(found: Range, *, signed: bool) -> tuple[np.float32, np.int8
 
     signed: symmetric INT8, zero point 0. Else UINT8 over the range widened to hold 0, which padding and
     the zeros of activations then meet exactly.
+
+    Raises:
+        SluiceError: when the range is not finite.
     """
+    if not np.isfinite(found).all():
+        raise SluiceError(
+            f"an activation ranges from {found[0]:g} to {found[1]:g} on the calibration texts: "
+            "what is not finite has no INT8 scale\n  try: a lower learning_rate for the parent"
+        )
     low, high = min(found[0], 0.0), max(found[1], 0.0)
     if signed:
         return np.float32(max(-low, high, LEVELS * SMALLEST_SCALE) / LEVELS), np.int8(0)

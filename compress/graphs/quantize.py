@@ -74,7 +74,9 @@ def quantize_step(context: Context) -> Result:
         named = _names(network, source)
     context.update(0.8, "verifying")
     checked = encoder.encode(verification_texts(data, seed=context.recipe.seed))
-    verification = verify_graph(target, network, checked, precision=precision, batching=batching)
+    verification = verify_graph(
+        target, network, checked, precision=precision, batching=batching, name=part.name
+    )
     require_faithful(verification, precision, context.step.name, batching=batching)
     result = {
         **graph.result,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.graphs.calibration import calibration_rows
 from contract.errors import SluiceError
@@ -44,18 +45,31 @@ def verification_texts(data: Dataset, *, seed: int) -> tuple[str, ...]:
 
 
 def verify_graph(
-    path: Path, network: Network, encoded: Encoded, *, precision: Precision, batching: Batching
+    path: Path,
+    network: Network,
+    encoded: Encoded,
+    *,
+    precision: Precision,
+    batching: Batching,
+    name: str = "the network",
 ) -> Verification:
     """Return how far a graph's answers to N texts are from the network's (label agreement, logits).
 
     It is run as it is served, and also the other way, alone or in batches: what that changes is what
     batchmates do to its answers.
+
+    Raises:
+        SluiceError: naming the variant, when logits of the network or of the graph are not finite.
     """
     from compress.learning.training import predict
 
     wanted = predict(network, network.examples(encoded))
+    require_finite(wanted, name)
     found = _answers(path, encoded, batching)
     other = _answers(path, encoded, "batched" if batching == "single" else "single")
+    if not (np.isfinite(found).all() and np.isfinite(other).all()):
+        hint = "" if precision == "fp32" else "\n  try: another `method`"
+        raise SluiceError(f"{name}: its {precision} graph's logits are not finite; its network's are{hint}")
     share, span = ERROR_SHARE.get(precision), float(wanted.max() - wanted.min())
     return Verification(
         label_agreement=float((found.argmax(1) == wanted.argmax(1)).mean()),
@@ -92,6 +106,14 @@ def require_faithful(
         raise SluiceError(
             f"{where}: batchmates change {1 - kept:.2%} of its answers, "
             f"{1 - BATCHED_AGREEMENT_LIMIT:.0%} are allowed in a graph that is served in batches"
+        )
+
+
+def require_finite(logits: NDArray[np.float32], name: str) -> None:
+    """Raise SluiceError, naming the network, when one of its logits is not finite."""
+    if not np.isfinite(logits).all():
+        raise SluiceError(
+            f"{name}: its logits are not finite, so its training diverged\n  try: a lower learning_rate"
         )
 
 

@@ -40,7 +40,15 @@ def train_image_teacher(context: Context) -> Result:
     context.update(0.0, f"decoding {len(data)} images")
     examples = network.read(PixelEncoder(options), data.texts)
     loss = hard_loss(data.targets, part.training.label_smoothing)
-    fit(network, examples, loss, part.training, seed=context.recipe.seed, report=context.update)
+    fit(
+        network,
+        examples,
+        loss,
+        part.training,
+        seed=context.recipe.seed,
+        report=context.update,
+        name=context.step.name,
+    )
     return finish_network(context, network, pixel_spec(options))
 
 

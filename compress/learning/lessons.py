@@ -63,6 +63,7 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
     Raises:
         RecipeError: when hidden states or attentions are to be imitated that one of them does not have, or
             the layer map names layers that are not there.
+        SluiceError: when the loss is not finite.
     """
     role = next(role for role in ("teacher", "origin", "parent") if role in context.inputs)
     lesson = prepare_lesson(context, context.inputs[role], part, precision=part.training.precision)
@@ -76,6 +77,7 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
         report=context.update,
         order=easiest_first(lesson.answers) if part.curriculum else None,
         companion=_imitation(student, examples, lesson, part, context.recipe.seed),
+        name=context.step.name,
     )
     return len(lesson.texts)
 

@@ -42,7 +42,15 @@ def train_teacher(context: Context) -> Result:
     spec = write_tokenizer(context.folder, bundle.tokenizer, max_length=part.max_length)
     examples = network.read(load_encoder(context.folder, spec), data.texts)
     loss = hard_loss(data.targets, part.training.label_smoothing)
-    fit(network, examples, loss, part.training, seed=context.recipe.seed, report=context.update)
+    fit(
+        network,
+        examples,
+        loss,
+        part.training,
+        seed=context.recipe.seed,
+        report=context.update,
+        name=context.step.name,
+    )
     return finish_network(context, network, spec)
 
 

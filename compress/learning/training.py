@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
@@ -17,6 +18,7 @@ from torch.nn import functional
 from compress.networks.models import Examples, Network
 from compress.networks.narrow import used_words_only
 from compress.recipes.learning_parts import Distillation, Training
+from contract.errors import SluiceError
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[float, str], None]
@@ -120,6 +122,7 @@ def fit(
     report: Report,
     order: NDArray[np.int64] | None = None,
     companion: Companion | None = None,
+    name: str = "the network",
 ) -> None:
     """Train in place with AdamW on a one-cycle schedule (Smith and Topin 2018).
 
@@ -132,6 +135,10 @@ def fit(
         report: called with the share done and a few words.
         order: [N] rows from the easiest to the hardest, for a curriculum; every row alike when left out.
         companion: gives the logits, with a loss that is added.
+        name: of the network, for errors.
+
+    Raises:
+        SluiceError: when the loss is not finite.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -169,7 +176,12 @@ def fit(
             schedule.step()
             if average is not None and done > AVERAGED_FROM * steps and (steps - done) % AVERAGED_EVERY == 0:
                 average.take()
-            smooth = float(loss.detach()) if done == 1 else 0.9 * smooth + 0.1 * float(loss.detach())
+            now = float(loss.detach())
+            if not math.isfinite(now):
+                raise SluiceError(
+                    f"{name}: the loss is not finite at step {done} of {steps}\n  try: a lower learning_rate"
+                )
+            smooth = now if done == 1 else 0.9 * smooth + 0.1 * now
             epoch = -(-done // per_epoch)
             report(done / steps, f"epoch {epoch} of {settings.epochs}, loss {smooth:.3f}")
         if average is not None:

@@ -44,6 +44,7 @@ def train_twin(context: Context) -> Result:
         part.training.model_copy(update={"epochs": epochs}),
         seed=context.recipe.seed,
         report=context.update,
+        name=context.step.name,
     )
     return {
         **finish_network(context, network, hand_on(like, context.folder)),

@@ -170,6 +170,20 @@ def test_the_record_says_what_became_of_every_candidate(made: Made) -> None:
     assert {name for name, item in by_name.items() if item["kept"]} == set(found.kept)
 
 
+def test_a_survivor_that_diverges_in_full_is_left_out(recipe: Recipe, made: Made, tmp_path: Path) -> None:
+    """Its short training worked and its full one does not: the search says why, and ends in a family."""
+    copy = Path(shutil.copytree(made.out, tmp_path / "family"))
+    assert recipe.search is not None
+    full = Training(epochs=9, learning_rate=1e38, precision="fp32")
+    search = recipe.search.model_copy(update={"full": full})
+    found = run_search(recipe.model_copy(update={"search": search}), copy)
+    assert found.tried
+    assert found.family.names == ("teacher",)
+    assert found.failed
+    assert all("the loss is not finite" in reason for reason in found.failed.values())
+    assert json.loads((copy / RECORD).read_text())["failed"] == dict(found.failed)
+
+
 def test_a_spent_budget_explores_no_further(recipe: Recipe, made: Made, tmp_path: Path) -> None:
     """Time spent in earlier calls counts: with hardly any left, one candidate is looked at."""
     copy = Path(shutil.copytree(made.out, tmp_path / "family"))

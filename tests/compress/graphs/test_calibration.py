@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from compress.datasets.data import Dataset
 from compress.graphs.calibration import TENSORS_AT_A_TIME, calibration_rows, feeds_of, ranges_of
 from compress.graphs.export import export_onnx
-from compress.graphs.qdq import products_of
+from compress.graphs.qdq import activation_scale, products_of
+from contract.errors import SluiceError
 from runtime.wordpiece import WordPieceEncoder
 from tests.compress.conftest import random_network, toy_texts, toy_tokenizer
 
@@ -62,3 +63,11 @@ def test_ranges_are_the_extremes_over_all_texts(tmp_path: Path) -> None:
     assert whole[names[0]][0] == pytest.approx(min(part[names[0]][0] for part in parts))
     assert whole[names[0]][1] == pytest.approx(max(part[names[0]][1] for part in parts))
     assert all(low < high for low, high in whole.values())
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("found", [(float("nan"),) * 2, (0.0, float("inf"))])
+def test_a_range_that_is_not_finite_has_no_scale(found: tuple[float, float], signed: bool) -> None:
+    """A network that diverged ends in an error with a next step, not in scales that are no numbers."""
+    with pytest.raises(SluiceError, match=r"not finite.*\n.*lower learning_rate"):
+        activation_scale(found, signed=signed)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from compress.graphs.export import OPSET, check_probes, export_onnx
 from compress.graphs.lower import quantize_dynamic
@@ -60,6 +61,34 @@ def test_a_graph_of_another_network_is_refused(network: Classifier, exported: Pa
     )
     with pytest.raises(SluiceError, match="limit for fp32"):
         require_faithful(verification, "fp32", "toy")
+
+
+def test_a_network_that_diverged_is_refused(network: Classifier, exported: Path, tmp_path: Path) -> None:
+    """Logits that are not numbers pass no check, and the error names the network and what to do."""
+    with torch.no_grad():
+        network.classify.bias[0] = torch.nan
+    with pytest.raises(SluiceError, match=r"student: its logits are not finite.*\n.*lower learning_rate"):
+        export_onnx(network, tmp_path / "model.onnx", name="student")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SluiceError, match="logits are not finite"):
+        verify_graph(exported / "model.onnx", network, encoded(9), precision="fp32", batching="batched")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_graph_whose_answers_are_not_finite_is_refused(
+    network: Classifier, exported: Path, tmp_path: Path, value: float
+) -> None:
+    """A copy that overflows where its network does not passes neither the probes nor the verification."""
+    model = onnx.load(exported / "model.onnx")
+    bias = next(item for item in model.graph.initializer if item.name.endswith("classify.bias"))
+    bias.CopyFrom(numpy_helper.from_array(np.full(3, value, dtype=np.float32), bias.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(SluiceError, match="student: its exported graph differs"):
+        check_probes(network, tmp_path / "broken.onnx", name="student")
+    with pytest.raises(SluiceError, match=r"half: its fp16 graph's logits are not finite.*\n.*method"):
+        verify_graph(
+            tmp_path / "broken.onnx", network, encoded(9), precision="fp16", batching="batched", name="half"
+        )
 
 
 def test_int8_keeps_most_answers(network: Classifier, exported: Path) -> None:

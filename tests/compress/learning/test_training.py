@@ -21,6 +21,7 @@ from compress.networks.models import Tokens
 from compress.networks.narrow import used_words_only
 from compress.networks.network import Classifier
 from compress.recipes.learning_parts import Distillation, Training
+from contract.errors import SluiceError
 from tests.compress.conftest import WORDS, toy_shape, toy_texts, toy_tokenizer
 
 
@@ -160,6 +161,15 @@ def test_interrupted_training_leaves_the_whole_table(network: Classifier) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         fit(network, tokens, hard_loss(targets, 0.0), Training(epochs=1), seed=0, report=stop)
+    assert network.words.num_embeddings == network.shape.vocabulary
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(network: Classifier) -> None:
+    """A learning rate under which weights run off ends in an error that names network, rule and next step."""
+    tokens, targets = toy_tokens(40)
+    run = Training(epochs=6, batch_size=8, learning_rate=1e38, precision="fp32")
+    with pytest.raises(SluiceError, match=r"student: the loss is not finite.*\n.*lower learning_rate"):
+        fit(network, tokens, hard_loss(targets, 0.0), run, seed=0, report=quiet, name="student")
     assert network.words.num_embeddings == network.shape.vocabulary
 
 
