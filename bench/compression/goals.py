@@ -88,7 +88,7 @@ def goals(teacher: str, teacher_int8: str, pruned: str, distilled: str) -> tuple
         Goal("INT8 of the teacher", int8_of(quantized), teacher, times=1.9, drop=0.002),
         Goal("pruned, at INT8", either, teacher_int8, times=2, drop=0.005),
         Goal("pruned, at INT8", either, teacher_int8, times=4, drop=0.015),
-        Goal("the same without a student", alone, teacher_int8, times=4, drop=0.015),
+        Goal("the same, all layers kept", alone, teacher_int8, times=4, drop=0.015),
         Goal("all techniques", _any, teacher, times=6, drop=0.006),
         Goal("all techniques", _any, teacher, times=12, drop=0.015),
         Goal("light stage", _any, teacher, times=50, accuracy=0.925, latency_ms=0.1),
