@@ -18,6 +18,9 @@ from contract.errors import DataError, EnvironmentProblem
 
 Record = tuple[str, dict[str, Any]]
 
+# Characters of one CSV cell, which may hold an image in base64: the most that a C long holds everywhere.
+LONGEST_CELL = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Row:
@@ -147,11 +150,12 @@ def _csv(path: Path) -> Iterator[Record]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
+            lines = _lines(reader)
+            header = next(lines, [])
             twice = sorted({name for name in header if header.count(name) > 1})
             if twice:
                 raise DataError(f"two columns are named {', '.join(map(repr, twice))}", where=path)
-            for number, cells in enumerate(reader, start=1):
+            for number, cells in enumerate(lines, start=1):
                 if cells:
                     if len(cells) != len(header):
                         raise DataError(
@@ -164,6 +168,22 @@ def _csv(path: Path) -> Iterator[Record]:
         raise DataError(f"not UTF-8 text: {problem}", where=path) from None
     except csv.Error as problem:
         raise DataError(f"not readable CSV: {problem}", where=f"{path}: line {reader.line_num}") from None
+
+
+def _lines(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield what a CSV reader reads, whose cells may have LONGEST_CELL characters.
+
+    The module's limit is that of the process, so it is raised only while a line is read.
+    """
+    while True:
+        limit = csv.field_size_limit(LONGEST_CELL)
+        try:
+            cells = next(reader, None)
+        finally:
+            csv.field_size_limit(limit)
+        if cells is None:
+            return
+        yield cells
 
 
 def _parquet(path: Path) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.datasets.data import divide, load_data, read_dataset, write_dataset
+from compress.datasets.sources import records_of
 from compress.recipes.data_part import SPLITS, DataPart
 from contract.errors import DataError, EnvironmentProblem
 from tests.compress.conftest import toy_texts, write_csv
@@ -103,6 +105,19 @@ def test_csv_parquet_and_jsonl_give_the_same(tmp_path: Path) -> None:
         for name in ("d.csv", "d.parquet", "d.jsonl")
     }
     assert len(hashes) == 1
+
+
+def test_a_csv_cell_may_be_as_long_as_an_image(tmp_path: Path) -> None:
+    """Cells beyond the csv module's limit are read, from two files in turn too; others keep the limit."""
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    rows = [("x" * 200_000, "sport"), ("y" * 200_000, "tech")]
+    limit = csv.field_size_limit()
+    found = [records_of(str(write_csv(path, rows)), DataPart(file="none")) for path in paths]
+    for text, label in rows:
+        assert [next(records)[1] for records in found] == [{"text": text, "label": label}] * 2
+        assert csv.field_size_limit() == limit
+    assert [list(records) for records in found] == [[], []]
+    assert csv.field_size_limit() == limit
 
 
 def test_a_dataset_reads_back_equal(tmp_path: Path) -> None:
