@@ -23,7 +23,7 @@ def require_structure(path: Path, precision: Precision, *, float_products: int =
     """Raise SluiceError unless a graph is built as its precision promises.
 
     int8-dynamic, int8-static: every matrix product and convolution with a constant weight is INT8, but for
-    those left out and for the last layer of a text classifier; and some are.
+    those left out and for the head of a text classifier; and some are.
     int8-qdq: likewise, and fit for TensorRT, strongly typed: activations and weights are signed, all zero
     points are 0, and there are no operators outside ONNX.
     fp16: no FP32 weights, no operators outside ONNX; inputs int64 and output float32 as in every graph.
@@ -58,18 +58,14 @@ def problems_of(model: onnx.ModelProto, precision: Precision, *, float_products:
 def float_products_of(model: onnx.ModelProto) -> int:
     """Return how many matrix products and convolutions have a constant FP32 weight.
 
-    The last layer of a text classifier, the `Gemm` that gives its output, is not counted: it stays FP32.
+    The head of a text classifier is not counted: its layers, one or two, answer once per text, are the only
+    ones exported as `Gemm`, and stay FP32. Graphs of images have no such exception.
     """
     graph = model.graph
     wide = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) >= 2}
     texts = any(item.type.tensor_type.elem_type == TensorProto.INT64 for item in graph.input)
-    ends = {item.name for item in graph.output} if texts else set()
-    return sum(
-        node.op_type in WEIGHTED
-        and node.input[1] in wide
-        and not (node.op_type == "Gemm" and ends & set(node.output))
-        for node in graph.node
-    )
+    counted = WEIGHTED - {"Gemm"} if texts else WEIGHTED
+    return sum(node.op_type in counted and node.input[1] in wide for node in graph.node)
 
 
 def _wrong_ends(model: onnx.ModelProto) -> Iterator[str]:

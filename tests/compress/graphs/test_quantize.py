@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from compress.datasets.data import Dataset
 from compress.graphs.export import GRAPH, export_step
@@ -42,8 +43,13 @@ def data() -> Dataset:
 @pytest.fixture(scope="module")
 def network(data: Dataset) -> Network:
     """A network that has learnt the toy texts."""
+    return learnt(data)
+
+
+def learnt(data: Dataset, **changes: Any) -> Network:
+    """Return a network, of the toy shape but for some changes, that has learnt the toy texts."""
     torch.manual_seed(0)
-    made = Classifier(toy_shape())
+    made = Classifier(toy_shape(**changes))
     train = data.of("train")
     encoder = WordPieceEncoder(toy_tokenizer().to_str().encode(), max_length=MAX_LENGTH)
     settings = Training(epochs=12, batch_size=16, learning_rate=3e-3, precision="fp32")
@@ -57,7 +63,20 @@ def exported(
     tmp_path_factory: pytest.TempPathFactory, data: Dataset, network: Network
 ) -> dict[str, Finished]:
     """The network as a step that is done, and its export."""
-    folder = tmp_path_factory.mktemp("exported")
+    return parent_and_graph(tmp_path_factory.mktemp("exported"), data, network)
+
+
+@pytest.fixture(scope="module", params=["dense-tanh", "dense-relu"])
+def dense(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Dataset
+) -> dict[str, Finished]:
+    """A network with a trained classifier's head of two layers, as a step that is done, and its export."""
+    network = learnt(data, head=request.param, pooling="first")
+    return parent_and_graph(tmp_path_factory.mktemp(request.param), data, network)
+
+
+def parent_and_graph(folder: Path, data: Dataset, network: Network) -> dict[str, Finished]:
+    """Return a network as a step that is done, and its export."""
     parent = finished_network(folder / "parent", network)
     context = toy_context(folder, {"name": "graph", "kind": "export"}, data, parent=parent)
     result = export_step(context)
@@ -111,6 +130,33 @@ def test_every_method_gives_a_faithful_copy(
         assert result["calibration"]["n"] == 24
         assert len(result["calibration"]["sha256"]) == 64
     assert sorted(path.name for path in context.folder.iterdir()) == ["model.onnx", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "dynamic"},
+        {"method": "static", "mixed": 0.5},
+        {"method": "qdq"},
+        {"method": "fp16"},
+    ],
+)
+def test_a_head_of_two_layers_stays_fp32(
+    settings: dict[str, Any], tmp_path: Path, data: Dataset, dense: dict[str, Finished]
+) -> None:
+    """A classifier with a trained head is quantized inside its layers, and answers as its FP32 graph does."""
+    context, result = quantized(tmp_path, data, dense, **settings)
+    check = Verification.model_validate(result["verification"])
+    assert check.label_agreement > 0.95
+    assert check.error_limit is not None
+    assert check.max_logit_error <= check.error_limit
+    model = onnx.load(context.folder / GRAPH)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    head = [node for node in model.graph.node if node.op_type == "Gemm"]
+    kept = TensorProto.FLOAT16 if settings["method"] == "fp16" else TensorProto.FLOAT
+    assert [weights[node.input[1]].data_type for node in head] == [kept, kept]
+    small = [tensor for tensor in weights.values() if tensor.data_type == TensorProto.INT8]
+    assert sum(len(tensor.dims) == 2 for tensor in small) == (0 if settings["method"] == "fp16" else 12)
 
 
 @pytest.mark.parametrize(

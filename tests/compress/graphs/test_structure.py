@@ -119,3 +119,19 @@ def test_every_operator_with_an_fp32_weight_counts(kind: str, shape: tuple[int, 
     assert float_products_of(model) == 1
     assert any("FP32 weights" in problem for problem in problems_of(model, "int8-static"))
     assert list(problems_of(model, "int8-dynamic", float_products=1)) == ["no matrix product is INT8"]
+
+
+@pytest.mark.parametrize(("taken", "counted"), [(TensorProto.INT64, 1), (TensorProto.FLOAT, 3)])
+def test_only_the_head_of_texts_may_be_fp32(taken: int, counted: int) -> None:
+    """Both layers of a text classifier's head may stay FP32, a product before them not; of images none."""
+    ends = [helper.make_tensor_value_info("x", taken, None), helper.make_tensor_value_info("y", 1, None)]
+    weight = numpy_helper.from_array(np.ones((2, 2), np.float32), "w")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Gemm", ["b", "w"], ["c"]),
+        helper.make_node("Tanh", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "w"], ["y"]),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight]))
+    assert float_products_of(model) == counted
