@@ -126,8 +126,8 @@ def _network(recipe: Recipe, part: VariantPart) -> list[Step]:
 def _latency(recipe: Recipe, part: LatencyPart) -> list[Step]:
     """One table of latencies, then every speed-up from the one before."""
     table = f"{part.name}.table"
-    target = recipe.target.model_dump(mode="json")
-    config = {"precision": part.precision, "target": target, "seed": recipe.seed}
+    # A table decides widths, so it has the target as choices have it.
+    config = {"precision": part.precision, "target": recipe.target.for_choices(), "seed": recipe.seed}
     inputs = {"data": DATA_STEP, "parent": part.parent}
     steps = [Step(table, "latency-table", f"{table}: what every width costs here", config, inputs)]
     before = part.parent

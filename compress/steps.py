@@ -139,6 +139,11 @@ KINDS: dict[str, Kind] = {
         _EXPORTED,
         machine=True,
     ),
+    "comparison": Kind(
+        "compress.exploration.comparison:comparison_step",
+        packages=("onnxruntime", "tokenizers", "numpy"),
+        machine=True,
+    ),
     "measure": Kind(
         "compress.measurement.measure_step:measure_step",
         packages=("onnxruntime", "tokenizers", "numpy", "scipy"),

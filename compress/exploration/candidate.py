@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from compress.datasets.data import DATA, Dataset, read_dataset
-from compress.measurement.measure_step import load_made
+from compress.exploration.comparison import both_loaded, compare
 from compress.measurement.predict import predict_logits
 from compress.plan import steps_of
 from compress.recipes.parts import VariantPart
@@ -21,13 +19,9 @@ from compress.recipes.recipe import Target
 from compress.steps import KINDS, Context, Result, Step
 from compress.store import Finished
 from contract.errors import EnvironmentProblem, SluiceError
-from runtime.api import LoadedVariant
 
 # What these say is of the machine: a later try of the same candidate may well succeed.
 OF_THE_MACHINE = (EnvironmentProblem, OSError, MemoryError, ImportError)
-BLOCK = 20
-LEAST_BLOCKS = 3
-SETTLING_CALLS = 2
 
 
 def evaluate_candidate(context: Context) -> Result:
@@ -110,70 +104,12 @@ class _Maker:
 
 
 def _judge(context: Context, made: Finished, data: Dataset, target: Target) -> dict[str, Any]:
-    own = load_made(made, data.labels, target)
-    reference = load_made(context.inputs["reference"], data.labels, target)
-    try:
+    with both_loaded(context, made, data.labels, target) as (own, reference):
         validation = data.of("validation")
         right = predict_logits(own, validation.texts).argmax(1) == validation.targets
-        ratio = compare(
-            own,
-            reference,
-            data.of(target.lengths).texts,
-            seconds=min(target.seconds, 2.0),
-            seed=context.recipe.seed,
-        )
-    finally:
-        own.runtime.close()
-        reference.runtime.close()
+        texts = data.of(target.lengths).texts
+        ratio = compare(own, reference, texts, seconds=target.seconds, seed=context.recipe.seed)
     return {"accuracy": float(right.mean()), "time_ratio": ratio.time, "cpu_ratio": ratio.cpu}
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """What a variant costs per text, as a share of what the reference costs."""
-
-    time: float
-    cpu: float
-
-
-def compare(
-    own: LoadedVariant, reference: LoadedVariant, texts: Sequence[str], *, seconds: float, seed: int
-) -> Ratio:
-    """Time two variants on the same texts, one by one, in turns, so that a machine that slows down hits both.
-
-    Args:
-        own, reference: loaded alike.
-        texts: a sample of real traffic.
-        seconds: for both together; three turns are taken at least.
-        seed: of the draw.
-    """
-    rng = np.random.default_rng(seed)
-    end = time.perf_counter() + seconds
-    wall: dict[str, list[float]] = {"own": [], "reference": []}
-    cpu = dict.fromkeys(wall, 0.0)
-    turns = 0
-    while turns < LEAST_BLOCKS or time.perf_counter() < end:
-        turns += 1
-        block = [texts[row] for row in rng.integers(0, len(texts), BLOCK)]
-        for name, loaded in (("reference", reference), ("own", own)):
-            for text in block[:SETTLING_CALLS]:
-                loaded.logits([text])
-            before = time.process_time()
-            wall[name] += _timed(loaded, block)
-            cpu[name] += time.process_time() - before
-    return Ratio(
-        float(np.median(wall["own"]) / np.median(wall["reference"])),
-        cpu["own"] / max(cpu["reference"], 1e-9),
-    )
-
-
-def _timed(loaded: LoadedVariant, texts: Sequence[str]) -> list[float]:
-    found = []
-    for text in texts:
-        start = time.perf_counter()
-        loaded.logits([text])
-        found.append(time.perf_counter() - start)
-    return found
 
 
 def _summary(found: Mapping[str, Mapping[str, Any]]) -> str:

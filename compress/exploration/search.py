@@ -23,6 +23,7 @@ from compress.progress import Progress
 from compress.recipes.parts import VariantPart
 from compress.recipes.recipe import Recipe, dump_recipe
 from compress.recipes.search_part import SearchPart
+from compress.steps import Step
 from contract.errors import RecipeError, SluiceError, TargetNotMet
 from contract.family import Family
 from contract.files import write_bytes, write_json
@@ -30,6 +31,7 @@ from contract.files import write_bytes, write_json
 SEARCHED = "searched.yaml"
 RECORD = "search.json"
 PREFIX = "search-"
+COMPARED = ".compare"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def run_search(
     Every candidate is trained briefly and judged on the validation split: accuracy, and latency and CPU time
     relative to the teacher's graph, timed in turns. The non-dominated of all candidates are trained in full
     and measured like any variant; those that then are non-dominated, the teacher and the recipe's own
-    variants included, become the family's. The test split decides nothing.
+    variants included, become the family's; all of these are timed anew in turns with the teacher's graph,
+    on validation texts. The test split decides nothing.
 
     May be interrupted at any point: candidates are steps, and the next call takes the same way through those
     that are finished. The recipe that was found is written to `searched.yaml` in the family's folder, all
@@ -112,7 +115,7 @@ def run_search(
             raise TargetNotMet(
                 f"no candidate of the search could be made: {next(iter(tries.failed.values()))}"
             )
-        compared = {name: _measured(run, name, rates) for name in own}
+        compared = {name: _compared(run, steps, name, rates) for name in own}
         chosen = _survivors(tries, part, compared[teacher].accuracy)
         trained, failed = _train(run, part, size, chosen, rates)
         least = compared[teacher].accuracy - part.accuracy_drop
@@ -163,14 +166,31 @@ def _train(
                 failed[candidate.name] = broken[step.name]
                 break
         else:
-            found[candidate.name] = _measured(run, candidate.name, rates)
+            found[candidate.name] = _compared(run, steps, candidate.name, rates)
     return found, failed
 
 
-def _measured(run: Run, name: str, rates: Rates) -> Point:
-    result = run.finished[f"{name}.measure"].result
-    energy = rates.energy_per_cpu_second * result["cpu_seconds_per_1k"]
-    return Point(validation_accuracy(run, name), float(result["latency"][0]["p50_ms"]), energy)
+def _compared(run: Run, steps: Sequence[Step], name: str, rates: Rates) -> Point:
+    """Return what a measured variant gives and costs, timed in turns with the teacher.
+
+    Measurements are not compared: they lie hours apart, and may have the lengths of test texts.
+    """
+    recipe = run.recipe
+    accuracy, reference = validation_accuracy(run, name), f"{recipe.teacher.name}.export"
+    if name == recipe.teacher.name:
+        return rates.point(accuracy)
+    (measured,) = (step for step in steps if step.name == f"{name}.measure")
+    target = {**recipe.target.for_choices(), "seconds": recipe.target.seconds}
+    found = run.make(
+        Step(
+            f"{name}{COMPARED}",
+            "comparison",
+            f"{name}: compare with the teacher",
+            {"target": target, "seed": recipe.seed},
+            {"data": DATA_STEP, "artifact": measured.inputs["artifact"], "reference": reference},
+        )
+    )
+    return rates.point(accuracy, found.result["time_ratio"], found.result["cpu_ratio"])
 
 
 def _with_variants(

@@ -17,6 +17,9 @@ from compress.store import Finished
 from contract.errors import FamilyError, RecipeError
 from contract.files import read_json
 
+# Of timing a candidate and the teacher in turns; there are many candidates.
+TIMED_S = 2.0
+
 
 def teacher_size(teacher: Finished) -> TeacherSize:
     """Return the size of a finished teacher. Raises RecipeError when it is not a transformer."""
@@ -59,6 +62,11 @@ class Rates:
             return cls(latency, cpu_seconds, 1.0, "cpu_seconds_per_1k")
         return cls(latency, cpu_seconds, energy / cpu_seconds, "energy_wh_per_1k")
 
+    def point(self, accuracy: float, time_ratio: float = 1.0, cpu_ratio: float = 1.0) -> Point:
+        """Return what something of an accuracy costs, given what it costs as a share of the teacher."""
+        cpu_seconds = cpu_ratio * self.cpu_seconds_per_1k
+        return Point(accuracy, time_ratio * self.latency_ms, cpu_seconds * self.energy_per_cpu_second)
+
 
 @dataclass
 class Tries:
@@ -100,12 +108,9 @@ class Tries:
             if "failed" in found:
                 self.failed[candidate.name] = found["failed"]
                 continue
-            cpu_seconds = found["cpu_ratio"] * self.rates.cpu_seconds_per_1k
             self.candidates[candidate.name] = candidate
-            self.points[candidate.name] = Point(
-                found["accuracy"],
-                found["time_ratio"] * self.rates.latency_ms,
-                cpu_seconds * self.rates.energy_per_cpu_second,
+            self.points[candidate.name] = self.rates.point(
+                found["accuracy"], found["time_ratio"], found["cpu_ratio"]
             )
 
     def _step(self, shape: Shape) -> Step:
@@ -116,11 +121,12 @@ class Tries:
             lower = quantize_part(Candidate(shape, precision), parent=short.name)
             made: list[VariantPart] = [short] if lower is None else [short, lower]
             parts[precision] = [one.model_dump(mode="json") for one in made]
+        target = {**recipe.target.for_choices(), "seconds": min(recipe.target.seconds, TIMED_S)}
         when = f"{self.seconds / 60:.0f} of {self.part.minutes:g} minutes"
         return Step(
             try_name(shape),
             "candidate",
             f"candidate {len(self._known)} ({when}): {shape.name}",
-            {"parts": parts, "target": recipe.target.model_dump(mode="json"), "seed": recipe.seed},
+            {"parts": parts, "target": target, "seed": recipe.seed},
             {"data": DATA_STEP, "parent": teacher, "reference": f"{teacher}.export"},
         )

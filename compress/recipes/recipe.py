@@ -24,7 +24,7 @@ from contract.errors import RecipeError
 from contract.machine import Provider
 
 RESERVED = frozenset({"data", "cascade"})
-RESERVED_ENDS = (".export", ".measure", ".table", ".train")
+RESERVED_ENDS = (".compare", ".export", ".measure", ".table", ".train")
 
 
 class TeacherPart(Part):
@@ -74,6 +74,15 @@ class Target(Part):
     lengths: Split = Field(default="validation", description="Split whose texts give the length mix")
     calls: int = Field(default=1000, ge=20, description="Timed calls per setting, time permitting")
     seconds: float = Field(default=6.0, gt=0, description="Time for all settings of one variant")
+
+    def for_choices(self) -> dict[str, Any]:
+        """Return what a timing that decides something reads of it, as JSON values that make a Target again.
+
+        Its lengths are those of `validation` where they would be those of `test` or `certify`: what is kept
+        for figures and guarantees may decide nothing.
+        """
+        lengths: Split = "validation" if self.lengths in {"test", "certify"} else self.lengths
+        return {"threads": self.threads, "provider": self.provider, "lengths": lengths}
 
 
 class Recipe(Part):

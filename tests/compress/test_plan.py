@@ -11,7 +11,7 @@ from compress import plan
 from compress.plan import key_of, plan_steps, select, steps_of
 from compress.recipes.learning_parts import Part
 from compress.recipes.parts import QuantizePart
-from compress.recipes.recipe import Recipe, parse_recipe
+from compress.recipes.recipe import Recipe, Target, parse_recipe
 from compress.steps import Step
 from contract.errors import RecipeError
 from contract.machine import Machine
@@ -80,6 +80,30 @@ def test_one_more_speed_up_leaves_the_others_as_they_are(recipe: Recipe) -> None
     )
     assert {"fast-4x", "fast-4x.export", "fast-4x.measure"} == set(after) - set(before)
     assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("target", "same"),
+    [
+        ({"calls": 20, "seconds": 1.0}, True),
+        ({"lengths": "test"}, True),
+        ({"lengths": "certify"}, True),
+        ({"lengths": "train"}, False),
+        ({"threads": 2}, False),
+        ({"provider": "cuda"}, False),
+    ],
+)
+def test_a_table_is_measured_again_for_what_it_reads_alone(
+    recipe: Recipe, target: dict[str, Any], same: bool
+) -> None:
+    """How often variants are timed is nothing to a table; nor are lengths that decide nothing."""
+    other = recipe.model_copy(update={"target": Target.model_validate(target)})
+    configs = [
+        next(step.config for step in plan_steps(some) if step.name == "fast.table")
+        for some in (recipe, other)
+    ]
+    assert (configs[0] == configs[1]) == same
+    Target.model_validate(configs[1]["target"])
 
 
 def test_what_auto_means_is_in_the_key_of_training_alone() -> None:

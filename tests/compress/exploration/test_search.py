@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from compress.datasets.data import DATA, read_dataset
+from compress.exploration.comparison import Ratio
 from compress.exploration.explore import explore
 from compress.exploration.genome import Candidate, TeacherSize, space_of
 from compress.exploration.pareto import Point, dominates
@@ -22,6 +26,7 @@ from compress.recipes.recipe import Recipe, load_recipe
 from compress.recipes.search_part import SearchPart, SearchSpace
 from contract.errors import RecipeError
 from contract.family import read_family
+from runtime.api import LoadedVariant
 from sluicegate.compress_cmd import command
 
 SIZE = TeacherSize(depth=3, heads=4, neurons=48, hidden=32)
@@ -182,6 +187,39 @@ def test_a_survivor_that_diverges_in_full_is_left_out(recipe: Recipe, made: Made
     assert found.failed
     assert all("the loss is not finite" in reason for reason in found.failed.values())
     assert json.loads((copy / RECORD).read_text())["failed"] == dict(found.failed)
+
+
+def test_the_lengths_of_test_texts_decide_nothing(recipe: Recipe, made: Made, tmp_path: Path) -> None:
+    """Measured for those, and more often, the same is tried, compared and kept; only figures are new."""
+    copy = Path(shutil.copytree(made.out, tmp_path / "family"))
+    target = recipe.target.model_copy(update={"lengths": "test", "calls": 21})
+    told = Told()
+    found = run_search(recipe.model_copy(update={"target": target}), copy, progress=told)
+    assert found.kept == made.found.kept
+    assert all(step.endswith(".measure") for step in told.of("done"))
+    assert {f"{name}.compare" for name in found.trained} <= set(told.of("reused"))
+
+
+def test_what_is_timed_for_a_choice_is_of_validation(
+    recipe: Recipe, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates and survivors are compared with the teacher on validation texts, for test lengths too."""
+    copy = Path(shutil.copytree(made.out, tmp_path / "family"))
+    (dataset,) = (copy / ".steps").glob(f"data@*/{DATA}")
+    timed: list[Sequence[str]] = []
+
+    def spy(own: LoadedVariant, reference: LoadedVariant, texts: Sequence[str], **_: Any) -> Ratio:
+        timed.append(texts)
+        return Ratio(0.5, 0.5)
+
+    for module in ("candidate", "comparison"):
+        monkeypatch.setattr(f"compress.exploration.{module}.compare", spy)
+        for step in (copy / ".steps").glob("try-*" if module == "candidate" else "*.compare@*"):
+            shutil.rmtree(step)
+    target = recipe.target.model_copy(update={"lengths": "test"})
+    found = run_search(recipe.model_copy(update={"target": target}), copy)
+    assert len(timed) == len(found.tried) + len(found.trained)
+    assert set(timed) == {read_dataset(dataset).of("validation").texts}
 
 
 def test_a_spent_budget_explores_no_further(recipe: Recipe, made: Made, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from compress.pruning.latency_table import TABLE, LatencyTable
 from compress.pruning.stitch import halves_of, put_together
 from compress.pruning.table_step import table_step
 from compress.recipes.data_part import Split
+from compress.recipes.recipe import Target
 from compress.steps import Context
 from compress.store import Finished
 from contract.errors import RecipeError
@@ -131,7 +132,7 @@ def test_the_table_step_writes_what_the_next_steps_read(tmp_path: Path, precisio
     assert result["worst_relative_error"] == table.worst_relative_error > 0
 
 
-@pytest.mark.parametrize("lengths", ["validation", "test"])
+@pytest.mark.parametrize("lengths", ["validation", "certify", "test"])
 def test_a_table_never_sees_the_test_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: Split
 ) -> None:
@@ -147,7 +148,7 @@ def test_a_table_never_sees_the_test_split(
     monkeypatch.setattr("compress.pruning.table_step.measure_table", spy)
     origin = finished_network(tmp_path / "teacher", random_network())
     context = toy_context(tmp_path, PART, data, parent=origin)
-    target = {"threads": 1, "provider": "cpu", "lengths": lengths}
+    target = Target(lengths=lengths).for_choices()
     table_step(with_config(context, target=target, precision="fp32"))
     assert tuple(timed) == data.of("validation").texts
 
