@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.graphs.calibration import even_rows
 from contract.errors import SluiceError
 
 # Products that stay FP32 and texts [some rows] to logits [rows, C] of a graph quantized but for those.
@@ -31,15 +32,17 @@ class Mixture:
     sensitivity: dict[str, float]
 
 
-def sensitivities(answers: Answers, products: Sequence[str], wanted: NDArray[np.float32]) -> dict[str, float]:
+def sensitivities(
+    answers: Answers, products: Sequence[str], wanted: NDArray[np.float32], rows: NDArray[np.int64]
+) -> dict[str, float]:
     """Return the mean squared logit error with each product alone in INT8.
 
     Args:
         answers: of graphs.
         products: names of all products.
-        wanted: [N, C] logits of the FP32 graph; the first SCORED_TEXTS are compared.
+        wanted: [N, C] logits of the FP32 graph.
+        rows: of the texts whose logits are compared.
     """
-    rows = np.arange(min(SCORED_TEXTS, len(wanted)))
     everything = frozenset(products)
     return {
         name: float(np.square(answers(everything - {name}, rows) - wanted[rows]).mean()) for name in products
@@ -52,11 +55,14 @@ def leave_worst_out(
     wanted: NDArray[np.float32],
     targets: NDArray[np.int64],
     limit: float,
+    *,
+    seed: int,
 ) -> Mixture:
     """Put back to FP32 the fewest of the most sensitive products that keep the accuracy drop within a limit.
 
     With all of them in FP32 the drop is 0, so there is an answer for every limit from 0; the number is
-    found by bisection, as if every product put back helped.
+    found by bisection, as if every product put back helped. Sensitivity is that of SCORED_TEXTS texts, as
+    many of every label as of any other.
 
     Args:
         answers: of graphs.
@@ -64,6 +70,7 @@ def leave_worst_out(
         wanted: [N, C] logits of the FP32 graph.
         targets: [N] class indices; -1 where a text has no label.
         limit: accuracy drop allowed, a fraction.
+        seed: of the draw of the texts for sensitivity.
 
     Raises:
         SluiceError: when there is nothing to measure on.
@@ -80,7 +87,7 @@ def leave_worst_out(
     found = drop(0)
     if found <= limit:
         return Mixture((), found, {})
-    scores = sensitivities(answers, products, wanted)
+    scores = sensitivities(answers, products, wanted, even_rows(targets, SCORED_TEXTS, seed=seed))
     ranked = sorted(scores, key=lambda name: -scores[name])
     too_few, enough, at_enough = 0, len(ranked), 0.0
     while enough - too_few > 1:

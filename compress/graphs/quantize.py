@@ -67,7 +67,7 @@ def quantize_step(context: Context) -> Result:
             encoded = encoder.encode(calibration.texts)
             job = _quantizer(part, source, network, encoded, parent.result)
             context.update(0.3, "quantizing")
-            mixture = _mixture(part, job, encoder, data, Path(scratch))
+            mixture = _mixture(part, job, encoder, data, Path(scratch), seed=context.recipe.seed)
             job.write(target, () if mixture is None else mixture.left_out)
         left_out = () if mixture is None else mixture.left_out
         require_structure(target, precision, float_products=len(left_out))
@@ -155,7 +155,7 @@ def _quantizer(
 
 
 def _mixture(
-    part: QuantizePart, job: _Quantizer, encoder: Encoder, data: Dataset, scratch: Path
+    part: QuantizePart, job: _Quantizer, encoder: Encoder, data: Dataset, scratch: Path, *, seed: int
 ) -> Mixture | None:
     if part.mixed is None:
         return None
@@ -175,7 +175,7 @@ def _mixture(
 
     wanted = run(job.source, np.arange(len(validation)))
     products = [node.name for node in products_of(onnx.load(job.source))]
-    return leave_worst_out(answers, products, wanted, validation.targets, part.mixed)
+    return leave_worst_out(answers, products, wanted, validation.targets, part.mixed, seed=seed)
 
 
 def _names(network: Network, source: Path) -> dict[str, str]:
