@@ -22,6 +22,7 @@ from compress.store import Finished, Store
 from contract.errors import RecipeError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from contract.machine import Machine
+from contract.prices import load_prices
 
 DATA_STEP = "data"
 # Instruction sets that decide what `precision: auto` means.
@@ -195,6 +196,8 @@ def _measure(recipe: Recipe, name: str, artifact: str) -> Step:
         f"{name}: calibrate and measure",
         config,
         {"data": DATA_STEP, "artifact": artifact},
+        # What a measurement holds in USD is at this price, so that a family has one price throughout.
+        {"usd_per_core_hour": sha256_of_json(load_prices().usd_per_core_hour)},
     )
 
 

@@ -15,6 +15,7 @@ from compress.recipes.recipe import Recipe, Target, parse_recipe
 from compress.steps import Step
 from contract.errors import RecipeError
 from contract.machine import Machine
+from contract.prices import load_prices
 
 VARIANTS: list[dict[str, Any]] = [
     {"name": "student-1.5", "kind": "distil", "parent": "teacher", "layers": [0]},
@@ -104,6 +105,26 @@ def test_a_table_is_measured_again_for_what_it_reads_alone(
     ]
     assert (configs[0] == configs[1]) == same
     Target.model_validate(configs[1]["target"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"), [({"usd_per_core_hour": 1.0}, False), ({"as_of": "2999-01-01"}, True)]
+)
+def test_another_price_of_a_core_measures_again_and_trains_nothing(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], same: bool
+) -> None:
+    """What a measurement says in USD is never that of an older price list; nothing else depends on it."""
+    machine = Machine(cpu="x", cores=1, memory_bytes=1, system="s")
+
+    def keys() -> dict[str, str]:
+        return {step.name: key_of(step, {}, machine) for step in plan_steps(recipe)}
+
+    before = keys()
+    other = load_prices().model_copy(update=changes)
+    monkeypatch.setattr(plan, "load_prices", lambda: other)
+    after = keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == (set() if same else {name for name in before if name.endswith(".measure")})
 
 
 def test_what_auto_means_is_in_the_key_of_training_alone() -> None:
