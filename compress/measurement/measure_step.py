@@ -23,7 +23,6 @@ from runtime.machine import usable_cores
 
 LOGITS = "logits.npy"
 HELD_OUT = ("validation", "tune", "certify", "test")
-MEMORY_TEXTS = 20
 
 
 def measure_step(context: Context) -> Result:
@@ -54,9 +53,7 @@ def measure_step(context: Context) -> Result:
         meter=context.meter(),
     )
     context.update(0.9, "peak memory")
-    memory = measure_peak_memory(
-        folder, family, name, real[:MEMORY_TEXTS], threads=target.threads, provider=target.provider
-    )
+    memory = measure_peak_memory(folder, family, name, real, threads=target.threads, provider=target.provider)
     loaded.runtime.close()
     return {
         "temperature": temperature,

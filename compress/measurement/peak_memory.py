@@ -15,6 +15,10 @@ from contract.family import Family
 from contract.machine import Provider
 from runtime.load import load_variant
 
+# The longest texts: how many are answered one at a time, and how many of these then in one call.
+ALONE = 20
+TOGETHER = 8
+
 
 def measure_peak_memory(
     folder: Path,
@@ -27,7 +31,8 @@ def measure_peak_memory(
 ) -> int:
     """Return the peak resident memory, in bytes, of a fresh process that loads one variant and answers texts.
 
-    The interpreter and the inference library are counted: that is what a replica takes.
+    The interpreter and the inference library are counted: that is what a replica takes. What it answers are
+    the `heaviest_calls` of the texts.
 
     Raises:
         EnvironmentProblem: when that process fails.
@@ -36,7 +41,7 @@ def measure_peak_memory(
         "folder": str(folder),
         "family": family.dump(),
         "name": name,
-        "texts": list(texts),
+        "calls": heaviest_calls(texts),
         "threads": threads,
         "provider": provider,
     }
@@ -57,6 +62,15 @@ def measure_peak_memory(
     return int(done.stdout)
 
 
+def heaviest_calls(texts: Sequence[str]) -> list[list[str]]:
+    """Return the calls that take most memory: each of the longest texts alone, then a batch of them.
+
+    A variant that is served one text at a time runs the batch so, too.
+    """
+    longest = sorted(texts, key=len, reverse=True)[:ALONE]
+    return [*([text] for text in longest), longest[:TOGETHER]]
+
+
 def report_peak_memory() -> None:
     """Do the job on stdin and print the peak to stdout: the child's half of `measure_peak_memory`."""
     job = json.load(sys.stdin)
@@ -67,8 +81,8 @@ def report_peak_memory() -> None:
         provider=job["provider"],
         threads=job["threads"],
     )
-    for text in job["texts"]:
-        loaded.logits([text])
+    for texts in job["calls"]:
+        loaded.logits(texts)
     sys.stdout.write(str(_peak_bytes()))
 
 
