@@ -61,6 +61,7 @@ CONTRASTS = (
     Contrast("pruning to a latency, then distilling", "pruned-2.2x", "teacher"),
     Contrast("pruning to a latency, then distilling", "pruned-4.4x", "teacher"),
     Contrast("the same after distillation to two layers", "small-2.2x", "student"),
+    Contrast("distilling once more after pruning", "pruned-2.6x-long", "pruned-2.6x"),
     Contrast("dynamic INT8", "teacher-int8", "teacher"),
     Contrast("dynamic INT8", "student-int8", "student"),
     Contrast("static instead of dynamic INT8", "teacher-static", "teacher-int8"),
