@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for one family per seed")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--together", type=int, default=2, help="families trained at a time, one thread each")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks/compression.md"))
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
