@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from bench.turns import time_in_turns
 from compress.graphs.export import export_onnx
 from compress.graphs.lower import quantize_dynamic
+from compress.graphs.session import open_session
 from compress.networks.network import keep_layers
 from compress.networks.weights import network_from, read_bundle
 from runtime.machine import describe_machine
@@ -29,7 +30,6 @@ from runtime.wordpiece import WordPieceEncoder
 CLASSES = 150
 MAX_LENGTH = 40
 TEXTS_PER_ROUND = 40
-Feeds = dict[str, NDArray[np.generic]]
 
 
 def main() -> None:
@@ -62,7 +62,14 @@ def main() -> None:
                 export_onnx(network, path, fused=fused)
                 quantize_dynamic(path, path.with_suffix(".int8.onnx"))
                 paths |= {("FP32", fused): path, ("dynamic INT8", fused): path.with_suffix(".int8.onnx")}
-            rounds = _time({key: _session(path) for key, path in paths.items()}, feeds, given.rounds, rng)
+            sessions = {key: open_session(str(path)) for key, path in paths.items()}
+            rounds = time_in_turns(
+                {key: partial(session.run, None) for key, session in sessions.items()},
+                feeds,
+                rounds=given.rounds,
+                per_round=TEXTS_PER_ROUND,
+                rng=rng,
+            )
             for precision in ("FP32", "dynamic INT8"):
                 before, after = rounds[precision, False], rounds[precision, True]
                 ratio = np.median(np.median(after, axis=1) / np.median(before, axis=1))
@@ -70,35 +77,6 @@ def main() -> None:
                     f"| {depth} layers, {precision} | {np.median(before):.3f} ms | {np.median(after):.3f} ms "
                     f"| {ratio:.2f} |"
                 )
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _time(
-    sessions: dict[tuple[str, bool], onnxruntime.InferenceSession],
-    feeds: list[Feeds],
-    rounds: int,
-    rng: np.random.Generator,
-) -> dict[tuple[str, bool], NDArray[np.float64]]:
-    """Return per graph the milliseconds [rounds, TEXTS_PER_ROUND]; a first round warms up."""
-    keys = list(sessions)
-    took: dict[tuple[str, bool], list[list[float]]] = {key: [] for key in keys}
-    for number in range(rounds + 1):
-        drawn = [feeds[i] for i in rng.integers(0, len(feeds), TEXTS_PER_ROUND)]
-        for place in rng.permutation(len(keys)):
-            calls = []
-            for inputs in drawn:
-                started = time.perf_counter()
-                sessions[keys[place]].run(None, inputs)
-                calls.append((time.perf_counter() - started) * 1000)
-            if number:
-                took[keys[place]].append(calls)
-    return {key: np.array(calls) for key, calls in took.items()}
 
 
 if __name__ == "__main__":

@@ -39,13 +39,12 @@ from contract.family import (
 )
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
 from contract.machine import Machine
-from contract.predictions import Cost, Predictions, write_costs, write_predictions
+from contract.predictions import COSTS, PREDICTIONS, Cost, Predictions, write_costs, write_predictions
 from router.calibrate import expected_calibration_error
 from runtime.api import Logits
 
 ROUTED = ("tune", "certify", "test")
 VARIANTS = "variants"
-PREDICTIONS, COSTS = "predictions.parquet", "costs.json"
 NEW = ".new"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.code import code_version
 from compress.datasets.sources import package_path
-from compress.depth import require_layers
+from compress.depth import require_all_layers
 from compress.networks.image_weights import image_fingerprint
 from compress.networks.weights import fingerprint
 from compress.recipes.data_part import SOURCES, DataPart
@@ -50,7 +50,7 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
         RecipeError: for two steps of one name, or a layer that a parent will not have.
         RecipeError, DataError, EnvironmentProblem: for weights or data that are not there.
     """
-    require_layers(recipe)
+    require_all_layers(recipe)
     teacher, hashes = recipe.teacher, _data_hashes(recipe.data)
     steps = [
         Step(

@@ -16,6 +16,7 @@ from compress.recipes.parts import made_by
 from compress.recipes.recipe import Recipe, dump_recipe, load_recipe
 from contract.errors import EnvironmentProblem, RecipeError
 from contract.family import MANIFEST, Family, Variant
+from contract.predictions import COSTS, PREDICTIONS
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ LONGEST_VALUE = 6000
 LONGEST_KEY = 250
 PER_REQUEST = 100
 # Artifacts of the family's folder that are small enough to go along; the variants' own go where asked for.
-SMALL = (MANIFEST, "predictions.parquet", "costs.json", "frontier.svg")
+SMALL = (MANIFEST, PREDICTIONS, COSTS, "frontier.svg")
 SEARCHED = "searched.yaml"
 OF_A_SEARCH = ("search.json", SEARCHED)
 

@@ -30,11 +30,16 @@ class SluiceError(Exception):
     """Root of every error that Sluicegate raises on purpose.
 
     Every instance pickles to an equal one, since errors cross process borders.
+
+    Args:
+        message: what went wrong.
+        hint: the next thing to try; ends the message.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        self.hint = hint
+        self.message = message if hint is None else f"{message}\n  try: {hint}"
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__.copy())
@@ -59,9 +64,7 @@ class InputError(SluiceError):
     def __init__(self, rule: str, *, where: object | None = None, hint: str | None = None) -> None:
         self.rule = rule
         self.where = None if where is None else str(where)
-        self.hint = hint
-        text = rule if where is None else f"{where}: {rule}"
-        super().__init__(text if hint is None else f"{text}\n  try: {hint}")
+        super().__init__(rule if where is None else f"{where}: {rule}", hint=hint)
 
 
 class DataError(InputError):
@@ -90,10 +93,6 @@ class RunError(InputError):
 
 class EnvironmentProblem(SluiceError):
     """This machine lacks something that was asked for."""
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        self.hint = hint
-        super().__init__(message if hint is None else f"{message}\n  try: {hint}")
 
 
 class TargetNotMet(SluiceError):

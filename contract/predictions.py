@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from contract.errors import PredictionsError
 from contract.files import atomic_path, read_json, sha256_of_file, write_json
 
+PREDICTIONS, COSTS = "predictions.parquet", "costs.json"
 LABELS_KEY = b"sluice.labels"
 SPLITS = ("tune", "certify", "test")
 UNLABELLED = -1

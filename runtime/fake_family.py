@@ -13,7 +13,15 @@ import pyarrow.parquet as pq
 from contract.family import Family, Latency, Split, Variant, artifact_of, write_family
 from contract.files import atomic_path, sha256_of_json, write_json
 from contract.formulas import usd_per_1k_from_seconds, wilson_interval
-from contract.predictions import Cost, Predictions, VariantPredictions, write_costs, write_predictions
+from contract.predictions import (
+    COSTS,
+    PREDICTIONS,
+    Cost,
+    Predictions,
+    VariantPredictions,
+    write_costs,
+    write_predictions,
+)
 from contract.prices import load_prices
 from runtime.fake import FAKE_ENCODER, FakeEncoder, FakeModel, FakeRuntime, true_label
 
@@ -93,11 +101,11 @@ def write_fake_family(
                 usd_per_1k=usd,
             )
         )
-    predictions = folder / "predictions.parquet"
+    predictions = folder / PREDICTIONS
     write_predictions(
         predictions, Predictions(labels=labels, label=truth, variants=seen, split=splits.astype(np.str_))
     )
-    write_costs(folder / "costs.json", costs)
+    write_costs(folder / COSTS, costs)
     family = Family(
         name="fake",
         labels=labels,
@@ -112,7 +120,7 @@ def write_fake_family(
         encoders={"fake": FAKE_ENCODER},
         variants=tuple(variants),
         predictions=artifact_of(folder, predictions),
-        costs=artifact_of(folder, folder / "costs.json"),
+        costs=artifact_of(folder, folder / COSTS),
         data=artifact_of(folder, data),
     )
     write_family(folder, family)

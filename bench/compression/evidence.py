@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.compression.timing import Timing
 from contract.family import Family
-from contract.predictions import read_predictions
+from contract.predictions import PREDICTIONS, read_predictions
 
 DRAWS = 2000
 CHOSEN_ON = ("tune", "certify")
@@ -91,7 +91,7 @@ def read_seed(
     predictions: Mapping[str, Prediction],
 ) -> Seed:
     """Return what one family folder shows."""
-    table = read_predictions(folder / "predictions.parquet")
+    table = read_predictions(folder / PREDICTIONS)
     assert table.split is not None
     chosen, test = np.isin(table.split, CHOSEN_ON), table.split == "test"
     right = {name: found.prediction == table.label for name, found in table.variants.items()}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.turns import time_in_turns
 from contract.family import Family
+from runtime.api import LoadedVariant
 from runtime.load import load_variant
 
 TEXTS_PER_ROUND = 50
@@ -52,24 +54,24 @@ def time_family(
     """
     rng = np.random.default_rng(seed)
     loaded = {name: load_variant(folder, family, name, threads=1) for name in family.names}
-    calls: dict[str, list[list[float]]] = {name: [] for name in loaded}
-    for number in range(rounds + 1):
-        drawn = [texts[i] for i in rng.integers(0, len(texts), TEXTS_PER_ROUND)]
-        for name in rng.permutation(list(loaded)):
-            took = []
-            for text in drawn:
-                started = time.perf_counter()
-                loaded[name].logits([text])
-                took.append((time.perf_counter() - started) * 1000)
-            if number:  # the first round warms up
-                calls[name].append(took)
+    taken = time_in_turns(
+        {name: partial(_answer, variant) for name, variant in loaded.items()},
+        texts,
+        rounds=rounds,
+        per_round=TEXTS_PER_ROUND,
+        rng=rng,
+    )
     for variant in loaded.values():
         variant.runtime.close()
     return {
         name: Timing(
-            p50_ms=float(np.quantile(np.concatenate(taken), 0.5)),
-            p99_ms=float(np.quantile(np.concatenate(taken), 0.99)),
-            rounds_ms=np.array([np.median(took) for took in taken]),
+            p50_ms=float(np.quantile(calls, 0.5)),
+            p99_ms=float(np.quantile(calls, 0.99)),
+            rounds_ms=np.median(calls, axis=1),
         )
-        for name, taken in calls.items()
+        for name, calls in taken.items()
     }
+
+
+def _answer(variant: LoadedVariant, text: str) -> object:
+    return variant.logits([text])

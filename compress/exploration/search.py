@@ -154,20 +154,31 @@ def _train(
     failed: dict[str, str] = {}
     broken: dict[str, str] = {}
     for candidate in chosen:
-        for step in select(steps, f"{candidate.name}.measure"):
-            if step.name not in run.finished | broken:
-                try:
-                    run.make(step)
-                except SluiceError as problem:
-                    if not is_its_own(problem):
-                        raise
-                    broken[step.name] = reason_of(problem)
-            if step.name in broken:
-                failed[candidate.name] = broken[step.name]
-                break
+        reason = _made(run, select(steps, f"{candidate.name}.measure"), broken)
+        if reason is not None:
+            failed[candidate.name] = reason
         else:
             found[candidate.name] = _compared(run, steps, candidate.name, rates)
     return found, failed
+
+
+def _made(run: Run, steps: Sequence[Step], broken: dict[str, str]) -> str | None:
+    """Make steps in turn; return why the first that fails did, if one does, and note it under its name.
+
+    Raises:
+        SluiceError: what went wrong lies with the machine, not with the candidate.
+    """
+    for step in steps:
+        if step.name not in run.finished | broken:
+            try:
+                run.make(step)
+            except SluiceError as problem:
+                if not is_its_own(problem):
+                    raise
+                broken[step.name] = reason_of(problem)
+        if step.name in broken:
+            return broken[step.name]
+    return None
 
 
 def _compared(run: Run, steps: Sequence[Step], name: str, rates: Rates) -> Point:

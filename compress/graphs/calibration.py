@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from compress.datasets.data import Dataset
+from compress.graphs.session import open_session
 from compress.networks.models import Network
 from runtime.api import Encoded
 
@@ -53,17 +54,10 @@ def feeds_of(network: Network, encoded: Encoded) -> Iterator[Feeds]:
 
 def session_of(path: Path, names: Sequence[str]) -> onnxruntime.InferenceSession:
     """Return a session, on one thread, whose outputs are float tensors of a graph by name."""
-    import onnxruntime
-
     model = onnx.load(path)
     del model.graph.output[:]
     model.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(model.SerializeToString())
 
 
 def ranges_of(path: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, Range]:

@@ -15,10 +15,11 @@ import torch
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.graphs.fuse import fuse_file
+from compress.graphs.session import open_session
 from compress.graphs.verify import require_faithful, require_finite, verification_texts, verify_graph
 from compress.networks.models import Network, load_network
 from compress.steps import Context, Result
-from contract.errors import EnvironmentProblem, SluiceError
+from contract.errors import SluiceError
 from contract.files import atomic_path
 
 GRAPH = "model.onnx"
@@ -92,16 +93,7 @@ def check_probes(network: Network, path: Path, *, name: str = "the network") -> 
         SluiceError: when it is not within PROBE_ERROR_LIMIT, a logit is not finite, or a shape does not run.
         EnvironmentProblem: without ONNX Runtime.
     """
-    try:
-        import onnxruntime
-    except ImportError as problem:
-        raise EnvironmentProblem(
-            f"ONNX Runtime does not load: {problem}", hint="pip install 'sluicegate[cpu]'"
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(str(path))
     inputs = network.graph_inputs()
     worst = 0.0
     for probe in inputs.probes:

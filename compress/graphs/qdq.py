@@ -48,7 +48,8 @@ def activation_scale(found: Range, *, signed: bool) -> tuple[np.float32, np.int8
     if not np.isfinite(found).all():
         raise SluiceError(
             f"an activation ranges from {found[0]:g} to {found[1]:g} on the calibration texts: "
-            "what is not finite has no INT8 scale\n  try: a lower learning_rate for the parent"
+            "what is not finite has no INT8 scale",
+            hint="a lower learning_rate for the parent",
         )
     low, high = min(found[0], 0.0), max(found[1], 0.0)
     if signed:

@@ -68,8 +68,10 @@ def verify_graph(
     found = _answers(path, encoded, batching)
     other = _answers(path, encoded, "batched" if batching == "single" else "single")
     if not (np.isfinite(found).all() and np.isfinite(other).all()):
-        hint = "" if precision == "fp32" else "\n  try: another `method`"
-        raise SluiceError(f"{name}: its {precision} graph's logits are not finite; its network's are{hint}")
+        raise SluiceError(
+            f"{name}: its {precision} graph's logits are not finite; its network's are",
+            hint=None if precision == "fp32" else "another `method`",
+        )
     share, span = ERROR_SHARE.get(precision), float(wanted.max() - wanted.min())
     return Verification(
         label_agreement=float((found.argmax(1) == wanted.argmax(1)).mean()),
@@ -113,7 +115,7 @@ def require_finite(logits: NDArray[np.float32], name: str) -> None:
     """Raise SluiceError, naming the network, when one of its logits is not finite."""
     if not np.isfinite(logits).all():
         raise SluiceError(
-            f"{name}: its logits are not finite, so its training diverged\n  try: a lower learning_rate"
+            f"{name}: its logits are not finite, so its training diverged", hint="a lower learning_rate"
         )
 
 

@@ -11,7 +11,7 @@ from compress.learning.teacher import finish_network, parent_classifier, parent_
 from compress.networks.cut import keep_states, shrink
 from compress.networks.models import Tokens
 from compress.networks.network import Classifier, keep_layers
-from compress.recipes.parts import DistilPart
+from compress.recipes.parts import DistilPart, require_layers
 from compress.steps import Context, Result
 from contract.errors import RecipeError
 
@@ -38,13 +38,8 @@ def distil_student(context: Context) -> Result:
 
 
 def _check(part: DistilPart, parent: Classifier) -> None:
+    require_layers(part, len(parent.shape.layers))
     layers = parent.shape.layers
-    for index in part.layers:
-        if not 0 <= index < len(layers):
-            raise RecipeError(
-                f"variant {part.name!r}: no layer {index}; "
-                f"its parent {part.parent!r} has 0 to {len(layers) - 1}"
-            )
     limits = {
         "hidden": parent.shape.hidden,
         "heads": min(layers[index].heads for index in part.layers),

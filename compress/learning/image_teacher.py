@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from compress.datasets.data import DATA, read_dataset
-from compress.learning.teacher import finish_network
-from compress.learning.training import fit, hard_loss
+from compress.learning.teacher import finish_network, learn_labels
 from compress.networks.image_models import ImageArchitecture, pretrained_network
 from compress.networks.image_weights import EFFICIENTNET, EFFICIENTNET_IMAGES, image_fingerprint
 from compress.recipes.parts import ImagePart
@@ -38,17 +37,7 @@ def train_image_teacher(context: Context) -> Result:
             where=part.weights,
         )
     context.update(0.0, f"decoding {len(data)} images")
-    examples = network.read(PixelEncoder(options), data.texts)
-    loss = hard_loss(data.targets, part.training.label_smoothing)
-    fit(
-        network,
-        examples,
-        loss,
-        part.training,
-        seed=context.recipe.seed,
-        report=context.update,
-        name=context.step.name,
-    )
+    learn_labels(context, network, PixelEncoder(options), data, part.training)
     return finish_network(context, network, pixel_spec(options))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from compress.datasets.data import DATA, read_dataset
+from compress.datasets.data import DATA, Dataset, read_dataset
 from compress.encoders import encoder_of, hand_on, write_tokenizer
 from compress.learning.training import fit, hard_loss
 from compress.networks.models import Network, load_network
 from compress.networks.network import Classifier
 from compress.networks.weights import network_from, read_bundle
+from compress.recipes.learning_parts import Training
 from compress.steps import Context, Result
 from contract.errors import RecipeError
 from contract.family import EncoderSpec
@@ -40,18 +41,23 @@ def train_teacher(context: Context) -> Result:
             hint=f"labels of the data: {', '.join(data.labels[:10])}",
         )
     spec = write_tokenizer(context.folder, bundle.tokenizer, max_length=part.max_length)
-    examples = network.read(load_encoder(context.folder, spec), data.texts)
-    loss = hard_loss(data.targets, part.training.label_smoothing)
+    learn_labels(context, network, load_encoder(context.folder, spec), data, part.training)
+    return finish_network(context, network, spec)
+
+
+def learn_labels(
+    context: Context, network: Network, encoder: Encoder, data: Dataset, training: Training
+) -> None:
+    """Train a network in place on the labels of texts. Raises SluiceError when the loss is not finite."""
     fit(
         network,
-        examples,
-        loss,
-        part.training,
+        network.read(encoder, data.texts),
+        hard_loss(data.targets, training.label_smoothing),
+        training,
         seed=context.recipe.seed,
         report=context.update,
         name=context.step.name,
     )
-    return finish_network(context, network, spec)
 
 
 def finish_network(context: Context, network: Network, encoder: EncoderSpec) -> Result:

@@ -179,7 +179,7 @@ def fit(
             now = float(loss.detach())
             if not math.isfinite(now):
                 raise SluiceError(
-                    f"{name}: the loss is not finite at step {done} of {steps}\n  try: a lower learning_rate"
+                    f"{name}: the loss is not finite at step {done} of {steps}", hint="a lower learning_rate"
                 )
             smooth = now if done == 1 else 0.9 * smooth + 0.1 * now
             epoch = -(-done // per_epoch)

@@ -11,8 +11,7 @@ from torch import nn
 
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
-from compress.learning.teacher import finish_network
-from compress.learning.training import fit, hard_loss
+from compress.learning.teacher import finish_network, learn_labels
 from compress.networks.models import Network, load_network
 from compress.recipes.data_part import EXTRA
 from compress.recipes.learning_parts import Training
@@ -37,15 +36,7 @@ def train_twin(context: Context) -> Result:
     randomize(network, seed=context.recipe.seed)
     data = read_dataset(context.inputs["data"].file(DATA)).of("train", *([EXTRA] if part.extra else []))
     epochs = equal_epochs(part.training, int(like.result["taught_texts"]), len(data))
-    fit(
-        network,
-        network.read(encoder, data.texts),
-        hard_loss(data.targets, part.training.label_smoothing),
-        part.training.model_copy(update={"epochs": epochs}),
-        seed=context.recipe.seed,
-        report=context.update,
-        name=context.step.name,
-    )
+    learn_labels(context, network, encoder, data, part.training.model_copy(update={"epochs": epochs}))
     return {
         **finish_network(context, network, hand_on(like, context.folder)),
         "taught_texts": len(data),

@@ -52,9 +52,9 @@ def read_bundle(source: str) -> Bundle:
         EnvironmentProblem: the package is not installed.
     """
     files = _files(source, (WEIGHTS, CONFIG, TOKENIZER))
-    expected = PUBLISHED.get(source.removeprefix("package:").partition("/")[0])
-    actual = sha256_of_bytes(files[WEIGHTS])
-    if source.startswith("package:") and expected is not None and actual != expected:
+    package = source.removeprefix("package:").partition("/")[0] if source.startswith("package:") else None
+    expected = None if package is None else PUBLISHED.get(package)
+    if expected is not None and (actual := sha256_of_bytes(files[WEIGHTS])) != expected:
         raise RecipeError(
             f"the sha256 of {WEIGHTS} is {actual[:16]}…, the published one is {expected[:16]}…: "
             "these are not the weights they claim to be",

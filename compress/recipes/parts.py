@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from compress.recipes.learning_parts import Augmentation, Learner, Name, Part, Share, Training
+from contract.errors import RecipeError
 
 
 class ImagePart(Part):
@@ -228,6 +229,15 @@ class LinearPart(Part):
         if self.parent is None and self.temperatures != (1.0, 2.0):
             raise ValueError("`temperatures` needs a `parent`, whose answers they soften")
         return self
+
+
+def require_layers(part: DistilPart | PrunePart, depth: int) -> None:
+    """Raise RecipeError when a part names a layer that a parent of `depth` layers does not have."""
+    for layer in part.layers or ():
+        if not 0 <= layer < depth:
+            raise RecipeError(
+                f"variant {part.name!r}: no layer {layer}; its parent {part.parent!r} has 0 to {depth - 1}"
+            )
 
 
 VariantPart = Annotated[
