@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compress.datasets.data import DATA, load_data, write_dataset
+from compress.datasets.data import DATA, write_dataset
+from compress.datasets.loading import load_data
 from compress.steps import Context, Result
 
 

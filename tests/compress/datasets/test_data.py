@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.datasets.data import divide, load_data, read_dataset, write_dataset
+from compress.datasets.data import read_dataset, write_dataset
+from compress.datasets.loading import divide, load_data
 from compress.datasets.sources import records_of
 from compress.recipes.data_part import SPLITS, DataPart
 from contract.errors import DataError, EnvironmentProblem

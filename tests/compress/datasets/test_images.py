@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compress.datasets.data import load_data
 from compress.datasets.images import read_images
+from compress.datasets.loading import load_data
 from compress.pipeline import run_pipeline
 from compress.plan import plan_steps
 from compress.recipes.data_part import DataPart
