@@ -8,88 +8,16 @@ and nowhere else, so a graph of another shape comes out as it went in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
+from compress.graphs.matching import CONTRIB, Graph
 from contract.files import atomic_path
 from runtime.wordpiece import ATTENTION_MASK
 
-CONTRIB = "com.microsoft"
 _MASK = f"{ATTENTION_MASK}_int32"
-
-
-class Graph:
-    """A graph to match patterns in: who makes a tensor, who reads it, which are constant."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.proto = model.graph
-        self.nodes = list(model.graph.node)
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read nodes again after they have changed."""
-        self.maker = {out: node for node in self.nodes for out in node.output}
-        self.readers = Counter(name for node in self.nodes for name in node.input)
-        self.readers.update(item.name for item in self.proto.output)
-
-    def made_by(self, name: str, *kinds: str) -> NodeProto | None:
-        """Return the node that makes a tensor, if it is of one of those kinds."""
-        node = self.maker.get(name)
-        return node if node is not None and node.op_type in kinds else None
-
-    def back(self, name: str, *kinds: str) -> NodeProto | None:
-        """Return the node at the end of a chain of kinds, each the first input of the one before."""
-        node = None
-        for kind in kinds:
-            node = self.made_by(name, kind)
-            if node is None:
-                return None
-            name = node.input[0]
-        return node
-
-    def value(self, name: str) -> NDArray[np.generic] | None:
-        """Return a constant."""
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def biased(self, name: str) -> tuple[str, str] | None:
-        """Return (product, bias) of a tensor that is a matrix product plus a constant vector."""
-        node = self.made_by(name, "Add")
-        for product, bias in () if node is None else (tuple(node.input), tuple(reversed(node.input))):
-            constant = self.constants.get(bias)
-            if self.made_by(product, "MatMul") and constant is not None and len(constant.dims) == 1:
-                return product, bias
-        return None
-
-    def of_kind(self, kind: str) -> Iterator[NodeProto]:
-        """Yield the nodes of a kind, as they are now."""
-        yield from [node for node in self.nodes if node.op_type == kind]
-
-    def replace(self, old: NodeProto, new: Iterable[NodeProto]) -> None:
-        """Put nodes in the place of one; what only the old one needed goes with `write`."""
-        place = next(index for index, node in enumerate(self.nodes) if node is old)
-        self.nodes[place : place + 1] = new
-        self.refresh()
-
-    def write(self) -> None:
-        """Give the model its new nodes, and neither nodes nor constants that nothing needs."""
-        while True:
-            kept = [node for node in self.nodes if any(self.readers[out] for out in node.output)]
-            if len(kept) == len(self.nodes):
-                break
-            self.nodes = kept
-            self.refresh()
-        constants = [tensor for tensor in self.proto.initializer if self.readers[tensor.name]]
-        del self.proto.node[:]
-        self.proto.node.extend(self.nodes)
-        del self.proto.initializer[:]
-        self.proto.initializer.extend(constants)
 
 
 def fuse_file(path: Path) -> Counter[str]:
@@ -134,9 +62,9 @@ def _fuse_attention(graph: Graph, softmax: NodeProto) -> bool:
     if masked is None or scaled is None or unseen is None or unseen.input[0] != ATTENTION_MASK:
         return False
     scale, scores = graph.value(scaled.input[1]), graph.made_by(scaled.input[0], "MatMul")
-    mixed = _reader(graph, softmax.output[0], "MatMul")
-    merged = mixed and _reader(graph, mixed.output[0], "Transpose")
-    merged = merged and _reader(graph, merged.output[0], "Reshape")
+    mixed = graph.only_reader(softmax.output[0], "MatMul")
+    merged = mixed and graph.only_reader(mixed.output[0], "Transpose")
+    merged = merged and graph.only_reader(merged.output[0], "Reshape")
     if scale is None or scores is None or mixed is None or merged is None:
         return False
     sources = [graph.back(name, "Transpose", "Reshape") for name in (*scores.input, mixed.input[1])]
@@ -164,13 +92,6 @@ def _fuse_attention(graph: Graph, softmax: NodeProto) -> bool:
     )
     graph.replace(merged, [attention])
     return True
-
-
-def _reader(graph: Graph, name: str, kind: str) -> NodeProto | None:
-    """Return the one node that reads a tensor, if it is of a kind."""
-    if graph.readers[name] != 1:
-        return None
-    return next((node for node in graph.nodes if name in node.input and node.op_type == kind), None)
 
 
 def _heads(graph: Graph, shape: str) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto
 
+from compress.graphs.biases import bias_products
 from compress.graphs.calibration import Range
 from compress.graphs.qdq import insert_dynamic, insert_pairs, products_of
 from contract.errors import RecipeError
@@ -32,6 +33,7 @@ def quantize_dynamic(source: Path, target: Path, *, left_out: Collection[str] = 
     _required(source)
     model = onnx.load(source)
     insert_dynamic(model, left_out=left_out)
+    bias_products(model)
     with atomic_path(target) as temporary:
         onnx.save(model, temporary)
 

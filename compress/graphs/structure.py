@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from compress.graphs.fuse import CONTRIB
+from compress.graphs.matching import CONTRIB
 from contract.errors import SluiceError
 from contract.family import Precision
 
