@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -15,7 +16,8 @@ from runtime.api import Encoded, Logits
 from runtime.ngrams import BUCKETS
 
 _ARRAYS = ("buckets", "weights", "idf", "bias")
-_LOG_TABLE = (1.0 + np.log(np.arange(1, 4097))).astype(np.float32)
+_LOG_TABLE = np.concatenate(([0.0], 1.0 + np.log(np.arange(1, 4097)))).astype(np.float32)
+_ENDS = np.array([-1, np.iinfo(np.int32).max], dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,7 @@ class LinearRuntime:
         out = np.empty((len(encoded), self._bias.size), dtype=np.float32)
         for i, buckets in enumerate(encoded.arrays[BUCKETS]):
             rows, values = tf_idf(self._rows[buckets], self._idf)
-            out[i] = self._bias
-            if rows.size:
-                out[i] += values @ self._weights[rows]
+            np.add(values.dot(self._weights.take(rows, axis=0)), self._bias, out=out[i])
         return out
 
     def close(self) -> None:
@@ -127,21 +127,16 @@ def tf_idf(
     value = (1 + log(count)) * idf: sublinear term frequency (Manning, Raghavan and Schütze 2008, 6.4.1).
 
     Args:
-        rows: row of every n-gram of the text, with repeats; negative ones are left out. Sorted in place.
+        rows: row of every n-gram of the text, with repeats; negative ones are left out.
         idf: [R].
     """
-    rows.sort()
-    rows = rows[np.searchsorted(rows, 0) :]
-    if rows.size == 0:
-        return rows, np.empty(0, dtype=np.float32)
-    first = np.empty(rows.size, dtype=np.bool_)
-    first[0] = True
-    np.not_equal(rows[1:], rows[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    counts = np.empty(starts.size, dtype=np.int64)
-    np.subtract(starts[1:], starts[:-1], out=counts[:-1])
-    counts[-1] = rows.size - starts[-1]
-    rows = rows[starts]
-    values = _LOG_TABLE[np.minimum(counts, _LOG_TABLE.size) - 1] * idf[rows]
-    norm = np.sqrt(values @ values)
-    return rows, values / norm if norm > 0 else values
+    ordered = np.concatenate((rows, _ENDS))
+    ordered.sort()
+    last = (ordered[1:] != ordered[:-1]).nonzero()[0]
+    distinct = ordered[last[1:]]
+    values = _LOG_TABLE.take(last[1:] - last[:-1], mode="clip")
+    values *= idf[distinct]
+    norm = math.sqrt(values.dot(values))
+    if norm > 0:
+        values /= norm
+    return distinct, values

@@ -15,11 +15,14 @@ from runtime.api import EXAMPLE_TEXT, Encoded
 
 BUCKETS = "buckets"
 Hashes = NDArray[np.uint64]
+Places = NDArray[np.int64]
 
 _BASE = 0x9E3779B97F4A7C15
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _WORD_SALT = np.uint64(0xA0761D6478BD642F)
+_HALF = np.uint64(32)
 _SPACE = 0x20
+_KEPT = 256
 _SEPARATORS = bytes(
     code if code >= 0x80 or chr(code).isalnum() or code == ord("'") else _SPACE for code in range(256)
 )
@@ -76,7 +79,7 @@ def ngram_options(spec: EncoderSpec) -> NgramOptions:
 class NgramEncoder:
     """Turns texts into bucket numbers of their n-grams.
 
-    `Encoded.arrays["buckets"]` is [N] of object: per text a uint32 array of buckets, one per n-gram, with
+    `Encoded.arrays["buckets"]` is [N] of object: per text an int64 array of buckets, one per n-gram, with
     repeats. Texts are lower-cased; every ASCII character but letters, digits and the apostrophe parts
     words. A window [s, e) of bytes b has the polynomial hash sum(b[j] * B**(j - s)) modulo 2**64, which
     prefix sums give for all windows at once (Karp and Rabin 1987): no n-gram is touched by Python code.
@@ -86,8 +89,9 @@ class NgramEncoder:
         self.options = options
         self._sha256 = options.sha256
         self._shift = np.uint64(64 - options.bits)
-        self._powers = _powers_of(_BASE, 1024)
-        self._inverses = _powers_of(pow(_BASE, -1, 1 << 64), 1024)
+        self._tables = _tables_of(1024)
+        self._characters = _Windows(options.shortest, options.longest)
+        self._words = _Windows(1, options.word_orders)
 
     example = EXAMPLE_TEXT
 
@@ -101,46 +105,64 @@ class NgramEncoder:
         rows = np.empty(len(texts), dtype=object)
         for i, text in enumerate(texts):
             rows[i] = self.buckets(text)
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(texts))
+        lengths = np.array([row.size for row in rows], dtype=np.int64)
         return Encoded({BUCKETS: rows}, lengths, self._sha256)
 
-    def buckets(self, text: str) -> NDArray[np.uint32]:
+    def buckets(self, text: str) -> NDArray[np.int64]:
         """Return the bucket of every n-gram of one text, characters first, then words."""
-        options = self.options
-        lowered = text[: options.max_characters].lower().encode("utf-8", "replace")
+        lowered = text[: self.options.max_characters].lower().encode("utf-8", "replace")
         words = lowered.translate(_SEPARATORS).split()
         if not words:
-            return np.empty(0, dtype=np.uint32)
-        data = np.frombuffer(b" %b " % b" ".join(words), dtype=np.uint8)
-        powers, inverses = self._tables(data.size)
-        prefix = np.zeros(data.size + 1, dtype=np.uint64)
-        np.cumsum(data * powers[: data.size], out=prefix[1:])
-
-        hashes = [
-            (prefix[size:] - prefix[:-size]) * inverses[: data.size + 1 - size]
-            for size in range(options.shortest, min(options.longest, data.size) + 1)
-        ]
-        if options.word_orders:
-            spaces = np.flatnonzero(data == _SPACE)
-            before, scale = prefix[spaces], inverses[spaces]
-            hashes += [
-                (before[order:] - before[:-order]) * scale[:-order] + _WORD_SALT
-                for order in range(1, min(options.word_orders, len(words)) + 1)
-            ]
-        found = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
-        found ^= found >> np.uint64(32)
+            return np.empty(0, dtype=np.int64)
+        # The NUL makes the sums start with that of the empty prefix.
+        data = np.frombuffer(b"\0 %b " % b" ".join(words), dtype=np.uint8)
+        powers, inverses = self._tables
+        if data.size > powers.size:
+            powers, inverses = self._tables = _tables_of(2 * data.size)
+        prefix = np.add.accumulate(data * powers[: data.size])
+        starts, ends = self._characters.of(data.size - 1)
+        characters = starts.size
+        spaces = (data[1:] == _SPACE).nonzero()[0]
+        first, last = self._words.of(len(words))
+        starts = np.concatenate((starts, spaces[first]))
+        ends = np.concatenate((ends, spaces[last]))
+        found = prefix[ends]
+        found -= prefix[starts]
+        found *= inverses[starts]
+        found[characters:] += _WORD_SALT
+        found ^= found >> _HALF
         found *= _MIX
         found >>= self._shift
-        return found.astype(np.uint32)
-
-    def _tables(self, size: int) -> tuple[Hashes, Hashes]:
-        if size > self._powers.size:
-            self._powers = _powers_of(_BASE, 2 * size)
-            self._inverses = _powers_of(pow(_BASE, -1, 1 << 64), 2 * size)
-        return self._powers, self._inverses
+        return found.view(np.int64)
 
 
-def _powers_of(base: int, count: int) -> Hashes:
-    factors = np.full(count, base, dtype=np.uint64)
-    factors[0] = 1
-    return np.cumprod(factors, dtype=np.uint64)
+class _Windows:
+    """The places of all windows of some sizes over n items; kept for small n, where making them costs most.
+
+    Threads may share it: two that miss at once store equal arrays.
+    """
+
+    def __init__(self, shortest: int, longest: int) -> None:
+        self._sizes = range(shortest, longest + 1)
+        self._kept: dict[int, tuple[Places, Places]] = {}
+
+    def of(self, n: int) -> tuple[Places, Places]:
+        """Return starts and ends (exclusive) of the windows, by size and then by start."""
+        kept = self._kept.get(n)
+        if kept is not None:
+            return kept
+        starts = [np.arange(n + 1 - size) for size in self._sizes if size <= n]
+        ends = [np.arange(size, n + 1) for size in self._sizes if size <= n]
+        none = np.empty(0, dtype=np.int64)
+        places = np.concatenate([none, *starts]), np.concatenate([none, *ends])
+        if n <= _KEPT:
+            self._kept[n] = places
+        return places
+
+
+def _tables_of(size: int) -> tuple[Hashes, Hashes]:
+    """Return B**(i - 1) and B**-i for i = 0 to size - 1."""
+    inverse = pow(_BASE, -1, 1 << 64)
+    powers, inverses = (np.full(size, base, dtype=np.uint64) for base in (_BASE, inverse))
+    powers[0], inverses[0] = inverse, 1
+    return np.cumprod(powers), np.cumprod(inverses)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contract.errors import FamilyError
 from runtime.linear import LinearModel, LinearRuntime, read_linear, tf_idf, write_linear
@@ -58,6 +62,47 @@ def test_tf_idf_merges_repeats() -> None:
     assert rows.tolist() == [2, 5]
     assert values[1] > values[0]
     np.testing.assert_allclose(np.linalg.norm(values), 1, rtol=1e-6)
+
+
+@given(st.lists(st.integers(-1, 12), max_size=80))
+@settings(max_examples=200, deadline=None)
+def test_tf_idf_equals_the_plain_definition(rows: list[int]) -> None:
+    """Counting row by row gives the same values; negative rows count for nothing."""
+    idf = np.linspace(1, 3, 13, dtype=np.float32)
+    counts = Counter(row for row in rows if row >= 0)
+    raw = {row: (1 + math.log(count)) * float(idf[row]) for row, count in sorted(counts.items())}
+    norm = math.sqrt(sum(value * value for value in raw.values()))
+    distinct, values = tf_idf(np.array(rows, dtype=np.int32), idf)
+    assert distinct.tolist() == list(raw)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, [value / norm for value in raw.values()], rtol=1e-5)
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_logits_equal_the_plain_definition(texts: list[str]) -> None:
+    """Logits are the bias plus the weights of the n-grams known, times their values, for any text."""
+    encoder = NgramEncoder(NgramOptions(bits=8))
+    rng = np.random.default_rng(0)
+    known = np.flatnonzero(rng.random(256) < 0.5)
+    weights, bias = rng.normal(size=(known.size, 3)), rng.normal(size=3)
+    model = LinearModel(
+        buckets=known.astype(np.uint32),
+        weights=weights.astype(np.float32),
+        idf=np.linspace(1, 3, known.size, dtype=np.float32),
+        bias=bias.astype(np.float32),
+        encoder=encoder.sha256,
+        bits=8,
+    )
+    place = {int(bucket): row for row, bucket in enumerate(known)}
+    expected = []
+    for text in texts:
+        counts = Counter(place[int(b)] for b in encoder.buckets(text) if int(b) in place)
+        values = {row: (1 + math.log(count)) * model.idf[row] for row, count in counts.items()}
+        norm = math.sqrt(sum(value**2 for value in values.values())) or 1.0
+        expected.append(bias + sum((v / norm * weights[row] for row, v in values.items()), np.zeros(3)))
+    logits = LinearRuntime(model).logits(encoder.encode(texts))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_disk_round_trip_is_reproducible(tmp_path: Path) -> None:

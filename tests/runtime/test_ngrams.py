@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from contract.errors import FamilyError
@@ -42,6 +42,17 @@ def plain_buckets(text: str, options: NgramOptions) -> list[int]:
 def test_equals_the_plain_definition(text: str) -> None:
     """Prefix sums give what hashing each n-gram by itself gives."""
     assert ENCODER.buckets(text).tolist() == plain_buckets(text, ENCODER.options)
+
+
+@given(st.text("ab \u00e9", max_size=20), st.integers(0, 4), st.integers(1, 4), st.integers(0, 6))
+@settings(max_examples=100, deadline=None)
+def test_equals_the_plain_definition_whatever_the_sizes(
+    text: str, words: int, shortest: int, longest: int
+) -> None:
+    """Texts shorter than a window, repeats, and options without words or characters are right too."""
+    assume(words or longest >= shortest)
+    options = NgramOptions(word_orders=words, shortest=shortest, longest=longest)
+    assert NgramEncoder(options).buckets(text).tolist() == plain_buckets(text, options)
 
 
 def test_known_answer() -> None:
