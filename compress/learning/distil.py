@@ -71,7 +71,7 @@ def _narrower(
         ]
         for scores, count in ((heads, part.heads), (neurons, part.neurons))
     )
-    student = shrink(student, kept_heads, kept_neurons)
+    student = shrink(student, kept_heads, kept_neurons, tokens)
     if part.hidden is None or part.hidden == parent.shape.hidden:
         return student
     scores = state_importance(parent, tokens, targets, precision=precision)

@@ -2,47 +2,147 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
+from compress.networks.models import Tokens
 from compress.networks.network import Classifier, LayerShape
+
+Side = Literal["attention", "feed"]
+EMBEDDING_NORM = "embedding_norm"
+FOLDED_TEXTS = 256
+BATCH = 32
+LEAST_VARIANCE = 1e-12
+_PARTS: dict[Side, tuple[str, ...]] = {
+    "attention": ("attention.qkv", "attention.output"),
+    "feed": ("widen", "narrow"),
+}
+_NORMS: dict[Side, str] = {"attention": "attention_norm", "feed": "output_norm"}
+
+
+def norm_of(layer: int, side: Side) -> str:
+    """Return the name of the normalisation after one half of a layer."""
+    return f"layers.{layer}.{_NORMS[side]}"
+
+
+def narrow_half(
+    state: dict[str, Tensor], layer: int, side: Side, channels: Tensor, weight: Tensor, bias: Tensor
+) -> None:
+    """Leave some of the inner channels of a half, in a network's weights by name.
+
+    Args:
+        state: changed.
+        channels: [K] ascending: places of what stays among the inputs of the half's last linear layer.
+        weight, bias: [hidden, K] and [hidden] of that layer from now on.
+    """
+    into, out = (f"layers.{layer}.{part}" for part in _PARTS[side])
+    rows = channels
+    if side == "attention":
+        third = len(state[f"{into}.bias"]) // 3
+        rows = torch.cat([channels + third * number for number in range(3)])
+    state[f"{into}.weight"], state[f"{into}.bias"] = (
+        state[f"{into}.weight"][rows],
+        state[f"{into}.bias"][rows],
+    )
+    state[f"{out}.weight"], state[f"{out}.bias"] = weight, bias
+
+
+def drop_half(
+    state: dict[str, Tensor], layer: int, side: Side, before: str, bias: Tensor, rows: Tensor
+) -> Tensor:
+    """Take a half and its normalisation out of a network's weights by name.
+
+    Without heads or neurons a half adds a constant to states that were normalised just before, and
+    normalises them again. Over the rows that is nearly a gain and an offset per channel, by least squares;
+    the normalisation before takes both.
+
+    Args:
+        state: changed.
+        before: the name of the normalisation whose output the half reads.
+        bias: [hidden] the constant.
+        rows: [N, hidden] of that output.
+
+    Returns:
+        the rows as the normalisation before makes them now.
+    """
+    after = norm_of(layer, side)
+    for part in _PARTS[side]:
+        del state[f"layers.{layer}.{part}.weight"], state[f"layers.{layer}.{part}.bias"]
+    weights = state.pop(f"{after}.weight"), state.pop(f"{after}.bias")
+    wanted = functional.layer_norm(rows + bias, bias.shape, *weights)
+    centre, aim = rows.mean(0), wanted.mean(0)
+    spread = (rows - centre).square().mean(0).clamp_min(LEAST_VARIANCE)
+    gain = ((rows - centre) * (wanted - aim)).mean(0) / spread
+    offset = aim - gain * centre
+    state[f"{before}.weight"] = state[f"{before}.weight"] * gain
+    state[f"{before}.bias"] = state[f"{before}.bias"] * gain + offset
+    return rows * gain + offset
+
+
+def normed_rows(network: Classifier, tokens: Tokens) -> dict[str, Tensor]:
+    """Return the output of every normalisation by its name, [N, hidden] over the tokens of some texts."""
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    seen = torch.empty(0)
+
+    def collect(name: str, module: nn.Module) -> RemovableHandle:
+        return module.register_forward_hook(lambda *call: found[name].append(call[2][seen].float()))
+
+    handles = [
+        collect(name, module) for name, module in network.named_modules() if isinstance(module, nn.LayerNorm)
+    ]
+    network.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, min(len(tokens), FOLDED_TEXTS), BATCH):
+                ids, mask = tokens.batch(np.arange(start, min(start + BATCH, len(tokens))))
+                seen = mask.bool()
+                network(ids, mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: torch.cat(rows) for name, rows in found.items()}
 
 
 def shrink(
-    network: Classifier, heads: Sequence[NDArray[np.int64]], neurons: Sequence[NDArray[np.int64]]
+    network: Classifier,
+    heads: Sequence[NDArray[np.int64]],
+    neurons: Sequence[NDArray[np.int64]],
+    tokens: Tokens,
 ) -> Classifier:
-    """Return a copy that has only the given heads and neurons of each layer."""
+    """Return a copy that has only the given heads and neurons of each layer.
+
+    Args:
+        network: stays as it is.
+        heads, neurons: per layer, ascending; where there are none, the half goes.
+        tokens: texts like those it will see, of which a sample decides what is put in such a half's place.
+    """
     size = network.shape.head_size
     widths = tuple(LayerShape(len(h), len(n)) for h, n in zip(heads, neurons, strict=True))
     smaller = Classifier(replace(network.shape, layers=widths))
-    state = network.state_dict()
+    state, before, rows = dict(network.state_dict()), EMBEDDING_NORM, normed_rows(network, tokens)
     for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
-        old = network.shape.layers[index]
-        channels = torch.from_numpy((kept_heads[:, None] * size + np.arange(size)).reshape(-1))
-        name = f"layers.{index}."
-        bias = state.pop(f"{name}attention.output.bias") if old.heads else state.pop(f"{name}attention.bias")
-        if old.heads:
-            weight, offset = state.pop(f"{name}attention.qkv.weight"), state.pop(f"{name}attention.qkv.bias")
-            mixed = state.pop(f"{name}attention.output.weight")
-        if len(kept_heads):
-            thirds = torch.cat([channels + third * old.heads * size for third in range(3)])
-            state[f"{name}attention.qkv.weight"] = weight[thirds]
-            state[f"{name}attention.qkv.bias"] = offset[thirds]
-            state[f"{name}attention.output.weight"] = mixed[:, channels]
-            state[f"{name}attention.output.bias"] = bias
-        else:
-            state[f"{name}attention.bias"] = bias
-        if old.neurons:
-            rows = torch.from_numpy(kept_neurons)
-            widen = {part: state.pop(f"{name}widen.{part}") for part in ("weight", "bias")}
-            narrow = state.pop(f"{name}narrow.weight")
-            if len(kept_neurons):
-                state.update({f"{name}widen.{part}": tensor[rows] for part, tensor in widen.items()})
-                state[f"{name}narrow.weight"] = narrow[:, rows]
+        channels = (kept_heads[:, None] * size + np.arange(size)).reshape(-1)
+        halves: tuple[tuple[Side, NDArray[np.int64]], ...] = (("attention", channels), ("feed", kept_neurons))
+        for side, kept in halves:
+            out = f"layers.{index}.{_PARTS[side][1]}"
+            if f"{out}.weight" not in state:
+                continue
+            weight, bias = state[f"{out}.weight"], state[f"{out}.bias"]
+            if len(kept):
+                columns = torch.from_numpy(kept)
+                narrow_half(state, index, side, columns, weight[:, columns], bias)
+                before = norm_of(index, side)
+            else:
+                rows[before] = drop_half(state, index, side, before, bias, rows[before])
     smaller.load_state_dict(state)
     smaller.eval()
     return smaller

@@ -20,7 +20,7 @@ Head = Literal["linear", "dense-tanh", "dense-relu"]
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The widths of one layer. Zero heads or zero neurons: that half of the layer is only its bias."""
+    """The widths of one layer. Zero heads or zero neurons: the layer has no such half, not even its norm."""
 
     heads: int
     neurons: int
@@ -98,11 +98,12 @@ class Layer(nn.Module):
 
     def __init__(self, shape: Architecture, widths: LayerShape) -> None:
         super().__init__()
-        self.attention = Attention(shape, widths.heads) if widths.heads else Bias(shape.hidden)
-        self.attention_norm = nn.LayerNorm(shape.hidden, eps=shape.norm_epsilon)
-        self.widen = nn.Linear(shape.hidden, widths.neurons) if widths.neurons else None
-        self.narrow = nn.Linear(widths.neurons, shape.hidden) if widths.neurons else Bias(shape.hidden)
-        self.output_norm = nn.LayerNorm(shape.hidden, eps=shape.norm_epsilon)
+        hidden, heads, neurons = shape.hidden, widths.heads, widths.neurons
+        self.attention = Attention(shape, heads) if heads else None
+        self.attention_norm = nn.LayerNorm(hidden, eps=shape.norm_epsilon) if heads else None
+        self.widen = nn.Linear(hidden, neurons) if neurons else None
+        self.narrow = nn.Linear(neurons, hidden) if neurons else None
+        self.output_norm = nn.LayerNorm(hidden, eps=shape.norm_epsilon) if neurons else None
         self.activation = functional.gelu if shape.activation == "gelu" else functional.relu
         self.dropout = nn.Dropout(shape.dropout)
 
@@ -114,39 +115,32 @@ class Layer(nn.Module):
         neuron_gates: Tensor | None = None,
     ) -> Tensor:
         """Return the next states [B, T, hidden]; gates, if given, scale heads and neurons."""
-        return self._after(states, self.attention(states, mask, head_gates), neuron_gates)
+        if self.attention is not None:
+            states = self._attended(states, self.attention(states, mask, head_gates))
+        return self._fed(states, neuron_gates)
 
     def trace(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the next states [B, T, hidden], and the attention [B, T, T], its heads averaged.
 
         The attention is None in a layer without heads.
         """
-        if not isinstance(self.attention, Attention):
-            return self._after(states, self.attention(states), None), None
+        if self.attention is None:
+            return self._fed(states, None), None
         attended, shares = self.attention.attend(states, mask)
-        return self._after(states, attended, None), shares.mean(dim=1)
+        return self._fed(self._attended(states, attended), None), shares.mean(dim=1)
 
-    def _after(self, states: Tensor, attended: Tensor, neuron_gates: Tensor | None) -> Tensor:
-        states = self.attention_norm(states + self.dropout(attended))
-        if self.widen is None:
-            fed = self.narrow(states)
-        else:
-            inner = self.activation(self.widen(states))
-            fed = self.narrow(inner if neuron_gates is None else inner * neuron_gates[:, None])
-        normed: Tensor = self.output_norm(states + self.dropout(fed))
+    def _attended(self, states: Tensor, attended: Tensor) -> Tensor:
+        assert self.attention_norm is not None
+        normed: Tensor = self.attention_norm(states + self.dropout(attended))
         return normed
 
-
-class Bias(nn.Module):
-    """What is left of a half layer without heads or neurons: a constant."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(hidden))
-
-    def forward(self, states: Tensor, *_: Tensor | None) -> Tensor:
-        """Return the constant, shaped like the states."""
-        return self.bias.expand_as(states)
+    def _fed(self, states: Tensor, neuron_gates: Tensor | None) -> Tensor:
+        if self.widen is None or self.narrow is None or self.output_norm is None:
+            return states
+        inner = self.activation(self.widen(states))
+        fed = self.narrow(inner if neuron_gates is None else inner * neuron_gates[:, None])
+        normed: Tensor = self.output_norm(states + self.dropout(fed))
+        return normed
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import onnx
 from contract.errors import SluiceError
 from contract.files import atomic_path
 
-NORMALISATION = "LayerNormalization"
+NORMALISATIONS = ("LayerNormalization", "EmbedLayerNormalization")
 
 
 class Halves:
@@ -25,7 +25,7 @@ class Halves:
     Args:
         path: a graph, quantized or not, of a network of `compress.networks.network` whose half layers share
             no weights (equal constants are merged by the exporter, and cannot be told apart).
-        layers: how many layers it has.
+        layers: how many layers it has, none without heads or neurons.
 
     Raises:
         SluiceError: when the graph is not such a chain.
@@ -36,7 +36,7 @@ class Halves:
         graph = self._model.graph
         self._made_by = {name: index for index, node in enumerate(graph.node) for name in node.output}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        self._seams = [node.output[0] for node in graph.node if node.op_type == NORMALISATION]
+        self._seams = [node.output[0] for node in graph.node if node.op_type in NORMALISATIONS]
         self._seam_set = frozenset(self._seams)
         self._moves = self._dependent()
         if len(self._seams) != 2 * layers + 1:
@@ -56,13 +56,19 @@ class Halves:
             )
         return moves
 
-    def join(self, attention: Sequence[int], feed: Sequence[int], path: Path) -> None:
+    def join(self, attention: Sequence[int | None], feed: Sequence[int | None], path: Path) -> None:
         """Write the graph whose i-th layer is attention half attention[i] and feed-forward half feed[i].
 
-        A half may be used several times: every use has constants of its own, as a real network would.
+        Where there is None, the layer has no such half. A half may be used several times: every use has
+        constants of its own, as a real network would.
         """
         graph = self._model.graph
-        chosen = [seam for a, f in zip(attention, feed, strict=True) for seam in (2 * a + 1, 2 * f + 2)]
+        chosen = [
+            2 * half + side
+            for pair in zip(attention, feed, strict=True)
+            for side, half in enumerate(pair, start=1)
+            if half is not None
+        ]
         shared = set(self._behind(self._seams[0]))
         moved: list[onnx.NodeProto] = []
         constants: dict[str, onnx.TensorProto] = {}

@@ -43,9 +43,9 @@ class LatencyTable:
     Attributes:
         precision: of the graphs: fp32, int8-dynamic or int8-static.
         threads: of one call.
-        layers: depth of the networks; a half of width 0 costs nothing beyond the fixed part.
+        layers: depth of the networks; a half of width 0 is not there and costs nothing.
         lengths: [10] tokens, ascending.
-        fixed_ms: [10] of encoding, embeddings, normalisations, pooling, head and the call itself.
+        fixed_ms: [10] of encoding, embeddings, pooling, head and the call itself.
         attention_ms: heads to [10], for every count from 0.
         feed_ms: neurons to [10]; between two, a straight line.
         checked: networks that had no part in the table.

@@ -37,13 +37,17 @@ def prune_network(context: Context) -> Result:
     for number, epochs in enumerate(epochs_per_round(part.training.epochs, part.rounds)):
         turn = round_of(context, number, part.rounds)
         turn.update(0.0, "scoring heads and neurons")
-        scores = importance(network, *scored_rows(turn, encoder), precision=part.training.precision)
+        tokens, targets = scored_rows(turn, encoder)
+        scores = importance(network, tokens, targets, precision=part.training.precision)
         wanted = [
             round(share ** ((number + 1) / part.rounds) * size)
             for share, size in zip((part.heads, part.neurons), total, strict=True)
         ]
         network = shrink(
-            network, keep_best(scores[0], wanted[0]), keep_best(scores[1], wanted[1], group=NEURON_GROUP)
+            network,
+            keep_best(scores[0], wanted[0]),
+            keep_best(scores[1], wanted[1], group=NEURON_GROUP),
+            tokens,
         )
         if epochs:
             training = part.training.model_copy(update={"epochs": epochs})

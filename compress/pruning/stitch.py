@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.networks.cut import EMBEDDING_NORM, Side, drop_half, narrow_half, norm_of, normed_rows
 from compress.networks.models import Tokens
 from compress.networks.network import Classifier, LayerShape
 from compress.pruning.obs import Removal, remove_structures, second_moments
 
-Side = Literal["attention", "feed"]
 GROUP = 16
 
 
 @dataclass(frozen=True)
 class Half:
-    """One half of a layer, at all widths from what it has down to nothing."""
+    """One half of a layer, at all widths from what it has down to nothing.
+
+    Attributes:
+        layer, side: which.
+        removal: its last linear layer at these widths.
+        reads: [N, hidden] the states that come into it, over the tokens of some texts.
+    """
 
     layer: int
     side: Side
     removal: Removal
+    reads: Tensor
 
 
 def halves_of(network: Classifier, tokens: Tokens, grid: Sequence[int]) -> tuple[Half, ...]:
@@ -35,29 +41,33 @@ def halves_of(network: Classifier, tokens: Tokens, grid: Sequence[int]) -> tuple
         tokens: texts that the Hessians are made from.
         grid: neuron counts; those beyond what a half has do not apply.
     """
-    size, found = network.shape.head_size, []
+    size, before, found = network.shape.head_size, EMBEDDING_NORM, []
+    rows = normed_rows(network, tokens)
     for index, (layer, widths, moments) in enumerate(
         zip(network.layers, network.shape.layers, second_moments(network, tokens), strict=True)
     ):
         wanted = sorted({width for width in grid if width <= widths.neurons} | {0, widths.neurons})
-        mixed = layer.attention.output if widths.heads else layer.attention
+        mixed = layer.attention.output if widths.heads else None
         heads = _removal(mixed, moments[0], range(widths.heads + 1), size=size)
-        found += [
-            Half(index, "attention", heads),
-            Half(index, "feed", _removal(layer.narrow, moments[1], wanted, group=GROUP)),
-        ]
+        found.append(Half(index, "attention", heads, rows[before]))
+        before = norm_of(index, "attention") if widths.heads else before
+        neurons = _removal(layer.narrow, moments[1], wanted, group=GROUP)
+        found.append(Half(index, "feed", neurons, rows[before]))
+        before = norm_of(index, "feed") if widths.neurons else before
     return tuple(found)
 
 
 def _removal(
-    module: nn.Module, moments: Tensor | None, widths: Sequence[int], *, size: int = 1, group: int = 1
+    last: nn.Linear | None, moments: Tensor | None, widths: Sequence[int], *, size: int = 1, group: int = 1
 ) -> Removal:
-    """Return a half's last linear layer at all widths, or the bias that stands for it as its only one."""
-    bias: Tensor = module.bias.detach()
-    if moments is None:
-        empty, nothing = torch.zeros(len(bias), 0), np.array([], dtype=np.int64)
-        return Removal((0,), (nothing,), (empty,), (bias,), np.zeros(1))
-    return remove_structures(module.weight.detach(), bias, moments, widths, size=size, group=group)
+    """Return a half's last linear layer at all widths; where there is no half, no width is the only one."""
+    if last is None or moments is None:
+        return Removal(
+            (0,), (np.array([], dtype=np.int64),), (torch.zeros(0, 0),), (torch.zeros(0),), np.zeros(1)
+        )
+    return remove_structures(
+        last.weight.detach(), last.bias.detach(), moments, widths, size=size, group=group
+    )
 
 
 def put_together(network: Classifier, halves: Sequence[Half], choice: Sequence[int]) -> Classifier:
@@ -66,29 +76,27 @@ def put_together(network: Classifier, halves: Sequence[Half], choice: Sequence[i
     It shares the memory of what is as it was; a copy of its own is `copy.deepcopy` away.
     """
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    size = network.shape.head_size
+    size, before = network.shape.head_size, EMBEDDING_NORM
+    folded: Tensor | None = None
     layers = [[0, 0] for _ in network.shape.layers]
     for half, number in zip(halves, choice, strict=True):
-        removal, prefix = half.removal, f"layers.{half.layer}."
-        width, kept = removal.widths[number], removal.kept[number]
+        removal, width = half.removal, half.removal.widths[number]
         layers[half.layer][half.side == "feed"] = width
-        if width == removal.widths[-1]:
+        if removal.widths[-1] == 0:
             continue
-        if half.side == "attention":
-            head = torch.from_numpy((kept[:, None] * size + np.arange(size)).reshape(-1))
-            thirds = torch.cat([head + third * removal.widths[-1] * size for third in range(3)])
-            into, out, empty = "attention.qkv", "attention.output", "attention.bias"
-        else:
-            thirds = torch.from_numpy(kept)
-            into, out, empty = "widen", "narrow", "narrow.bias"
-        names = [f"{prefix}{name}.{part}" for name in (into, out) for part in ("weight", "bias")]
-        weight, offset = state.pop(names[0]), state.pop(names[1])
-        state.pop(names[2]), state.pop(names[3])
         if width == 0:
-            state[f"{prefix}{empty}"] = removal.biases[number]
-        else:
-            parts = (weight[thirds], offset[thirds], removal.weights[number], removal.biases[number])
-            state.update(zip(names, parts, strict=True))
+            rows = half.reads if folded is None else folded
+            folded = drop_half(state, half.layer, half.side, before, removal.biases[number], rows)
+            continue
+        before, folded = norm_of(half.layer, half.side), None
+        if width < removal.widths[-1]:
+            kept = removal.kept[number]
+            if half.side == "attention":
+                kept = (kept[:, None] * size + np.arange(size)).reshape(-1)
+            channels = torch.from_numpy(kept)
+            narrow_half(
+                state, half.layer, half.side, channels, removal.weights[number], removal.biases[number]
+            )
     shape = replace(network.shape, layers=tuple(LayerShape(*pair) for pair in layers))
     with torch.device("meta"):
         smaller = Classifier(shape)

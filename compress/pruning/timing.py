@@ -140,9 +140,10 @@ def _sessions(
     provider: Provider,
 ) -> list[OnnxRuntime]:
     """Return the runtimes of networks of random weights, joined from one graph that has every width."""
-    count = max(len(heads), len(neurons))
+    count = max(len(heads), len(neurons)) - 1
     menu = tuple(
-        LayerShape(heads[min(i, len(heads) - 1)], neurons[min(i, len(neurons) - 1)]) for i in range(count)
+        LayerShape(heads[min(i, len(heads) - 1)], neurons[min(i, len(neurons) - 1)])
+        for i in range(1, count + 1)
     )
     small = min(shape.vocabulary, MENU_VOCABULARY)
     with torch.random.fork_rng(devices=[]):
@@ -156,8 +157,8 @@ def _sessions(
     for layers in laid:
         path = scratch / "joined.onnx"
         halves.join(
-            [heads.index(layer.heads) for layer in layers],
-            [neurons.index(layer.neurons) for layer in layers],
+            [heads.index(layer.heads) - 1 if layer.heads else None for layer in layers],
+            [neurons.index(layer.neurons) - 1 if layer.neurons else None for layer in layers],
             path,
         )
         found.append(

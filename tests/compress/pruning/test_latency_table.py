@@ -72,9 +72,9 @@ def test_noise_neither_makes_wider_cheaper_nor_predicts_badly(seed: int) -> None
 
 
 def menu(tmp_path: Path, quantized: bool) -> tuple[Classifier, Path]:
-    """Return a network of unlike layers, two of them with an empty half, and its graph."""
+    """Return a network of unlike layers and its graph."""
     torch.manual_seed(1)
-    layers = (LayerShape(4, 0), LayerShape(2, 32), LayerShape(0, 48))
+    layers = (LayerShape(4, 16), LayerShape(2, 32), LayerShape(1, 48))
     network = Classifier(toy_shape(layers=layers))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -101,16 +101,21 @@ def test_halves_joined_as_they_were_answer_as_before(tmp_path: Path, quantized: 
 
 
 def test_joined_halves_are_the_network_of_those_widths(tmp_path: Path) -> None:
-    """Halves in another order, one twice and one never, are the torch network of the same halves."""
+    """Halves in another order, one twice, one never and some left out, are the torch network of the same."""
     network, path = menu(tmp_path, quantized=False)
-    order = ([1, 0, 1, 2], [2, 2, 0, 1])
+    order: tuple[list[int | None], ...] = ([1, None, 1, 2, None], [2, 2, 0, None, None])
     Halves(path, layers=3).join(*order, tmp_path / "joined.onnx")
     shapes = network.shape.layers
-    layers = tuple(LayerShape(shapes[a].heads, shapes[f].neurons) for a, f in zip(*order, strict=True))
+    layers = tuple(
+        LayerShape(0 if a is None else shapes[a].heads, 0 if f is None else shapes[f].neurons)
+        for a, f in zip(*order, strict=True)
+    )
     wanted = Classifier(replace(network.shape, layers=layers))
     state = {name: value for name, value in network.state_dict().items() if not name.startswith("layers.")}
     for place, (a, f) in enumerate(zip(*order, strict=True)):
         for source, own in ((a, True), (f, False)):
+            if source is None:
+                continue
             for name, value in network.layers[source].state_dict().items():
                 if name.startswith("attention") == own:
                     state[f"layers.{place}.{name}"] = value

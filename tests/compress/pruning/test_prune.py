@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from compress.graphs.export import check_probes, export_onnx
 from compress.learning.distil import distil_student
 from compress.learning.importance import importance
+from compress.learning.training import predict
 from compress.networks.cut import shrink
 from compress.networks.models import load_network
 from compress.networks.network import Classifier, LayerShape
@@ -37,32 +39,55 @@ def everything(network: Classifier) -> tuple[list[np.ndarray], list[np.ndarray]]
 
 def test_keeping_everything_changes_nothing(network: Classifier) -> None:
     """A network shrunk to all of its heads and neurons answers the same."""
-    smaller = shrink(network, *everything(network))
+    smaller = shrink(network, *everything(network), toy_tokens(40)[0])
     assert torch.equal(smaller(*batch(network)), network(*batch(network)))
 
 
 def test_removing_silent_parts_changes_nothing(network: Classifier) -> None:
-    """Heads and neurons whose output weights are zero can go without a trace, whole halves included."""
+    """Heads and neurons whose output weights are zero can go without a trace."""
     heads, neurons = everything(network)
     with torch.no_grad():
         network.layers[0].attention.output.weight[:, 8:24] = 0
-        network.layers[1].attention.output.weight.zero_()
-        network.layers[2].narrow.weight.zero_()
         network.layers[0].narrow.weight[:, 10:] = 0
-    heads[0], heads[1] = np.array([0, 3]), np.array([], dtype=int)
-    neurons[0], neurons[2] = np.arange(10), np.array([], dtype=int)
-    smaller = shrink(network, heads, neurons)
-    assert smaller.shape.layers == (LayerShape(2, 10), LayerShape(0, 48), LayerShape(4, 0))
+    heads[0], neurons[0] = np.array([0, 3]), np.arange(10)
+    smaller = shrink(network, heads, neurons, toy_tokens(40)[0])
+    assert smaller.shape.layers == (LayerShape(2, 10), LayerShape(4, 48), LayerShape(4, 48))
     assert smaller.summary()["parameters"] < network.summary()["parameters"]
     torch.testing.assert_close(smaller(*batch(network)), network(*batch(network)), atol=1e-5, rtol=1e-4)
+
+
+def test_a_silent_half_goes_with_its_normalisation(network: Classifier) -> None:
+    """A half whose output weights are zero leaves no operator behind, and answers stay near what they were:
+    nearer by far than when its normalisation alone is left out."""
+    tokens, _ = toy_tokens(200)
+    heads, neurons = everything(network)
+    with torch.no_grad():
+        for layer in network.layers:
+            for norm in (layer.attention_norm, layer.output_norm):
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.normal_(0, 0.3)
+        network.layers[1].attention.output.weight.zero_()
+        network.layers[1].narrow.weight.zero_()
+        network.layers[2].narrow.weight.zero_()
+    heads[1], neurons[1], neurons[2] = (np.array([], dtype=int),) * 3
+    smaller = shrink(network, heads, neurons, tokens)
+    assert smaller.shape.layers == (LayerShape(4, 48), LayerShape(0, 0), LayerShape(4, 0))
+    assert not any("layers.1." in name or "layers.2.output_norm" in name for name in smaller.state_dict())
+    unfolded = copy.deepcopy(smaller)
+    unfolded.load_state_dict({name: network.state_dict()[name] for name in smaller.state_dict()})
+    wanted = predict(network, tokens)
+    errors = [np.square(predict(made, tokens) - wanted).mean() for made in (smaller, unfolded)]
+    assert errors[0] < 0.05 * errors[1]
+    assert errors[0] < 0.05 * wanted.var()
 
 
 def test_uneven_networks_export_and_shrink_again(network: Classifier, tmp_path: Path) -> None:
     """Layers of different width, one without heads and one without neurons, become a graph that agrees."""
     heads, neurons = everything(network)
     heads[1], neurons[2] = np.array([], dtype=int), np.array([], dtype=int)
-    smaller = shrink(network, heads, neurons)
-    again = shrink(smaller, *everything(smaller))
+    tokens, _ = toy_tokens(40)
+    smaller = shrink(network, heads, neurons, tokens)
+    again = shrink(smaller, *everything(smaller), tokens)
     assert torch.equal(again(*batch(network)), smaller(*batch(network)))
     export_onnx(smaller, tmp_path / "m.onnx")
     assert check_probes(smaller, tmp_path / "m.onnx") < 1e-4
