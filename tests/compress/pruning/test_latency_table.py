@@ -103,7 +103,7 @@ def test_halves_joined_as_they_were_answer_as_before(tmp_path: Path, quantized: 
 def test_joined_halves_are_the_network_of_those_widths(tmp_path: Path) -> None:
     """Halves in another order, one twice, one never and some left out, are the torch network of the same."""
     network, path = menu(tmp_path, quantized=False)
-    order: tuple[list[int | None], ...] = ([1, None, 1, 2, None], [2, 2, 0, None, None])
+    order: tuple[list[int | None], list[int | None]] = ([1, None, 1, 2, None], [2, 2, 0, None, None])
     Halves(path, layers=3).join(*order, tmp_path / "joined.onnx")
     shapes = network.shape.layers
     layers = tuple(
