@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
+from compress.graphs.ends import pool_by_product, slice_places
 from compress.graphs.matching import CONTRIB, Graph
 from contract.files import atomic_path
 from runtime.wordpiece import ATTENTION_MASK
@@ -37,7 +38,8 @@ def fuse(model: onnx.ModelProto) -> Counter[str]:
     `MultiHeadAttention` that adds the bias, scales, masks and mixes. gelu: with the bias before it, one
     `BiasGelu`. residual: an addition before a layer normalisation becomes `Sum`, bias included, because ONNX
     Runtime would turn the addition into `SkipLayerNormalization`, which on a processor takes three times
-    as long as the two.
+    as long as the two. embeddings: those of places become a slice of their table. pooling: the mean over
+    tokens becomes a product with the mask, normalised to sum to 1.
     """
     graph = Graph(model)
     made: Counter[str] = Counter()
@@ -47,6 +49,10 @@ def fuse(model: onnx.ModelProto) -> Counter[str]:
         made["gelu"] += _fuse_gelu(graph, gelu)
     for norm in graph.of_kind("LayerNormalization"):
         made["residual"] += _split_residual(graph, norm)
+    for added in graph.of_kind("Sum"):
+        made["embeddings"] += slice_places(graph, added)
+    for divided in graph.of_kind("Div"):
+        made["pooling"] += pool_by_product(graph, divided)
     graph.write()
     contributed = made["attention"] or made["gelu"]
     if contributed and CONTRIB not in {item.domain for item in model.opset_import}:

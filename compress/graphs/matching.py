@@ -54,6 +54,18 @@ class Graph:
         tensor = self.constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
+    def holds(self, name: str, value: int) -> bool:
+        """Return whether a tensor is a constant of one number, this one."""
+        found = self.value(name)
+        return found is not None and found.size == 1 and bool(found.item() == value)
+
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """Add a constant, unless there is one of that name, and return the name."""
+        if name not in self.constants:
+            self.proto.initializer.append(numpy_helper.from_array(value, name))
+            self.constants[name] = self.proto.initializer[-1]
+        return name
+
     def biased(self, name: str) -> tuple[str, str] | None:
         """Return (product, bias) of a tensor that is a matrix product plus a constant vector."""
         node = self.made_by(name, "Add")
