@@ -135,7 +135,7 @@ def tf_idf(
     last = (ordered[1:] != ordered[:-1]).nonzero()[0]
     distinct = ordered[last[1:]]
     values = _LOG_TABLE.take(last[1:] - last[:-1], mode="clip")
-    values *= idf[distinct]
+    values *= idf.take(distinct)
     norm = math.sqrt(values.dot(values))
     if norm > 0:
         values /= norm
