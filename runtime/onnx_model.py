@@ -105,6 +105,8 @@ class OnnxRuntime:
         self._session = _open(path, provider, threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self._output = self._session.get_outputs()[0].name
+        self._takes_pixels = PIXELS in self._inputs
+        self._takes_tokens_alone = {INPUT_IDS, ATTENTION_MASK}.issuperset(self._inputs)
         named = set(self._inputs)
         if not (named & {INPUT_IDS, PIXELS} and any(named <= known for known in _KNOWN_INPUTS)):
             known = " or ".join(str(sorted(names)) for names in _KNOWN_INPUTS)
@@ -118,7 +120,7 @@ class OnnxRuntime:
         """
         if encoded.encoder != self._encoder:
             raise FamilyError("the texts were encoded for another variant: encoder hashes differ")
-        if len(encoded) == 1:
+        if len(encoded.lengths) == 1:
             return self._run(self._feeds(encoded, slice(None), int(encoded.lengths[0])))
         parts: list[Logits] = []
         order: list[NDArray[np.int64]] = []
@@ -150,12 +152,15 @@ class OnnxRuntime:
         yield order[start:]
 
     def _feeds(self, encoded: Encoded, rows: slice | NDArray[np.int64], longest: int) -> Feeds:
-        if PIXELS in self._inputs:
-            return {PIXELS: np.ascontiguousarray(encoded.arrays[PIXELS][rows], dtype=np.float32)}
-        ids = np.ascontiguousarray(encoded.arrays[INPUT_IDS][rows, :longest], dtype=np.int64)
+        arrays = encoded.arrays
+        if self._takes_pixels:
+            return {PIXELS: np.ascontiguousarray(arrays[PIXELS][rows], dtype=np.float32)}
+        if self._takes_tokens_alone and arrays[INPUT_IDS].shape == (1, longest):
+            return {name: arrays[name] for name in self._inputs}
+        ids = np.ascontiguousarray(arrays[INPUT_IDS][rows, :longest], dtype=np.int64)
         feeds: Feeds = {INPUT_IDS: ids}
         if ATTENTION_MASK in self._inputs:
-            mask = encoded.arrays[ATTENTION_MASK][rows, :longest]
+            mask = arrays[ATTENTION_MASK][rows, :longest]
             feeds[ATTENTION_MASK] = np.ascontiguousarray(mask, dtype=np.int64)
         if _TOKEN_TYPES in self._inputs:
             feeds[_TOKEN_TYPES] = np.zeros_like(ids)

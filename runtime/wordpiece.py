@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Artifact, EncoderSpec
 from contract.files import sha256_of_bytes, sha256_of_json
 from runtime.api import EXAMPLE_TEXT, Encoded
+from runtime.words import TOKEN_BYTES, word_tokens
 
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
@@ -20,6 +23,8 @@ ATTENTION_MASK = "attention_mask"
 # without filling max_length tokens; then the cut grows, so that what is cut off never matters.
 _CHARACTERS_PER_TOKEN = 100
 _GROWTH = 4
+
+_INT64 = np.dtype(np.int64)
 
 
 def wordpiece_sha256(tokenizer_sha256: str, max_length: int) -> str:
@@ -42,7 +47,9 @@ def wordpiece_spec(tokenizer: Artifact, max_length: int) -> EncoderSpec:
 class WordPieceEncoder:
     """Turns texts into `input_ids` and `attention_mask`, both int64 [N, longest].
 
-    Each call runs on one thread; calls from several threads run side by side.
+    Each call runs on one thread; calls from several threads run side by side. Plain texts are looked up word
+    by word where the tokenizer allows it (`runtime.words`), with the tokenizer's own answer. The lengths and
+    the mask of a single text are shared between calls and cannot be written to.
 
     Args:
         tokenizer_json: content of the file.
@@ -72,6 +79,10 @@ class WordPieceEncoder:
         self._pad = 0 if pad is None else int(pad)
         self._max_length = max_length
         self._characters = max_length * _CHARACTERS_PER_TOKEN
+        words = word_tokens(self._tokenizer)
+        self._room = max_length if words is None else max_length - words.specials
+        # Where special tokens leave no room for others, the tokenizer has its own rules.
+        self._words = words if self._room > 0 else None
         self._sha256 = wordpiece_sha256(sha256_of_bytes(tokenizer_json), max_length)
 
     example = EXAMPLE_TEXT
@@ -83,21 +94,41 @@ class WordPieceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encode N >= 1 texts; too long ones are cut, an empty one has the special tokens alone."""
+        if len(texts) == 1:
+            found = self._looked_up(texts[0])
+            row = self._asked(texts)[0] if found is None else found
+            n = len(row) // TOKEN_BYTES
+            lengths, mask = _of_one(n)
+            ids = np.ndarray((1, n), _INT64, row)
+            return Encoded({INPUT_IDS: ids, ATTENTION_MASK: mask}, lengths, self._sha256)
+        rows = self._rows(texts)
+        lengths = np.array([len(row) // TOKEN_BYTES for row in rows], dtype=np.int64)
+        longest = int(lengths.max(initial=1))
+        ids = np.full((len(rows), longest), self._pad, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row) // TOKEN_BYTES] = np.frombuffer(row, _INT64)
+        mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
+        return Encoded({INPUT_IDS: ids, ATTENTION_MASK: mask}, lengths, self._sha256)
+
+    def _looked_up(self, text: str) -> bytearray | None:
+        if self._words is None or len(text) > self._characters:
+            return None
+        return self._words.find(text, self._room)
+
+    def _rows(self, texts: Sequence[str]) -> list[bytearray]:
+        """Return the int64 token ids of each text as bytes; what is not looked up is asked for at once."""
+        found = [self._looked_up(text) for text in texts]
+        asked = iter(self._asked([text for text, row in zip(texts, found, strict=True) if row is None]))
+        return [next(asked) if row is None else row for row in found]
+
+    def _asked(self, texts: Sequence[str]) -> list[bytearray]:
+        """Return the tokenizer's own int64 token ids of each text as bytes."""
         cut = self._characters
         rows = self._tokens([text[:cut] for text in texts])
         for i, text in enumerate(texts):
             if len(text) > cut and len(rows[i]) < self._max_length:
                 rows[i] = self._tokens_of_long(text)
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        longest = int(lengths.max(initial=1))
-        if len(rows) == 1:
-            ids = np.array(rows, dtype=np.int64).reshape(1, -1)
-            return Encoded({INPUT_IDS: ids, ATTENTION_MASK: np.ones_like(ids)}, lengths, self._sha256)
-        ids = np.full((len(rows), longest), self._pad, dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-        mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
-        return Encoded({INPUT_IDS: ids, ATTENTION_MASK: mask}, lengths, self._sha256)
+        return [bytearray(np.array(row, dtype=_INT64).tobytes()) for row in rows]
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         try:
@@ -117,6 +148,15 @@ class WordPieceEncoder:
             ids = self._tokens([text[:cut]])[0]
             if len(ids) >= self._max_length or cut >= len(text):
                 return ids
+
+
+@lru_cache(maxsize=1024)
+def _of_one(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the lengths [1] and the mask [1, length] of a single text, the same arrays at each call."""
+    lengths, mask = np.array([length], dtype=_INT64), np.ones((1, length), dtype=_INT64)
+    for shared in (lengths, mask):
+        shared.setflags(write=False)
+    return lengths, mask
 
 
 def read_wordpiece(path: Path, *, max_length: int) -> WordPieceEncoder:
