@@ -2,25 +2,31 @@
 
     python -m bench.rewriting --texts FILE [--layers 6,2] [--rounds 40]
 
-FILE is a CSV with a column `text`. Every graph is exported twice, with and without the rewriting, in FP32 and
-in dynamic INT8. In each round all of them answer the same texts, one at a time on one thread, in another
-order; latencies are medians over all calls, ratios medians over rounds. Encoding is left out.
+FILE is a CSV with a column `text`. Every graph is timed as exported, with all rewrites, and with all but one
+of them, in FP32 and in dynamic INT8; the columns `without` are relative to all. In each round all of them
+answer the same texts, one at a time on one thread, in another order; latencies are medians over all calls,
+ratios medians over rounds. Encoding is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+from numpy.typing import NDArray
 
 from bench.turns import time_in_turns
+from compress.graphs.biases import bias_products
 from compress.graphs.export import export_onnx
-from compress.graphs.lower import quantize_dynamic
+from compress.graphs.fuse import REWRITES, fuse
+from compress.graphs.qdq import insert_dynamic
 from compress.graphs.session import open_session
 from compress.networks.network import keep_layers
 from compress.networks.weights import network_from, read_bundle
@@ -29,6 +35,8 @@ from runtime.wordpiece import WordPieceEncoder
 
 CLASSES = 150
 MAX_LENGTH = 40
+EXPORTED, REWRITTEN, BIASES = "exported", "rewritten", "biases"
+MADE = (*REWRITES, BIASES)
 TEXTS_PER_ROUND = 40
 
 
@@ -52,17 +60,15 @@ def main() -> None:
     machine = describe_machine()
     length = np.mean([item["input_ids"].shape[1] for item in feeds])
     print(f"{machine.cpu}, 1 thread, ONNX Runtime {onnxruntime.__version__}, {length:.1f} tokens a text\n")
-    print("| | exported | rewritten | rewritten / exported |\n| --- | --- | --- | --- |")
+    compared = [f"without {name}" for name in MADE]
+    print("| | exported | rewritten | rewritten / exported | " + " | ".join(compared) + " |")
+    print("| --- " * (4 + len(compared)) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for depth in depths:
-            network = keep_layers(whole, tuple(range(depth)))
-            paths: dict[tuple[str, bool], Path] = {}
-            for fused in (False, True):
-                path = Path(folder) / f"{depth}-{fused}.onnx"
-                export_onnx(network, path, fused=fused)
-                quantize_dynamic(path, path.with_suffix(".int8.onnx"))
-                paths |= {("FP32", fused): path, ("dynamic INT8", fused): path.with_suffix(".int8.onnx")}
-            sessions = {key: open_session(str(path)) for key, path in paths.items()}
+            path = Path(folder) / f"{depth}.onnx"
+            export_onnx(keep_layers(whole, tuple(range(depth))), path, fused=False)
+            graphs = _graphs(onnx.load(path))
+            sessions = {key: open_session(model.SerializeToString()) for key, model in graphs.items()}
             rounds = time_in_turns(
                 {key: partial(session.run, None) for key, session in sessions.items()},
                 feeds,
@@ -71,12 +77,35 @@ def main() -> None:
                 rng=rng,
             )
             for precision in ("FP32", "dynamic INT8"):
-                before, after = rounds[precision, False], rounds[precision, True]
-                ratio = np.median(np.median(after, axis=1) / np.median(before, axis=1))
-                print(
-                    f"| {depth} layers, {precision} | {np.median(before):.3f} ms | {np.median(after):.3f} ms "
-                    f"| {ratio:.2f} |"
-                )
+                before, after = rounds[precision, EXPORTED], rounds[precision, REWRITTEN]
+                cells = [f"{depth} layers, {precision}"]
+                cells += [f"{np.median(took):.3f} ms" for took in (before, after)]
+                cells.append(f"{_ratio(after, before):.2f}")
+                for name in MADE:
+                    without = rounds.get((precision, name))
+                    cells.append("" if without is None else f"{_ratio(without, after):.3f}")
+                print("| " + " | ".join(cells) + " |")
+
+
+def _graphs(exported: onnx.ModelProto) -> dict[tuple[str, str], onnx.ModelProto]:
+    """Return graphs by precision and what was done: nothing, everything, or everything but one rewrite."""
+    found = {}
+    for name in (EXPORTED, REWRITTEN, *MADE):
+        model = copy.deepcopy(exported)
+        if name != EXPORTED:
+            fuse(model, [rewrite for rewrite in REWRITES if rewrite != name])
+        if name != BIASES:
+            found["FP32", name] = copy.deepcopy(model)
+        insert_dynamic(model)
+        if name not in (EXPORTED, BIASES):
+            bias_products(model)
+        found["dynamic INT8", name] = model
+    return found
+
+
+def _ratio(these: NDArray[np.float64], those: NDArray[np.float64]) -> float:
+    """Return the median over rounds of the ratio of medians."""
+    return float(np.median(np.median(these, axis=1) / np.median(those, axis=1)))
 
 
 if __name__ == "__main__":

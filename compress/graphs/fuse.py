@@ -8,6 +8,7 @@ and nowhere else, so a graph of another shape comes out as it went in.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import onnx
@@ -31,28 +32,25 @@ def fuse_file(path: Path) -> Counter[str]:
     return made
 
 
-def fuse(model: onnx.ModelProto) -> Counter[str]:
+def fuse(model: onnx.ModelProto, rewrites: Collection[str] | None = None) -> Counter[str]:
     """Rewrite a graph in place and return how often each rewrite was made.
 
     attention: everything between the query-key-value product and the output product becomes one
     `MultiHeadAttention` that adds the bias, scales, masks and mixes. gelu: with the bias before it, one
-    `BiasGelu`. residual: an addition before a layer normalisation becomes `Sum`, bias included, because ONNX
-    Runtime would turn the addition into `SkipLayerNormalization`, which on a processor takes three times
-    as long as the two. embeddings: those of places become a slice of their table. pooling: the mean over
-    tokens becomes a product with the mask, normalised to sum to 1.
+    `BiasGelu`. embeddings: those of places become a slice of their table. residual: an addition before a
+    layer normalisation becomes `Sum`, bias included, because ONNX Runtime would turn the addition into
+    `SkipLayerNormalization`, which on a processor takes three times as long as the two. pooling: the mean
+    over tokens becomes a product with the mask, normalised to sum to 1.
+
+    Args:
+        model: to rewrite.
+        rewrites: of REWRITES, those to make; all by default.
     """
     graph = Graph(model)
     made: Counter[str] = Counter()
-    for softmax in graph.of_kind("Softmax"):
-        made["attention"] += _fuse_attention(graph, softmax)
-    for gelu in graph.of_kind("Gelu"):
-        made["gelu"] += _fuse_gelu(graph, gelu)
-    for norm in graph.of_kind("LayerNormalization"):
-        made["residual"] += _split_residual(graph, norm)
-    for added in graph.of_kind("Sum"):
-        made["embeddings"] += slice_places(graph, added)
-    for divided in graph.of_kind("Div"):
-        made["pooling"] += pool_by_product(graph, divided)
+    for name, (kind, rewrite) in REWRITES.items():
+        if rewrites is None or name in rewrites:
+            made[name] = sum(rewrite(graph, node) for node in graph.of_kind(kind))
     graph.write()
     contributed = made["attention"] or made["gelu"]
     if contributed and CONTRIB not in {item.domain for item in model.opset_import}:
@@ -127,3 +125,13 @@ def _split_residual(graph: Graph, norm: NodeProto) -> bool:
         terms += [term] if biased is None else biased
     graph.replace(added, [helper.make_node("Sum", terms, added.output, name=f"sum_{added.name}")])
     return True
+
+
+# In the order in which they are made, with the kind of node that each starts from.
+REWRITES: dict[str, tuple[str, Callable[[Graph, NodeProto], bool]]] = {
+    "attention": ("Softmax", _fuse_attention),
+    "gelu": ("Gelu", _fuse_gelu),
+    "embeddings": ("Add", slice_places),
+    "residual": ("LayerNormalization", _split_residual),
+    "pooling": ("Div", pool_by_product),
+}
