@@ -133,6 +133,15 @@ def test_plain_texts_are_looked_up() -> None:
         assert store.find(text, 200) is None
 
 
+@pytest.mark.parametrize("text", ["a b;", "A B\u037e", "a e b;"])
+def test_an_added_token_is_seen_across_words_and_spellings(text: str) -> None:
+    """A text in which only normalising shows the token's mark goes to the tokenizer."""
+    encoder, library = pair("normalised", 16)
+    assert encoder.encode([text]).arrays[INPUT_IDS].tolist() == [said(library, text)]
+    assert encoder._words is not None
+    assert encoder._words.find(text, 14) is None
+
+
 @pytest.mark.parametrize("name", ["word level", "byte level"])
 def test_other_tokenizers_keep_no_words(name: str) -> None:
     """Where a word's tokens may depend on its neighbours there is nothing to look up."""
