@@ -11,9 +11,9 @@ ratios medians over rounds. Encoding is left out.
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -67,8 +67,7 @@ def main() -> None:
         for depth in depths:
             path = Path(folder) / f"{depth}.onnx"
             export_onnx(keep_layers(whole, tuple(range(depth))), path, fused=False)
-            graphs = _graphs(onnx.load(path))
-            sessions = {key: open_session(model.SerializeToString()) for key, model in graphs.items()}
+            sessions = dict(_sessions(path))
             rounds = time_in_turns(
                 {key: partial(session.run, None) for key, session in sessions.items()},
                 feeds,
@@ -87,20 +86,18 @@ def main() -> None:
                 print("| " + " | ".join(cells) + " |")
 
 
-def _graphs(exported: onnx.ModelProto) -> dict[tuple[str, str], onnx.ModelProto]:
-    """Return graphs by precision and what was done: nothing, everything, or everything but one rewrite."""
-    found = {}
+def _sessions(exported: Path) -> Iterator[tuple[tuple[str, str], onnxruntime.InferenceSession]]:
+    """Yield sessions by precision and what was done: nothing, everything, or everything but one rewrite."""
     for name in (EXPORTED, REWRITTEN, *MADE):
-        model = copy.deepcopy(exported)
+        model = onnx.load(exported)
         if name != EXPORTED:
             fuse(model, [rewrite for rewrite in REWRITES if rewrite != name])
         if name != BIASES:
-            found["FP32", name] = copy.deepcopy(model)
+            yield ("FP32", name), open_session(model.SerializeToString())
         insert_dynamic(model)
         if name not in (EXPORTED, BIASES):
             bias_products(model)
-        found["dynamic INT8", name] = model
-    return found
+        yield ("dynamic INT8", name), open_session(model.SerializeToString())
 
 
 def _ratio(these: NDArray[np.float64], those: NDArray[np.float64]) -> float:
