@@ -22,6 +22,7 @@ from compress.origins import KINDS, Origin, lowerings_of, origins_of
 from compress.recipes.recipe import Recipe
 from compress.steps import Step
 from compress.store import Finished
+from contract.costs import COSTS, Cost, write_costs
 from contract.errors import FamilyError, RecipeError
 from contract.family import (
     MANIFEST,
@@ -39,7 +40,7 @@ from contract.family import (
 )
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
 from contract.machine import Machine
-from contract.predictions import COSTS, PREDICTIONS, Cost, Predictions, write_costs, write_predictions
+from contract.predictions import PREDICTIONS, Predictions, write_predictions
 from router.calibrate import expected_calibration_error
 from runtime.api import Logits
 

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 from compress.recipes.parts import made_by
 from compress.recipes.recipe import Recipe, dump_recipe, load_recipe
+from contract.costs import COSTS
 from contract.errors import EnvironmentProblem, RecipeError
 from contract.family import MANIFEST, Family, Variant
-from contract.predictions import COSTS, PREDICTIONS
+from contract.predictions import PREDICTIONS
 
 T = TypeVar("T")
 

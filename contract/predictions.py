@@ -1,9 +1,8 @@
-"""The predictions table and the cost table: what a router needs to know about variants, and nothing else."""
+"""The predictions table: what variants say of the rows of a data set."""
 
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,20 +11,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contract.columns import (
+    LABELS_KEY,
+    LabelValue,
+    confidence_of,
+    indices_of,
+    label_set_of,
+    logits_of,
+    slices_of,
+    split_of,
+)
 from contract.errors import PredictionsError
-from contract.files import atomic_path, read_json, sha256_of_file, write_json
+from contract.files import atomic_path, sha256_of_file
 
-PREDICTIONS, COSTS = "predictions.parquet", "costs.json"
-LABELS_KEY = b"sluice.labels"
-SPLITS = ("tune", "certify", "test")
+PREDICTIONS = "predictions.parquet"
 UNLABELLED = -1
 OUTSIDE = -2
-
-LabelValue = str | int
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,12 @@ def from_table(
         if slash and part in {"confidence", "logits"} and variant not in variants:
             raise PredictionsError(f"`{name}` has no `{variant}/prediction` beside it", where=where)
 
-    label_set = _label_set(table, variants, labels, where)
+    label_set = label_set_of(table, variants, labels, where)
     values = pa.array(label_set)
-    label = _indices(table["label"], values, "label", where, null=UNLABELLED, outside=None)
+    label = indices_of(table["label"], values, "label", where, null=UNLABELLED, outside=None)
     found: dict[str, VariantPredictions] = {}
     for name in variants:
-        prediction = _indices(
+        prediction = indices_of(
             table[f"{name}/prediction"], values, f"{name}/prediction", where, null=None, outside=OUTSIDE
         )
         strangers = int((prediction == OUTSIDE).sum())
@@ -167,140 +171,15 @@ def from_table(
                 stacklevel=2,
             )
         found[name] = VariantPredictions(
-            prediction, _confidence(table, name, where), _logits(table, name, len(label_set), where)
+            prediction, confidence_of(table, name, where), logits_of(table, name, len(label_set), where)
         )
     return Predictions(
         labels=tuple(label_set),
         label=label,
         variants=found,
-        split=_split(table, where),
-        slices=_slices(table, where),
+        split=split_of(table, where),
+        slices=slices_of(table, where),
     )
-
-
-def _label_set(
-    table: pa.Table, variants: list[str], given: Sequence[LabelValue] | None, where: object
-) -> list[LabelValue]:
-    if given is not None:
-        return list(given)
-    stored = (table.schema.metadata or {}).get(LABELS_KEY)
-    if stored is not None:
-        return list(json.loads(stored))
-    occurring = pc.unique(table["label"].combine_chunks()).drop_null()
-    if len(occurring) == 0:
-        columns = [table[f"{name}/prediction"].combine_chunks() for name in variants]
-        occurring = pc.unique(pa.concat_arrays([c.cast(columns[0].type) for c in columns])).drop_null()
-    found: list[LabelValue] = sorted(occurring.to_pylist())
-    if not found:
-        raise PredictionsError("neither labels nor predictions hold a value", where=where)
-    return found
-
-
-def _indices(
-    column: pa.ChunkedArray,
-    values: pa.Array,
-    name: str,
-    where: object,
-    *,
-    null: int | None,
-    outside: int | None,
-) -> NDArray[np.int64]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (
-        pa.types.is_integer(column.type)
-        or pa.types.is_string(column.type)
-        or pa.types.is_large_string(column.type)
-        or pa.types.is_null(column.type)
-    ):
-        raise PredictionsError(f"`{name}` must hold integers or strings, not {column.type}", where=where)
-    if null is None and column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise PredictionsError(f"`{name}` is null in row {row}", where=where)
-    if pa.types.is_null(column.type):
-        column = column.cast(values.type)
-    try:
-        index = pc.index_in(column, value_set=values.cast(column.type))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise PredictionsError(
-            f"`{name}` holds {column.type}, the label set {values.type}: one type for all", where=where
-        ) from None
-    known: NDArray[np.int64] = pc.fill_null(index, -9).to_numpy().astype(np.int64)
-    is_null = column.is_null().to_numpy()
-    if null is not None:
-        known[is_null] = null
-    strange = (known == -9) & ~is_null
-    if strange.any():
-        if outside is None:
-            row = int(np.flatnonzero(strange)[0])
-            raise PredictionsError(f"`{name}` in row {row} is not one of the labels", where=where)
-        known[strange] = outside
-    return known
-
-
-def _confidence(table: pa.Table, name: str, where: object) -> NDArray[np.float64]:
-    column = f"{name}/confidence"
-    if column not in table.column_names:
-        raise PredictionsError(f"there is no `{column}` column", where=where)
-    try:
-        values: NDArray[np.float64] = pc.fill_null(table[column].cast(pa.float64()), math.nan).to_numpy()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise PredictionsError(f"`{column}` must hold numbers", where=where) from None
-    bad = ~((values >= 0) & (values <= 1))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        said = "NaN or null" if math.isnan(values[row]) else f"{values[row]:g}"
-        raise PredictionsError(f"`{column}` in row {row} is {said}; confidences lie in [0, 1]", where=where)
-    return values
-
-
-def _logits(table: pa.Table, name: str, classes: int, where: object) -> NDArray[np.float32] | None:
-    column = f"{name}/logits"
-    if column not in table.column_names:
-        return None
-    array = table[column].combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    kind = array.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise PredictionsError(f"`{column}` must hold lists of numbers, not {kind}", where=where)
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    if array.null_count or flat.size != len(array) * classes:
-        raise PredictionsError(f"`{column}` must hold {classes} numbers in every row", where=where)
-    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
-    logits: NDArray[np.float32] = flat.astype(np.float32).reshape(len(array), classes)
-    if (lengths != classes).any() or not np.isfinite(logits).all():
-        raise PredictionsError(f"`{column}` must hold {classes} finite numbers in every row", where=where)
-    return logits
-
-
-def _split(table: pa.Table, where: object) -> NDArray[np.str_] | None:
-    if "split" not in table.column_names:
-        return None
-    values = np.array(table["split"].to_pylist(), dtype=object)
-    for row, value in enumerate(values):
-        if value not in SPLITS:
-            raise PredictionsError(
-                f"`split` in row {row} is {value!r}; it must be one of {', '.join(SPLITS)}", where=where
-            )
-    return values.astype(np.str_)
-
-
-def _slices(table: pa.Table, where: object) -> dict[str, NDArray[np.bool_]]:
-    if "slice" not in table.column_names:
-        return {}
-    kind = table["slice"].type
-    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        raise PredictionsError(
-            f"`slice` must hold a name, or a list of names, in every row, not {table['slice'].type}",
-            where=where,
-        )
-    rows = [[v] if isinstance(v, str) else (v or []) for v in table["slice"].to_pylist()]
-    names = sorted({name for row in rows for name in row})
-    return {name: np.array([name in row for row in rows]) for name in names}
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -333,60 +212,3 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     table = pa.table(columns).replace_schema_metadata({LABELS_KEY: json.dumps(labels).encode()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What 1,000 requests answered by one variant cost; None is unknown."""
-
-    usd_per_1k: float
-    latency_ms: float | None = None
-    energy_wh_per_1k: float | None = None
-
-
-def read_costs(path: Path) -> dict[str, Cost]:
-    """Read costs.json. Raises PredictionsError naming file, variant and rule."""
-    return parse_costs(read_json(path, error=PredictionsError), where=path)
-
-
-def parse_costs(raw: Any, *, where: object = "costs") -> dict[str, Cost]:
-    """Return costs by variant from their JSON form. Raises PredictionsError."""
-    if not isinstance(raw, dict) or not raw:
-        raise PredictionsError("costs are a JSON object: variant to costs", where=where)
-    return {name: _cost(name, entry, where) for name, entry in raw.items()}
-
-
-def _cost(name: str, entry: Any, where: object) -> Cost:
-    if not isinstance(entry, dict) or "usd_per_1k" not in entry:
-        raise PredictionsError(f"{name!r} has no usd_per_1k", where=where)
-    figures: dict[str, float | None] = {}
-    for key in ("usd_per_1k", "latency_ms", "energy_wh_per_1k"):
-        value = entry.get(key)
-        if value is None and key != "usd_per_1k":
-            figures[key] = None
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise PredictionsError(
-                f"{name!r}: {key} must be a number of 0 or more, not {value!r}", where=where
-            )
-        else:
-            figures[key] = float(value)
-    return Cost(
-        usd_per_1k=figures["usd_per_1k"] or 0.0,
-        latency_ms=figures["latency_ms"],
-        energy_wh_per_1k=figures["energy_wh_per_1k"],
-    )
-
-
-def write_costs(path: Path, costs: Mapping[str, Cost]) -> None:
-    """Write costs.json atomically."""
-    write_json(
-        path,
-        {
-            name: {
-                "usd_per_1k": c.usd_per_1k,
-                "latency_ms": c.latency_ms,
-                "energy_wh_per_1k": c.energy_wh_per_1k,
-            }
-            for name, c in costs.items()
-        },
-    )

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from contract.costs import Cost, read_costs
 from contract.errors import InputError, SluiceError
 from contract.family import Family
 from contract.files import inside
 from contract.policy import Policy
-from contract.predictions import Cost, Predictions, read_costs, read_predictions
+from contract.predictions import Predictions, read_predictions
 from contract.run import Summary, read_requests, read_summary
 from report.decide import decide, decision_table
 from report.document import (

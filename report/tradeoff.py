@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.policy import Policy, Stage
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from report.figures import percent, percent_interval, points, significant
 from report.svg import Axis, Chart, Limit, Line, Point, percent_form
 from report.tables import Row, Table

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.errors import PolicyError
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.calibrate import fit_deferral, fit_per_class, fit_temperature
 from router.scores import (
     NEEDS_LOGITS,

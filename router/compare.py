@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.errors import PolicyError, PredictionsError
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.board import Board, by_cost, fit_scores, make_board
 from router.scores import SCORE_NAMES, FloatArray
 from router.settings import TuneSettings, checked_names, labelled_rows, most_accurate, split_parts

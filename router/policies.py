@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.formulas import wilson_interval
 from contract.policy import Certificate, CertifiedTarget, ClassRule, Expected, Limits, Policy, Stage
-from contract.predictions import Cost
 from router.board import Board
 from router.candidates import Candidate, ClassRules
 from router.certify import Tested, budget_losses

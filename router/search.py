@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.predictions import Cost
+from contract.costs import Cost
 from router.board import Board, ScoreModel
 from router.candidates import (
     Candidate,

@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
 from contract.files import sha256_of_bytes
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.scores import SCORE_NAMES
 from router.targets import Method
 

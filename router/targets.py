@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.board import Board
 from router.macro_f1 import F1Counts, f1_counts, f1_influence, f1_needed_n, f1_p_value
 from router.pvalues import betting_needed_n, betting_p_value, binomial_p_value

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
 from contract.policy import Policy
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.board import by_cost, fit_scores, make_board
 from router.candidates import Candidate, route
 from router.certify import Tested, fixed_sequence, sequence_by_accuracy, sequence_of

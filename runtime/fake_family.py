@@ -10,18 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.costs import COSTS, Cost, write_costs
 from contract.family import Family, Latency, Split, Variant, artifact_of, write_family
 from contract.files import atomic_path, sha256_of_json, write_json
 from contract.formulas import usd_per_1k_from_seconds, wilson_interval
-from contract.predictions import (
-    COSTS,
-    PREDICTIONS,
-    Cost,
-    Predictions,
-    VariantPredictions,
-    write_costs,
-    write_predictions,
-)
+from contract.predictions import PREDICTIONS, Predictions, VariantPredictions, write_predictions
 from contract.prices import load_prices
 from runtime.fake import FAKE_ENCODER, FakeEncoder, FakeModel, FakeRuntime, true_label
 

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from contract.costs import Cost, read_costs
 from contract.errors import FamilyError
 from contract.family import Family, read_family
 from contract.files import inside
-from contract.predictions import Cost, Predictions, read_costs, read_predictions
+from contract.predictions import Predictions, read_predictions
 from sluicegate.common import ANY_PATH, FILE
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.routing.tables import Figures, figures, markdown, read, with_split
+from contract.costs import Cost
 from contract.formulas import wilson_interval
-from contract.predictions import Cost, Predictions, VariantPredictions
+from contract.predictions import Predictions, VariantPredictions
 from router.compare import compare_scores
 from router.targets import Method, Targets
 from router.tune import TuneSettings, tune

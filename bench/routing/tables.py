@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.costs import Cost, read_costs
 from contract.policy import Policy
-from contract.predictions import Cost, Predictions, read_costs, read_predictions
+from contract.predictions import Predictions, read_predictions
 from router.cascade import compile_policy
 from router.simulate import replay
 

@@ -16,9 +16,10 @@ from compress.assemble import NEW
 from compress.pipeline import dry_run, run_pipeline
 from compress.plan import plan_steps, select
 from compress.recipes.recipe import Recipe
+from contract.costs import read_costs
 from contract.errors import RecipeError, SluiceError
 from contract.family import read_family
-from contract.predictions import read_costs, read_predictions
+from contract.predictions import read_predictions
 from runtime.load import load_variant
 
 

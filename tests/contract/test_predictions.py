@@ -14,18 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.costs import Cost, parse_costs, read_costs, write_costs
 from contract.errors import PredictionsError
 from contract.predictions import (
     OUTSIDE,
     UNLABELLED,
-    Cost,
     Predictions,
     VariantPredictions,
     from_table,
-    parse_costs,
-    read_costs,
     read_predictions,
-    write_costs,
     write_predictions,
 )
 

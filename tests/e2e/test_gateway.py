@@ -17,10 +17,11 @@ import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract import metrics
+from contract.costs import read_costs
 from contract.family import read_family
 from contract.files import inside
 from contract.policy import read_policy
-from contract.predictions import read_costs, read_predictions
+from contract.predictions import read_predictions
 from contract.run import read_requests, read_summary
 from router.simulate import simulate
 from tests.e2e.conftest import Demo, Running, Sluice

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from contract.costs import Cost, write_costs
 from contract.family import (
     EncoderSpec,
     Family,
@@ -27,14 +28,7 @@ from contract.family import (
 from contract.formulas import macro_f1, wilson_interval
 from contract.machine import Machine
 from contract.policy import Certificate, ClassRule, Expected, Policy, Stage
-from contract.predictions import (
-    Cost,
-    Predictions,
-    VariantPredictions,
-    read_predictions,
-    write_costs,
-    write_predictions,
-)
+from contract.predictions import Predictions, VariantPredictions, read_predictions, write_predictions
 from contract.run import Summary, write_run
 from report.arms import Arm, compare
 

@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from contract.costs import read_costs
 from contract.errors import InputError
 from contract.family import Family, StepCost
 from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
-from contract.predictions import Predictions, read_costs
+from contract.predictions import Predictions
 from report.family_parts import (
     classes_table,
     faithfulness_table,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from contract.predictions import Cost, Predictions, VariantPredictions
+from contract.costs import Cost
+from contract.predictions import Predictions, VariantPredictions
 
 World = Callable[..., Predictions]
 

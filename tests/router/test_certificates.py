@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.costs import Cost
 from contract.formulas import macro_f1
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.cascade import compile_policy
 from router.simulate import replay
 from router.targets import Targets

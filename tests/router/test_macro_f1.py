@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from contract.costs import Cost
 from contract.formulas import macro_f1
-from contract.predictions import Cost, Predictions, VariantPredictions
+from contract.predictions import Predictions, VariantPredictions
 from router.board import Board, fit_scores, make_board
 from router.cascade import compile_policy
 from router.macro_f1 import f1_counts, f1_influence, f1_needed_n, f1_p_value

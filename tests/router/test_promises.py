@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.costs import Cost
 from contract.errors import InputError
-from contract.predictions import Cost, Predictions, VariantPredictions
+from contract.predictions import Predictions, VariantPredictions
 from router.board import fit_scores, make_board
 from router.candidates import chain_counts, chains_of
 from router.settings import content_hash

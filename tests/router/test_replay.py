@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.costs import Cost
 from contract.errors import PolicyError, PredictionsError
 from contract.policy import ClassRule, Policy, Stage
-from contract.predictions import OUTSIDE, UNLABELLED, Cost, Predictions, VariantPredictions
+from contract.predictions import OUTSIDE, UNLABELLED, Predictions, VariantPredictions
 from router.compare import compare_scores
 from router.simulate import simulate
 from router.targets import Targets

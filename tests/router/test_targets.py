@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.costs import Cost
 from contract.errors import InputError, PolicyError, PredictionsError
 from contract.policy import Policy, Stage
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.cascade import compile_policy
 from router.simulate import Simulation, simulate
 from router.targets import Constraint, Targets

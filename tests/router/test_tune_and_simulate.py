@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from contract.costs import Cost
 from contract.policy import parse_policy
-from contract.predictions import Cost, Predictions
+from contract.predictions import Predictions
 from router.cascade import Answer, Escalate, compile_policy
 from router.simulate import simulate
 from router.targets import Targets

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from contract.costs import read_costs
 from contract.errors import (
     DeadlineExceeded,
     NotReady,
@@ -20,7 +21,7 @@ from contract.errors import (
 )
 from contract.files import inside
 from contract.policy import ClassRule, Limits, Policy, Stage
-from contract.predictions import read_costs, read_predictions
+from contract.predictions import read_predictions
 from router.cascade import compile_policy
 from router.simulate import simulate
 from runtime.api import Logits
