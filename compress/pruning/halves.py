@@ -16,7 +16,7 @@ import onnx
 from contract.errors import SluiceError
 from contract.files import atomic_path
 
-NORMALISATIONS = ("LayerNormalization", "EmbedLayerNormalization")
+NORMALISATION = "LayerNormalization"
 
 
 class Halves:
@@ -36,7 +36,7 @@ class Halves:
         graph = self._model.graph
         self._made_by = {name: index for index, node in enumerate(graph.node) for name in node.output}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        self._seams = [node.output[0] for node in graph.node if node.op_type in NORMALISATIONS]
+        self._seams = [node.output[0] for node in graph.node if node.op_type == NORMALISATION]
         self._seam_set = frozenset(self._seams)
         self._moves = self._dependent()
         if len(self._seams) != 2 * layers + 1:
