@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import string
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +13,24 @@ if TYPE_CHECKING:
 
 TOKEN_BYTES = 8
 
-# What BertPreTokenizer makes of plain characters, which BertNormalizer at most lowercases.
-_PLAIN = re.compile(r"[\t\n\r!-~]*")
-_WORDS = re.compile(r"[0-9A-Za-z]+|[!-~]")
 _PUNCTUATION = frozenset(string.punctuation)
 
+# A text teaches some of its words only: one of nothing but new words then costs little more than the
+# tokenizer's own work. A full store starts again: one that stayed full would be of no use for new traffic.
+_MOST_LEARNT = 16
 _MOST_WORDS = 1 << 16
 _LONGEST_WORD = 32
 
 
 class WordTokens(dict[str, bytes]):
-    """Token ids of each word seen, as the bytes of an int64 array.
+    """Token ids of words seen before, as the bytes of an int64 array.
 
     A word is what stands between two spaces, punctuation and all. A tokenizer that this is made for (see
     `word_tokens`) splits there at the latest and normalises each character by itself. So a word goes through
     the tokenizer once, alone, and is looked up from then on. The values are bytes, as looking them up and
     joining them touches less memory than integers do: that counts when a model has just filled the caches.
 
-    Safe in threads: two that miss one word store equal bytes.
+    Safe in threads: two that learn one word store equal bytes.
 
     Args:
         tokenizer: truncates to no fewer tokens than are asked of `find`, and does not pad.
@@ -44,6 +43,7 @@ class WordTokens(dict[str, bytes]):
     ) -> None:
         super().__init__()
         self._tokenizer = tokenizer
+        self._normalizer = tokenizer.normalizer
         self._marks = marks
         self._prefix = _bytes_of(prefix)
         self._suffix = _bytes_of(suffix)
@@ -56,34 +56,32 @@ class WordTokens(dict[str, bytes]):
             text: any.
             room: tokens to keep of the text, special ones not counted.
         """
+        words = text.split(" ")
         try:
-            found = b"".join(map(self.__getitem__, text.split(" ")))
+            found = b"".join(map(self.__getitem__, words))
         except KeyError:
-            return None
+            self._learn(text, words)
+            try:
+                found = b"".join(map(self.__getitem__, words))
+            except KeyError:
+                return None
         return bytearray().join((self._prefix, found[: room * TOKEN_BYTES], self._suffix))
 
-    def __missing__(self, word: str) -> bytes:
-        """Find the tokens of a word and keep them. Raises KeyError for a word not to be taken by itself."""
-        parts = _WORDS.findall(word) if _PLAIN.fullmatch(word) else [word]
-        kept = len(word) <= _LONGEST_WORD and len(self) < _MOST_WORDS
-        if parts != [word]:
-            found = b"".join(map(self.__getitem__, parts))
-        elif kept:
-            found = self._ask(word)
-        else:
-            raise KeyError(word)
-        if kept:
-            self[word] = found
-        return found
-
-    def _ask(self, word: str) -> bytes:
+    def _learn(self, text: str, words: list[str]) -> None:
+        """Keep the tokens of the first new words of a text, unless it may hold an added token."""
+        new = [word for word in dict.fromkeys(words) if word not in self and len(word) <= _LONGEST_WORD]
+        new = new[:_MOST_LEARNT]
         try:
-            if not self._marks.isdisjoint(word + self._tokenizer.normalizer.normalize_str(word)):
-                raise KeyError(word)
-            return _bytes_of(self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids)
+            told = text + self._normalizer.normalize_str(" ".join(new))
+            if not self._marks.isdisjoint(told):
+                return
+            encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             # Half a surrogate pair is a legal str and not legal UTF-8.
-            raise KeyError(word) from None
+            return
+        if len(self) + len(new) > _MOST_WORDS:
+            self.clear()
+        self.update((word, _bytes_of(found.ids)) for word, found in zip(new, encodings, strict=True))
 
 
 def word_tokens(tokenizer: Tokenizer) -> WordTokens | None:

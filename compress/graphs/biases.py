@@ -45,7 +45,9 @@ def _take_bias(graph: Graph, reader: NodeProto) -> str | None:
         return bias
     if reader.op_type == "Split":
         attention = graph.only_reader(reader.output[0], "MultiHeadAttention")
-        if attention is None or not attention.input[3]:
+        given = None if attention is None else list(attention.input)
+        whole = given is not None and given[:3] == list(reader.output) and len(given) > 3 and given[3]
+        if attention is None or not whole or any(graph.readers[part] != 1 for part in reader.output):
             return None
         bias, attention.input[3] = attention.input[3], ""
         return bias

@@ -44,11 +44,14 @@ def _slice_of(graph: Graph, name: str) -> NodeProto | None:
     from_zero = graph.holds(counted.input[0], 0) and graph.holds(counted.input[2], 1)
     if not from_zero or table.ndim != 2 or ends != {"start": 1, "end": 2}:
         return None
-    if length.input[0] not in (INPUT_IDS, ATTENTION_MASK):
+    if length.input[0] not in (INPUT_IDS, ATTENTION_MASK) or any(item.i for item in gathered.attribute):
         return None
-    kept = gathered.input[0]
+    kept, first = gathered.input[0], 0 if offset is None else offset
+    # One row left would be added to every place of a text that is longer than the table.
+    if np.size(first) != 1 or len(table) - int(first) < 2:
+        return None
     if offset is not None:
-        kept = graph.constant(f"{kept}_from_{offset}", table[int(offset) :])
+        kept = graph.constant(f"{kept}_from_{offset}", table[int(first) :])
     zero = graph.constant("slice_zero", np.array([0], np.int64))
     return helper.make_node(
         "Slice", [kept, zero, length.output[0], zero], [f"{name}_sliced"], name=f"slice_{name}"

@@ -78,7 +78,9 @@ def state_importance(
         with autocast(precision):
             traced = network.trace(ids, mask)
         loss = functional.cross_entropy(traced.logits.float(), labels[rows], reduction="sum")
-        for state, slope in zip(traced.states, torch.autograd.grad(loss, traced.states), strict=True):
+        # A layer without heads and neurons passes on the very states that it was given.
+        states = tuple({id(state): state for state in traced.states}.values())
+        for state, slope in zip(states, torch.autograd.grad(loss, states), strict=True):
             moved = (state.detach().double() * slope.double()).sum(dim=1)
             scores += moved.square().sum(dim=0).numpy()
     return scores

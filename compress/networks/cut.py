@@ -19,7 +19,7 @@ from compress.networks.network import Classifier, LayerShape
 
 Side = Literal["attention", "feed"]
 EMBEDDING_NORM = "embedding_norm"
-FOLDED_TEXTS = 256
+FOLDED_ROWS = 4096
 BATCH = 32
 LEAST_VARIANCE = 1e-12
 _PARTS: dict[Side, tuple[str, ...]] = {
@@ -57,7 +57,13 @@ def narrow_half(
 
 
 def drop_half(
-    state: dict[str, Tensor], layer: int, side: Side, before: str, bias: Tensor, rows: Tensor
+    state: dict[str, Tensor],
+    layer: int,
+    side: Side,
+    before: str,
+    bias: Tensor,
+    rows: Tensor,
+    epsilon: float,
 ) -> Tensor:
     """Take a half and its normalisation out of a network's weights by name.
 
@@ -70,6 +76,7 @@ def drop_half(
         before: the name of the normalisation whose output the half reads.
         bias: [hidden] the constant.
         rows: [N, hidden] of that output.
+        epsilon: of the normalisation that goes.
 
     Returns:
         the rows as the normalisation before makes them now.
@@ -78,7 +85,7 @@ def drop_half(
     for part in _PARTS[side]:
         del state[f"layers.{layer}.{part}.weight"], state[f"layers.{layer}.{part}.bias"]
     weights = state.pop(f"{after}.weight"), state.pop(f"{after}.bias")
-    wanted = functional.layer_norm(rows + bias, bias.shape, *weights)
+    wanted = functional.layer_norm(rows + bias, bias.shape, *weights, eps=epsilon)
     centre, aim = rows.mean(0), wanted.mean(0)
     spread = (rows - centre).square().mean(0).clamp_min(LEAST_VARIANCE)
     gain = ((rows - centre) * (wanted - aim)).mean(0) / spread
@@ -89,9 +96,9 @@ def drop_half(
 
 
 def normed_rows(network: Classifier, tokens: Tokens) -> dict[str, Tensor]:
-    """Return the output of every normalisation by its name, [N, hidden] over the tokens of some texts."""
+    """Return what every normalisation makes of up to FOLDED_ROWS tokens, by its name: [N, hidden]."""
     found: dict[str, list[Tensor]] = defaultdict(list)
-    seen = torch.empty(0)
+    seen, rows = torch.empty(0), 0
 
     def collect(name: str, module: nn.Module) -> RemovableHandle:
         return module.register_forward_hook(lambda *call: found[name].append(call[2][seen].float()))
@@ -102,14 +109,17 @@ def normed_rows(network: Classifier, tokens: Tokens) -> dict[str, Tensor]:
     network.eval()
     try:
         with torch.no_grad():
-            for start in range(0, min(len(tokens), FOLDED_TEXTS), BATCH):
+            for start in range(0, len(tokens), BATCH):
                 ids, mask = tokens.batch(np.arange(start, min(start + BATCH, len(tokens))))
                 seen = mask.bool()
                 network(ids, mask)
+                rows += int(seen.sum())
+                if rows >= FOLDED_ROWS:
+                    break
     finally:
         for handle in handles:
             handle.remove()
-    return {name: torch.cat(rows) for name, rows in found.items()}
+    return {name: torch.cat(parts)[:FOLDED_ROWS] for name, parts in found.items()}
 
 
 def shrink(
@@ -128,7 +138,8 @@ def shrink(
     size = network.shape.head_size
     widths = tuple(LayerShape(len(h), len(n)) for h, n in zip(heads, neurons, strict=True))
     smaller = Classifier(replace(network.shape, layers=widths))
-    state, before, rows = dict(network.state_dict()), EMBEDDING_NORM, normed_rows(network, tokens)
+    state, before = dict(network.state_dict()), EMBEDDING_NORM
+    rows = normed_rows(network, tokens) if any(0 in (w.heads, w.neurons) for w in widths) else {}
     for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
         channels = (kept_heads[:, None] * size + np.arange(size)).reshape(-1)
         halves: tuple[tuple[Side, NDArray[np.int64]], ...] = (("attention", channels), ("feed", kept_neurons))
@@ -142,7 +153,9 @@ def shrink(
                 narrow_half(state, index, side, columns, weight[:, columns], bias)
                 before = norm_of(index, side)
             else:
-                rows[before] = drop_half(state, index, side, before, bias, rows[before])
+                rows[before] = drop_half(
+                    state, index, side, before, bias, rows[before], network.shape.norm_epsilon
+                )
     smaller.load_state_dict(state)
     smaller.eval()
     return smaller

@@ -86,7 +86,8 @@ def put_together(network: Classifier, halves: Sequence[Half], choice: Sequence[i
             continue
         if width == 0:
             rows = half.reads if folded is None else folded
-            folded = drop_half(state, half.layer, half.side, before, removal.biases[number], rows)
+            bias, epsilon = removal.biases[number], network.shape.norm_epsilon
+            folded = drop_half(state, half.layer, half.side, before, bias, rows, epsilon)
             continue
         before, folded = norm_of(half.layer, half.side), None
         if width < removal.widths[-1]:

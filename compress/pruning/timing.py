@@ -140,10 +140,11 @@ def _sessions(
     provider: Provider,
 ) -> list[OnnxRuntime]:
     """Return the runtimes of networks of random weights, joined from one graph that has every width."""
-    count = max(len(heads), len(neurons)) - 1
+    # The joined graphs leave a half of width 0 out, but every layer of the menu has both.
+    some_heads, some_neurons = heads[1:] or (1,), neurons[1:] or (1,)
     menu = tuple(
-        LayerShape(heads[min(i, len(heads) - 1)], neurons[min(i, len(neurons) - 1)])
-        for i in range(1, count + 1)
+        LayerShape(some_heads[min(i, len(some_heads) - 1)], some_neurons[min(i, len(some_neurons) - 1)])
+        for i in range(max(len(some_heads), len(some_neurons)))
     )
     small = min(shape.vocabulary, MENU_VOCABULARY)
     with torch.random.fork_rng(devices=[]):
@@ -152,7 +153,7 @@ def _sessions(
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
     write(network.eval(), scratch / "menu.onnx")
-    halves = Halves(scratch / "menu.onnx", layers=count)
+    halves = Halves(scratch / "menu.onnx", layers=len(menu))
     found = []
     for layers in laid:
         path = scratch / "joined.onnx"

@@ -127,7 +127,7 @@ def test_plain_texts_are_looked_up() -> None:
     """Punctuation and white space of any kind do not send a text to the tokenizer; an added token may."""
     store = word_tokens(a_tokenizer())
     assert store is not None
-    for text in ("", "Abba can't, a\tb\r\n0", "é " + "a-" * 50):
+    for text in ("", "Abba can't, a\tb\r\n0", "é " + "a- " * 50):
         assert store.find(text, 200) is not None
     for text in ("[CLS]", "a [ b", "\ud800", "a" * 33):
         assert store.find(text, 200) is None
@@ -154,16 +154,25 @@ def test_an_added_token_that_nothing_tells_from_words_keeps_none(content: str) -
     assert word_tokens(a_tokenizer(added=(AddedToken(content),))) is None
 
 
-def test_a_full_store_answers_as_before_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond its bound only the words it has are looked up, alone or in a longer word."""
-    monkeypatch.setattr(words, "_MOST_WORDS", 2)
+def test_a_full_store_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never holds more than its bound, and today's texts are looked up the second time at the latest."""
+    monkeypatch.setattr(words, "_MOST_WORDS", 3)
     tokenizer = a_tokenizer()
     encoder = WordPieceEncoder(tokenizer.to_str().encode(), max_length=16)
-    for text in ("a b", "a b c", "a,b", "a b"):
-        assert encoder.encode([text]).arrays[INPUT_IDS].tolist() == [said(tokenizer, text)]
     store = encoder._words
     assert store is not None
-    assert sorted(store) == ["a", "b"]
+    for text in ("a b", "b c", "c A", "a,b A", "a b"):
+        assert encoder.encode([text]).arrays[INPUT_IDS].tolist() == [said(tokenizer, text)]
+        assert store.find(text, 14) is not None
+        assert len(store) <= 3
+
+
+def test_a_text_of_new_words_teaches_some_of_them() -> None:
+    """It goes to the tokenizer; seen often enough, it is looked up."""
+    store = word_tokens(a_tokenizer())
+    assert store is not None
+    text = " ".join(f"a{number}" for number in range(40))
+    assert [store.find(text, 200) is not None for _ in range(3)] == [False, False, True]
 
 
 def test_what_calls_share_cannot_be_written_to() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.learning.training import predict
+from compress.networks.cut import shrink
 from compress.networks.models import load_network
 from compress.networks.network import Classifier, LayerShape
 from compress.pruning.budget import Allocation
@@ -166,6 +167,31 @@ def test_put_together_from_whole_halves_is_the_network(network: Classifier) -> N
     assert [half.removal.widths for half in again] == [(0,)] * 6
     same = put_together(nothing, again, [0] * 6)
     assert torch.equal(same(*batch(network)), nothing(*batch(network)))
+
+
+@pytest.mark.parametrize("emptied", [[0], [1], [2, 3, 4], [5], [0, 5], [1, 3]])
+def test_whole_halves_go_as_when_they_are_cut(network: Classifier, emptied: list[int]) -> None:
+    """Emptied halves, several in a row or after one that was missing before, leave the same network whichever
+    way they are emptied."""
+    tokens, _ = toy_tokens(40)
+    with torch.no_grad():
+        for at in emptied:
+            layer = network.layers[at // 2]
+            (layer.narrow if at % 2 else layer.attention.output).weight.zero_()
+    heads = [np.arange(0 if 2 * i in emptied else 4) for i in range(3)]
+    neurons = [np.arange(0 if 2 * i + 1 in emptied else 48) for i in range(3)]
+    cut = shrink(network, heads, neurons, tokens)
+    halves = halves_of(network, tokens, GRID)
+    choice = [0 if at in emptied else len(half.removal.widths) - 1 for at, half in enumerate(halves)]
+    made = put_together(network, halves, choice)
+    assert made.shape == cut.shape
+    np.testing.assert_allclose(predict(made, tokens), predict(cut, tokens), atol=1e-4)
+    first = put_together(network, halves, [0 if at == emptied[0] else choice[at] or -1 for at in range(6)])
+    later = halves_of(first, tokens, GRID)
+    again = put_together(first, later, [0 if at in emptied else -1 for at in range(6)])
+    assert again.shape == cut.shape
+    near = np.abs(predict(again, tokens) - predict(cut, tokens)).mean()
+    assert near < 0.1 * predict(cut, tokens).std()
 
 
 def test_updated_halves_answer_nearer_than_cut_ones(network: Classifier) -> None:

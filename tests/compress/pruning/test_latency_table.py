@@ -157,3 +157,21 @@ def test_a_measured_table_predicts_and_survives_its_file(tmp_path: Path) -> None
     assert told[-1] <= 1
     write_json(tmp_path / "table.json", table.to_json())
     assert LatencyTable.from_json(read_json(tmp_path / "table.json")) == table
+
+
+@pytest.mark.parametrize(
+    "layers", [(LayerShape(0, 48), LayerShape(0, 32)), (LayerShape(2, 0), LayerShape(4, 0))]
+)
+def test_a_network_without_one_kind_of_halves_has_a_table(
+    tmp_path: Path, layers: tuple[LayerShape, ...]
+) -> None:
+    """What there is not in any layer has the width 0 alone, and costs nothing."""
+    encoder = WordPieceEncoder(toy_tokenizer().to_str().encode(), max_length=24)
+    texts = [text for text, _ in toy_texts(60)]
+    shape = replace(random_network().shape, layers=layers)
+    table = measure_table(
+        shape, export_onnx, "fp32", encoder, texts, networks=6, seconds=0.1, report=lambda *_: None
+    )
+    missing = table.attention_ms if layers[0].heads == 0 else table.feed_ms
+    assert set(missing) == {0}
+    assert table.p50_ms(layers) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 
 from compress.graphs.export import check_probes, export_onnx
 from compress.learning.distil import distil_student
-from compress.learning.importance import importance
+from compress.learning.importance import importance, state_importance
 from compress.learning.training import predict
 from compress.networks.cut import shrink
-from compress.networks.models import load_network
+from compress.networks.models import Tokens, load_network
 from compress.networks.network import Classifier, LayerShape
 from compress.pruning.prune import keep_best, prune_network
 from compress.pruning.rounds import epochs_per_round
@@ -57,8 +58,8 @@ def test_removing_silent_parts_changes_nothing(network: Classifier) -> None:
 
 
 def test_a_silent_half_goes_with_its_normalisation(network: Classifier) -> None:
-    """A half whose output weights are zero leaves no operator behind, and answers stay near what they were:
-    nearer by far than when its normalisation alone is left out."""
+    """A half whose output weights are zero leaves no operator behind, and answers to other texts stay near
+    what they were: nearer by far than when its normalisation alone is left out."""
     tokens, _ = toy_tokens(200)
     heads, neurons = everything(network)
     with torch.no_grad():
@@ -70,13 +71,14 @@ def test_a_silent_half_goes_with_its_normalisation(network: Classifier) -> None:
         network.layers[1].narrow.weight.zero_()
         network.layers[2].narrow.weight.zero_()
     heads[1], neurons[1], neurons[2] = (np.array([], dtype=int),) * 3
-    smaller = shrink(network, heads, neurons, tokens)
+    smaller = shrink(network, heads, neurons, Tokens(tokens.ids[:150], tokens.lengths[:150]))
     assert smaller.shape.layers == (LayerShape(4, 48), LayerShape(0, 0), LayerShape(4, 0))
     assert not any("layers.1." in name or "layers.2.output_norm" in name for name in smaller.state_dict())
     unfolded = copy.deepcopy(smaller)
     unfolded.load_state_dict({name: network.state_dict()[name] for name in smaller.state_dict()})
-    wanted = predict(network, tokens)
-    errors = [np.square(predict(made, tokens) - wanted).mean() for made in (smaller, unfolded)]
+    others = Tokens(tokens.ids[150:], tokens.lengths[150:])
+    wanted = predict(network, others)
+    errors = [np.square(predict(made, others) - wanted).mean() for made in (smaller, unfolded)]
     assert errors[0] < 0.05 * errors[1]
     assert errors[0] < 0.05 * wanted.var()
 
@@ -104,6 +106,19 @@ def test_importance_is_zero_for_silent_parts(network: Classifier) -> None:
     assert neurons[1][5] == 0
     assert (heads[0][1:] > 0).all()
     assert len(neurons[2]) == 48
+
+
+def test_an_empty_layer_counts_no_state_twice(network: Classifier) -> None:
+    """What passes on its states unchanged does not change what a dimension of the states is worth."""
+    tokens, targets = toy_tokens(40)
+    layers = network.shape.layers
+    longer = Classifier(replace(network.shape, layers=(layers[0], LayerShape(0, 0), *layers[1:])))
+    longer.load_state_dict(
+        {name.replace("layers.2.", "layers.3.").replace("layers.1.", "layers.2."): value
+         for name, value in network.state_dict().items()}
+    )  # fmt: skip
+    scores = [state_importance(made, tokens, targets) for made in (network, longer)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
 
 
 @given(
