@@ -34,6 +34,13 @@ def norm_of(layer: int, side: Side) -> str:
     return f"layers.{layer}.{_NORMS[side]}"
 
 
+def inner_channels(side: Side, kept: NDArray[np.int64], head_size: int) -> Tensor:
+    """Return where the heads or neurons that stay are among the inputs of a half's last linear layer."""
+    if side == "attention":
+        kept = (kept[:, None] * head_size + np.arange(head_size)).reshape(-1)
+    return torch.from_numpy(kept)
+
+
 def narrow_half(
     state: dict[str, Tensor], layer: int, side: Side, channels: Tensor, weight: Tensor, bias: Tensor
 ) -> None:
@@ -41,18 +48,16 @@ def narrow_half(
 
     Args:
         state: changed.
-        channels: [K] ascending: places of what stays among the inputs of the half's last linear layer.
-        weight, bias: [hidden, K] and [hidden] of that layer from now on.
+        channels: [K] ascending, as `inner_channels` gives them.
+        weight, bias: [hidden, K] and [hidden] of the half's last linear layer from now on.
     """
     into, out = (f"layers.{layer}.{part}" for part in _PARTS[side])
     rows = channels
     if side == "attention":
         third = len(state[f"{into}.bias"]) // 3
         rows = torch.cat([channels + third * number for number in range(3)])
-    state[f"{into}.weight"], state[f"{into}.bias"] = (
-        state[f"{into}.weight"][rows],
-        state[f"{into}.bias"][rows],
-    )
+    for part in ("weight", "bias"):
+        state[f"{into}.{part}"] = state[f"{into}.{part}"][rows]
     state[f"{out}.weight"], state[f"{out}.bias"] = weight, bias
 
 
@@ -135,21 +140,22 @@ def shrink(
         heads, neurons: per layer, ascending; where there are none, the half goes.
         tokens: texts like those it will see, of which a sample decides what is put in such a half's place.
     """
-    size = network.shape.head_size
     widths = tuple(LayerShape(len(h), len(n)) for h, n in zip(heads, neurons, strict=True))
     smaller = Classifier(replace(network.shape, layers=widths))
     state, before = dict(network.state_dict()), EMBEDDING_NORM
     rows = normed_rows(network, tokens) if any(0 in (w.heads, w.neurons) for w in widths) else {}
     for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
-        channels = (kept_heads[:, None] * size + np.arange(size)).reshape(-1)
-        halves: tuple[tuple[Side, NDArray[np.int64]], ...] = (("attention", channels), ("feed", kept_neurons))
+        halves: tuple[tuple[Side, NDArray[np.int64]], ...] = (
+            ("attention", kept_heads),
+            ("feed", kept_neurons),
+        )
         for side, kept in halves:
             out = f"layers.{index}.{_PARTS[side][1]}"
             if f"{out}.weight" not in state:
                 continue
             weight, bias = state[f"{out}.weight"], state[f"{out}.bias"]
             if len(kept):
-                columns = torch.from_numpy(kept)
+                columns = inner_channels(side, kept, network.shape.head_size)
                 narrow_half(state, index, side, columns, weight[:, columns], bias)
                 before = norm_of(index, side)
             else:

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.networks.cut import EMBEDDING_NORM, Side, drop_half, narrow_half, norm_of, normed_rows
+from compress.networks.cut import (
+    EMBEDDING_NORM,
+    Side,
+    drop_half,
+    inner_channels,
+    narrow_half,
+    norm_of,
+    normed_rows,
+)
 from compress.networks.models import Tokens
 from compress.networks.network import Classifier, LayerShape
 from compress.pruning.obs import Removal, remove_structures, second_moments
@@ -76,7 +84,7 @@ def put_together(network: Classifier, halves: Sequence[Half], choice: Sequence[i
     It shares the memory of what is as it was; a copy of its own is `copy.deepcopy` away.
     """
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    size, before = network.shape.head_size, EMBEDDING_NORM
+    before = EMBEDDING_NORM
     folded: Tensor | None = None
     layers = [[0, 0] for _ in network.shape.layers]
     for half, number in zip(halves, choice, strict=True):
@@ -91,10 +99,7 @@ def put_together(network: Classifier, halves: Sequence[Half], choice: Sequence[i
             continue
         before, folded = norm_of(half.layer, half.side), None
         if width < removal.widths[-1]:
-            kept = removal.kept[number]
-            if half.side == "attention":
-                kept = (kept[:, None] * size + np.arange(size)).reshape(-1)
-            channels = torch.from_numpy(kept)
+            channels = inner_channels(half.side, removal.kept[number], network.shape.head_size)
             narrow_half(
                 state, half.layer, half.side, channels, removal.weights[number], removal.biases[number]
             )
