@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := contract runtime router compress serve loadtest report sluicegate bench deploy tests
+CODE := contract tables runtime router compress serve loadtest report sluicegate bench deploy tests
 
 .PHONY: help demo demo-quick test check unit clean
 
