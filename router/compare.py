@@ -15,7 +15,7 @@ from contract.errors import PolicyError, PredictionsError
 from contract.predictions import Predictions
 from router.board import Board, by_cost, fit_scores, make_board
 from router.scores import SCORE_NAMES, FloatArray
-from router.settings import TuneSettings, checked_names, labelled_rows, most_accurate, split_parts
+from router.settings import TuneSettings, checked_names, chosen_reference, labelled_rows, split_parts
 
 POINTS = 101
 
@@ -58,7 +58,8 @@ def compare_scores(
         InputError: a setting out of range.
     """
     given = replace(settings or TuneSettings(), certified=True)
-    names = checked_names(predictions, costs, given)
+    reference = chosen_reference(predictions, costs, given).name
+    names = checked_names(predictions, costs, given, reference)
     tune_part, _ = split_parts(predictions, given)
     tune_part = labelled_rows(tune_part, "tune")
     if len(tune_part) < 2:
@@ -66,7 +67,6 @@ def compare_scores(
     shuffled = np.random.default_rng(given.seed).permutation(len(tune_part))
     halves = [tune_part.take(np.sort(rows)) for rows in np.array_split(shuffled, 2)]
     ordered = by_cost(names, costs, tune_part)
-    reference = given.reference or most_accurate(tune_part, ordered)
     there = _curves(halves[0], halves[1], ordered, reference, costs, given.seed)
     back = _curves(halves[1], halves[0], ordered, reference, costs, given.seed)
     return tuple(_mean(one, other) for one, other in zip(there, back, strict=True))

@@ -40,6 +40,7 @@ class Evidence:
     created_at: str
     costs: Mapping[str, Cost]
     max_stages: int | None = None
+    why_reference: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +21,8 @@ class TuneSettings:
     """How to tune.
 
     Attributes:
-        reference: the variant that drops are counted against; None is the most accurate on the tune part.
+        reference: the variant that drops are counted against; None is the teacher, else the dearest variant.
+        teacher: the family's teacher, which is the reference unless another is named.
         variants: which variants may take part; None is all.
         confidence: 1 - delta of the certificate.
         certified: False picks the empirical optimum (`--uncertified`).
@@ -35,6 +36,7 @@ class TuneSettings:
     """
 
     reference: str | None = None
+    teacher: str | None = None
     variants: tuple[str, ...] | None = None
     confidence: float = 0.9
     certified: bool = True
@@ -70,29 +72,78 @@ def split_parts(predictions: Predictions, settings: TuneSettings) -> tuple[Predi
     return predictions.take(np.sort(rows[:cut])), predictions.take(np.sort(rows[cut:]))
 
 
-def checked_names(
+@dataclass(frozen=True)
+class Reference:
+    """The variant that drops are counted against, and why it is that one, in words."""
+
+    name: str
+    why: str
+
+
+def chosen_reference(
     predictions: Predictions, costs: Mapping[str, Cost], settings: TuneSettings
+) -> Reference:
+    """Return the reference: the one named, else the family's teacher, else the dearest variant of the table.
+
+    Labels play no part in it: a handful of rows must not decide what a drop is a drop from. `variants` does
+    not either, so that a cheap variant is never compared with itself alone. Of equally dear variants the
+    slower one (latency_ms) is taken, then the one that needs more energy, then the last in the table.
+
+    Raises:
+        PredictionsError: the table or the costs lack the variant.
+    """
+    named = settings.reference or settings.teacher
+    if named is not None:
+        if named not in predictions.variants:
+            raise PredictionsError(
+                f"there is no variant {named!r} in the predictions",
+                hint=f"variants: {', '.join(predictions.names)}",
+            )
+        why = "as asked" if settings.reference else "the family's teacher; --reference names another"
+        return Reference(named, why)
+    known = [name for name in predictions.names if name in costs]
+    if not known:
+        raise PredictionsError(
+            "the costs name no variant of the predictions",
+            where="costs",
+            hint=f"variants: {', '.join(predictions.names)}; costs: {', '.join(costs)}",
+        )
+
+    def rank(name: str) -> tuple[float, float, float, int]:
+        cost = costs[name]
+        return (cost.usd_per_1k, cost.latency_ms or 0.0, cost.energy_wh_per_1k or 0.0, known.index(name))
+
+    best = max(known, key=rank)
+    usd = costs[best].usd_per_1k
+    equals = [name for name in known if costs[name].usd_per_1k == usd and name != best]
+    among = f", of those equally dear ({', '.join(equals)}) the slowest, else the last" if equals else ""
+    return Reference(best, f"the dearest variant ({usd:.4g} USD per 1,000{among}); --reference names another")
+
+
+def checked_names(
+    predictions: Predictions, costs: Mapping[str, Cost], settings: TuneSettings, reference: str
 ) -> tuple[str, ...]:
-    """Return the variants that take part.
+    """Return the variants that take part, the reference among them.
 
     Raises:
         PredictionsError: a variant or its cost is missing. InputError: a setting out of range.
     """
     names = settings.variants or predictions.names
-    for name in (*names, *((settings.reference,) if settings.reference else ())):
+    for name in (*names, reference):
         if name not in predictions.variants:
             raise PredictionsError(
                 f"there is no variant {name!r} in the predictions",
                 hint=f"variants: {', '.join(predictions.names)}",
             )
-        if name not in costs:
-            raise PredictionsError(
-                f"the costs lack variant {name!r}",
-                where="costs",
-                hint=f"costs are known of: {', '.join(costs)}",
-            )
-    if settings.reference and settings.reference not in names:
-        names = (*names, settings.reference)
+    missing = [name for name in dict.fromkeys((*names, reference)) if name not in costs]
+    if missing:
+        raise PredictionsError(
+            f"the costs lack variant {', '.join(map(repr, missing))}",
+            where="costs",
+            hint=f"costs are known of: {', '.join(costs)}; or leave it out with --variants",
+        )
+    if reference not in names:
+        names = (*names, reference)
     if len(set(names)) != len(names):
         raise InputError("a variant is named twice")
     if not 0.5 <= settings.confidence < 1.0:
@@ -100,13 +151,6 @@ def checked_names(
     if settings.score not in SCORE_NAMES:
         raise InputError(f"there is no score {settings.score!r}", hint=f"scores: {', '.join(SCORE_NAMES)}")
     return names
-
-
-def most_accurate(predictions: Predictions, names: Sequence[str]) -> str:
-    """Return the variant that is right most often. Raises InputError without labels."""
-    if not (predictions.label >= 0).any():
-        raise InputError("without labels there is no most accurate variant", hint="name the --reference")
-    return max(names, key=lambda name: float(predictions.correct(name).mean()))
 
 
 def labelled_rows(predictions: Predictions, part: str) -> Predictions:

@@ -23,9 +23,9 @@ from router.search import Estimate, Search, grid_estimates, make_search, refine,
 from router.settings import (
     TuneSettings,
     checked_names,
+    chosen_reference,
     content_hash,
     labelled_rows,
-    most_accurate,
     split_parts,
 )
 from router.targets import Method, Targets, check_budgets, constraints_of
@@ -68,16 +68,22 @@ def tune(
         score. InputError: a target or setting is out of range or names what is not there.
     """
     given = settings or TuneSettings()
-    names = checked_names(predictions, costs, given)
+    against = chosen_reference(predictions, costs, given)
+    reference = against.name
+    names = checked_names(predictions, costs, given, reference)
     if not targets.has_quality and not targets.budgets():
         raise InputError(
             "no target was given",
             hint="--max-accuracy-drop 0.01, or --max-usd-per-1k with --objective most-accurate",
         )
     check_budgets(targets, names, costs)
+    if len(names) == 1 and targets.has_quality and targets.min_accuracy is None:
+        raise PredictionsError(
+            f"{reference!r} is the only variant, so there is nothing that a drop could be counted against",
+            hint="add the predictions of the model it replaces, or ask for --min-accuracy",
+        )
     tune_part, certify_part = split_parts(predictions, given)
     ordered = by_cost(names, costs, tune_part)
-    reference = given.reference or most_accurate(tune_part, ordered)
     method: Method = given.method if (predictions.label >= 0).any() else "disagreement"
     parts = [tune_part] if certify_part is None else [tune_part, certify_part]
     occurring = np.unique(np.concatenate([part.label for part in parts]))
@@ -93,6 +99,7 @@ def tune(
     evidence = Evidence(
         search=search,
         reference=ordered.index(reference),
+        why_reference=against.why,
         targets=targets,
         certify=None if certify_part is None else make_board(certify_part, ordered, usd, model),
         n_tune=len(tune_part),

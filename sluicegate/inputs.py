@@ -33,6 +33,12 @@ class Table:
         """The sha256 of every variant's artifact; empty without a family."""
         return {v.name: v.artifact.sha256 for v in self.family.variants} if self.family else {}
 
+    @property
+    def teacher(self) -> str | None:
+        """The name of the family's teacher; None without a family or where it has none."""
+        variants = self.family.variants if self.family else ()
+        return next((v.name for v in variants if v.kind == "teacher"), None)
+
 
 def table_options(function: F) -> F:
     """Add `FAMILY`, `--predictions` and `--costs`."""

@@ -51,7 +51,10 @@ POSITIVE = click.FloatRange(min=0)
 @click.option(
     "--allow-always-escalate", is_flag=True, help="Let 'send all to the reference' count as certified."
 )
-@click.option("--reference", help="Variant that drops count against. Default: the most accurate.")
+@click.option(
+    "--reference",
+    help="Variant that drops count against. Default: the family's teacher; without a family the dearest.",
+)
 @click.option("--variants", help="Only these, comma-separated.")
 @click.option("--max-stages", type=click.IntRange(1), help="Longest cascade to consider.")
 @click.option("--score", type=click.Choice(list(SCORE_NAMES)), default="max_probability", show_default=True)
@@ -147,6 +150,7 @@ def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
     named = asked["variants"]
     return TuneSettings(
         reference=asked["reference"],
+        teacher=table.teacher,
         variants=tuple(part.strip() for part in named.split(",")) if named else None,
         confidence=asked["confidence"],
         certified=not asked["uncertified"],

@@ -134,7 +134,7 @@ def test_do_not_route_when_one_variant_alone_is_as_good_and_cheaper(world: World
     result = tune(same, costs, Targets(max_accuracy_drop=0.01), TuneSettings(reference="large"))
     assert [stage.variant for stage in result.policy.stages] == ["middle"]
     assert result.policy.status == "certified"
-    assert result.explanation[0].startswith("Do not route: 'middle' alone")
+    assert result.explanation[1].startswith("Do not route: 'middle' alone")
 
 
 def test_no_safe_threshold_says_how_many_rows_are_needed(world: World, costs: Costs) -> None:
