@@ -42,7 +42,7 @@ class Generator:
 
     def __enter__(self) -> Self:
         if importlib.util.find_spec("locust") is None:
-            raise EnvironmentProblem("Locust is not installed", hint="pip install 'sluicegate[loadtest]'")
+            raise EnvironmentProblem("Locust is not installed", hint="pip install --upgrade sluicegate")
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-locust-")
         self._pending = b""
         their_orders, self._orders = os.pipe()

@@ -18,6 +18,7 @@ from report.family_tables import inspect_table
 from report.frontier import write_frontier
 from report.tables import to_rich
 from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_console, result_console
+from sluicegate.extras import require
 
 
 @click.command("compress")
@@ -90,6 +91,7 @@ def command(
         _plan(recipe, out, only, data, as_json)
         return
     wanted, found = load_recipe(recipe, data_folder=data), None
+    require("sluice compress", "cpu", "compress")
     tracker = None if mlflow is None else Tracker(mlflow)
     with TerminalProgress(progress_console) as progress:
         if search:

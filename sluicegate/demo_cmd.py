@@ -35,6 +35,7 @@ from router.tune import TuneResult, TuneSettings, tune
 from serve.launcher import start
 from serve.settings import Settings
 from sluicegate.common import FOLDER, json_option, print_json, progress_console, result_console
+from sluicegate.extras import require
 from sluicegate.inputs import read_table
 from sluicegate.progress import series_progress
 
@@ -91,6 +92,7 @@ def command(quick: bool, out: Path, seed: int, as_json: bool) -> None:
     Example: sluice demo
     Example: sluice demo --quick --out /tmp/demo
     """
+    require("sluice demo", "serve", "cpu", "compress", "demo", install="demo")
     started = time.monotonic()
     layout = Layout(out.resolve())
     with _only_one(layout.root):

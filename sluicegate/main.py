@@ -15,6 +15,7 @@ from types import FrameType
 import click
 
 from contract.errors import SluiceError, TargetNotMet
+from sluicegate.extras import explain_missing
 
 # The help texts live here so that `sluice --help` imports no command.
 COMMANDS = {
@@ -87,6 +88,12 @@ def main() -> None:
         sys.exit(3)
     except SluiceError as problem:
         click.echo(f"error: {problem}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as missing:
+        told = explain_missing(missing.name)
+        if told is None:
+            raise
+        click.echo(f"error: {told}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; finished steps are kept, the same command goes on from there", err=True)

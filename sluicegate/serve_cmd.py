@@ -13,6 +13,7 @@ from serve.launcher import run_until_stopped
 from serve.limits import RequestLimits
 from serve.settings import FakeSettings, Settings, StageSettings
 from sluicegate.common import ANY_PATH, FILE, FOLDER, progress_console, provider_option
+from sluicegate.extras import require
 
 PORT = click.IntRange(1, 65535)
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -68,6 +69,7 @@ def command(family: Path | None, policy: Path | None, fake: bool, state: Path | 
         )
     except ValidationError as problem:
         raise click.UsageError(first_problem(problem)) from None
+    require("sluice serve", "serve")
     run_until_stopped(settings, lambda words: progress_console.print(words, highlight=False, soft_wrap=True))
 
 
