@@ -129,6 +129,10 @@ class DataPlane:
         variant = family.variant(name)
         return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256)
 
+    def models(self) -> tuple[str, ...]:
+        """Return the names of what is served, the cascade first. Raises NotReady."""
+        return (CASCADE, *self._current().plan.snapshot.stages)
+
     def check_served(self, name: str) -> None:
         """Raise UnknownModel unless that model is served, NotReady when none is yet."""
         plan = self._current().plan

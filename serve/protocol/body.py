@@ -11,15 +11,17 @@ from contract.errors import BadRequest, TooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-ENCODINGS = (b"gzip", b"deflate")
+ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
 GZIP_OR_ZLIB = 47
 RAW_DEFLATE = -15
 CONTENT_TYPES = (
     b"application/json",
     b"application/octet-stream",
     b"application/x-www-form-urlencoded",
+    b"text/json",
     b"text/plain",
 )
+CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
 
 class BodyReader:
@@ -162,9 +164,19 @@ def _inflate(body: bytes, window: int, limit: int) -> bytes:
 
 
 def _check_type(value: bytes) -> None:
-    kind = value.split(b";", 1)[0].strip().lower()
+    kind, _, more = value.partition(b";")
+    kind = kind.strip().lower()
+    if more:
+        _check_charset(more)
     if kind and kind not in CONTENT_TYPES and not kind.endswith(b"+json"):
         raise UnsupportedMedia("Content-Type must be application/json or application/octet-stream")
+
+
+def _check_charset(parameters: bytes) -> None:
+    for parameter in parameters.lower().split(b";"):
+        name, _, value = parameter.partition(b"=")
+        if name.strip() == b"charset" and value.strip(b" \t\"'") not in CHARSETS:
+            raise UnsupportedMedia("the charset must be utf-8")
 
 
 def _too_large(limit: int) -> TooLarge:

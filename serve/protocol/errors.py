@@ -44,6 +44,8 @@ def error_reply(problem: RequestError) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(problem, Overloaded):
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_s))),)
+    elif isinstance(problem, UnsupportedMedia):
+        headers = ((b"accept", b"application/json"), (b"accept-encoding", b"gzip, deflate, identity"))
     elif isinstance(problem, TooSlow):
         headers = ((b"connection", b"close"),)
     elif isinstance(problem, NotReady):

@@ -19,6 +19,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 CASCADE_OUTPUTS = ("label", "confidence", "variant", "escalated", "degraded")
 VARIANT_OUTPUTS = (*CASCADE_OUTPUTS, "probabilities")
+CLASSIFIED = "probabilities"
 DATATYPES = {
     "label": "BYTES",
     "confidence": "FP32",
@@ -37,11 +38,13 @@ class InferCall:
         request: for the data plane.
         id: to be echoed; None where the client gave none.
         outputs: (name, binary) in the order asked for.
+        top: classes that `probabilities` lists for each text in place of the bare numbers; 0: all numbers.
     """
 
     request: ClassifyRequest
     id: str | None
     outputs: tuple[tuple[str, bool], ...]
+    top: int = 0
 
 
 def parse(
@@ -67,13 +70,14 @@ def parse(
         raise BadRequest("id must be a string")
     parameters = _parameters(value, "parameters")
     texts = _texts(value.get("inputs"), tail, limits)
-    outputs = _outputs(value.get("outputs"), parameters, model)
+    outputs, top = _outputs(value.get("outputs"), parameters, model)
     timeout_s = None
     if (timeout := parameters.get("timeout")) is not None:
         timeout_s = check_number(timeout, "parameters.timeout") / 1e6
         if timeout_s < 0:
             raise BadRequest("parameters.timeout must be 0 (none) or more microseconds")
-    return InferCall(ClassifyRequest(model, texts, timeout_s or None, arrived_at), identity or None, outputs)
+    request = ClassifyRequest(model, texts, timeout_s or None, arrived_at)
+    return InferCall(request, identity or None, outputs, top)
 
 
 def render(call: InferCall, result: ClassifyResult) -> Reply:
@@ -81,10 +85,15 @@ def render(call: InferCall, result: ClassifyResult) -> Reply:
     tensors: list[dict[str, Any]] = []
     raw: list[bytes] = []
     for name, binary in call.outputs:
-        values, shape = _values(result, name)
-        tensor: dict[str, Any] = {"name": name, "datatype": DATATYPES[name], "shape": shape}
+        datatype = DATATYPES[name]
+        if call.top and name == CLASSIFIED:
+            values, shape = _top_classes(result, call.top)
+            datatype = "BYTES"
+        else:
+            values, shape = _values(result, name)
+        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if binary:
-            raw.append(oip_binary.dump(values, DATATYPES[name]))
+            raw.append(oip_binary.dump(values, datatype))
             tensor["parameters"] = {"binary_data_size": len(raw[-1])}
         else:
             tensor["data"] = values
@@ -140,15 +149,20 @@ def _parameters(holder: dict[str, Any], field: str) -> dict[str, Any]:
 
 def _texts(inputs: Any, tail: bytes, limits: RequestLimits) -> list[str]:
     if type(inputs) is not list or len(inputs) != 1 or type(inputs[0]) is not dict:
-        raise BadRequest(f"inputs must be a list of one tensor, {INPUT!r}")
+        raise BadRequest(
+            f"inputs must be a list of one tensor, {INPUT!r}; several texts are one tensor of shape [N]"
+        )
     tensor = inputs[0]
     if tensor.get("name") != INPUT:
-        raise BadRequest(f"the input tensor is named {INPUT!r}")
+        raise BadRequest(f"the input tensor is named {INPUT!r}, not {str(tensor.get('name'))[:60]!r}")
     if tensor.get("datatype") != "BYTES":
         raise BadRequest(f"the datatype of {INPUT!r} is BYTES")
     count = _count(tensor.get("shape"), limits)
-    size = _parameters(tensor, "inputs[0].parameters").get("binary_data_size")
+    own = _parameters(tensor, "inputs[0].parameters")
+    size = own.get("binary_data_size")
     if size is None:
+        if "shared_memory_region" in own:
+            raise BadRequest("shared memory is not offered: send the tensor in the body, as JSON or binary")
         if tail:
             raise BadRequest("bytes follow the JSON, but no tensor has a binary_data_size")
         texts = _flat(tensor.get("data"))
@@ -185,14 +199,16 @@ def _flat(data: Any) -> list[Any]:
     return data
 
 
-def _outputs(asked: Any, parameters: dict[str, Any], model: str) -> tuple[tuple[str, bool], ...]:
+def _outputs(asked: Any, parameters: dict[str, Any], model: str) -> tuple[tuple[tuple[str, bool], ...], int]:
+    """Return (name, binary) of each output, and how many classes `probabilities` lists (0: all numbers)."""
     offered = outputs_of(model)
     binary = _flag(parameters, "binary_data_output", default=False)
     if asked is None or asked == []:
-        return tuple((name, binary) for name in offered)
+        return tuple((name, binary) for name in offered), 0
     if type(asked) is not list or any(type(entry) is not dict for entry in asked):
         raise BadRequest("outputs must be a list of objects")
     found: dict[str, bool] = {}
+    top = 0
     for entry in asked:
         name = entry.get("name")
         if type(name) is not str or name not in offered:
@@ -200,11 +216,36 @@ def _outputs(asked: Any, parameters: dict[str, Any], model: str) -> tuple[tuple[
         if name in found:
             raise BadRequest(f"output {name!r} is asked for twice")
         own = _parameters(entry, "parameters of an output")
-        for unsupported in ("classification", "shared_memory_region"):
-            if own.get(unsupported):
-                raise BadRequest(f"outputs with {unsupported!r} are not offered here")
+        if own.get("shared_memory_region"):
+            raise BadRequest("outputs in shared memory are not offered: they come in the body")
+        if (count := own.get("classification")) is not None:
+            top = _class_count(name, count) or top
         found[name] = _flag(own, "binary_data", default=binary)
-    return tuple(found.items())
+    return tuple(found.items()), top
+
+
+def _class_count(name: str, count: Any) -> int:
+    if type(count) is not int or count < 0:
+        raise BadRequest("classification must be a number of classes")
+    if count and name != CLASSIFIED:
+        raise BadRequest(
+            f"classification is offered for the output {CLASSIFIED!r}, which variants by name have; "
+            "for the cascade, POST /v1/classify with top_k lists classes"
+        )
+    return count
+
+
+def _top_classes(result: ClassifyResult, top: int) -> tuple[list[str], list[int]]:
+    """Return "probability:index:label" of the surest classes, [N, top], as Triton writes them."""
+    top = min(top, len(result.labels))
+    rows = result.probabilities()
+    surest = (-rows).argsort(axis=1, kind="stable")[:, :top]
+    values = [
+        f"{row[index]:f}:{index}:{result.labels[index]}"
+        for row, found in zip(rows, surest.tolist(), strict=True)
+        for index in found
+    ]
+    return values, [len(rows), top]
 
 
 def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:

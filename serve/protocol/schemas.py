@@ -91,7 +91,43 @@ class ServerMetadata(Wire):
 
     name: str = Field(examples=["sluicegate"])
     version: str = Field(examples=["0.1.0"])
-    extensions: list[str] = Field(examples=[["binary_tensor_data"]])
+    extensions: list[str] = Field(examples=[["binary_tensor_data", "statistics"]])
+
+
+class ModelNames(Wire):
+    """What is served."""
+
+    models: list[str] = Field(examples=[["cascade", "linear", "teacher"]])
+
+
+class ListedModel(Wire):
+    """One served model, as OpenAI's API lists them."""
+
+    id: str = Field(examples=["cascade"])
+    object: Literal["model"] = Field(examples=["model"])
+    owned_by: str = Field(examples=["sluicegate"])
+
+
+class ModelList(Wire):
+    """What is served, as OpenAI's API lists it."""
+
+    object: Literal["list"] = Field(examples=["list"])
+    data: list[ListedModel]
+
+
+class IndexBody(Wire):
+    """Which models to list; without a body, all."""
+
+    ready: bool = Field(default=False, description="Only those that answer now", examples=[True])
+
+
+class IndexEntry(Wire):
+    """One served model and whether it answers."""
+
+    name: str = Field(examples=["cascade"])
+    version: str = Field(examples=["1"])
+    state: Literal["READY", "UNAVAILABLE"] = Field(examples=["READY"])
+    reason: str | None = Field(default=None, examples=["a stage of it does not answer"])
 
 
 class TensorMetadata(Wire):
@@ -114,6 +150,65 @@ class ModelMetadata(Wire):
         description="`content`: sha256 of the policy or artifact; `labels`: the label set",
         examples=[{"content": "9f2c…", "labels": ["business", "sport"]}],
     )
+
+
+class TensorConfiguration(Wire):
+    """Name, type and shape of a tensor in Triton's terms, without the dimension that counts the texts."""
+
+    name: str = Field(examples=["text"])
+    data_type: str = Field(examples=["TYPE_STRING"])
+    dims: list[int] = Field(examples=[[]])
+
+
+class ModelConfiguration(Wire):
+    """The configuration of a model in Triton's form, as far as it applies."""
+
+    name: str = Field(examples=["cascade"])
+    platform: str = Field(examples=["sluicegate_cascade"])
+    backend: str = Field(examples=["sluicegate"])
+    version_policy: dict[str, Any] = Field(examples=[{"latest": {"num_versions": 1}}])
+    max_batch_size: int = Field(description="Texts of one request", examples=[256])
+    input: list[TensorConfiguration]
+    output: list[TensorConfiguration]
+    instance_group: list[dict[str, Any]] = Field(examples=[[{"name": "cascade", "kind": "KIND_AUTO"}]])
+    parameters: dict[str, Any] = Field(examples=[{"content": {"string_value": "9f2c…"}}])
+
+
+class Duration(Wire):
+    """How often, and how long together."""
+
+    count: int = Field(examples=[120])
+    ns: int = Field(description="Nanoseconds; 0 where it is not measured", examples=[96000000])
+
+
+class InferStatistics(Wire):
+    """Requests by their outcome, and the parts of their time; what does not exist here stays at 0."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+    cache_hit: Duration
+    cache_miss: Duration
+
+
+class ModelStatistics(Wire):
+    """What a model has done since the gateway started, over all its processes on this machine."""
+
+    name: str = Field(examples=["teacher"])
+    version: str = Field(examples=["1"])
+    inference_count: int = Field(description="Texts", examples=[480])
+    execution_count: int = Field(description="Calls of the model", examples=[60])
+    inference_stats: InferStatistics
+    batch_stats: list[dict[str, Any]] = Field(description="Not kept here", examples=[[]])
+
+
+class Statistics(Wire):
+    """Statistics of one model, or of all."""
+
+    model_stats: list[ModelStatistics]
 
 
 class Open(Wire):

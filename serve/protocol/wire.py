@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as problem:
+        if body.startswith(codecs.BOM_UTF8):
+            return parse_object(body[len(codecs.BOM_UTF8) :])
+        if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise BadRequest("the body is not JSON in UTF-8, but UTF-16") from None
         raise BadRequest(f"the body is not JSON: {str(problem)[:120]}") from None
     if type(value) is not dict:
         raise BadRequest("the body must be a JSON object")

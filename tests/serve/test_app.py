@@ -91,12 +91,14 @@ def test_the_description_is_served(client: httpx.Client) -> None:
         ("DELETE", "/v2", 405),
         ("GET", INFER, 405),
         ("POST", "/v2/health/live", 405),
-        ("POST", "/v2/models/cascade/infer/", 404),
+        ("POST", "/v2/models/cascade/infer/", 400),
+        ("POST", "/v1//classify/", 400),
         ("POST", "/v2/models/infer", 405),
         ("POST", "/v2/models/nobody/infer", 404),
         ("POST", "/v2/models/%2e%2e%2fetc/infer", 404),
         ("POST", "/v2/models/cascade/versions/2/infer", 404),
-        ("POST", "/v2/repository/index", 404),
+        ("PUT", "/v2/repository/index", 405),
+        ("POST", "/v2/repository", 404),
     ],
 )
 def test_unknown_paths_models_and_methods_keep_the_error_form(
