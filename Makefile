@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := contract tables runtime router compress serve loadtest report sluicegate bench deploy tests
 
-.PHONY: help demo demo-quick test check unit clean
+# Two workers: one owns Ray, and tests that measure time have the machine to themselves (tests/conftest.py).
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help demo demo-quick test simulations check unit clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,10 +31,13 @@ check: $(VENV)/.installed  ## Lint, format, types, import rules
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed  ## Tests that need no gateway on Ray
-	$(BIN)/pytest -m 'not ray and not e2e'
+	$(PYTEST) -m 'not ray and not e2e'
 
 test: check  ## Everything that CI runs
-	$(BIN)/pytest
+	$(PYTEST)
+
+simulations: $(VENV)/.installed  ## Every simulated promise with 200 draws instead of 10 (docs/testing.md)
+	$(PYTEST) --simulations
 
 clean:  ## Remove the environment and build outputs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

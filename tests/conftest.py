@@ -1,10 +1,21 @@
-"""For every test: children can be interrupted, and no property is timed, wherever the run was started."""
+"""For every test: one thread per worker, who runs beside whom, how many draws, and what each test costs."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Generator
 
+import pytest
 from hypothesis import settings
+
+# Each worker has one core; set before any library reads it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.support.simulations import FEW, FULL
+from tests.support.spent import Spent
+from tests.support.turns import turns_of_this_run
 
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -13,3 +24,65 @@ settings.load_profile("shared")
 # A shell starts background jobs with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TURNS = turns_of_this_run()
+# The longest first, so that no worker is left alone with them at the end.
+ORDER = ("timing", "ray", "tests/compress/", "tests/router/", "tests/sluicegate/")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that asks for every simulation."""
+    parser.addoption(
+        "--simulations",
+        action="store_true",
+        help=f"run only the simulations: {FULL} draws in place of {FEW}, and what is too long for each run",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure in every process; the one that tells results sums up."""
+    config.pluginmanager.register(Spent(), "spent")
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the tests that one worker runs together: what owns Ray, what measures time, else a file."""
+    for name in ("ray", "timing"):
+        if item.get_closest_marker(name):
+            return name
+    return item.nodeid.split("::")[0]
+
+
+def _place(group: str) -> int:
+    """Return the place of a group in the order."""
+    return next((i for i, start in enumerate(ORDER) if group.startswith(start)), len(ORDER))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Group the tests by what they share, longest first, and keep the simulations that were asked for."""
+    whole = config.getoption("--simulations")
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        long = item.get_closest_marker("simulations") is not None
+        simulated = long or "draws" in getattr(item, "fixturenames", ())
+        wanted = simulated if whole else not long
+        (kept if wanted else left).append(item)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if left:
+        config.hook.pytest_deselected(items=left)
+    items[:] = sorted(kept, key=lambda item: _place(_group(item)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test of time while no other worker runs anything."""
+    if TURNS is None:
+        return (yield)
+    with TURNS.taken(alone=item.get_closest_marker("timing") is not None):
+        return (yield)
+
+
+@pytest.fixture(scope="session")
+def draws(request: pytest.FixtureRequest) -> int:
+    """How many draws a simulation takes in this run: 10, or 200 with --simulations."""
+    return FULL if request.config.getoption("--simulations") else FEW

@@ -24,6 +24,7 @@ TINY = Effort(
 )  # fmt: skip
 
 
+@pytest.mark.timing
 def test_arms_are_compared_at_one_rate_and_at_their_own(tmp_path: Path) -> None:
     """The fast arm has the higher capacity; at the equal rate both were asked the same texts in turns."""
     models = {"large": Behaviour(service_ms=40, variant="t"), "small": Behaviour(service_ms=4, variant="s")}

@@ -134,6 +134,7 @@ def test_a_rate_is_held_missed_or_void(outcome: str, reason: str, summary: objec
     assert (found, reason in why) == (outcome, True)
 
 
+@pytest.mark.timing
 def test_a_queue_of_known_speed_is_found(tmp_path: Path) -> None:
     """One worker with 25 ms of service cannot hold more than 40 per second, and holds a good part of it."""
     seen: list[StepProgress] = []
@@ -154,6 +155,7 @@ def test_a_queue_of_known_speed_is_found(tmp_path: Path) -> None:
     assert {p.title for p in seen}
 
 
+@pytest.mark.timing
 def test_a_curve_drives_each_rate_once_lowest_first(tmp_path: Path) -> None:
     """Given rates are run in order and to their end, and written as runs."""
     with serving(Behaviour(delay_ms=10)) as server:

@@ -55,6 +55,7 @@ def test_a_run_is_written_with_the_rate_asked_and_the_labels_known(tmp_path: Pat
     assert seen[-1].sent == 120
 
 
+@pytest.mark.timing
 def test_a_stall_shows_in_p99_with_every_request_that_was_due_in_it() -> None:
     """Nothing is omitted: requests due during the stall are sent, and wait for the rest of it."""
     with serving(Behaviour(stall_at_s=0.6, stall_s=0.5)) as server:
@@ -73,6 +74,7 @@ def test_a_stall_shows_in_p99_with_every_request_that_was_due_in_it() -> None:
     assert (result.summary.goodput_per_s or 0) < 80
 
 
+@pytest.mark.timing
 def test_errors_and_hangs_are_counted_and_miss_the_objective() -> None:
     """Every tenth request fails and every seventh hangs, and that is what the run says."""
     with serving(Behaviour(error_every=10, hang_every=7)) as server:
@@ -87,6 +89,7 @@ def test_errors_and_hangs_are_counted_and_miss_the_objective() -> None:
     assert (result.summary.goodput_per_s or 0) <= goodput + 1e-9
 
 
+@pytest.mark.timing
 def test_a_queue_costs_at_least_what_theory_says() -> None:
     """One worker with 8 ms of service at 60% load: mean wait above half of rho D / 2 (1 - rho)."""
     with serving(Behaviour(service_ms=8)) as server:
@@ -99,6 +102,7 @@ def test_a_queue_costs_at_least_what_theory_says() -> None:
     assert service.min() >= 8
 
 
+@pytest.mark.timing
 def test_energy_is_read_before_the_measured_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the energy counter to step falls in the warm-up: the measured part is scraped once."""
     scraped: list[float] = []
@@ -117,6 +121,7 @@ def test_energy_is_read_before_the_measured_part(monkeypatch: pytest.MonkeyPatch
     assert found.use is not None
 
 
+@pytest.mark.timing
 def test_server_counters_give_cpu_and_energy_with_provenance() -> None:
     """3 ms of CPU and 2 J per answer are 3 CPU-seconds and, less the generator's part, 0.56 Wh per 1,000."""
     with serving(Behaviour(cpu_seconds=0.003, joules=2.0)) as server:
@@ -206,6 +211,7 @@ def test_bad_plans_and_absent_servers_are_named() -> None:
         _plan("localhost:8000")
 
 
+@pytest.mark.timing
 def test_idle_power_is_read_from_the_server() -> None:
     """A server that reports 12 W while idle has 12 W of idle power; one without energy has None."""
     with serving(Behaviour(idle_watts=12.0)) as server:

@@ -1,9 +1,7 @@
-"""Every kind of certificate by simulation: over many draws from one population, violations stay under "
-"delta."""
+"""Every kind of certificate by simulation: over draws from one population, violations stay under delta."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,11 +16,10 @@ from router.cascade import compile_policy
 from router.simulate import replay
 from router.targets import Targets
 from router.tune import TuneResult, TuneSettings, tune
+from tests.support.simulations import most
 
 World = Callable[..., Predictions]
-DRAWS = 40
 DELTA = 0.1
-MOST = DELTA * DRAWS + 2 * math.sqrt(DELTA * (1 - DELTA) * DRAWS)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +48,11 @@ def _drop(answer: np.ndarray[tuple[int], np.dtype[np.int64]], part: Predictions)
     return float(part.correct("large").mean() - (answer == part.label).mean())
 
 
-def _results(population: Predictions, targets: Targets, n: int, **settings: Any) -> list[TuneResult]:
+def _results(
+    population: Predictions, targets: Targets, n: int, draws: int, **settings: Any
+) -> list[TuneResult]:
     found = []
-    for draw in range(DRAWS):
+    for draw in range(draws):
         rows = np.random.default_rng(draw).choice(len(population), n, replace=False)
         asked = TuneSettings(reference="large", seed=draw, **settings)
         found.append(tune(population.take(rows), COSTS, targets, asked))
@@ -72,68 +71,69 @@ def _results(population: Predictions, targets: Targets, n: int, **settings: Any)
     ids=lambda s: f"{s.get('method', 'betting')}-{s.get('score', 'max_probability')}",
 )
 def test_certified_drops_are_exceeded_in_at_most_delta_of_draws(
-    population: Predictions, settings: Mapping[str, Any]
+    population: Predictions, settings: Mapping[str, Any], draws: int
 ) -> None:
-    """With heavy ties, three variants and all subsets: the drop on the population stays under epsilon as "
-    "promised."""
-    results = _results(population, Targets(max_accuracy_drop=0.015), 2500, **settings)
+    """With heavy ties, three variants and all subsets: the drop on the population stays under epsilon."""
+    results = _results(population, Targets(max_accuracy_drop=0.015), 2500, draws, **settings)
     answers = [replay(compile_policy(r.policy, population.labels), population).answer for r in results]
     violations = sum(_drop(answer, population) > 0.015 for answer in answers)
-    assert violations <= MOST
+    assert violations <= most(draws, DELTA)
     if settings.get("method") != "disagreement":
-        assert sum(r.met for r in results) > DRAWS / 2
+        assert sum(r.met for r in results) > draws / 2
 
 
-def test_naive_thresholds_break_the_same_promise_far_more_often(population: Predictions) -> None:
+def test_naive_thresholds_break_the_same_promise_far_more_often(population: Predictions, draws: int) -> None:
     """The empirical optimum of the same rows exceeds the target in a quarter of the draws or more."""
-    results = _results(population, Targets(max_accuracy_drop=0.015), 2500, certified=False, per_class="never")
+    results = _results(
+        population, Targets(max_accuracy_drop=0.015), 2500, draws, certified=False, per_class="never"
+    )
     answers = [replay(compile_policy(r.policy, population.labels), population).answer for r in results]
-    assert sum(_drop(answer, population) > 0.015 for answer in answers) > DRAWS / 4
+    assert sum(_drop(answer, population) > 0.015 for answer in answers) > draws / 4
 
 
-def test_a_certificate_of_several_targets_holds_for_all_at_once(population: Predictions) -> None:
+def test_a_certificate_of_several_targets_holds_for_all_at_once(population: Predictions, draws: int) -> None:
     """Accuracy, the recall of a class and a slice: any of them is broken in at most delta of the draws."""
     targets = Targets(max_accuracy_drop=0.03, max_recall_drop={"b": 0.05}, max_slice_drop={"vip": 0.04})
     broken = 0
     part_b = population.take(population.label == 1)
     part_vip = population.take(population.slices["vip"])
-    for result in _results(population, targets, 3000, per_class="never"):
+    for result in _results(population, targets, 3000, draws, per_class="never"):
         compiled = compile_policy(result.policy, population.labels)
         drops = [_drop(replay(compiled, part).answer, part) for part in (population, part_b, part_vip)]
         broken += drops[0] > 0.03 or drops[1] > 0.05 or drops[2] > 0.04
-    assert broken <= MOST
+    assert broken <= most(draws, DELTA)
 
 
-def test_a_certified_accuracy_and_a_certified_macro_f1_hold(population: Predictions) -> None:
+def test_a_certified_accuracy_and_a_certified_macro_f1_hold(population: Predictions, draws: int) -> None:
     """An absolute accuracy (exact binomial) and a macro-F1 drop (exact bounds) each stay within delta."""
     reference = macro_f1(population.label, population.variants["large"].prediction, 3)
     low = 0
-    for result in _results(population, Targets(min_accuracy=0.90), 2500, per_class="never"):
+    for result in _results(population, Targets(min_accuracy=0.90), 2500, draws, per_class="never"):
         answer = replay(compile_policy(result.policy, population.labels), population).answer
         low += result.met and (answer == population.label).mean() < 0.90
-    assert low <= MOST
+    assert low <= most(draws, DELTA)
     drops = 0
-    for result in _results(population, Targets(max_f1_drop=0.02), 2500, per_class="never"):
+    for result in _results(population, Targets(max_f1_drop=0.02), 2500, draws, per_class="never"):
         answer = replay(compile_policy(result.policy, population.labels), population).answer
         drops += reference - macro_f1(population.label, answer, 3) > 0.02
-    assert drops <= MOST
+    assert drops <= most(draws, DELTA)
 
 
-def test_certified_rules_per_class_are_exceeded_in_few_draws(population: Predictions) -> None:
-    """Rules per predicted class are certified like any candidate: 20 draws, the target itself the limit."""
+def test_certified_rules_per_class_are_exceeded_in_few_draws(population: Predictions, draws: int) -> None:
+    """Rules per predicted class are certified like any candidate, with the target itself the limit."""
     broken = 0
-    for draw in range(20):
+    for draw in range(draws):
         rows = np.random.default_rng(draw).choice(len(population), 4000, replace=False)
         settings = TuneSettings(reference="large", seed=draw)
         result = tune(population.take(rows), COSTS, Targets(max_accuracy_drop=0.02), settings)
         answer = replay(compile_policy(result.policy, population.labels), population).answer
         broken += _drop(answer, population) > 0.02
-    assert broken <= DELTA * 20 + 2 * math.sqrt(DELTA * (1 - DELTA) * 20)
+    assert broken <= most(draws, DELTA)
 
 
 def test_thresholds_lie_between_scores_so_that_rounding_flips_nothing(population: Predictions) -> None:
     """Moving every confidence by 1e-6 either way leaves every answer of the policy as it was."""
-    result = _results(population, Targets(max_accuracy_drop=0.015), 2500, per_class="never")[0]
+    result = _results(population, Targets(max_accuracy_drop=0.015), 2500, 1, per_class="never")[0]
     compiled = compile_policy(result.policy, population.labels)
     before = replay(compiled, population)
     for shift in (-1e-6, 1e-6):

@@ -18,6 +18,7 @@ from router.settings import content_hash
 from router.simulate import simulate
 from router.targets import Constraint, Targets
 from router.tune import TuneResult, TuneSettings, tune
+from tests.support.simulations import most
 
 World = Callable[..., Predictions]
 Costs = dict[str, Cost]
@@ -43,11 +44,11 @@ def test_rows_without_a_label_dilute_no_loss_but_disagreement(world: World, kind
     assert differ.rows(board).all()
 
 
-def test_a_slice_certificate_is_not_diluted_by_unlabelled_rows(world: World, costs: Costs) -> None:
+def test_a_slice_certificate_is_not_diluted_by_unlabelled_rows(costs: Costs, draws: int) -> None:
     """Disagreement with half the labels gone: a slice that loses 10 points is never certified at 6."""
     rng = np.random.default_rng(0)
     n, broken = 4000, 0
-    for draw in range(10):
+    for draw in range(draws):
         label = rng.integers(0, 2, n)
         vip = rng.random(n) < 0.5
         cheap = np.where(vip & (rng.random(n) < 0.10), 1 - label, label)
@@ -58,7 +59,7 @@ def test_a_slice_certificate_is_not_diluted_by_unlabelled_rows(world: World, cos
         settings = replace(PLAIN, method="disagreement", seed=draw)
         policy = tune(_blind(whole, 0.5), costs, asked, settings).policy
         broken += simulate(whole, costs, policy).figures["per_slice"]["vip"]["accuracy_drop"] > 0.06
-    assert broken <= 2
+    assert broken <= most(draws, 0.1)
 
 
 def test_sending_all_to_the_reference_is_not_certified_unasked(world: World, costs: Costs) -> None:
@@ -96,7 +97,9 @@ def test_a_budget_alone_is_met_by_one_stage_within_it_however_few_rows(world: Wo
     assert tune(world(200), costs, rate, PLAIN).policy.status == "certified"
 
 
-def test_certified_budgets_are_broken_in_at_most_delta_of_draws(world: World, costs: Costs) -> None:
+def test_certified_budgets_are_broken_in_at_most_delta_of_draws(
+    world: World, costs: Costs, draws: int
+) -> None:
     """Alone and beside a drop target: the mean cost on the whole population keeps the budget."""
     everyone = world(40_000)
     for targets in (
@@ -104,14 +107,14 @@ def test_certified_budgets_are_broken_in_at_most_delta_of_draws(world: World, co
         Targets(max_accuracy_drop=0.09, max_usd_per_1k=7.5),
     ):
         broken = met = 0
-        for draw in range(25):
+        for draw in range(draws):
             rows = np.random.default_rng(draw).choice(40_000, 2000, replace=False)
             result = tune(everyone.take(rows), costs, targets, replace(PLAIN, seed=draw))
             met += result.met
             usd = simulate(everyone, costs, result.policy).figures["usd_per_1k"]
             broken += result.met and usd > (targets.max_usd_per_1k or 0)
-        assert broken <= 4
-        assert met >= 15
+        assert broken <= most(draws, 0.1)
+        assert met >= 0.6 * draws
 
 
 def test_the_certificate_names_the_budgets_beside_a_drop(world: World, costs: Costs) -> None:

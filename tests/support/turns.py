@@ -1,0 +1,38 @@
+"""Whose turn it is on a machine that workers share: tests of time alone, all others side by side."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Turns:
+    """A lock that many tests share or one has alone; who waits to be alone is let in next.
+
+    Locks of files end with their process. Newcomers pass a gate first, which is held by who waits to be
+    alone: without it, workers that never pause would never leave the room empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._gate = folder / "gate.lock"
+        self._room = folder / "room.lock"
+
+    @contextmanager
+    def taken(self, *, alone: bool) -> Iterator[None]:
+        """Hold the room, alone or with others."""
+        with self._gate.open("a") as gate, self._room.open("a") as room:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            yield
+
+
+def turns_of_this_run() -> Turns | None:
+    """Return the lock that the workers of this run share, or None where one process runs all tests."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    return Turns(Path(tempfile.gettempdir()) / f"sluice-tests-{run}") if run else None
