@@ -101,6 +101,7 @@ class Summary(Frozen):
     stopped_early: bool = Field(default=False, description="Ended once the objective was surely missed")
     policy_version: str | None = None
     data_sha256: str | None = None
+    unmetered_reason: str | None = Field(default=None, description="Why energy or CPU time is null")
     basis: dict[str, str] = Field(
         default_factory=dict, description="Date and source of prices and grid intensity"
     )

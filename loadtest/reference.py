@@ -37,6 +37,8 @@ class Behaviour:
         joules: energy that `/metrics` adds per answer.
         idle_watts: power that `/metrics` adds all the time.
         energy_step_s: `/metrics` counts this power in steps of this long; 0: at every reading.
+        prefix: path before all others, as behind a proxy; what lacks it is not found.
+        metrics: whether there is a `/metrics` at all.
     """
 
     delay_ms: float = 0.0
@@ -51,6 +53,8 @@ class Behaviour:
     joules: float = 0.0
     idle_watts: float = 0.0
     energy_step_s: float = 0.0
+    prefix: str = ""
+    metrics: bool = True
 
 
 @dataclass
@@ -123,6 +127,12 @@ class _Connection(asyncio.Protocol):
 
     def answer(self, head: bytes, body: bytes) -> None:
         method, path = head.split(b" ", 2)[:2]
+        own = self.states[""].behaviour
+        prefix = own.prefix.encode()
+        if not path.startswith(prefix + b"/") or (path == prefix + b"/metrics" and not own.metrics):
+            self.write(404, b'{"error": "no such path"}')
+            return
+        path = path[len(prefix) :]
         if method == b"GET":
             page = "".join(state.metrics() for state in self.states.values())
             self.write(200, page.encode() if path == b"/metrics" else b"{}")
@@ -201,21 +211,24 @@ class Reference:
 
 @contextlib.contextmanager
 def serving(
-    behaviour: Behaviour | None = None, models: Mapping[str, Behaviour] | None = None
+    behaviour: Behaviour | None = None,
+    models: Mapping[str, Behaviour] | None = None,
+    *,
+    host: str = "127.0.0.1",
 ) -> Iterator[Reference]:
-    """Run a reference server in a thread of this process, on a free port of 127.0.0.1.
+    """Run a reference server in a thread of this process, on a free port of a loopback address.
 
     Models named in `models` behave as given there, each with a queue of its own; all others as `behaviour`.
     """
     given = {"": behaviour or Behaviour(), **(models or {})}
     states = {name: State(one) for name, one in given.items()}
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(lambda: _Connection(states), "127.0.0.1", 0))
+    server = loop.run_until_complete(loop.create_server(lambda: _Connection(states), host, 0))
     port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, name="reference-server", daemon=True)
     thread.start()
     try:
-        yield Reference(f"http://127.0.0.1:{port}", states)
+        yield Reference(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", states)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

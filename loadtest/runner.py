@@ -6,13 +6,10 @@ import math
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +18,14 @@ from contract.errors import InputError
 from contract.machine import Machine
 from contract.prices import load_grid, load_prices
 from contract.run import Summary, write_run
+from contract.urls import parse_base_url
 from loadtest import protocol as wire
 from loadtest.arrivals import Process, arrival_times_s, rows_to_ask
 from loadtest.dataset import Labelled, read_labelled
 from loadtest.exchange import Order, Samples, Send
 from loadtest.generator import Generator
 from loadtest.protocol import PROTOCOLS, Protocol
+from loadtest.reach import check_answers_at, on_this_machine
 from loadtest.record import requests_table
 from loadtest.scrape import (
     POLL_S,
@@ -37,12 +36,12 @@ from loadtest.scrape import (
     headers,
     read_at_step,
     read_metrics,
+    what_is_missing,
 )
 from loadtest.summary import Economy, Setting, summarise
 from runtime.machine import describe_machine
 
 METERED_WARMUP_S = STEP_S + 0.5
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class LoadPlan:
     """Everything that decides one run.
 
     Attributes:
-        url: where the gateway answers, without a path.
+        url: where the gateway answers; kept without a slash at its end.
         data: a labelled file, or texts already read.
         rate_per_s: arrivals per second, open loop.
         duration_s: measured seconds; `warmup_s` at the same rate come before and are left out.
@@ -111,9 +110,7 @@ class LoadPlan:
     meter: bool = True
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InputError(f"{self.url!r} is not an http:// or https:// URL", where="URL")
+        object.__setattr__(self, "url", str(parse_base_url(self.url)))
         if self.protocol not in PROTOCOLS:
             raise InputError(f"unknown protocol {self.protocol!r}", hint=f"one of: {', '.join(PROTOCOLS)}")
         for name, low in (("rate_per_s", 0.0), ("duration_s", 0.0), ("timeout_s", 0.0), ("warmup_s", -1.0)):
@@ -184,6 +181,7 @@ def drive(
         generator_cpu_share=samples.cpu_share,
         stopped_early=samples.stopped_early,
         data_sha256=data.sha256,
+        unmetered_reason=what_is_missing(use, plan.url, plan.api_key),
     )
     machine = plan.machine or (describe_machine() if on_this_machine(plan.url) else None)
     economy = plan.economy or default_economy(machine)
@@ -216,11 +214,6 @@ def default_economy(machine: Machine | None) -> Economy:
     )
 
 
-def on_this_machine(url: str) -> bool:
-    """Return whether a URL leads to the machine that the generator runs on."""
-    return urlsplit(url).hostname in LOOPBACK
-
-
 def measure_idle_watts(url: str, seconds: float = 3.0, *, api_key: str | None = None) -> float | None:
     """Return the power that a server reports while nobody asks it; None where it reports no energy."""
     before = read_at_step(url, api_key)
@@ -229,21 +222,6 @@ def measure_idle_watts(url: str, seconds: float = 3.0, *, api_key: str | None = 
     time.sleep(seconds)
     use = difference(before, read_at_step(url, api_key))
     return None if use is None or use.joules is None else use.joules / use.window_s
-
-
-def check_answers_at(url: str, api_key: str | None = None) -> None:
-    """Raise InputError unless something speaks HTTP at the URL."""
-    request = urllib.request.Request(f"{url}/v2/health/ready", headers=headers(api_key))
-    try:
-        with urllib.request.urlopen(request, timeout=10):
-            return
-    except urllib.error.HTTPError:
-        return
-    except OSError as problem:
-        reason = getattr(problem, "reason", problem)
-        raise InputError(
-            f"nothing answers: {reason}", where=url, hint="start a gateway with `sluice serve`"
-        ) from None
 
 
 def _arrivals(plan: LoadPlan) -> tuple[Any, int]:
@@ -263,16 +241,15 @@ def _generate(
     progress: Progress | None,
     abort: threading.Event | None,
 ) -> tuple[Samples, ServerUse | None]:
-    parts = urlsplit(plan.url)
-    tls = parts.scheme == "https"
+    base = parse_base_url(plan.url)
     key = "".join(f"{name}: {value}\r\n" for name, value in headers(plan.api_key).items())
     allowed = int(0.01 * (len(send.at_s) - warmup))
     order = Order(
-        host=parts.hostname or "",
-        port=parts.port or (443 if tls else 80),
-        tls=tls,
-        head=f"POST {parts.path.rstrip('/')}{wire.path(plan.protocol, plan.model)} HTTP/1.1\r\n"
-        f"Host: {parts.netloc.rpartition('@')[2]}\r\nContent-Type: application/json\r\n"
+        host=base.host,
+        port=base.port,
+        tls=base.scheme == "https",
+        head=f"POST {base.prefix}{wire.path(plan.protocol, plan.model)} HTTP/1.1\r\n"
+        f"Host: {base.netloc}\r\nContent-Type: application/json\r\n"
         f"Accept: application/json\r\n{key}",
         name=plan.model,
         timeout_s=plan.timeout_s,

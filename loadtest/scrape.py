@@ -6,8 +6,8 @@ a large error; energy is therefore read where its counter has just stepped.
 
 from __future__ import annotations
 
+import http.client
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract.machine import EnergyProvenance
 from contract.metrics import CPU_SECONDS, ENERGY, REQUESTS
 
+# The generator asks the server itself, so its counters are not asked by way of a proxy either.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 POLL_S = 0.1
 STEP_S = 1.5
 
@@ -109,13 +111,31 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 def read_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> Reading | None:
     """Scrape `url`/metrics; None when there is no such page or it cannot be read."""
-    request = urllib.request.Request(f"{url}/metrics", headers=headers(api_key))
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            page = response.read().decode("utf-8", "replace")
-        return parse_metrics(page, time.perf_counter())
-    except (OSError, ValueError):
+        return _scrape(url, api_key, timeout_s)
+    except (OSError, ValueError, http.client.HTTPException):
         return None
+
+
+def what_is_missing(use: ServerUse | None, url: str, api_key: str | None = None) -> str | None:
+    """Return why a run has no energy or no CPU time, in one line; None where it has both."""
+    if use is None:
+        try:
+            _scrape(url, api_key, 5.0)
+        except (OSError, ValueError, http.client.HTTPException) as problem:
+            return f"no energy and no CPU time: {url}/metrics cannot be read ({problem})"
+        return f"no energy and no CPU time: {url}/metrics was not there all the time, or started anew"
+    missing = [
+        name for name, value in (("energy", use.joules), ("CPU time", use.cpu_seconds)) if value is None
+    ]
+    return f"no {' and no '.join(missing)}: {url}/metrics does not count it" if missing else None
+
+
+def _scrape(url: str, api_key: str | None, timeout_s: float) -> Reading:
+    request = urllib.request.Request(f"{url.rstrip('/')}/metrics", headers=headers(api_key))
+    with DIRECT.open(request, timeout=timeout_s) as response:
+        page = response.read().decode("utf-8", "replace")
+    return parse_metrics(page, time.perf_counter())
 
 
 def read_at_step(

@@ -72,6 +72,7 @@ class Setting:
     generator_cpu_share: float | None = None
     stopped_early: bool = False
     data_sha256: str | None = None
+    unmetered_reason: str | None = None
 
 
 def summarise(
@@ -155,6 +156,7 @@ def summarise(
         stopped_early=setting.stopped_early,
         policy_version=_only(requests["policy_version"]),
         data_sha256=setting.data_sha256,
+        unmetered_reason=setting.unmetered_reason,
         basis=economy.basis if economy else {},
     )
     void = "; ".join([*generator_faults(summary), *([LOST] if setting.stopped_early else [])])

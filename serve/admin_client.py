@@ -8,6 +8,7 @@ import httpx
 
 from contract.errors import EnvironmentProblem, PolicyError
 from contract.policy import Policy
+from contract.urls import parse_base_url
 
 DEFAULT_URL = "http://127.0.0.1:8001"
 _TIMEOUT_S = 30.0
@@ -45,10 +46,9 @@ def gateway_state(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
 
 def _call(method: str, admin_url: str, path: str, **rest: Any) -> Any:
     """Raise EnvironmentProblem when nobody answers, PolicyError when the gateway refuses."""
+    admin_url = str(parse_base_url(admin_url, where="--admin-url"))
     try:
-        reply = httpx.request(
-            method, admin_url.rstrip("/") + path, timeout=_TIMEOUT_S, trust_env=False, **rest
-        )
+        reply = httpx.request(method, admin_url + path, timeout=_TIMEOUT_S, trust_env=False, **rest)
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(
             f"no gateway answers at {admin_url}: {problem}", hint="sluice serve, or another --admin-url"

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from contract.run import Summary
 from loadtest.runner import LoadPlan
 from sluicegate.common import FILE
 
@@ -65,3 +66,11 @@ def plan_of(
         slo_ms=asked["slo_ms"],
         out=out,
     )
+
+
+def unknowns(summary: Summary) -> list[str]:
+    """Return what a run could not learn of energy and cost, one line each."""
+    said = [] if summary.unmetered_reason is None else [summary.unmetered_reason]
+    if summary.usd_per_1k is None and summary.machine is None:
+        said.append(f"no cost per 1,000: {summary.url} is another machine, whose cores are not known here")
+    return said

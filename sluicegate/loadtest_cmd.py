@@ -11,7 +11,7 @@ from loadtest.runner import run_load
 from report.run_tables import runs_table
 from report.tables import to_rich
 from sluicegate.common import FOLDER, json_option, print_json, result_console
-from sluicegate.load_options import POSITIVE, load_options, plan_of
+from sluicegate.load_options import POSITIVE, load_options, plan_of, unknowns
 from sluicegate.progress import load_progress
 
 
@@ -43,3 +43,5 @@ def command(
         result_console.print(to_rich(runs_table([(summary.model if out is None else out.name, summary)])))
     if not summary.valid:
         click.echo(f"void: {summary.void_reason}", err=True)
+    for said in unknowns(summary):
+        click.echo(said, err=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from contract.errors import TargetNotMet
 from loadtest.sweep import Sweep, run_sweep
 from sluicegate.common import FOLDER, json_option, print_json, result_console
-from sluicegate.load_options import POSITIVE, load_options, plan_of
+from sluicegate.load_options import POSITIVE, load_options, plan_of, unknowns
 from sluicegate.progress import series_progress
 
 
@@ -41,6 +41,8 @@ def command(
         print_json(sweep.dump(out))
     else:
         _show(sweep)
+    for said in dict.fromkeys(line for step in sweep.steps for line in unknowns(step.summary)):
+        click.echo(said, err=True)
     if sweep.capacity is not None and sweep.capacity.rate_per_s is None:
         raise TargetNotMet(f"no rate is held within {sweep.slo_ms:g} ms")
 
