@@ -28,6 +28,7 @@ from compress.graphs.export import export_onnx
 from compress.graphs.fuse import REWRITES, fuse
 from compress.graphs.qdq import insert_dynamic
 from compress.graphs.session import open_session
+from compress.networks.folders import TOKENIZER
 from compress.networks.network import keep_layers
 from compress.networks.weights import network_from, read_bundle
 from runtime.machine import describe_machine
@@ -51,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     depths = [int(depth) for depth in given.layers.split(",")]
     bundle = read_bundle(given.weights)
-    encoder = WordPieceEncoder(bundle.tokenizer, max_length=MAX_LENGTH)
+    encoder = WordPieceEncoder(bundle.folder.read(TOKENIZER), max_length=MAX_LENGTH)
     with given.texts.open(encoding="utf-8", newline="") as stream:
         texts = [row["text"] for row in csv.DictReader(stream)]
     feeds = [encoder.encode([text]).arrays for text in texts]

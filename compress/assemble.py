@@ -206,6 +206,7 @@ def _variant(
         usd_per_1k=measured["usd_per_1k"],
         verification=None if verification is None else Verification.model_validate(verification),
         training=training,
+        notes=tuple(learnt.get("notes", ())),
     )
 
 

@@ -14,10 +14,12 @@ from runtime.wordpiece import wordpiece_spec
 TOKENIZER = "tokenizer.json"
 
 
-def write_tokenizer(folder: Path, tokenizer: bytes, *, max_length: int) -> EncoderSpec:
+def write_tokenizer(
+    folder: Path, tokenizer: bytes, *, max_length: int, token_types: bool = False
+) -> EncoderSpec:
     """Write a tokenizer into a step's folder and return the record of encoding with it."""
     write_bytes(folder / TOKENIZER, tokenizer)
-    return wordpiece_spec(artifact_of(folder, folder / TOKENIZER), max_length)
+    return wordpiece_spec(artifact_of(folder, folder / TOKENIZER), max_length, token_types=token_types)
 
 
 def encoder_spec(finished: Finished) -> EncoderSpec:

@@ -6,5 +6,6 @@ from __future__ import annotations
 NETWORKS: dict[str, str] = {
     "bert": "compress.networks.network:read_classifier",
     "cnn": "compress.learning.text_cnn:read_text_cnn",
+    "transformers": "compress.networks.foreign:read_foreign",
     "image": "compress.networks.image_models:read_image_network",
 }

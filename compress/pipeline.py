@@ -176,6 +176,7 @@ def _summary(finished: Finished) -> str:
         words.append(result["summary"])
     if "verification" in result:
         words.append(f"agrees with its source on {result['verification']['label_agreement']:.1%}")
+    words += result.get("notes", ())
     if "latency" in result:
         words.append(f"p50 {result['latency'][0]['p50_ms']:.2f} ms")
     elif "parameters" in result:

@@ -15,7 +15,15 @@ from compress.networks.image_weights import image_fingerprint
 from compress.networks.weights import fingerprint
 from compress.recipes.data_part import SOURCES, DataPart
 from compress.recipes.learning_parts import Part
-from compress.recipes.parts import LatencyPart, LinearPart, QatPart, QuantizePart, VariantPart, made_by
+from compress.recipes.parts import (
+    RANDOM,
+    LatencyPart,
+    LinearPart,
+    QatPart,
+    QuantizePart,
+    VariantPart,
+    made_by,
+)
 from compress.recipes.recipe import Recipe
 from compress.steps import KINDS, Step, versions_of
 from compress.store import Finished, Store
@@ -102,9 +110,13 @@ def _making(
 ) -> Step:
     # A latency step reads its own speed-up alone: one more in the list makes none of the others again.
     of_others = {"speed_ups"} if isinstance(part, LatencyPart) else set()
-    variant = part.model_dump(mode="json", exclude=of_others)
+    weights = getattr(part, "weights", None)
+    outside = {} if weights in {None, RANDOM} else {"weights": fingerprint(str(weights))}
+    # Keys that came later leave the steps of older recipes as they were.
+    later = {"weights"} if outside or weights is None else set()
+    variant = part.model_dump(mode="json", exclude=of_others | later)
     config = {"variant": variant, "seed": recipe.seed, **more}
-    return Step(name, kind, f"{name}: {kind}", config, inputs)
+    return Step(name, kind, f"{name}: {kind}", config, inputs, outside)
 
 
 def _network(recipe: Recipe, part: VariantPart) -> list[Step]:

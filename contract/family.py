@@ -160,6 +160,10 @@ class Variant(Frozen):
     verification: Verification | None = None
     training: Training | None = None
     tier: str | None = Field(default=None, description="critical, high or medium, by the accuracy drop")
+    notes: tuple[str, ...] = Field(
+        default=(),
+        description="What a person should know of how it was made, such as a head that was dropped",
+    )
     failed_limits: tuple[str, ...] = Field(default=(), description="Limits that it breaks; it passes without")
 
     @model_validator(mode="before")

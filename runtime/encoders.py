@@ -47,7 +47,8 @@ def _build(folder: Path, spec: EncoderSpec) -> Encoder:
             raise FamilyError("a wordpiece encoder needs a tokenizer file and max_length", where=folder)
         path = inside(folder, spec.artifact.path)
         check_sha256(path, spec.artifact.sha256)
-        return read_wordpiece(path, max_length=spec.max_length)
+        types = bool(spec.parameters.get("token_types"))
+        return read_wordpiece(path, max_length=spec.max_length, token_types=types)
     if spec.kind == "ngrams":
         return NgramEncoder(ngram_options(spec))
     if spec.kind == "pixels":

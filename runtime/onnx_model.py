@@ -16,7 +16,7 @@ from contract.family import Batching
 from contract.machine import Provider
 from runtime.api import Encoded, Logits
 from runtime.pixels import PIXELS
-from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
+from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPES
 
 Feeds = dict[str, NDArray[np.generic]]
 
@@ -25,8 +25,7 @@ _PROVIDERS: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_TOKEN_TYPES = "token_type_ids"
-_KNOWN_INPUTS = (frozenset({INPUT_IDS, ATTENTION_MASK, _TOKEN_TYPES}), frozenset({PIXELS}))
+_KNOWN_INPUTS = (frozenset({INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES}), frozenset({PIXELS}))
 
 # Texts of one call are run in groups of like length: padded tokens cost as much as real ones. One
 # processor core is fastest per token at 100 to 250 tokens a run: beyond, activations leave its caches.
@@ -162,8 +161,13 @@ class OnnxRuntime:
         if ATTENTION_MASK in self._inputs:
             mask = arrays[ATTENTION_MASK][rows, :longest]
             feeds[ATTENTION_MASK] = np.ascontiguousarray(mask, dtype=np.int64)
-        if _TOKEN_TYPES in self._inputs:
-            feeds[_TOKEN_TYPES] = np.zeros_like(ids)
+        if TOKEN_TYPES in self._inputs:
+            types = arrays.get(TOKEN_TYPES)
+            feeds[TOKEN_TYPES] = (
+                np.zeros_like(ids)
+                if types is None
+                else np.ascontiguousarray(types[rows, :longest], dtype=np.int64)
+            )
         return feeds
 
     def _run(self, feeds: Feeds) -> Logits:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,12 @@ from contract.files import sha256_of_bytes, sha256_of_json
 from runtime.api import EXAMPLE_TEXT, Encoded
 from runtime.words import TOKEN_BYTES, word_tokens
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
+TOKEN_TYPES = "token_type_ids"
 
 # A text is first cut to max_length tokens' worth of these. White space and overlong words can fill that
 # without filling max_length tokens; then the cut grows, so that what is cut off never matters.
@@ -27,20 +32,20 @@ _GROWTH = 4
 _INT64 = np.dtype(np.int64)
 
 
-def wordpiece_sha256(tokenizer_sha256: str, max_length: int) -> str:
+def wordpiece_sha256(tokenizer_sha256: str, max_length: int, *, token_types: bool = False) -> str:
     """Return the identity of an encoding: the tokenizer's content and the options."""
-    return sha256_of_json(
-        {"encoder": "wordpiece", "revision": 1, "tokenizer": tokenizer_sha256, "max_length": max_length}
-    )
+    told = {"encoder": "wordpiece", "revision": 1, "tokenizer": tokenizer_sha256, "max_length": max_length}
+    return sha256_of_json({**told, "token_types": True} if token_types else told)
 
 
-def wordpiece_spec(tokenizer: Artifact, max_length: int) -> EncoderSpec:
+def wordpiece_spec(tokenizer: Artifact, max_length: int, *, token_types: bool = False) -> EncoderSpec:
     """Return the manifest record of an encoding with a tokenizer file of the family."""
     return EncoderSpec(
         kind="wordpiece",
         artifact=tokenizer,
         max_length=max_length,
-        sha256=wordpiece_sha256(tokenizer.sha256, max_length),
+        parameters={"token_types": True} if token_types else {},
+        sha256=wordpiece_sha256(tokenizer.sha256, max_length, token_types=token_types),
     )
 
 
@@ -54,13 +59,15 @@ class WordPieceEncoder:
     Args:
         tokenizer_json: content of the file.
         max_length: tokens kept of each text, special tokens included.
+        token_types: also give TOKEN_TYPES, int64 [N, longest], the segment that the tokenizer puts each
+            token in; without, all are in segment 0.
 
     Raises:
         EnvironmentProblem: when the `tokenizers` library is missing.
         FamilyError: when the content is not a tokenizer.
     """
 
-    def __init__(self, tokenizer_json: bytes, *, max_length: int) -> None:
+    def __init__(self, tokenizer_json: bytes, *, max_length: int, token_types: bool = False) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
         try:
@@ -83,7 +90,8 @@ class WordPieceEncoder:
         self._room = max_length if words is None else max_length - words.specials
         # Where special tokens leave no room for others, the tokenizer has its own rules.
         self._words = words if self._room > 0 else None
-        self._sha256 = wordpiece_sha256(sha256_of_bytes(tokenizer_json), max_length)
+        self._sha256 = wordpiece_sha256(sha256_of_bytes(tokenizer_json), max_length, token_types=token_types)
+        self._types = _Types(self._tokenizer) if token_types else None
 
     example = EXAMPLE_TEXT
 
@@ -99,16 +107,21 @@ class WordPieceEncoder:
             row = self._asked(texts)[0] if found is None else found
             n = len(row) // TOKEN_BYTES
             lengths, mask = _of_one(n)
-            ids = np.ndarray((1, n), _INT64, row)
-            return Encoded({INPUT_IDS: ids, ATTENTION_MASK: mask}, lengths, self._sha256)
+            arrays: dict[str, NDArray[Any]] = {INPUT_IDS: np.ndarray((1, n), _INT64, row)}
+            arrays[ATTENTION_MASK] = mask
+            if self._types is not None:
+                arrays[TOKEN_TYPES] = self._types.of(arrays[INPUT_IDS], lengths)
+            return Encoded(arrays, lengths, self._sha256)
         rows = self._rows(texts)
         lengths = np.array([len(row) // TOKEN_BYTES for row in rows], dtype=np.int64)
         longest = int(lengths.max(initial=1))
         ids = np.full((len(rows), longest), self._pad, dtype=np.int64)
         for i, row in enumerate(rows):
             ids[i, : len(row) // TOKEN_BYTES] = np.frombuffer(row, _INT64)
-        mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
-        return Encoded({INPUT_IDS: ids, ATTENTION_MASK: mask}, lengths, self._sha256)
+        arrays = {INPUT_IDS: ids, ATTENTION_MASK: (np.arange(longest) < lengths[:, None]).astype(np.int64)}
+        if self._types is not None:
+            arrays[TOKEN_TYPES] = self._types.of(ids, lengths)
+        return Encoded(arrays, lengths, self._sha256)
 
     def _looked_up(self, text: str) -> bytearray | None:
         if self._words is None or len(text) > self._characters:
@@ -150,6 +163,30 @@ class WordPieceEncoder:
                 return ids
 
 
+class _Types:
+    """Segments of tokens: each special token that stands around a text may be in one of its own."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        empty = tokenizer.encode("")
+        self._segments = dict(zip(empty.ids, empty.type_ids, strict=True))
+        whole = tokenizer.encode("a")
+        inner = [kind for n, kind in zip(whole.ids, whole.type_ids, strict=True) if n not in self._segments]
+        self._text = inner[0] if inner else 0
+        self._around = len(empty.ids)
+        self._before = len([n for n in whole.ids[:1] if n in self._segments])
+
+    def of(self, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return int64 segments of ids [N, T]."""
+        found = np.full_like(ids, self._text)
+        for row, length in enumerate(lengths):
+            for place in range(length) if length <= self._around else self._ends(int(length)):
+                found[row, place] = self._segments.get(int(ids[row, place]), self._text)
+        return found
+
+    def _ends(self, length: int) -> list[int]:
+        return [*range(self._before), *range(length - self._around + self._before, length)]
+
+
 @lru_cache(maxsize=1024)
 def _of_one(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the lengths [1] and the mask [1, length] of a single text, the same arrays at each call."""
@@ -159,10 +196,10 @@ def _of_one(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return lengths, mask
 
 
-def read_wordpiece(path: Path, *, max_length: int) -> WordPieceEncoder:
+def read_wordpiece(path: Path, *, max_length: int, token_types: bool = False) -> WordPieceEncoder:
     """Return the encoder of a `tokenizer.json` file. Raises FamilyError, EnvironmentProblem."""
     try:
         content = path.read_bytes()
     except OSError as problem:
         raise FamilyError(f"the tokenizer cannot be read: {problem}", where=path) from None
-    return WordPieceEncoder(content, max_length=max_length)
+    return WordPieceEncoder(content, max_length=max_length, token_types=token_types)

@@ -38,3 +38,6 @@ def command(family: Path, slices: bool, steps: bool, as_json: bool) -> None:
         tables += [making_table(manifest), faithfulness_table(manifest), steps_table(manifest)]
     for table in filter(None, tables):
         result_console.print(to_rich(table))
+    for variant in manifest.variants:
+        for note in variant.notes:
+            result_console.print(f"{variant.name}: {note}", markup=False, highlight=False)

@@ -17,14 +17,17 @@ from compress.encoders import encoder_of, hand_on
 from compress.graphs.fuse import fuse_file
 from compress.graphs.session import open_session
 from compress.graphs.verify import require_faithful, require_finite, verification_texts, verify_graph
-from compress.networks.models import Network, load_network
+from compress.networks.models import GraphInputs, Network, load_network
 from compress.steps import Context, Result
 from contract.errors import SluiceError
+from contract.family import Batching
 from contract.files import atomic_path
 
 GRAPH = "model.onnx"
 
 OPSET = 20
+# A protocol buffer ends at 2 GiB.
+LARGEST = (2 << 30) - (16 << 20)
 PROBE_ERROR_LIMIT = 1e-3
 
 
@@ -38,15 +41,16 @@ def export_step(context: Context) -> Result:
     context.update(0.8, "verifying")
     texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
     encoded = encoder_of(parent).encode(texts)
+    batching: Batching = "single" if network.alone else "batched"
     verification = verify_graph(
-        context.folder / GRAPH, network, encoded, precision="fp32", batching="batched", name=parent.step
+        context.folder / GRAPH, network, encoded, precision="fp32", batching=batching, name=parent.step
     )
-    require_faithful(verification, "fp32", context.step.name)
+    require_faithful(verification, "fp32", context.step.name, batching=batching)
     return {
         "artifact": GRAPH,
         "runtime": "onnx",
         "precision": "fp32",
-        "batching": "batched",
+        "batching": batching,
         "encoder": spec.model_dump(mode="json"),
         "parameters": parent.result["parameters"],
         "flops_per_text": network.flops(float(encoded.lengths.mean())),
@@ -68,7 +72,21 @@ def export_onnx(network: Network, path: Path, *, fused: bool = True, name: str =
     """
     network.eval()
     inputs = network.graph_inputs()
+    size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    if size > LARGEST:
+        raise SluiceError(
+            f"{name}: its weights take {size / 2**30:.1f} GiB; an ONNX file holds less than 2",
+            hint="take a smaller teacher, or distil from answers that it gave elsewhere",
+        )
     with atomic_path(path) as temporary, _quiet(), torch.inference_mode():
+        _trace(network, inputs, temporary, name)
+        if fused:
+            fuse_file(temporary)
+        check_probes(network, temporary, name=name)
+
+
+def _trace(network: Network, inputs: GraphInputs, temporary: Path, name: str) -> None:
+    try:
         torch.onnx.export(
             network,
             inputs.example,
@@ -81,9 +99,13 @@ def export_onnx(network: Network, path: Path, *, fused: bool = True, name: str =
             dynamic_shapes={name: dict(axes) for name, axes in inputs.axes.items()},
             verbose=False,
         )
-        if fused:
-            fuse_file(temporary)
-        check_probes(network, temporary, name=name)
+    except torch.onnx.errors.OnnxExporterError as problem:
+        cause = problem.__cause__ or problem
+        first = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise SluiceError(
+            f"{name}: torch cannot trace it for batches and texts of any length: {first.strip()}",
+            hint="export it with its own library, and give the .onnx file as teacher.weights",
+        ) from problem
 
 
 def check_probes(network: Network, path: Path, *, name: str = "the network") -> float:

@@ -53,7 +53,7 @@ def quantize_step(context: Context) -> Result:
     network = load_network(parent.folder)
     hand_on(graph, context.folder)
     precision = PRECISIONS[part.method]
-    batching: Batching = "single" if part.method == "dynamic" else "batched"
+    batching: Batching = "single" if part.method == "dynamic" or network.alone else "batched"
     target = context.folder / GRAPH
     train = data.of("train")
     calibration = train.take(calibration_rows(train, part.calibration, seed=context.recipe.seed))

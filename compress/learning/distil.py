@@ -7,17 +7,19 @@ from numpy.typing import NDArray
 
 from compress.learning.importance import importance, scored_rows, state_importance
 from compress.learning.lessons import learn_from
-from compress.learning.teacher import finish_network, parent_classifier, parent_encoder
+from compress.learning.start import start_of
+from compress.learning.teacher import finish_network
 from compress.networks.cut import keep_states, shrink
 from compress.networks.models import Tokens
 from compress.networks.network import Classifier, keep_layers
 from compress.recipes.parts import DistilPart, require_layers
 from compress.steps import Context, Result
 from contract.errors import RecipeError
+from runtime.api import Encoder
 
 
 def distil_student(context: Context) -> Result:
-    """Train a student that starts from a part of its parent, and write it.
+    """Train a student that starts from a part of its parent or of other weights, and write it.
 
     Layers are those that the recipe names. Where it asks for fewer heads, neurons or states, those that
     matter most to the parent's loss on training texts are kept.
@@ -26,15 +28,22 @@ def distil_student(context: Context) -> Result:
         RecipeError: when the parent has no such layer, or fewer heads, neurons or states than are asked for.
     """
     part = DistilPart.model_validate(context.step.config["variant"])
-    parent = parent_classifier(context)
-    encoder, spec = parent_encoder(context)
+    start = start_of(context, part)
+    encoder, spec = start.encoder, start.spec
+    student = start.network if start.sized else _part_of(start.network, context, part, encoder)
+    taught = learn_from(context, student, encoder, part)
+    told = {"notes": list(start.notes)} if start.notes else {}
+    return {**finish_network(context, student, spec), "taught_texts": taught, **told}
+
+
+def _part_of(parent: Classifier, context: Context, part: DistilPart, encoder: Encoder) -> Classifier:
+    """Return the layers of a network that a part names, as narrow as it asks for."""
     _check(part, parent)
     student = keep_layers(parent, part.layers)
     if part.heads is not None or part.neurons is not None or part.hidden is not None:
         context.update(0.0, "scoring what the parent has")
         student = _narrower(student, part, parent, *scored_rows(context, encoder))
-    taught = learn_from(context, student, encoder, part)
-    return {**finish_network(context, student, spec), "taught_texts": taught}
+    return student
 
 
 def _check(part: DistilPart, parent: Classifier) -> None:

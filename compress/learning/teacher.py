@@ -2,47 +2,92 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from compress.datasets.data import DATA, Dataset, read_dataset
 from compress.encoders import encoder_of, hand_on, write_tokenizer
 from compress.learning.training import fit, hard_loss
+from compress.networks.heads import Head
 from compress.networks.models import Network, load_network
 from compress.networks.network import Classifier
-from compress.networks.weights import network_from, read_bundle
+from compress.networks.tokenizer import served_tokenizer
+from compress.networks.weights import Bundle, network_from, read_bundle, why_foreign
 from compress.recipes.learning_parts import Training
+from compress.recipes.recipe import TeacherPart
 from compress.steps import Context, Result
 from contract.errors import RecipeError
 from contract.family import EncoderSpec
 from runtime.api import Encoder
 from runtime.encoders import load_encoder
 
+# Training texts that two tokenizers are compared on, beside the awkward ones.
+COMPARED = 64
+
 
 def train_teacher(context: Context) -> Result:
     """Fine-tune the weights of the recipe, write the network and its tokenizer.
 
+    What our own network holds becomes one of it; any other classifier that transformers loads stays as it is.
+
     Raises:
-        RecipeError: weights that cannot be read, or none to train a new head with.
+        RecipeError: weights or a tokenizer that cannot be read, or nothing to train a new head with.
     """
     part = context.recipe.teacher
     data = read_dataset(context.inputs["data"].file(DATA)).of("train")
     bundle = read_bundle(part.weights)
-    network, has_head = network_from(
-        bundle, data.labels, seed=context.recipe.seed, dropout=part.training.dropout
-    )
-    limit = network.shape.longest
-    if part.max_length > limit:
-        raise RecipeError(
-            f"teacher.max_length is {part.max_length}, these weights know {limit} positions",
-            where=part.weights,
-        )
-    if part.training.epochs == 0 and not has_head:
+    told, network, head, spec = _read(context, bundle, data)
+    if part.training.epochs == 0 and head.order is None:
         raise RecipeError(
             "teacher.training.epochs is 0, but the weights have no trained head for these labels",
             where=part.weights,
-            hint=f"labels of the data: {', '.join(data.labels[:10])}",
+            hint=head.hint or f"labels of the data: {', '.join(data.labels[:10])}",
         )
-    spec = write_tokenizer(context.folder, bundle.tokenizer, max_length=part.max_length)
+    notes = (*bundle.folder.notes, *told, *head.notes) if head.order is None else (*told, *head.notes)
+    for note in notes:
+        context.update(0.0, note)
     learn_labels(context, network, load_encoder(context.folder, spec), data, part.training)
-    return finish_network(context, network, spec)
+    return {**finish_network(context, network, spec), "notes": list(notes)}
+
+
+def _read(
+    context: Context, bundle: Bundle, data: Dataset
+) -> tuple[tuple[str, ...], Network, Head, EncoderSpec]:
+    """Return notes, network, head and encoder of the recipe's weights."""
+    part, seed, source = context.recipe.teacher, context.recipe.seed, bundle.source
+    settings: dict[str, Any] = {
+        "seed": seed, "dropout": part.training.dropout, "said": part.labels
+    }  # fmt: skip
+    if why_foreign(bundle.config) is None:
+        network, head = network_from(bundle, data.labels, **settings)
+        rows, longest, reads_types = network.shape.vocabulary, network.shape.longest, False
+    else:
+        from compress.networks.foreign import foreign_network
+
+        network, head = foreign_network(bundle, data.labels, **settings)
+        rows, longest, reads_types = network.shape.vocabulary, network.shape.longest, True
+    kept, notes = _length(part, longest, bundle.folder.asked_length, source)
+    served = served_tokenizer(bundle.folder, rows=rows, max_length=kept, texts=data.texts[:COMPARED])
+    types = served.token_types and reads_types
+    if types:
+        network, head = foreign_network(bundle, data.labels, **settings, token_types=True)
+    spec = write_tokenizer(context.folder, served.content, max_length=kept, token_types=types)
+    return (*notes, *served.notes), network, head, spec
+
+
+def _length(part: TeacherPart, longest: int, asked: int | None, source: str) -> tuple[int, tuple[str, ...]]:
+    """Return the tokens kept of each text, and a note where that is fewer than the default."""
+    if "max_length" in part.model_fields_set:
+        if part.max_length > longest:
+            raise RecipeError(
+                f"teacher.max_length is {part.max_length}, these weights know {longest} positions",
+                where=source,
+            )
+        return part.max_length, ()
+    kept = min(part.max_length, longest, asked or part.max_length)
+    notes = (
+        () if kept == part.max_length else (f"{kept} tokens are kept of each text: its folder knows no more",)
+    )
+    return kept, notes
 
 
 def learn_labels(

@@ -14,8 +14,17 @@ from torch.nn import functional
 
 from compress.datasets.data import DATA, read_dataset
 from compress.learning.lessons import learn_from
-from compress.learning.teacher import finish_network, parent_classifier, parent_encoder
-from compress.networks.models import TokenNetwork, Tokens, filling, read_shape, write_network
+from compress.learning.teacher import finish_network, parent_encoder
+from compress.networks.foreign import ForeignNetwork
+from compress.networks.models import (
+    TokenNetwork,
+    Tokens,
+    filling,
+    load_network,
+    read_shape,
+    write_network,
+)
+from compress.networks.network import Classifier
 from compress.recipes.parts import CnnPart
 from compress.steps import Context, Result
 from contract.errors import RecipeError
@@ -104,16 +113,22 @@ def distil_cnn(context: Context) -> Result:
         RecipeError: when more dimensions per piece are asked for than the parent has.
     """
     part = CnnPart.model_validate(context.step.config["variant"])
-    parent = parent_classifier(context)
+    parent = load_network(context.inputs["parent"].folder)
+    if isinstance(parent, Classifier):
+        words = parent.words.weight.detach()
+    elif isinstance(parent, ForeignNetwork):
+        words = parent.word_table.detach()
+    else:
+        raise RecipeError(f"variant {part.name!r}: its parent has no word pieces to start from")
     encoder, spec = parent_encoder(context)
-    if part.embedding is not None and part.embedding > parent.shape.hidden:
+    if part.embedding is not None and part.embedding > words.shape[1]:
         raise RecipeError(
             f"variant {part.name!r}: embedding is {part.embedding}, its parent {part.parent!r} has "
-            f"{parent.shape.hidden}"
+            f"{words.shape[1]}"
         )
     texts = read_dataset(context.inputs["data"].file(DATA)).of("train").texts
     counts = Tokens.of(encoder.encode(texts)).counts(parent.shape.vocabulary)
-    table = reduced_table(parent.words.weight.detach().numpy(), counts, part.embedding)
+    table = reduced_table(words.float().numpy(), counts, part.embedding)
     torch.manual_seed(context.recipe.seed)
     student = TextCnn(
         CnnShape(

@@ -73,6 +73,11 @@ class Network(nn.Module, ABC):
     def classes(self) -> int:
         """C."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether it must be asked text by text, because padding changes its answers."""
+        return False
+
     @abstractmethod
     def examples(self, encoded: Encoded) -> Examples:
         """Return encoded inputs in the form that this network takes."""

@@ -1,24 +1,21 @@
-"""Pre-trained weights: found in a package or a local folder, their hash verified, made a network."""
+"""Pre-trained weights: found in a package or a local folder, their hash verified, made a network of ours."""
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.datasets.sources import package_path
-from contract.errors import DataError, RecipeError
-from contract.files import sha256_of_bytes, sha256_of_file, sha256_of_json
+from compress.networks.folders import WEIGHTS, ModelFolder, open_model
+from compress.networks.heads import Head, match_head
+from compress.networks.tensors import read_tensors
+from contract.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.networks.network import Architecture, Classifier
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 # By the name in a configuration. GELU is the exact one: other forms of it give other answers.
 ACTIVATIONS: Mapping[str, Literal["gelu", "relu"]] = {"gelu": "gelu", "gelu_python": "gelu", "relu": "relu"}
 PUBLISHED = {
@@ -28,115 +25,93 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Bundle:
-    """The three files of a pre-trained encoder, in memory."""
+    """A model in memory: its tensors under their present names, and the folder that they came from."""
 
-    weights: bytes
+    tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
-    tokenizer: bytes
-    source: str
+    folder: ModelFolder
+
+    @property
+    def source(self) -> str:
+        """As the recipe names it."""
+        return self.folder.source
 
 
 def fingerprint(source: str) -> str:
-    """Return a hash of the files behind a weights source, without parsing them. Raises as `read_bundle`."""
-    if source.startswith("package:"):
-        return sha256_of_file(_archive(source))
-    folder = _folder(source)
-    return sha256_of_json({name: sha256_of_file(folder / name) for name in (WEIGHTS, CONFIG, TOKENIZER)})
+    """Return a hash of the files behind a weights source, without parsing them. Raises as `open_model`."""
+    return open_model(source).fingerprint()
 
 
 def read_bundle(source: str) -> Bundle:
-    """Read weights, configuration and tokenizer; the hash of a known package's weights is checked.
+    """Read weights and configuration; the hash of a known package's weights is checked.
 
     Raises:
-        RecipeError: no such folder, a missing file, another hash than the published one.
+        RecipeError: as `open_model` and `read_tensors`; another hash than the published one.
         EnvironmentProblem: the package is not installed.
     """
-    files = _files(source, (WEIGHTS, CONFIG, TOKENIZER))
+    folder = open_model(source)
     package = source.removeprefix("package:").partition("/")[0] if source.startswith("package:") else None
     expected = None if package is None else PUBLISHED.get(package)
-    if expected is not None and (actual := sha256_of_bytes(files[WEIGHTS])) != expected:
-        raise RecipeError(
-            f"the sha256 of {WEIGHTS} is {actual[:16]}…, the published one is {expected[:16]}…: "
-            "these are not the weights they claim to be",
-            where=_archive(source),
-            hint="reinstall the package from the registry, or give a local folder as teacher.weights",
-        )
-    return Bundle(files[WEIGHTS], _config(files[CONFIG], source), files[TOKENIZER], source)
+    if expected is not None:
+        folder.check_pieces({WEIGHTS: expected})
+    return Bundle(read_tensors(folder), folder.config, folder)
 
 
 def depth_of(source: str) -> int:
     """Return how many layers the encoder of a weights source has, from its configuration alone.
 
-    Raises as `read_bundle`.
+    Raises as `open_model`.
     """
-    return _depth(_config(_files(source, (CONFIG,))[CONFIG], source))
+    return _depth(open_model(source).config)
+
+
+def why_foreign(config: Mapping[str, Any]) -> str | None:
+    """Return why our own network cannot hold a model of that configuration, or None where it can."""
+    kind = str(config.get("model_type"))
+    if kind not in _NAMES:
+        return f"models of type {kind!r} are not read; known are {', '.join(_NAMES)}"
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        return "only absolute positions are read"
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        return "decoders are not read"
+    key = _activation_key(kind)
+    named = config.get(key, "gelu")
+    if str(named) not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        return f"config.json: {key} is {named!r}; known are {known}, where gelu is the exact one"
+    return None
 
 
 def _depth(config: Mapping[str, Any]) -> int:
-    return int(config.get("num_hidden_layers", config.get("n_layers", 0)))
-
-
-def _files(source: str, names: Sequence[str]) -> dict[str, bytes]:
-    if not source.startswith("package:"):
-        folder = _folder(source)
-        return {name: (folder / name).read_bytes() for name in names}
-    path = _archive(source)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, KeyError) as problem:
-        raise RecipeError(f"not an archive of a model: {problem}", where=path) from None
-
-
-def _config(content: bytes, source: str) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(content)
-    except ValueError as problem:
-        raise RecipeError(f"{CONFIG} is not JSON: {problem}", where=source) from None
-    return config
-
-
-def _archive(source: str) -> Path:
-    name, _, inner = source.removeprefix("package:").partition("/")
-    try:
-        return package_path(f"package:{name}/{inner or 'model.zip'}")
-    except DataError as problem:
-        raise RecipeError(problem.rule, where=source, hint=problem.hint) from None
-
-
-def _folder(source: str) -> Path:
-    folder = Path(source)
-    if not folder.is_dir():
-        raise RecipeError("teacher.weights: there is no such folder", where=folder)
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
-        if not (folder / name).is_file():
-            raise RecipeError(
-                f"teacher.weights: the folder has no {name}",
-                where=folder,
-                hint="save it with save_pretrained(safe_serialization=True) of model and fast tokenizer",
-            )
-    return folder
+    small = config.get("model_type") == "distilbert"
+    return int(config.get("num_hidden_layers") or config.get("n_layers") or (6 if small else 12))
 
 
 def network_from(
-    bundle: Bundle, labels: Sequence[str], *, seed: int, dropout: float
-) -> tuple[Classifier, bool]:
-    """Return a classifier with the bundle's weights, and whether its head was already trained for the labels.
+    bundle: Bundle,
+    labels: Sequence[str],
+    *,
+    seed: int,
+    dropout: float,
+    said: Mapping[str, str] | None = None,
+) -> tuple[Classifier, Head]:
+    """Return a classifier with the bundle's weights, and what became of its trained head.
 
-    Encoders of the families BERT, RoBERTa and DistilBERT are read. A head comes along when the folder
-    holds one for the same set of label names; else the classes start from small random weights and the
-    token states are averaged.
+    Encoders of the families BERT, RoBERTa and DistilBERT are read. A head comes along where `match_head`
+    keeps it; else the classes start from small random weights and states are pooled as the folder says.
 
     Raises:
-        RecipeError: another family of models, relative positions, another activation than ACTIVATIONS,
-            weights that do not fit.
+        RecipeError: a configuration that `why_foreign` names a reason for, weights that do not fit, and as
+            `match_head`.
     """
     import torch
-    from safetensors.torch import load
 
     from compress.networks.network import Classifier
 
-    shape, tensors, order = _translate(bundle, load(bundle.weights), labels, dropout)
+    reason = why_foreign(bundle.config)
+    if reason is not None:
+        raise RecipeError(reason, where=bundle.source)
+    shape, tensors, head = _translate(bundle, labels, dropout, said)
     torch.manual_seed(seed)
     network = Classifier(shape)
     torch.nn.init.normal_(network.classify.weight, std=0.02)
@@ -150,37 +125,39 @@ def network_from(
     unmet = [name for name in missing if not name.startswith("classify.")]
     if unmet:
         raise RecipeError(f"the weights lack {unmet[0]} (and {len(unmet) - 1} more)", where=bundle.source)
-    return network, order is not None
+    return network, head
+
+
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+def _prefixes(raw: Mapping[str, Tensor], kind: str) -> tuple[str, str]:
+    """Return what stands before the encoder's names, and before those of a head."""
+    prefix = next((name.removesuffix(_WORDS) for name in raw if name.endswith(_WORDS)), "")
+    base = {"xlm-roberta": "roberta", "camembert": "roberta"}.get(kind, kind)
+    return prefix, prefix.removesuffix(f"{base}.")
 
 
 def _translate(
-    bundle: Bundle, raw: dict[str, Tensor], labels: Sequence[str], dropout: float
-) -> tuple[Architecture, dict[str, Tensor], list[int] | None]:
+    bundle: Bundle, labels: Sequence[str], dropout: float, said: Mapping[str, str] | None
+) -> tuple[Architecture, dict[str, Tensor], Head]:
     import torch
 
     from compress.networks.network import Architecture, LayerShape
 
-    config, kind = bundle.config, str(bundle.config.get("model_type"))
-    if kind not in _NAMES:
-        raise RecipeError(
-            f"models of type {kind!r} are not read; known are {', '.join(_NAMES)}", where=bundle.source
-        )
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        raise RecipeError("only absolute positions are read", where=bundle.source)
-    names, prefix = (
-        _NAMES[kind],
-        next((p for p in ("bert.", "roberta.", "distilbert.") if any(k.startswith(p) for k in raw)), ""),
-    )
+    raw, config, kind = bundle.tensors, bundle.config, str(bundle.config.get("model_type"))
+    names = _NAMES[kind]
+    prefix, outer = _prefixes(raw, kind)
 
     def get(name: str) -> Tensor:
         try:
-            return raw[prefix + name].float()
+            return raw[prefix + name]
         except KeyError:
             raise RecipeError(f"the weights lack {prefix + name}", where=bundle.source) from None
 
-    hidden = int(config.get("hidden_size", config.get("dim", 0)))
-    heads = int(config.get("num_attention_heads", config.get("n_heads", 0)))
-    neurons = int(config.get("intermediate_size", config.get("hidden_dim", 0)))
+    hidden = int(config.get("hidden_size") or config.get("dim") or get(_WORDS).shape[1])
+    heads = int(config.get("num_attention_heads") or config.get("n_heads") or 12)
+    neurons = int(config.get("intermediate_size") or config.get("hidden_dim") or 4 * hidden)
     depth = _depth(config)
     places = get("embeddings.position_embeddings.weight")
     if f"{prefix}embeddings.token_type_embeddings.weight" in raw:
@@ -196,17 +173,24 @@ def _translate(
             for mine, theirs in names.rest.items():
                 tensors[f"{new}{mine}.{part}"] = get(f"{old}{theirs}.{part}")
 
-    order = _label_order(config, labels)
-    head = next(
-        (h for h in names.heads if f"{h[1]}.weight" in raw and f"{prefix * h[2]}{h[0]}.weight" in raw), None
-    )
-    if head is None or raw[f"{head[1]}.weight"].shape[0] != len(labels):
-        order = None
-    if order is not None and head is not None:
+    surplus = f"{prefix}{names.layer}.{depth}."
+    if any(name.startswith(surplus) for name in raw):
+        raise RecipeError(
+            f"the weights hold more layers than the {depth} of their config.json", where=bundle.source
+        )
+    dense, out = (prefix if names.pooled else outer) + names.head[0], outer + names.head[1]
+    trained = f"{out}.weight" in raw and f"{dense}.weight" in raw
+    rows = raw[f"{out}.weight"].shape[0] if trained else None
+    head = match_head(config, rows, labels, said, bundle.source)
+    order = head.order
+    if order is not None:
         for part in ("weight", "bias"):
-            tensors[f"dense.{part}"] = raw[f"{prefix * head[2]}{head[0]}.{part}"].float()
-            tensors[f"classify.{part}"] = raw[f"{head[1]}.{part}"].float()[order]
-    offset = int(config.get("pad_token_id", 1)) + 1 if kind in {"roberta", "xlm-roberta"} else 0
+            tensors[f"dense.{part}"] = raw[f"{dense}.{part}"]
+            tensors[f"classify.{part}"] = raw[f"{out}.{part}"][list(order)]
+    counts_from_pad = kind in _FROM_PAD
+    pad = config.get("pad_token_id")
+    pad = int(counts_from_pad) if pad is None else int(pad)
+    offset = pad + 1 if counts_from_pad else 0
     shape = Architecture(
         vocabulary=tensors["words.weight"].shape[0],
         hidden=hidden,
@@ -214,44 +198,30 @@ def _translate(
         positions=places.shape[0],
         layers=(LayerShape(heads, neurons),) * depth,
         classes=len(labels),
-        pooling="mean" if order is None else "first",
+        pooling=bundle.folder.pooling[0] if order is None else "first",
         head="linear" if order is None else ("dense-relu" if kind == "distilbert" else "dense-tanh"),
-        activation=_activation(config, kind, bundle.source),
-        norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        activation=ACTIVATIONS[str(config.get(_activation_key(kind), "gelu"))],
+        norm_epsilon=float(config.get("layer_norm_eps") or (1e-5 if counts_from_pad else 1e-12)),
         dropout=dropout,
         position_offset=offset,
-        pad_id=int(config.get("pad_token_id") or 0),
+        pad_id=pad,
     )
-    return shape, tensors, order
+    return shape, tensors, head
 
 
-def _activation(config: Mapping[str, Any], kind: str, source: str) -> Literal["gelu", "relu"]:
-    key = "activation" if kind == "distilbert" else "hidden_act"
-    named = config.get(key, "gelu")
-    found = ACTIVATIONS.get(str(named))
-    if found is None:
-        raise RecipeError(
-            f"{CONFIG}: {key} is {named!r}; known are {', '.join(ACTIVATIONS)}, where gelu is the exact one",
-            where=source,
-            hint="give a folder of weights that were trained with one of these",
-        )
-    return found
-
-
-def _label_order(config: Mapping[str, Any], labels: Sequence[str]) -> list[int] | None:
-    """Return for each label its row in the folder's head, or None when the names differ."""
-    named = {str(name): int(index) for index, name in (config.get("id2label") or {}).items()}
-    return [named[label] for label in labels] if set(named) == set(labels) else None
+def _activation_key(kind: str) -> str:
+    return "activation" if kind == "distilbert" else "hidden_act"
 
 
 @dataclass(frozen=True)
 class _Names:
-    """Where one family of models keeps what: `heads` are (dense, output, whether dense has the prefix)."""
+    """Where one family of models keeps what: `head` is (dense, output); `pooled`: dense is the encoder's."""
 
     layer: str
     qkv: tuple[str, str, str]
     rest: Mapping[str, str]
-    heads: tuple[tuple[str, str, bool], ...]
+    head: tuple[str, str]
+    pooled: bool = False
 
 
 _BERT_LAYER = {
@@ -262,13 +232,12 @@ _BERT_LAYER = {
     "output_norm": "output.LayerNorm",
 }
 _BERT_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
-_ROBERTA = _Names(
-    "encoder.layer", _BERT_QKV, _BERT_LAYER, (("classifier.dense", "classifier.out_proj", False),)
-)
+_ROBERTA = _Names("encoder.layer", _BERT_QKV, _BERT_LAYER, ("classifier.dense", "classifier.out_proj"))
 _NAMES = {
-    "bert": _Names("encoder.layer", _BERT_QKV, _BERT_LAYER, (("pooler.dense", "classifier", True),)),
+    "bert": _Names("encoder.layer", _BERT_QKV, _BERT_LAYER, ("pooler.dense", "classifier"), pooled=True),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "distilbert": _Names(
         "transformer.layer",
         ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
@@ -279,6 +248,7 @@ _NAMES = {
             "narrow": "ffn.lin2",
             "output_norm": "output_layer_norm",
         },
-        (("pre_classifier", "classifier", False),),
+        ("pre_classifier", "classifier"),
     ),
 }
+_FROM_PAD = frozenset({"roberta", "xlm-roberta", "camembert"})

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from compress.recipes.learning_parts import Augmentation, Learner, Name, Part, Share, Training
 from contract.errors import RecipeError
 
+RANDOM = "random"
+
 
 class ImagePart(Part):
     """Images as a network takes them: resized, then (value - mean) / std of values between 0 and 1."""
@@ -31,9 +33,15 @@ class ImagePart(Part):
 
 
 class DistilPart(Learner):
-    """A student of any depth and width, initialised from layers of its parent."""
+    """A student of any depth and width, initialised from layers of its parent or of other weights."""
 
     kind: Literal["distil"]
+    weights: str | None = Field(
+        default=None,
+        description="Where the layers come from instead of the parent: a folder or package of a BERT, "
+        "RoBERTa or DistilBERT, with whose tokenizer the student then reads; `random`: new layers of "
+        "`hidden`, `heads` and `neurons` over the parent's tokens",
+    )
     layers: tuple[int, ...] = Field(min_length=1, description="Parent layers that the student starts from")
     hidden: int | None = Field(default=None, ge=8, description="Width of its states")
     heads: int | None = Field(default=None, ge=0, description="Heads of every layer")
@@ -42,6 +50,16 @@ class DistilPart(Learner):
         default=False,
         description="Also train NAME-twin: the same from random weights, labels only",
     )
+
+    @model_validator(mode="after")
+    def _random_is_sized(self) -> Self:
+        if self.weights != RANDOM:
+            return self
+        if not (self.hidden and self.heads and self.neurons):
+            raise ValueError("`weights: random` needs `hidden`, `heads` and `neurons`")
+        if self.hidden % self.heads:
+            raise ValueError(f"`hidden` {self.hidden} is no multiple of `heads` {self.heads}")
+        return self
 
 
 class CnnPart(Learner):

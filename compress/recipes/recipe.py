@@ -12,7 +12,9 @@ from compress.recipes.data_part import SOURCES, DataPart, Split
 from compress.recipes.learning_parts import Name, Part, Share, Training
 from compress.recipes.parts import (
     IMAGE_KINDS,
+    RANDOM,
     ChannelsPart,
+    DistilPart,
     ImagePart,
     LatencyPart,
     QuantizePart,
@@ -37,10 +39,24 @@ class TeacherPart(Part):
         "that takes the number of classes and returns a torch module: `FILE.py:NAME` or `MODULE:NAME`"
     )
     max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="What the names of a trained head mean, or its rows from 0: {LABEL_0: neg, LABEL_1: pos}",
+    )
     image: ImagePart | None = Field(
         default=None, description="How images are read; as the weights want them when left out"
     )
     training: Training = Training(label_smoothing=0.05)
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_are_texts(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        pairs = [*value, *value.values()]
+        if any(item is None or isinstance(item, bool) for item in pairs):
+            raise ValueError("put labels such as yes, no, true and null in quotes: YAML reads them otherwise")
+        return {str(name): str(label) for name, label in value.items()}
 
 
 class Limits(Part):
@@ -108,6 +124,8 @@ class Recipe(Part):
         images = self.data.input == "image"
         if self.teacher.image is not None and not images:
             raise ValueError("`teacher.image` goes with `data.input: image`")
+        if self.teacher.labels and images:
+            raise ValueError("`teacher.labels` names the head of a text classifier")
         if self.search is not None and images:
             raise ValueError("`search` is for texts: it needs a transformer as teacher")
         for part in self.variants:
@@ -208,7 +226,9 @@ def parse_recipe(
         if (value := getattr(recipe.data, name)) is not None
     }
     teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder)})
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=sources), "teacher": teacher})
+    variants = tuple(_started(part, folder) for part in recipe.variants)
+    data = recipe.data.model_copy(update=sources)
+    return recipe.model_copy(update={"data": data, "teacher": teacher, "variants": variants})
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -224,6 +244,13 @@ def _weights(recipe: Recipe, folder: Path) -> str:
         return _absolute(source, folder)
     file, colon, function = source.rpartition(":")
     return _absolute(file, folder) + colon + function if file.endswith(".py") else source
+
+
+def _started(part: VariantPart, folder: Path) -> VariantPart:
+    """Return a part, the path of the weights that it starts from made absolute."""
+    if not isinstance(part, DistilPart) or part.weights in {None, RANDOM}:
+        return part
+    return part.model_copy(update={"weights": _absolute(str(part.weights), folder)})
 
 
 def _absolute(source: str, folder: Path) -> str:

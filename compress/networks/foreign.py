@@ -1,0 +1,380 @@
+"""Classifiers of any architecture that transformers loads: trained, exported and asked, never taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compress.networks.heads import Head, match_head
+from compress.networks.models import (
+    Examples,
+    GraphInputs,
+    Network,
+    Tokens,
+    filling,
+    read_shape,
+    token_inputs,
+    write_network,
+)
+from compress.networks.weights import Bundle
+from contract.errors import RecipeError
+from runtime.api import Encoded
+from runtime.wordpiece import TOKEN_TYPES
+
+UNLIMITED = 8192
+# Settings of layers that drop without a module of their own.
+DROPPING = ("attention_dropout", "dropout", "activation_dropout", "hidden_dropout", "dropout_p", "drop_prob")
+NOTICED = 1e-3
+PADDED = 5
+PROBED = 8
+
+Pooled = Literal["own", "mean", "first"]
+_OWN: Pooled = "own"
+
+
+@dataclass(frozen=True)
+class ForeignShape:
+    """How a model of transformers is used; written beside its weights.
+
+    Attributes:
+        config: its configuration, as transformers writes it.
+        vocabulary: rows of its word embeddings.
+        longest: tokens that it takes at most.
+        classes: C.
+        pooled: `own`: its trained head answers; else a linear head reads the mean or the first state.
+        order: for each class the row of its own head; empty for the order that it has.
+        alone: whether padding changes its answers, so that it is asked text by text.
+        token_types: whether it is given the segment of each token.
+        dropout: share dropped in training.
+        pad_id: that padding consists of.
+    """
+
+    config: dict[str, Any]
+    vocabulary: int
+    longest: int
+    classes: int
+    pooled: Pooled
+    order: tuple[int, ...] = ()
+    alone: bool = False
+    token_types: bool = False
+    dropout: float = 0.0
+    pad_id: int = 0
+
+
+@dataclass(frozen=True)
+class Segmented(Tokens):
+    """Tokens with the segment of each. types: [N, T] int64."""
+
+    types: NDArray[np.int64]
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Return ids, mask and segments [B, longest] of some rows."""
+        ids, mask = super().batch(rows)
+        return ids, mask, torch.from_numpy(self.types[rows, : ids.shape[1]])
+
+
+class ForeignNetwork(Network):
+    """A model of transformers: token ids, their mask and, where it reads them, segments in; logits out."""
+
+    def __init__(self, shape: ForeignShape, model: nn.Module) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = model
+        self.classify: nn.Linear | None = None
+        if shape.pooled != "own":
+            model.pooler = None
+            self.classify = nn.Linear(_hidden(model), shape.classes)
+            self.drop = nn.Dropout(shape.dropout)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return logits [B, C] of ids [B, T], their mask [B, T] and their segments [B, T]."""
+        if not self.shape.alone or torch.compiler.is_exporting() or bool(attention_mask.all()):
+            return self._answers(input_ids, attention_mask, token_type_ids)
+        rows = []
+        for row, length in enumerate(attention_mask.sum(1).tolist()):
+            parts = (input_ids, attention_mask, token_type_ids)
+            rows.append(
+                self._answers(*(None if part is None else part[row : row + 1, :length] for part in parts))
+            )
+        return torch.cat(rows)
+
+    def _answers(self, ids: Tensor | None, mask: Tensor | None, types: Tensor | None) -> Tensor:
+        more = {"token_type_ids": types} if types is not None else {}
+        found = self.model(input_ids=ids, attention_mask=mask, **more)
+        if self.classify is None:
+            logits: Tensor = found.logits
+            return logits[:, list(self.shape.order)] if self.shape.order else logits
+        states = found.last_hidden_state
+        if self.shape.pooled == "first":
+            pooled = states[:, 0]
+        else:
+            assert mask is not None
+            weights = mask.to(states.dtype)[:, :, None]
+            pooled = (states * weights).sum(1) / weights.sum(1)
+        answered: Tensor = self.classify(self.drop(pooled))
+        return answered
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.shape.classes
+
+    @property
+    def alone(self) -> bool:
+        """Whether padding changes its answers."""
+        return self.shape.alone
+
+    @property
+    def word_table(self) -> Tensor:
+        """The table of word embeddings [V, H]."""
+        table: Tensor = self.model.get_input_embeddings().weight
+        return table
+
+    def examples(self, encoded: Encoded) -> Examples:
+        """Return the tokens of texts, with their segments where it reads them."""
+        tokens = Tokens.of(encoded)
+        if not self.shape.token_types:
+            return tokens
+        return Segmented(tokens.ids, tokens.lengths, encoded.arrays[TOKEN_TYPES].astype(np.int64, copy=False))
+
+    def graph_inputs(self) -> GraphInputs:
+        """Return inputs of any batch and length, unpadded where padding changes answers."""
+        plain = token_inputs(self.shape.vocabulary, self.shape.longest)
+
+        def complete(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            ids, mask = batch
+            mask = torch.ones_like(mask) if self.shape.alone else mask
+            # Some read padding off the ids.
+            ids = torch.where(mask.bool(), ids, self.shape.pad_id)
+            return (ids, mask, torch.zeros_like(ids)) if self.shape.token_types else (ids, mask)
+
+        axes = dict(plain.axes)
+        if self.shape.token_types:
+            axes[TOKEN_TYPES] = next(iter(axes.values()))
+        return GraphInputs(complete(plain.example), axes, tuple(complete(probe) for probe in plain.probes))
+
+    def flops(self, length: float) -> float:
+        """Return the floating-point operations of the matrix products for one text of so many tokens."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        tokens = torch.ones(1, max(1, round(min(length, self.shape.longest))), dtype=torch.long)
+        types = (torch.zeros_like(tokens),) if self.shape.token_types else ()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self(tokens, torch.ones_like(tokens), *types)
+        return float(counter.get_total_flops())
+
+    def save(self, folder: Path) -> None:
+        """Write weights and shape into a folder, each file atomically."""
+        write_network(folder, "transformers", self.shape, self.state_dict())
+
+    def set_dropout(self, share: float) -> None:
+        """Drop that share of activations in training, wherever the model drops any."""
+        super().set_dropout(share)
+        for module in self.modules():
+            for name in DROPPING:
+                if isinstance(vars(module).get(name), float):
+                    setattr(module, name, share)
+        self.shape = replace(self.shape, dropout=share)
+
+    def summary(self) -> dict[str, Any]:
+        """Return its size and its architecture."""
+        return {**super().summary(), "architecture": str(self.shape.config.get("model_type"))}
+
+
+def foreign_network(
+    bundle: Bundle,
+    labels: Sequence[str],
+    *,
+    seed: int,
+    dropout: float,
+    said: Mapping[str, str] | None = None,
+    token_types: bool = False,
+) -> tuple[ForeignNetwork, Head]:
+    """Return a classifier of whatever architecture a bundle has, and what became of its trained head.
+
+    Args:
+        bundle: a model that transformers knows.
+        labels: of the data.
+        seed: of a new head.
+        dropout: share dropped in training.
+        said: `teacher.labels`.
+        token_types: whether its texts have more than one segment.
+
+    Raises:
+        RecipeError: an architecture that transformers does not know or needs code for; weights that do not
+            fit it; and as `match_head`.
+    """
+    config = _config_of(bundle)
+    whole, missing = _loaded(bundle, config, classifier=True)
+    trained = whole is not None and not missing
+    head = match_head(bundle.config, int(config.num_labels) if trained else None, labels, said, bundle.source)
+    if head.order is not None and whole is not None:
+        model, pooled = whole, _OWN
+    else:
+        base, missing = _loaded(bundle, config, classifier=False)
+        missing = [name for name in missing if not name.startswith("pooler.")]
+        if base is None or missing:
+            lack = f"the weights lack {missing[0]} (and {len(missing) - 1} more)" if missing else "no encoder"
+            raise RecipeError(lack, where=bundle.source)
+        model, pooled = base, bundle.folder.pooling[0]
+    order = head.order or ()
+    shape = ForeignShape(
+        config=config.to_dict(),
+        vocabulary=int(model.get_input_embeddings().weight.shape[0]),
+        longest=_longest(model, config),
+        classes=len(labels),
+        pooled=pooled,
+        order=() if order == tuple(range(len(order))) else order,
+        token_types=token_types,
+        dropout=dropout,
+        pad_id=int(config.pad_token_id or 0),
+    )
+    torch.manual_seed(seed)
+    network = ForeignNetwork(shape, model)
+    if network.classify is not None:
+        torch.nn.init.normal_(network.classify.weight, std=0.02)
+        torch.nn.init.zeros_(network.classify.bias)
+    network.eval()
+    network.shape = replace(shape, alone=padding_changes(network))
+    return network, head
+
+
+def read_foreign(folder: Path) -> ForeignNetwork:
+    """Return the network that `ForeignNetwork.save` wrote. Raises FamilyError where weights do not fit."""
+    raw = read_shape(folder)
+    shape = ForeignShape(**{**raw, "order": tuple(raw["order"])})
+    with _silent():
+        from transformers import CONFIG_MAPPING
+
+        config = CONFIG_MAPPING[shape.config["model_type"]].from_dict(shape.config)
+        model = _class_of(config, classifier=shape.pooled == "own")._from_config(config)
+    network = ForeignNetwork(shape, model)
+    with filling(folder) as weights:
+        network.load_state_dict(weights)
+    network.set_dropout(shape.dropout)
+    return network
+
+
+def padding_changes(network: ForeignNetwork) -> bool:
+    """Return whether texts get other answers padded than alone: convolutions and recurrences look beyond."""
+    generator = torch.Generator().manual_seed(0)
+    length = max(1, min(9, network.shape.longest - PADDED))
+    if length + PADDED > network.shape.longest:
+        return True
+    ids = torch.randint(1, network.shape.vocabulary, (PROBED, length), generator=generator)
+    mask = torch.ones_like(ids)
+    types = (torch.zeros_like(ids),) if network.shape.token_types else ()
+    with torch.inference_mode():
+        alone = network(ids, mask, *types)
+        spread = float(alone.std(dim=0).max())
+        for pad in {0, network.shape.pad_id}:
+            wide = nn.functional.pad(ids, (0, PADDED), value=pad)
+            more = tuple(nn.functional.pad(part, (0, PADDED)) for part in types)
+            padded = network(wide, nn.functional.pad(mask, (0, PADDED)), *more)
+            if float((padded - alone).abs().max()) > NOTICED * spread:
+                return True
+    return False
+
+
+def _config_of(bundle: Bundle) -> Any:
+    import transformers
+
+    kind = bundle.config.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        own_code = bool(bundle.config.get("auto_map"))
+        raise RecipeError(
+            f"models of type {kind!r} are not read: "
+            + (
+                "they bring code of their own (auto_map, trust_remote_code), which is not run"
+                if own_code
+                else f"transformers {transformers.__version__} does not know them"
+            ),
+            where=bundle.source,
+            hint="export it to ONNX with its own library, and give the .onnx file as teacher.weights",
+        )
+    kept = {
+        key: value for key, value in bundle.config.items() if key not in {"auto_map", "torch_dtype", "dtype"}
+    }
+    try:
+        config = transformers.CONFIG_MAPPING[kind].from_dict(kept)
+    except Exception as problem:  # noqa: BLE001 (every class checks its configuration in its own way)
+        raise RecipeError(f"config.json: transformers refuses it: {problem}", where=bundle.source) from None
+    if getattr(config, "use_cache", False):
+        config.use_cache = False
+    return config
+
+
+def _class_of(config: Any, *, classifier: bool) -> Any:
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+
+    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if classifier else MODEL_MAPPING
+    found = known.get(type(config), None)
+    return found[0] if isinstance(found, list | tuple) else found
+
+
+def _loaded(bundle: Bundle, config: Any, *, classifier: bool) -> tuple[Any, list[str]]:
+    """Return a model filled with a bundle's tensors, and the names that they lack; None where none exists."""
+    made = _class_of(config, classifier=classifier)
+    if made is None:
+        if classifier:
+            raise RecipeError(
+                f"transformers has no text classifier of type {config.model_type!r}", where=bundle.source
+            )
+        return None, []
+    try:
+        with _silent():
+            model, info = made.from_pretrained(
+                None, config=config, state_dict=dict(bundle.tensors), output_loading_info=True
+            )
+    except Exception as problem:  # noqa: BLE001 (any mismatch of shapes; ImportError of an optional part)
+        raise RecipeError(
+            f"the weights do not fit their config.json: {str(problem).strip().splitlines()[-1]}",
+            where=bundle.source,
+        ) from None
+    return model.float(), sorted(info["missing_keys"])
+
+
+def _hidden(model: nn.Module) -> int:
+    config: Any = model.config
+    return int(config.hidden_size)
+
+
+def _longest(model: nn.Module, config: Any) -> int:
+    """Return how many tokens a model has places for."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings) - skipped
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        # Some compute it and some say -1 for no limit.
+        try:
+            limit = getattr(config, key, None)
+        except NotImplementedError:
+            limit = None
+        if isinstance(limit, int) and limit > 0:
+            return min(limit, UNLIMITED)
+    return UNLIMITED
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep transformers' reports of what it loads to itself: what matters of them is checked here."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

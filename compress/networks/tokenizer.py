@@ -1,0 +1,228 @@
+"""The tokenizer of a published folder as it is served: the same tokens as transformers, or refused."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.networks.folders import TOKENIZER, TOKENIZER_CONFIG, ModelFolder
+from contract.errors import RecipeError
+from runtime.wordpiece import INPUT_IDS, WordPieceEncoder
+
+# Every text here has told two tokenizers apart somewhere: case, accents, forms of one character, spaces,
+# what looks like a special token, other scripts, words too long for a vocabulary.
+AWKWARD = (
+    "",
+    " ",
+    "Plain words, in a row.",
+    "  Two  spaces\tand a tab\nand a line  ",
+    "ALL CAPITALS and MixedCase",
+    "Émile Zola à Besançon, naïve Ångström",
+    "cafe\u0301 and caf\u00e9",
+    "İstanbul'da ILIK, ıslak",
+    "Straße, STRASSE, ẞ",
+    "ΟΔΟΣ Σίσυφος ΣΑΣ.",
+    "ﬁne ﬂow ½ ² ①",
+    "don't can't 'quoted' \u201cquotes\u201d it\u2019s",
+    "non\u00a0breaking, zero\u200bwidth, soft\u00adhyphen, \ufeffmark",
+    "numbers 1,234.56 10e-3 2026-11-28 €5",
+    "https://example.org/a_b?c=d&e#f user@example.org",
+    "日本語のテキスト 中文字符 한국어 텍스트",
+    "العربية עברית हिन्दी ไทย",
+    "👍🏽 👩\u200d👩\u200d👧 🇫🇷 :-)",
+    "[CLS] and [SEP] and [MASK] and [UNK]",
+    "<s> and </s> and <mask> and <pad> and <unk>",
+    "control\u0001char and \u0000 null and \ufffd",
+    "x" * 150,
+    "#hash @at a/b c\\d e_f g-h i--j ... !!! ???",
+    "word " * 600,
+)
+SHOWN_IDS = 12
+
+
+@dataclass(frozen=True)
+class ServedTokenizer:
+    """A tokenizer as it is served.
+
+    Attributes:
+        content: of a `tokenizer.json`.
+        token_types: whether the ids of a text's segments are not all 0, so that a model must be given them.
+        notes: what a person must be told of it.
+    """
+
+    content: bytes
+    token_types: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def served_tokenizer(
+    folder: ModelFolder, *, rows: int, max_length: int, texts: Sequence[str] = ()
+) -> ServedTokenizer:
+    """Return what reads texts as transformers reads them with this folder.
+
+    A `tokenizer.json` is taken as it is where it gives the tokens of AutoTokenizer, else what AutoTokenizer
+    makes of the folder; both are compared on AWKWARD texts, in the encoder that serves. Beside no
+    `tokenizer_config.json` it is the whole truth.
+
+    Args:
+        folder: of the model.
+        rows: of the model's word embeddings; no token may be beyond.
+        max_length: tokens kept of each text.
+        texts: to compare besides.
+
+    Raises:
+        RecipeError: a tokenizer that is code or that transformers cannot load, more pieces than `rows`, or
+            other tokens than AutoTokenizer's, with the text and both.
+    """
+    own = folder.read(TOKENIZER) if folder.has(TOKENIZER) else None
+    if own is not None and not folder.has(TOKENIZER_CONFIG):
+        content = _known_only(own, rows, folder.source)
+        if not folder.lowered:
+            return ServedTokenizer(content)
+        plain = WordPieceEncoder(content, max_length=max_length)
+        served = _lowered(content)
+        _require_same(served, lambda text: _ids(plain, text.lower()), rows, max_length, texts, folder.source)
+        return ServedTokenizer(served)
+    reference = _reference(folder)
+    backend = getattr(reference, "backend_tokenizer", None)
+    if backend is None:
+        raise RecipeError(
+            f"teacher.weights: its tokenizer {type(reference).__name__} is Python code, not served",
+            where=folder.source,
+            hint="take a model with a fast tokenizer (tokenizer.json)",
+        )
+
+    def told(text: str) -> dict[str, Any]:
+        text = text.lower() if folder.lowered else text
+        return dict(reference(text, truncation=True, max_length=max_length))
+
+    backend.no_truncation()
+    backend.no_padding()
+    made = str(backend.to_str()).encode()
+    candidates = [content for content in (own, made) if content is not None]
+    problem: RecipeError | None = None
+    for content in candidates:
+        try:
+            served = _known_only(content, rows, folder.source)
+            served = _lowered(served) if folder.lowered else served
+            _require_same(
+                served, lambda text: list(told(text)[INPUT_IDS]), rows, max_length, texts, folder.source
+            )
+        except RecipeError as found:
+            problem = found
+            continue
+        types = told("a text").get("token_type_ids")
+        notes: tuple[str, ...] = ()
+        if own is not None and content is made:
+            notes = (
+                f"{TOKENIZER} alone reads other tokens than transformers does with {TOKENIZER_CONFIG} beside "
+                "it; the latter's are served",
+            )
+        return ServedTokenizer(served, types is not None and any(types), notes)
+    assert problem is not None
+    raise problem
+
+
+def _require_same(
+    content: bytes,
+    wanted: Callable[[str], list[int]],
+    rows: int,
+    max_length: int,
+    texts: Sequence[str],
+    source: str,
+) -> None:
+    """Raise RecipeError unless the encoder that serves gives the ids that are wanted."""
+    encoder = WordPieceEncoder(content, max_length=max_length)
+    for text in (*AWKWARD, *texts):
+        expected, found = wanted(text), _ids(encoder, text)
+        if max(expected, default=0) >= rows:
+            continue  # the library would fail here: the model has no such row
+        if found != expected:
+            raise RecipeError(
+                f"the tokenizer that would be served reads {text[:60]!r} as {found[:SHOWN_IDS]}, "
+                f"transformers reads it as {expected[:SHOWN_IDS]}",
+                where=source,
+                hint="save the folder again with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)",
+            )
+
+
+def _ids(encoder: WordPieceEncoder, text: str) -> list[int]:
+    return [int(number) for number in encoder.encode([text]).arrays[INPUT_IDS][0]]
+
+
+def _known_only(content: bytes, rows: int, source: str) -> bytes:
+    """Return a tokenizer without added tokens that a model has no embedding for; RecipeError for others."""
+    try:
+        raw = json.loads(content)
+        vocabulary = raw["model"].get("vocab") or {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RecipeError(f"{TOKENIZER} is not a tokenizer", where=source) from None
+    highest = max(vocabulary.values(), default=-1) if isinstance(vocabulary, dict) else len(vocabulary) - 1
+    if highest >= rows:
+        raise RecipeError(
+            f"its tokenizer has pieces up to number {highest}, its embeddings {rows} rows: a text with "
+            "such a piece would fail",
+            where=source,
+            hint="model.resize_token_embeddings(len(tokenizer)), then save both again",
+        )
+    added = raw.get("added_tokens") or []
+    kept = [token for token in added if token["id"] < rows]
+    if len(kept) == len(added):
+        return content
+    return json.dumps({**raw, "added_tokens": kept}, ensure_ascii=False).encode()
+
+
+def _lowered(content: bytes) -> bytes:
+    """Return a tokenizer that first does what `str.lower` does, the last sigma of a Greek word included."""
+    raw = json.loads(content)
+    first = [
+        {"type": "Replace", "pattern": {"Regex": r"(?<=\p{L})Σ(?!\p{L})"}, "content": "ς"},
+        {"type": "Lowercase"},
+    ]
+    then = [raw["normalizer"]] if raw.get("normalizer") else []
+    normalizer = {"type": "Sequence", "normalizers": [*first, *then]}
+    return json.dumps({**raw, "normalizer": normalizer}, ensure_ascii=False).encode()
+
+
+def _reference(folder: ModelFolder) -> Any:
+    """Return what transformers makes of a folder's tokenizer. Raises RecipeError."""
+    from transformers import AutoTokenizer
+
+    if folder.has(TOKENIZER_CONFIG) and "AutoTokenizer" in (
+        folder.json(TOKENIZER_CONFIG).get("auto_map") or {}
+    ):
+        raise RecipeError(
+            "teacher.weights: its tokenizer is code of its own (auto_map), which is not run",
+            where=folder.source,
+            hint="take a model whose tokenizer transformers knows",
+        )
+    with _unpacked(folder) as place:
+        try:
+            return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        except Exception as problem:  # noqa: BLE001 (every tokenizer fails in its own way)
+            first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            raise RecipeError(
+                f"transformers cannot load its tokenizer: {first}",
+                where=folder.source,
+                hint="pip install sentencepiece protobuf, where it needs them; a folder saved with "
+                "tokenizer.json needs neither",
+            ) from None
+
+
+@contextmanager
+def _unpacked(folder: ModelFolder) -> Iterator[str]:
+    """Give a folder of the small files that say how texts and weights are read."""
+    if folder.root.is_dir():
+        yield str(folder.root / folder.inner)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for path in folder.names:
+            name = path.removeprefix(folder.inner)
+            if path.startswith(folder.inner) and "/" not in name and name.endswith((".json", ".txt")):
+                (Path(place) / name).write_bytes(folder.read(name))
+        yield place
