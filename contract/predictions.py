@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contract.columns import (
-    LABELS_KEY,
-    LabelValue,
-    confidence_of,
-    indices_of,
-    label_set_of,
-    logits_of,
-    slices_of,
-    split_of,
-)
 from contract.errors import PredictionsError
-from contract.files import atomic_path, sha256_of_file
+from contract.files import atomic_path
 
 PREDICTIONS = "predictions.parquet"
 UNLABELLED = -1
 OUTSIDE = -2
+LABELS_KEY = b"sluice.labels"
+SPLITS = ("tune", "certify", "test")
+
+LabelValue = str | int
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,7 @@ class Predictions:
         split: [N] of tune, certify, test; None when the table does not say.
         slices: name to boolean mask [N].
         sha256: hash of the file it was read from ("" when built in memory).
+        notes: lines about the file that its user should see, such as answers outside the label set.
     """
 
     labels: tuple[LabelValue, ...]
@@ -72,6 +66,7 @@ class Predictions:
     split: NDArray[np.str_] | None = None
     slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     sha256: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
@@ -113,73 +108,6 @@ class Predictions:
             if not (self.split == name).any():
                 raise PredictionsError(f"the split {name!r} is empty")
         return self.take(np.isin(self.split, splits))
-
-
-def read_predictions(path: Path, *, labels: Sequence[LabelValue] | None = None) -> Predictions:
-    """Read and check a predictions table.
-
-    Args:
-        path: a Parquet file with `label`, optional `split` and `slice`, and `V/prediction`, ... per variant.
-        labels: the label set; by default the one stored in the file, else the labels that occur.
-
-    Raises:
-        PredictionsError: naming file, column and rule.
-    """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise PredictionsError("there is no such file", where=path) from None
-    except (pa.ArrowInvalid, OSError) as problem:
-        raise PredictionsError(f"not a readable Parquet file: {problem}", where=path) from None
-    predictions = from_table(table, where=path, labels=labels)
-    return replace(predictions, sha256=sha256_of_file(path))
-
-
-def from_table(
-    table: pa.Table, *, where: object = "predictions", labels: Sequence[LabelValue] | None = None
-) -> Predictions:
-    """Return checked predictions from an Arrow table. Raises PredictionsError."""
-    names = table.column_names
-    for name in names:
-        if names.count(name) > 1:
-            raise PredictionsError(f"the column {name!r} occurs twice", where=where)
-    if "label" not in names:
-        raise PredictionsError("there is no `label` column", where=where, hint=f"columns: {', '.join(names)}")
-    if table.num_rows == 0:
-        raise PredictionsError("the table has no rows", where=where)
-    variants = [name.removesuffix("/prediction") for name in names if name.endswith("/prediction")]
-    if not variants:
-        raise PredictionsError("there is no `V/prediction` column for any variant V", where=where)
-    for name in names:
-        variant, slash, part = name.rpartition("/")
-        if slash and part in {"confidence", "logits"} and variant not in variants:
-            raise PredictionsError(f"`{name}` has no `{variant}/prediction` beside it", where=where)
-
-    label_set = label_set_of(table, variants, labels, where)
-    values = pa.array(label_set)
-    label = indices_of(table["label"], values, "label", where, null=UNLABELLED, outside=None)
-    found: dict[str, VariantPredictions] = {}
-    for name in variants:
-        prediction = indices_of(
-            table[f"{name}/prediction"], values, f"{name}/prediction", where, null=None, outside=OUTSIDE
-        )
-        strangers = int((prediction == OUTSIDE).sum())
-        if strangers:
-            warnings.warn(
-                f"{where}: {strangers} of {table.num_rows} predictions of {name!r} are outside the label set "
-                "and count as wrong",
-                stacklevel=2,
-            )
-        found[name] = VariantPredictions(
-            prediction, confidence_of(table, name, where), logits_of(table, name, len(label_set), where)
-        )
-    return Predictions(
-        labels=tuple(label_set),
-        label=label,
-        variants=found,
-        split=split_of(table, where),
-        slices=slices_of(table, where),
-    )
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

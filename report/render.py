@@ -12,7 +12,7 @@ from contract.errors import InputError, SluiceError
 from contract.family import Family
 from contract.files import inside
 from contract.policy import Policy
-from contract.predictions import Predictions, read_predictions
+from contract.predictions import Predictions
 from contract.run import Summary, read_requests, read_summary
 from report.decide import decide, decision_table
 from report.document import (
@@ -35,6 +35,7 @@ from report.policy_words import certificate_in_words, expected_in_words, path_in
 from report.provenance import Run, machine_of, provenance
 from report.run_tables import arms_table, runs_table, shares_table
 from report.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart
+from tables.predictions import read_predictions
 
 MOST_OPEN_ROWS = 8
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from contract.columns import LabelValue
 from contract.costs import Cost
 from contract.errors import PolicyError, PredictionsError
 from contract.formulas import macro_f1, wilson_interval
 from contract.policy import Policy
-from contract.predictions import UNLABELLED, Predictions
+from contract.predictions import UNLABELLED, LabelValue, Predictions
 from router.cascade import ANSWER, CompiledPolicy, compile_policy
 from router.scores import BoolArray, FloatArray, IntArray
 

@@ -13,8 +13,9 @@ from contract.costs import Cost, read_costs
 from contract.errors import FamilyError
 from contract.family import Family, read_family
 from contract.files import inside
-from contract.predictions import Predictions, read_predictions
-from sluicegate.common import ANY_PATH, FILE
+from contract.predictions import LabelValue, Predictions
+from sluicegate.common import ANY_PATH, FILE, progress_console
+from tables.predictions import read_predictions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,18 +42,30 @@ class Table:
 
 
 def table_options(function: F) -> F:
-    """Add `FAMILY`, `--predictions` and `--costs`."""
+    """Add `FAMILY`, `--predictions`, `--labels` and `--costs`."""
     for decorate in (
         click.option("--costs", type=FILE, help="costs.json: variant to usd_per_1k and more."),
-        click.option("--predictions", type=FILE, help="predictions.parquet in place of a family."),
+        click.option(
+            "--labels",
+            help="With --predictions: the label set, comma-separated, in the order of the logits' columns. "
+            "Default: the labels that occur, sorted.",
+        ),
+        click.option(
+            "--predictions",
+            type=ANY_PATH,
+            help="A table of predictions in place of a family: Parquet, or CSV, JSON lines, Arrow by its "
+            "ending; the format, with an example: docs/predictions.md.",
+        ),
         click.argument("family", type=ANY_PATH, required=False),
     ):
         function = decorate(function)
     return function
 
 
-def read_table(family: Path | None, predictions: Path | None, costs: Path | None) -> Table:
-    """Read a family's predictions and costs, or those of two files.
+def read_table(
+    family: Path | None, predictions: Path | None, costs: Path | None, labels: str | None = None
+) -> Table:
+    """Read a family's predictions and costs, or those of two files, and tell what their user should know.
 
     Raises:
         click.UsageError: when neither or both are given.
@@ -63,7 +76,12 @@ def read_table(family: Path | None, predictions: Path | None, costs: Path | None
     if predictions is not None:
         if costs is None:
             raise click.UsageError("--predictions needs --costs")
-        return Table(read_predictions(predictions), read_costs(costs), None, predictions)
+        found = read_predictions(predictions, labels=_label_set(labels))
+        for note in found.notes:
+            progress_console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        return Table(found, read_costs(costs), None, predictions)
+    if labels is not None:
+        raise click.UsageError("--labels goes with --predictions; a family has its own")
     if family is None or costs is not None:
         raise click.UsageError("--costs goes with --predictions; a family has its own")
     manifest = read_family(family)
@@ -78,3 +96,15 @@ def read_table(family: Path | None, predictions: Path | None, costs: Path | None
         manifest,
         folder,
     )
+
+
+def _label_set(given: str | None) -> list[LabelValue] | None:
+    """Return the labels of a comma-separated list: integers where all are."""
+    if given is None:
+        return None
+    names = [name.strip() for name in given.split(",")]
+    if "" in names or len(set(names)) != len(names):
+        raise click.UsageError(f"--labels takes different names, comma-separated, not {given!r}")
+    if all(name.isdecimal() for name in names):
+        return [int(name) for name in names]
+    return list(names)

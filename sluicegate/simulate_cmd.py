@@ -26,6 +26,7 @@ from sluicegate.inputs import read_table, table_options
 def command(
     family: Path | None,
     predictions: Path | None,
+    labels: str | None,
     costs: Path | None,
     policy_path: Path,
     split: str | None,
@@ -35,7 +36,7 @@ def command(
 
     Example: sluice simulate sluicegate-demo/family --policy sluicegate-demo/policy.json
     """
-    table = read_table(family, predictions, costs)
+    table = read_table(family, predictions, costs, labels)
     chosen = split or ("test" if table.family is not None else "all")
     rows = table.predictions if chosen == "all" else table.predictions.rows_of(chosen)
     figures = simulate(rows, table.costs, read_policy(policy_path)).figures

@@ -75,6 +75,7 @@ POSITIVE = click.FloatRange(min=0)
 def command(
     family: Path | None,
     predictions: Path | None,
+    labels: str | None,
     costs: Path | None,
     out: Path,
     compare_scores: bool,
@@ -93,10 +94,10 @@ def command(
     Example: sluice tune sluicegate-demo/family --compare-scores
     """
     if compare_scores:
-        _compare(read_table(family, predictions, costs), asked, as_json=as_json)
+        _compare(read_table(family, predictions, costs, labels), asked, as_json=as_json)
         return
     targets = _targets(asked)
-    table = read_table(family, predictions, costs)
+    table = read_table(family, predictions, costs, labels)
     result = tune(table.predictions, table.costs, targets, _settings(asked, table))
     write_policy(out, result.policy)
     if as_json:

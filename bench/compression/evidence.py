@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from bench.compression.timing import Timing
 from contract.family import Family
-from contract.predictions import PREDICTIONS, read_predictions
+from contract.predictions import PREDICTIONS
+from tables.predictions import read_predictions
 
 DRAWS = 2000
 CHOSEN_ON = ("tune", "certify")

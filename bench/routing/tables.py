@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 
 from contract.costs import Cost, read_costs
 from contract.policy import Policy
-from contract.predictions import Predictions, read_predictions
+from contract.predictions import Predictions
 from router.cascade import compile_policy
 from router.simulate import replay
+from tables.predictions import read_predictions
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ class Figures:
 def read(data: Path, name: str) -> ReplayTable:
     """Read one table of the replay folder."""
     folder = data / name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        predictions = read_predictions(folder / "predictions.parquet")
+    predictions = read_predictions(folder / "predictions.parquet")
     return ReplayTable(name, predictions, read_costs(folder / "costs.json"))
 
 

@@ -19,8 +19,8 @@ from compress.recipes.recipe import Recipe
 from contract.costs import read_costs
 from contract.errors import RecipeError, SluiceError
 from contract.family import read_family
-from contract.predictions import read_predictions
 from runtime.load import load_variant
+from tables.predictions import read_predictions
 
 
 class Told:

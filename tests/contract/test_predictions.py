@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 
 from contract.costs import Cost, parse_costs, read_costs, write_costs
 from contract.errors import PredictionsError
-from contract.predictions import (
-    OUTSIDE,
-    UNLABELLED,
-    Predictions,
-    VariantPredictions,
-    from_table,
-    read_predictions,
-    write_predictions,
-)
+from contract.predictions import OUTSIDE, UNLABELLED, Predictions, VariantPredictions, write_predictions
+from tables.predictions import from_table, read_predictions
 
 
 def _columns(**changes: Any) -> dict[str, Any]:
@@ -45,11 +38,10 @@ def test_strings_and_integers_are_both_labels() -> None:
     assert strings.correct("m").tolist() == numbers.correct("m").tolist() == [True, True, False]
 
 
-def test_a_prediction_outside_the_label_set_counts_as_wrong_and_warns_once() -> None:
-    """A strange answer is wrong, and one warning counts them."""
-    with pytest.warns(UserWarning, match="1 of 3") as caught:
-        found = from_table(pa.table(_columns(**{"m/prediction": ["a", "zzz", "b"]})))
-    assert len(caught) == 1
+def test_a_prediction_outside_the_label_set_counts_as_wrong_and_is_told_once() -> None:
+    """A strange answer is wrong, and one line counts them."""
+    found = from_table(pa.table(_columns(**{"m/prediction": ["a", "zzz", "b"]})))
+    assert found.notes == ("1 of 3 predictions of 'm' are outside the label set and count as wrong: 'zzz'",)
     assert found.variants["m"].prediction.tolist() == [0, OUTSIDE, 1]
 
 
@@ -74,7 +66,7 @@ def test_unlabelled_rows_are_marked() -> None:
         ({"m/confidence": [0.9, 1.2, 0.1]}, "row 1 is 1.2"),
         ({"m/confidence": [0.9, math.nan, 0.1]}, "row 1 is NaN"),
         ({"m/confidence": ["x", "y", "z"]}, "numbers"),
-        ({"m/prediction": ["a", None, "b"]}, "null in row 1"),
+        ({"m/confidence": [0.9, None, 0.1]}, "row 1 is NaN or null, though there is an answer"),
         ({"m/prediction": [1.5, 2.0, 3.0]}, "integers or strings"),
         ({"split": ["tune", "train", "test"]}, "row 1 is 'train'"),
         ({"m/logits": [[1.0, 2.0], [1.0], [0.0, 1.0]]}, "2 numbers"),
@@ -107,7 +99,7 @@ def test_written_predictions_read_back_equal(n: int, seed: int) -> None:
     table = Predictions(
         labels=("x", "y", "z"),
         label=rng.integers(-1, 3, n),
-        variants={"v": VariantPredictions(logits.argmax(1), rng.random(n), logits)},
+        variants={"v": VariantPredictions(logits.argmax(1), 1 - 0.6 * rng.random(n), logits)},
         split=rng.choice(np.array(["tune", "certify", "test"]), n),
         slices={"s": rng.random(n) < 0.5},
     )

@@ -21,9 +21,9 @@ from contract.costs import read_costs
 from contract.family import read_family
 from contract.files import inside
 from contract.policy import read_policy
-from contract.predictions import read_predictions
 from contract.run import read_requests, read_summary
 from router.simulate import simulate
+from tables.predictions import read_predictions
 from tests.e2e.conftest import Demo, Running, Sluice
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]

@@ -28,9 +28,10 @@ from contract.family import (
 from contract.formulas import macro_f1, wilson_interval
 from contract.machine import Machine
 from contract.policy import Certificate, ClassRule, Expected, Policy, Stage
-from contract.predictions import Predictions, VariantPredictions, read_predictions, write_predictions
+from contract.predictions import Predictions, VariantPredictions, write_predictions
 from contract.run import Summary, write_run
 from report.arms import Arm, compare
+from tables.predictions import read_predictions
 
 LABELS = ("business", "entertainment", "politics", "sport", "tech")
 MACHINE = Machine(

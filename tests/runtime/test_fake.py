@@ -10,10 +10,10 @@ import pytest
 from contract.costs import read_costs
 from contract.errors import FamilyError
 from contract.family import read_family
-from contract.predictions import read_predictions
 from runtime.fake import FakeEncoder, FakeModel, FakeRuntime, read_fake, true_label
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import load_variant
+from tables.predictions import read_predictions
 
 LABELS = ("sport", "tech", "politics")
 ENCODER = FakeEncoder()

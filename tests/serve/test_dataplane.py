@@ -21,7 +21,6 @@ from contract.errors import (
 )
 from contract.files import inside
 from contract.policy import ClassRule, Limits, Policy, Stage
-from contract.predictions import read_predictions
 from router.cascade import compile_policy
 from router.simulate import simulate
 from runtime.api import Logits
@@ -30,6 +29,7 @@ from serve.limits import RequestLimits
 from serve.messages import ClassifyRequest, ClassifyResult
 from serve.recorder import NoRecorder
 from serve.stages import Snapshot
+from tables.predictions import read_predictions
 from tests.serve.parts import FakeFolder, Kept, snapshot_of, two_stage_policy
 
 pytestmark = pytest.mark.anyio
