@@ -22,6 +22,7 @@ ROUNDING = 1e-6
 SUM_ROUNDING = 1e-3
 LEAST_PROBABILITY = 1e-12
 ENOUGH_ROWS = 20
+ENOUGH_FOR_RANKS = 100
 
 
 def confidence_of(
@@ -205,7 +206,7 @@ def check_confidence(
     """Refuse a confidence that cannot be that of the prediction.
 
     With logits: one under 1 / classes, which softmax gives its largest at no temperature, and one that falls
-    where the largest probability rises (rank correlation under -0.5). Without: of two classes, one that is
+    where the largest probability rises (rank correlation under -0.5 over 100 rows or more). Without: of two classes, one that is
     under 1/2 for one class and over it for the other, which is the probability of a fixed class.
     """
     column, classes, answered = f"{variant}/confidence", len(labels), prediction >= 0
@@ -220,7 +221,7 @@ def check_confidence(
             )
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         largest = 1.0 / np.exp(shifted).sum(axis=1)
-        if len(confidence) >= ENOUGH_ROWS and np.ptp(confidence) > 0 and np.ptp(largest) > 0:
+        if len(confidence) >= ENOUGH_FOR_RANKS and np.ptp(confidence) > 0 and np.ptp(largest) > 0:
             correlation = float(stats.spearmanr(confidence, largest).statistic)
             if correlation < -0.5:
                 raise PredictionsError(

@@ -177,13 +177,14 @@ def test_the_probability_of_a_fixed_class_is_no_confidence() -> None:
 
 def test_confidences_that_no_softmax_gives_are_refused() -> None:
     """Under 1 / classes, or falling where the largest probability rises."""
-    answer = _columns()["m/prediction"]
-    size = np.linspace(0.1, 5, N)
+    answer = _columns()["m/prediction"] * 3
+    size = np.linspace(0.1, 5, 3 * N)
     logits = [[s, 0.0] if a == "neg" else [0.0, s] for a, s in zip(answer, size, strict=True)]
+    table = {"label": answer, "m/prediction": answer, "m/logits": logits}
     with pytest.raises(PredictionsError, match="under 1/2, which no probability"):
-        from_table(_table(**{"m/logits": logits, "m/confidence": [0.3] * N}))
+        from_table(pa.table(table | {"m/confidence": [0.3] * 3 * N}))
     with pytest.raises(PredictionsError, match="doubt"):
-        from_table(_table(**{"m/logits": logits, "m/confidence": np.linspace(0.99, 0.6, N)}))
+        from_table(pa.table(table | {"m/confidence": np.linspace(0.99, 0.6, 3 * N)}))
 
 
 def test_rounding_beyond_one_is_clipped() -> None:
