@@ -206,8 +206,9 @@ def check_confidence(
     """Refuse a confidence that cannot be that of the prediction.
 
     With logits: one under 1 / classes, which softmax gives its largest at no temperature, and one that falls
-    where the largest probability rises (rank correlation under -0.5 over 100 rows or more). Without: of two classes, one that is
-    under 1/2 for one class and over it for the other, which is the probability of a fixed class.
+    where the largest probability rises (rank correlation under -0.5 over 100 rows or more). Without: of two
+    classes, one that is under 1/2 for one class and over it for the other, which is the probability of a
+    fixed class.
     """
     column, classes, answered = f"{variant}/confidence", len(labels), prediction >= 0
     if logits is not None:
