@@ -133,6 +133,10 @@ class DataPlane:
         """Return the names of what is served, the cascade first. Raises NotReady."""
         return (CASCADE, *self._current().plan.snapshot.stages)
 
+    def made_at(self) -> str:
+        """Return when the family in force was made, as its manifest says; empty where it does not."""
+        return self._current().plan.snapshot.family.created_at
+
     def check_served(self, name: str) -> None:
         """Raise UnknownModel unless that model is served, NotReady when none is yet."""
         plan = self._current().plan

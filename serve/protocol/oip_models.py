@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -114,6 +115,16 @@ def statistics(models: Iterable[str], page: bytes) -> dict[str, Any]:
     """Return the reply of GET /v2/models/stats for these models, from the page that /metrics serves."""
     counts = Counts(page.decode())
     return {"model_stats": [counts.statistics_of(model) for model in models]}
+
+
+def openai_list(models: Iterable[str], made_at: str) -> dict[str, Any]:
+    """Return the reply of GET /v1/models; `made_at` is an ISO date, or empty where it is not known."""
+    try:
+        created = int(datetime.fromisoformat(made_at).timestamp())
+    except ValueError:
+        created = 0
+    told = {"object": "model", "created": created, "owned_by": BACKEND}
+    return {"object": "list", "data": [{"id": name, **told} for name in models]}
 
 
 def repository_index(models: Iterable[tuple[str, bool]], *, only_ready: bool) -> list[dict[str, str]]:

@@ -105,6 +105,7 @@ class ListedModel(Wire):
 
     id: str = Field(examples=["cascade"])
     object: Literal["model"] = Field(examples=["model"])
+    created: int = Field(description="Unix second at which the family was made; 0: not known", examples=[0])
     owned_by: str = Field(examples=["sluicegate"])
 
 

@@ -91,8 +91,7 @@ def add_models(
         tags=["metadata"],
     )
     async def listed() -> dict[str, Any]:
-        entries = [{"id": name, "object": "model", "owned_by": "sluicegate"} for name in dataplane.models()]
-        return {"object": "list", "data": entries}
+        return oip_models.openai_list(dataplane.models(), dataplane.made_at())
 
     # Before the routes of one model, whose name could be `stats` else.
     @shell.get(

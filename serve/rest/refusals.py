@@ -57,6 +57,8 @@ _NOT_OFFERED: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
 )  # fmt: skip
 
+REFUSED = tuple(path for _, paths, _ in _NOT_OFFERED for path in paths)
+
 
 def add_refusals(shell: FastAPI) -> None:
     """Answer 400 with a reason where a client may expect what other servers have; not in the description."""

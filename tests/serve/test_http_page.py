@@ -9,9 +9,11 @@ from pathlib import Path
 from contract import errors
 from contract.errors import RequestError
 from serve.limits import RequestLimits
+from serve.openapi import build
 from serve.protocol import oip, v1
 from serve.protocol.errors import error_reply
 from serve.protocol.schemas import ClassifyReply
+from serve.rest.refusals import REFUSED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text("utf-8")
 
@@ -43,6 +45,18 @@ def test_every_refusal_is_explained() -> None:
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)
     ]
     assert {str(error_reply(kind("x")).status) for kind in kinds} <= rows
+
+
+def test_every_path_of_the_description_is_in_the_table_of_calls() -> None:
+    """A call that is offered is on the page; those with a version are said to be the same."""
+    for path in build()["paths"]:
+        assert f"{path.replace('/versions/{version_}', '')}`" in PAGE
+
+
+def test_every_call_that_is_refused_is_in_the_other_table() -> None:
+    """A refusal that the code gives is explained on the page."""
+    for path in REFUSED:
+        assert path.split("{rest:")[0].replace("/unload", "/load").replace(":explain", ":predict") in PAGE
 
 
 def test_every_output_is_named() -> None:

@@ -130,10 +130,18 @@ def test_what_is_served_can_be_listed_in_three_forms(client: Any, counting: str)
     assert ready.json() == index
     assert httpx.get(f"{counting}/v2/models").json() == {"models": list(MODELS)}
     listed = httpx.get(f"{counting}/v1/models").json()
-    assert listed["object"] == "list"
+    schemas.ModelList.model_validate(listed)
     assert [entry["id"] for entry in listed["data"]] == list(MODELS)
     for body, status in ((b'{"ready": 1}', 400), (b"[]", 400), (b"x" * 5000, 413)):
         assert httpx.post(f"{counting}/v2/repository/index", content=body).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("made_at", "created"), [("2026-11-28T12:00:00+00:00", 1795867200), ("", 0), ("yesterday", 0)]
+)
+def test_the_list_says_when_the_family_was_made(made_at: str, created: int) -> None:
+    """As a Unix second, which typed clients of OpenAI's API insist on; 0 where it is not known."""
+    assert oip_models.openai_list(["m"], made_at)["data"][0]["created"] == created
 
 
 def test_the_index_leaves_out_what_does_not_answer_where_asked() -> None:
