@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.datasets.data import DATA, Dataset, read_dataset
-from compress.encoders import TOKENIZER, encoder_of
+from compress.encoders import TOKENIZER
+from compress.learning.answers import ask, network_of
 from compress.learning.augment import Neighbours, altered_copies, similar_words
 from compress.learning.imitate import Imitation, spread_layers
-from compress.learning.training import fit, predict, soft_loss
-from compress.networks.models import Examples, Network, Tokens, load_network
+from compress.learning.training import fit, soft_loss
+from compress.networks.models import Examples, Network, Tokens
 from compress.networks.network import Classifier
 from compress.recipes.data_part import EXTRA, UNLABELLED
 from compress.recipes.learning_parts import Augmentation, Learner
@@ -21,11 +22,7 @@ from compress.recipes.parts import LinearPart
 from compress.steps import Context
 from compress.store import Finished
 from contract.errors import RecipeError
-from contract.files import sha256_of_json
 from runtime.api import Encoder
-
-KEPT_LESSONS = 2
-_recent: dict[str, NDArray[np.float32]] = {}
 
 
 @dataclass(frozen=True)
@@ -35,18 +32,18 @@ class Lesson:
     Attributes:
         texts: [N].
         targets: [N] class indices; -1 where only the teacher's answer counts.
-        answers: [N, C] logits of the teacher.
-        asked: the texts as the teacher reads them.
-        encoder: hash of the encoder that the teacher reads with.
-        teacher: its network.
+        answers: [N, C] logits of the teacher; a row of NaN where it has no answer, which then has a target.
+        asked: the texts as the teacher reads them; None where it cannot be run here.
+        encoder: hash of the encoder that the teacher reads with, "" where it cannot be run here.
+        teacher: its network; None where it cannot be run here.
     """
 
     texts: tuple[str, ...]
     targets: NDArray[np.int64]
     answers: NDArray[np.float32]
-    asked: Examples
+    asked: Examples | None
     encoder: str
-    teacher: Network
+    teacher: Network | None
 
 
 def learn_from(context: Context, student: Network, encoder: Encoder, part: Learner) -> int:
@@ -69,8 +66,8 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
     """
     role = next(role for role in ("teacher", "origin", "parent") if role in context.inputs)
     lesson = prepare_lesson(context, context.inputs[role], part, precision=part.training.precision)
-    alike = encoder.sha256 == lesson.encoder
-    examples = lesson.asked if alike else student.read(encoder, lesson.texts)
+    alike = lesson.asked is not None and encoder.sha256 == lesson.encoder
+    examples = lesson.asked if alike and lesson.asked is not None else student.read(encoder, lesson.texts)
     fit(
         student,
         examples,
@@ -94,53 +91,46 @@ def prepare_lesson(
     """
     everything = read_dataset(context.inputs["data"].file(DATA))
     data = everything.of("train", *([EXTRA, UNLABELLED] if part.extra else []))
-    network = load_network(teacher.folder)
     copies: tuple[str, ...] = ()
     if part.augment is not None:
         copies = altered_copies(
             data.texts,
             part.augment,
             seed=context.recipe.seed,
-            neighbours=_neighbours(data, part.augment, teacher, network, context),
+            neighbours=_neighbours(data, part.augment, teacher, context),
             held_out=everything.texts,
         )
     texts = (*data.texts, *copies)
+    targets = np.append(data.targets, np.full(len(copies), -1, dtype=np.int64))
     context.update(0.0, f"asking the teacher for {len(texts)} answers")
-    encoder = encoder_of(teacher)
-    asked = network.read(encoder, texts)
+    found = ask(teacher, texts, precision=precision)
+    useful = np.flatnonzero((targets >= 0) | ~np.isnan(found.logits).any(axis=1))
+    if len(useful) < len(texts):
+        # What has neither a label nor an answer teaches nothing.
+        texts, targets = tuple(texts[row] for row in useful), targets[useful]
+        found = ask(teacher, texts, precision=precision)
     return Lesson(
         texts=texts,
-        targets=np.append(data.targets, np.full(len(copies), -1, dtype=np.int64)),
-        answers=_answers(teacher, network, texts, asked, precision),
-        asked=asked,
-        encoder=encoder.sha256,
-        teacher=network,
+        targets=targets,
+        answers=found.logits,
+        asked=found.examples,
+        encoder=found.encoder,
+        teacher=found.network,
     )
 
 
-def _answers(
-    teacher: Finished, network: Network, texts: tuple[str, ...], asked: Examples, precision: str
-) -> NDArray[np.float32]:
-    """Ask the teacher, or take what it said to the same texts a moment ago: learners often share a lesson."""
-    key = sha256_of_json([teacher.digest, teacher.key, str(teacher.folder), texts, precision])
-    if key not in _recent:
-        while len(_recent) >= KEPT_LESSONS:
-            _recent.pop(next(iter(_recent)))
-        _recent[key] = predict(network, asked, precision=precision)
-    return _recent[key]
-
-
 def easiest_first(answers: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the rows of logits [N, C] from the largest to the smallest highest probability."""
+    """Return the rows of logits [N, C] from the largest to the smallest highest probability, NaN last."""
     scaled = answers - answers.max(axis=1, keepdims=True)
     return np.argsort(np.exp(scaled).sum(axis=1), kind="stable")
 
 
 def _neighbours(
-    data: Dataset, augment: Augmentation, teacher: Finished, network: Network, context: Context
+    data: Dataset, augment: Augmentation, teacher: Finished, context: Context
 ) -> Neighbours | None:
     if not augment.replace:
         return None
+    network = network_of(teacher)
     if not isinstance(network, Classifier):
         raise RecipeError(
             f"variant {context.step.name!r}: augment.replace needs a teacher that is a transformer"
@@ -158,7 +148,7 @@ def _imitation(
     where = f"variant {part.name!r}: distillation"
     if not isinstance(student, Classifier) or not isinstance(teacher, Classifier):
         raise RecipeError(f"{where}: only a transformer can imitate the states of a transformer")
-    if not _same_pieces(examples, lesson.asked):
+    if lesson.asked is None or not _same_pieces(examples, lesson.asked):
         raise RecipeError(
             f"{where}: the teacher reads texts in other word pieces, so their states cannot be compared",
             hint="leave hidden_weight and attention_weight at 0, or take a teacher with the same tokenizer",

@@ -76,7 +76,8 @@ class NgramRows:
             classes: C.
             settings: of the training.
             seed: of the order of the texts.
-            teacher_logits: [N, C] for distillation (Hinton, Vinyals and Dean 2015).
+            teacher_logits: [N, C] for distillation (Hinton, Vinyals and Dean 2015); a row of NaN where the
+                teacher has no answer and only the label counts.
 
         Raises:
             ValueError: when there is neither a label nor a teacher.
@@ -130,12 +131,13 @@ def _goals(
 ) -> Array:
     if teacher is None:
         return np.eye(classes, dtype=np.float32)[targets]
-    labelled = targets >= 0
-    scaled = teacher / settings.temperature
+    labelled, answered = targets >= 0, ~np.isnan(teacher).any(axis=1)
+    scaled = np.where(answered[:, None], teacher, np.float32(0)) / settings.temperature
     soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     soft /= soft.sum(axis=1, keepdims=True)
     hard = np.eye(classes, dtype=np.float32)[np.maximum(targets, 0)]
-    share = np.where(labelled, settings.soft_weight, 1.0)[:, None].astype(np.float32)
+    share = np.where(answered, np.where(labelled, settings.soft_weight, 1.0), 0.0)
+    share = share[:, None].astype(np.float32)
     mixed: Array = (share * soft + (1 - share) * hard).astype(np.float32)
     return mixed
 

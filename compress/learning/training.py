@@ -247,14 +247,17 @@ def soft_loss(
 
     Args:
         targets: [N] class indices; -1 where a text has no label: there w is 1.
-        teacher_logits: [N, C].
+        teacher_logits: [N, C]; a row of NaN where the teacher has no answer: there w is 0.
         distillation: with temperature T and soft weight w.
         label_smoothing: of the cross-entropy.
     """
     temperature = distillation.temperature
-    wanted = torch.from_numpy(teacher_logits / temperature).log_softmax(dim=-1)
+    answered = ~np.isnan(teacher_logits).any(axis=1)
+    known = np.where(answered[:, None], teacher_logits, np.float32(0))
+    wanted = torch.from_numpy(known / temperature).log_softmax(dim=-1)
     labels = torch.from_numpy(targets)
     weights = torch.where(labels >= 0, distillation.soft_weight, 1.0)
+    weights = torch.where(torch.from_numpy(answered), weights, 0.0)
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:
         said = (logits / temperature).log_softmax(dim=-1)
