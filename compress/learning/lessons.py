@@ -104,7 +104,7 @@ def prepare_lesson(
     targets = np.append(data.targets, np.full(len(copies), -1, dtype=np.int64))
     context.update(0.0, f"asking the teacher for {len(texts)} answers")
     found = ask(teacher, texts, precision=precision)
-    useful = np.flatnonzero((targets >= 0) | ~np.isnan(found.logits).any(axis=1))
+    useful = np.flatnonzero((targets >= 0) | ~np.isnan(found.logits[:, 0]))
     if len(useful) < len(texts):
         # What has neither a label nor an answer teaches nothing.
         texts, targets = tuple(texts[row] for row in useful), targets[useful]

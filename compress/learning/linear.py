@@ -131,7 +131,7 @@ def _goals(
 ) -> Array:
     if teacher is None:
         return np.eye(classes, dtype=np.float32)[targets]
-    labelled, answered = targets >= 0, ~np.isnan(teacher).any(axis=1)
+    labelled, answered = targets >= 0, ~np.isnan(teacher[:, 0])
     scaled = np.where(answered[:, None], teacher, np.float32(0)) / settings.temperature
     soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     soft /= soft.sum(axis=1, keepdims=True)
