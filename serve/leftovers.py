@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -22,6 +23,9 @@ _OWNER = "owner.lock"
 """File in the run folder that launcher and host hold locked for as long as they live."""
 _MAX_FOLDER = 24
 """HAProxy's control sockets lie 70 characters below the run folder and may be 97 long in all."""
+
+DRAWN_PORTS = range(20_000, 30_000)
+"""Ports for what has to listen somewhere, whose number nobody needs to know."""
 
 Report = Callable[[str], None]
 
@@ -129,12 +133,23 @@ def holder_of(port: int) -> psutil.Process | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct TCP ports that are free now on all interfaces."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Return distinct TCP ports that are free on all interfaces, and that only a draw like this one gives away.
+
+    HAProxy listens seconds after the draw. Ports that the system hands out (32768 up on Linux) may be some
+    connection's by then, and those of the replicas (30000 to 31000) and of Ray's workers (10002 to 19999)
+    are Ray's.
+    """
+    found: list[int] = []
+    for port in random.sample(DRAWN_PORTS, len(DRAWN_PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise EnvironmentProblem(
+        f"fewer than {count} TCP ports from {DRAWN_PORTS[0]} to {DRAWN_PORTS[-1]} are free",
+        hint="end what listens there",
+    )

@@ -8,9 +8,9 @@ import socket
 
 
 def free_port() -> int:
-    """Return a free TCP port of loopback, below those that the system hands to Ray's servers."""
+    """Return a free TCP port of loopback, below those of Ray's replicas and those that the system hands out."""
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(20_000, 30_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

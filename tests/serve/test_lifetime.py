@@ -20,7 +20,7 @@ import pytest
 
 from contract.errors import EnvironmentProblem
 from serve import launcher
-from serve.leftovers import MARK, clean_dead_runs, make_run_folder
+from serve.leftovers import DRAWN_PORTS, MARK, clean_dead_runs, free_ports, make_run_folder
 from serve.settings import Settings
 from tests.serve.conftest import fake_settings
 
@@ -204,6 +204,19 @@ def test_a_process_that_inherits_the_lock_keeps_the_run_alive() -> None:
         heir.wait()
         clean_dead_runs(lambda _: None)
     assert not folder.exists()
+
+
+def test_ports_are_drawn_where_no_connection_of_others_can_take_them() -> None:
+    """The ports for HAProxy are free, distinct, and neither of the system's range nor of Ray's own."""
+    system_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with socket.socket() as holder:
+        taken = free_ports(1)[0]
+        holder.bind(("", taken))
+        drawn = free_ports(len(DRAWN_PORTS) - 1_000)
+    assert taken not in drawn
+    assert len(set(drawn)) == len(drawn)
+    assert min(drawn) > 19_999
+    assert max(drawn) < min(30_000, system_from)
 
 
 def test_a_taken_port_is_named_with_its_holder() -> None:
