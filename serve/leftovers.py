@@ -133,7 +133,7 @@ def holder_of(port: int) -> psutil.Process | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct TCP ports that are free on all interfaces, and that only a draw like this one gives away.
+    """Return distinct TCP ports that are free on all interfaces and stay so unless drawn again.
 
     HAProxy listens seconds after the draw. Ports that the system hands out (32768 up on Linux) may be some
     connection's by then, and those of the replicas (30000 to 31000) and of Ray's workers (10002 to 19999)

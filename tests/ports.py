@@ -8,7 +8,7 @@ import socket
 
 
 def free_port() -> int:
-    """Return a free TCP port of loopback, below those of Ray's replicas and those that the system hands out."""
+    """Return a free TCP port of loopback, below those of Ray's replicas and of the system's range."""
     while True:
         port = random.randrange(20_000, 30_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
