@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from compress.networks.folders import open_model
-from compress.networks.weights import depth_of, why_foreign
+from compress.networks.weights import depth_of, foreign_reason
 from compress.recipes.parts import (
     RANDOM,
     CnnPart,
@@ -31,7 +30,7 @@ def require_all_layers(recipe: Recipe) -> None:
     """
     if recipe.data.input == "image":
         return
-    reason = why_foreign(open_model(recipe.teacher.weights).config)
+    reason = foreign_reason(recipe.teacher.weights)
     if reason is not None:
         require_whole(recipe, reason)
     depths = {} if reason is not None else {recipe.teacher.name: depth_of(recipe.teacher.weights)}
@@ -52,7 +51,7 @@ def _own_depth(part: DistilPart, weights: str) -> int:
     """Return the layers of a student that starts from other weights. Raises RecipeError."""
     if weights == RANDOM:
         return len(part.layers)
-    reason = why_foreign(open_model(weights).config)
+    reason = foreign_reason(weights)
     if reason is not None:
         raise RecipeError(f"variant {part.name!r}: weights: {reason}", where=weights)
     depth = depth_of(weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +84,11 @@ class ModelFolder:
         found = self.json(CONFIG)
         if not isinstance(found, dict):
             raise RecipeError(f"{CONFIG} is not a mapping of keys", where=self.source)
-        return found
+        kind = found.get("model_type") or _kind_of(found.get("architectures") or ())
+        # The first BERTs had neither key, and a number of segments that nobody else has kept.
+        if kind is None and "type_vocab_size" in found and self.has("vocab.txt"):
+            kind = "bert"
+        return found if kind is None else {**found, "model_type": kind}
 
     @cached_property
     def weights(self) -> tuple[str, ...]:
@@ -216,6 +220,12 @@ def open_model(source: str) -> ModelFolder:
             hint="AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER) writes it beside the weights",
         )
     return folder
+
+
+def _kind_of(classes: Sequence[str]) -> str | None:
+    """Return the type of model that a class of transformers is of, for the oldest configurations."""
+    old = {"XLMRoberta": "xlm-roberta", "Roberta": "roberta", "DistilBert": "distilbert", "Bert": "bert"}
+    return next((kind for start, kind in old.items() if classes and classes[0].startswith(start)), None)
 
 
 _SAVE = "save model and tokenizer into it with save_pretrained(FOLDER)"

@@ -169,7 +169,7 @@ class ForeignNetwork(Network):
 
         tokens = torch.ones(1, max(1, round(min(length, self.shape.longest))), dtype=torch.long)
         types = (torch.zeros_like(tokens),) if self.shape.token_types else ()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             self(tokens, torch.ones_like(tokens), *types)
         return float(counter.get_total_flops())
 

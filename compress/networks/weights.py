@@ -65,6 +65,11 @@ def depth_of(source: str) -> int:
     return _depth(open_model(source).config)
 
 
+def foreign_reason(source: str) -> str | None:
+    """Return `why_foreign` of a weights source. Raises as `open_model`."""
+    return why_foreign(open_model(source).config)
+
+
 def why_foreign(config: Mapping[str, Any]) -> str | None:
     """Return why our own network cannot hold a model of that configuration, or None where it can."""
     kind = str(config.get("model_type"))
