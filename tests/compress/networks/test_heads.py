@@ -73,6 +73,6 @@ def test_a_map_that_does_not_fit_is_refused(said: dict[str, str], told: str) -> 
 
 def test_numbers_are_labels_and_yaml_s_booleans_are_not() -> None:
     """1 becomes "1"; an unquoted `no` is refused with the reason."""
-    assert TeacherPart(weights="m", labels={0: 1, "b": 2}).labels == {"0": "1", "b": "2"}  # type: ignore[dict-item]
+    assert TeacherPart(weights="m", labels={0: 1, "b": 2}).labels == {"0": "1", "b": "2"}
     with pytest.raises(ValueError, match="in quotes"):
-        TeacherPart(weights="m", labels={"LABEL_0": False})  # type: ignore[dict-item]
+        TeacherPart(weights="m", labels={"LABEL_0": False})

@@ -180,6 +180,11 @@ def test_the_hub_s_cache_is_followed_to_its_revision(folder: Path, published: Pa
         open_model(str(cache))
 
 
+def _one_shard(folder: Path) -> None:
+    _shards(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
 def _named(folder: Path, head: str) -> None:
     edit(folder, architectures=[head])
 
@@ -198,7 +203,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter"),
     "an adapter alone": (
-        lambda f: ((f / "adapter_config.json").write_text("{}"), (f / "model.safetensors").unlink()),
+        lambda f: (f / "model.safetensors").rename(f / "adapter_model.safetensors"),
         "adapter",
     ),
     "gguf": (lambda f: (f / "model.safetensors").rename(f / "m.Q4.gguf"), "GGUF"),
@@ -214,7 +219,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
     "a shard is missing": (
-        lambda f: (_shards(f), (f / "model-00002-of-00002.safetensors").unlink()),
+        _one_shard,
         "names the shard",
     ),
 }
