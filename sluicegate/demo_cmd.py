@@ -77,7 +77,9 @@ class Layout:
 
 @click.command("demo")
 @click.option("--quick", is_flag=True, help="The same joints with fewer steps, within 3 minutes.")
-@click.option("--out", type=FOLDER, default=Path("sluicegate-demo"), show_default=True)
+@click.option(
+    "--out", type=FOLDER, default=Path("sluicegate-demo"), show_default=True, help="Keeps all that is made."
+)
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of certificate and traffic."
 )

@@ -15,9 +15,27 @@ from sluicegate.common import FOLDER, json_option, print_json, result_console
 @click.command("gate")
 @click.argument("base", type=FOLDER)
 @click.argument("head", type=FOLDER)
-@click.option("--max-p99-increase", type=click.FloatRange(min=0), default=0.1, show_default=True)
-@click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), default=0.0, show_default=True)
-@click.option("--max-error-increase", type=click.FloatRange(0, 1), default=0.001, show_default=True)
+@click.option(
+    "--max-p99-increase",
+    type=click.FloatRange(min=0),
+    default=0.1,
+    show_default=True,
+    help="0.1 is 10% slower.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="0.01 is one point.",
+)
+@click.option(
+    "--max-error-increase",
+    type=click.FloatRange(0, 1),
+    default=0.001,
+    show_default=True,
+    help="Of the error rate.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
 @json_option
 def command(

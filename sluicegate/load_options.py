@@ -24,14 +24,18 @@ def load_options(function: F) -> F:
             click.argument("url"),
             click.option("--data", type=FILE, required=True, help="CSV, Parquet or JSONL: text and label."),
             click.option("--model", default="cascade", show_default=True, help="A variant, or cascade."),
-            click.option("--protocol", type=click.Choice(["v1", "oip"]), default="v1", show_default=True),
+            click.option(
+                "--protocol", type=click.Choice(["v1", "oip"]), default="v1", show_default=True,
+                help="POST /v1/classify, or Open Inference Protocol v2.",
+            ),
             click.option("--api-key", help="Sent as `Authorization: Bearer`."),
             click.option(
                 "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of arrivals and texts."
             ),
             click.option("--split", help="Only rows of this split, where the data have that column."),
             click.option(
-                "--arrivals", type=click.Choice(["poisson", "uniform"]), default="poisson", show_default=True
+                "--arrivals", type=click.Choice(["poisson", "uniform"]), default="poisson", show_default=True,
+                help="How requests are spaced.",
             ),
             click.option(
                 "--warmup", type=click.FloatRange(min=0), default=1.0, show_default=True,

@@ -26,7 +26,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--fake-delay-ms", type=click.FloatRange(min=0), default=0.0, help="Of the fake's last stage.")
 @click.option("--fake-error-rate", type=click.FloatRange(0, 1), default=0.0, help="Of the fake's last stage.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
-@click.option("--port", type=PORT, default=8000, show_default=True)
+@click.option("--port", type=PORT, default=8000, show_default=True, help="Port to serve on.")
 @click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
 @click.option("--state", type=FOLDER, help="Keeps the revisions over restarts. Default: none are kept.")
 @provider_option

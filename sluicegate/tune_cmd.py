@@ -28,14 +28,14 @@ POSITIVE = click.FloatRange(min=0)
     "--out", type=FILE, default=Path("policy.json"), show_default=True, help="The policy; always written."
 )
 @click.option("--max-accuracy-drop", type=FRACTION, help="Against the reference; 0.01 is one point.")
-@click.option("--min-accuracy", type=FRACTION)
+@click.option("--min-accuracy", type=FRACTION, help="Of the answers given; 0.95 is 95%.")
 @click.option("--max-f1-drop", type=FRACTION, help="Macro-F1 against the reference.")
 @click.option("--max-recall-drop", multiple=True, metavar="CLASS=X", help="For one class; may be repeated.")
 @click.option("--max-slice-drop", multiple=True, metavar="SLICE=X", help="For one slice; may be repeated.")
-@click.option("--max-usd-per-1k", type=POSITIVE)
+@click.option("--max-usd-per-1k", type=POSITIVE, help="Mean price of 1,000 requests.")
 @click.option("--max-latency-ms", type=POSITIVE, help="Mean over requests.")
-@click.option("--max-energy-wh-per-1k", type=POSITIVE)
-@click.option("--max-escalation-rate", type=FRACTION)
+@click.option("--max-energy-wh-per-1k", type=POSITIVE, help="Mean energy of 1,000 requests.")
+@click.option("--max-escalation-rate", type=FRACTION, help="Share that the first stage hands on.")
 @click.option(
     "--objective",
     type=click.Choice(["cheapest", "most-accurate"]),
@@ -57,7 +57,13 @@ POSITIVE = click.FloatRange(min=0)
 )
 @click.option("--variants", help="Only these, comma-separated.")
 @click.option("--max-stages", type=click.IntRange(1), help="Longest cascade to consider.")
-@click.option("--score", type=click.Choice(list(SCORE_NAMES)), default="max_probability", show_default=True)
+@click.option(
+    "--score",
+    type=click.Choice(list(SCORE_NAMES)),
+    default="max_probability",
+    show_default=True,
+    help="How sure a stage is; some need logits.",
+)
 @click.option(
     "--method",
     type=click.Choice(["betting", "binomial", "disagreement"]),
@@ -70,7 +76,13 @@ POSITIVE = click.FloatRange(min=0)
     is_flag=True,
     help="Only show every score's deferral curve and the area under it; no policy is written.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the split into tune and certify rows.",
+)
 @json_option
 def command(
     family: Path | None,
