@@ -52,7 +52,8 @@ def match_head(
         if said:
             raise RecipeError("teacher.labels: these weights have no trained head to name", where=source)
         return Head(None)
-    names = _names(config, rows, source)
+    by_row = said is not None and bool(said) and all(name.isdigit() for name in said)
+    names = _names({} if by_row else config, rows, source)
     notes = _contradictions(config, names)
     if said:
         return Head(_as_said(said, names, labels, source), notes)
@@ -78,7 +79,9 @@ def _names(config: Mapping[str, Any], rows: int, source: str) -> list[str]:
         raise RecipeError("config.json: the keys of `id2label` are not numbers", where=source) from None
     if sorted(by_row) != list(range(rows)):
         raise RecipeError(
-            f"config.json: `id2label` names {len(by_row)} labels, the head has {rows} rows", where=source
+            f"config.json: `id2label` names {len(by_row)} labels, the head has {rows} rows",
+            where=source,
+            hint="teacher.labels: {0: ..., 1: ...} says which row of the head means which label",
         )
     return [by_row[row] for row in range(rows)]
 

@@ -29,6 +29,14 @@ def test_what_the_recipe_says_of_names_or_rows_keeps_a_head(said: dict[str, str]
     assert head.notes == ()
 
 
+def test_rows_by_their_numbers_need_no_names() -> None:
+    """A configuration that names too few labels is refused, unless the recipe numbers the rows."""
+    with pytest.raises(RecipeError, match="2 labels, the head has 3 rows"):
+        match_head(named("LABEL_0", "LABEL_1"), 3, ["a", "b", "c"], None, "m")
+    said = {"0": "c", "1": "b", "2": "a"}
+    assert match_head(named("LABEL_0", "LABEL_1"), 3, ["a", "b", "c"], said, "m").order == (2, 1, 0)
+
+
 def test_a_dropped_head_is_said_with_how_to_keep_it() -> None:
     """Names that differ in case alone come as a ready map, numbered ones as a question; none is guessed."""
     head = match_head(named("NEG", "POS"), 2, ["neg", "pos"], None, "m")

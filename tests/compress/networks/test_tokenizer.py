@@ -92,6 +92,28 @@ def test_lower_casing_by_sentence_transformers_is_served(folder: Path) -> None:
     assert open_model(str(folder)).asked_length == 12
 
 
+def test_lowered_texts_hold_no_special_token_in_capitals(folder: Path) -> None:
+    """As in sentence-transformers, where [CLS] in a text has become [cls] before the tokenizer sees it."""
+    tokenizer = bert(lowercase=True)
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write(folder, "sentence_bert_config.json", {"do_lower_case": True})
+    assert ids(served(folder), "[CLS] good").count(2) == 1
+
+
+def test_two_kinds_of_tokenizer_for_one_folder_are_refused(folder: Path) -> None:
+    """Where transformers makes another kind than the file's, nobody knows which the model saw."""
+    tokenizer = bert(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write(folder, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    with pytest.raises(RecipeError, match="would be served reads") as caught:
+        served(folder)
+    assert "PreTrainedTokenizerFast" in str(caught.value.hint)
+    write(folder, "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    assert ids(served(folder), "good") == [2, VOCABULARY["good"], 3]
+
+
 @pytest.mark.parametrize("lower", [True, False])
 def test_a_word_list_alone_becomes_a_tokenizer(lower: bool, folder: Path) -> None:
     """vocab.txt is converted by transformers, and every awkward text reads as it does there."""
