@@ -122,7 +122,7 @@ def test_unknown_paths_models_and_methods_keep_the_error_form(
         (b'{"inputs": "' + b"a" * 501 + b'"}', {}, 413),
         (b'{"inputs": "' + b"a" * 5000 + b'"}', {}, 413),
         (json.dumps({"inputs": ["a"] * 9}).encode(), {}, 413),
-        (gzip.compress(b"a" * 100_000), {"content-encoding": "gzip"}, 413),
+        (gzip.compress(b"a" * 100_000, mtime=0), {"content-encoding": "gzip"}, 413),
         (b'{"inputs": "a"}', {"content-encoding": "gzip"}, 400),
         (b'{"inputs": "a"}', {"content-encoding": "br"}, 415),
         (b'{"inputs": "a"}', {"content-type": "multipart/form-data"}, 415),
