@@ -7,7 +7,7 @@ CODE := contract tables runtime router compress serve loadtest report sluicegate
 # Two workers: one owns Ray, and tests that measure time have the machine to themselves (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo demo-quick test simulations check unit clean
+.PHONY: help demo demo-quick test simulations check unit wheel clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: check  ## Everything that CI runs
 
 simulations: $(VENV)/.installed  ## Every simulated promise with 200 draws instead of 10 (docs/testing.md)
 	$(PYTEST) --simulations
+
+wheel:  ## Build the wheel into dist/, install it alone, and use what it brings
+	PYTHON=$(PYTHON) .ci/wheel
 
 clean:  ## Remove the environment and build outputs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
