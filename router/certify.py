@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.board import Board
-from router.candidates import Routed
+from router.candidates import Candidate, ClassRules, Routed
 from router.pvalues import betting_p_value
 from router.scores import FloatArray, IntArray
 from router.search import Estimate, Search, frontier, routed_by, thin
@@ -19,6 +19,10 @@ from router.targets import Constraint
 SEQUENCE = 100
 SEQUENCE_OF_MANY_ROWS = 50
 MANY_ROWS = 100_000
+# Of candidates chosen among thousands the one with more fitted numbers looks safer than it is, by about this
+# many standard errors a number, however many rows there are.
+HANDICAP = 0.4
+STEPS = (0.5, 0.75)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,23 +37,60 @@ class Tested:
     routed: Routed
 
 
-def sequence_of(estimates: Sequence[Estimate], n_certify: int, trivial: Estimate | None) -> list[Estimate]:
-    """Return the candidates in the order of testing, safest first: the Pareto set of cost and margin,
-    thinned.
+def sequence_of(
+    search: Search, n_certify: int, trivial: Estimate | None, given: Sequence[Estimate]
+) -> list[Estimate]:
+    """Return the candidates in the order of testing, safest first: the Pareto set of cost and handicapped
+    margin, thinned, behind a start that is nearer to what is certain.
 
     `trivial`, which needs no test, bounds the cost: nothing as dear as it is worth testing.
     """
-    if not estimates:
+    if not given:
         return []
-    cost = np.array([e.usd_per_1k for e in estimates])
-    margin = np.array([e.margin for e in estimates])
+    cost = np.array([e.usd_per_1k for e in given])
+    margin = np.array([e.margin - HANDICAP * fitted_numbers(e) for e in given])
     kept = frontier(cost, margin)
     if trivial is not None:
         kept = kept[cost[kept] < trivial.usd_per_1k]
     most = SEQUENCE if n_certify <= MANY_ROWS else SEQUENCE_OF_MANY_ROWS
     if len(kept) > most:
         kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
-    return [estimates[index] for index in kept]
+    if trivial is None or not len(kept):
+        return [given[index] for index in kept]
+    pairs = [i for i in np.argsort(-margin, kind="stable") if _is_pair(search, given[i])]
+    start = _safer(search, given[pairs[0]], trivial) if pairs else []
+    return [*start, *(given[index] for index in kept)]
+
+
+def fitted_numbers(estimate: Estimate) -> int:
+    """Return how many numbers of a candidate were chosen on the tune part; rules by class count twice."""
+    return sum(2 if isinstance(rule, ClassRules) else 1 for rule in estimate.candidate.rules)
+
+
+def _is_pair(search: Search, estimate: Estimate) -> bool:
+    """Whether a candidate is one variant before the reference with one threshold, worth a test."""
+    chain, rules = estimate.candidate.chain, estimate.candidate.rules
+    one = len(chain) == 2 and chain[1] == search.reference and not isinstance(rules[0], ClassRules)
+    return one and estimate.margin > 0
+
+
+def _safer(search: Search, pair: Estimate, trivial: Estimate) -> list[Estimate]:
+    """Return candidates that accept half and three quarters of what `pair` accepts, the surest first: steps
+    from what is certain, which is to accept nothing.
+    """
+    chain = pair.candidate.chain
+    (scores,) = search.model.chain_scores(search.board, chain)
+    accepted = np.sort(scores[scores >= float(pair.candidate.rules[0])])[::-1]  # type: ignore[arg-type]
+    found = []
+    for share in STEPS:
+        count = int(share * len(accepted))
+        if count == 0 or accepted[count - 1] == accepted[count]:
+            continue
+        candidate = Candidate(chain, (float(accepted[count - 1] + accepted[count]) / 2,))
+        estimate = search.estimate(candidate, routed_by(search, candidate, search.board))
+        if search.within_budget(estimate) and estimate.usd_per_1k < trivial.usd_per_1k:
+            found.append(estimate)
+    return found
 
 
 def sequence_by_accuracy(estimates: Sequence[Estimate], n_certify: int) -> list[Estimate]:

@@ -147,7 +147,7 @@ def explain(
     elif len(policy.stages) == 1:
         lines.append(_do_not_route(policy, tested))
         if policy.needed_n is not None and evidence.certify is not None:
-            lines += _how_many(policy, len(evidence.certify))
+            lines += _how_many(evidence, policy, tested)
     else:
         lines += _who_answers(policy)
         lines += _who_escalates(evidence, chosen.candidate)
@@ -201,21 +201,27 @@ def _nothing_safe(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) 
             f"The safest candidate already failed on the {n} rows to certify with: "
             f"{Alternative.of(evidence, first.estimate, 'failed', first.p_value).sentence()}."
         )
-    return lines + _how_many(policy, n)
+    return lines + _how_many(evidence, policy, tested)
 
 
-def _how_many(policy: Policy, n: int) -> list[str]:
+def _how_many(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) -> list[str]:
+    n = 0 if evidence.certify is None else len(evidence.certify)
     needed = policy.needed_n
-    if needed is None:
-        return [
-            "More labelled rows would not help: no cheaper candidate keeps the targets even on the tune part."
-        ]
-    if needed > n:
+    if needed is not None:
         return [
             f"About {needed} labelled rows to certify with would be needed, "
             f"{needed - n} more than the {n} now."
         ]
-    return [f"About {needed} rows to certify with are usually enough; these {n} spoke against it."]
+    if tested:
+        return [
+            f"The {n} rows to certify with lost more than the {evidence.n_tune} rows tuned on had led to "
+            "expect, so no number of rows to certify with can be named. What helps: more rows to tune on, "
+            "which choose candidates that hold; a wider target; a better cheap variant. Drawing the parts "
+            "anew until one passes proves nothing."
+        ]
+    return [
+        "More labelled rows would not help: no cheaper candidate keeps the targets even on the tune part."
+    ]
 
 
 def _do_not_route(policy: Policy, tested: Sequence[Tested]) -> str:

@@ -92,7 +92,8 @@ def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
     """Return about how many rows to certify with would let some cheaper candidate pass; None where no
     number would.
 
-    Each candidate's losses on the tune part stand for those of rows to come.
+    Each candidate's losses on the tune part stand for those of rows to come; where by them the rows at hand
+    should have been enough, the worse of both parts does, and None means that these rows spoke against all.
     """
     search = evidence.search
     dearest = np.inf
@@ -101,21 +102,36 @@ def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
     hopeful = sorted(
         (e for e in estimates if e.margin > 0 and e.usd_per_1k < dearest), key=lambda e: -e.margin
     )
-    best: int | None = None
-    for estimate in hopeful[:: max(1, len(hopeful) // NEEDED_CANDIDATES)]:
-        routed = routed_by(search, estimate.candidate, search.board)
+    few = hopeful[:: max(1, len(hopeful) // NEEDED_CANDIDATES)]
+    parts = [search.board]
+    best = min((n for e in few if (n := _needed(evidence, e, parts)) is not None), default=None)
+    if best is None or evidence.certify is None or best > len(evidence.certify):
+        return best
+    # The rows to certify with were enough by the tune part and spoke against it: both parts are asked.
+    parts.append(evidence.certify)
+    both = (n for e in few if (n := _needed(evidence, e, parts)) is not None)
+    return min((n for n in both if n > len(evidence.certify)), default=None)
+
+
+def _needed(evidence: Evidence, estimate: Estimate, boards: Sequence[Board]) -> int | None:
+    """Return how many rows a candidate needs if those to come are like those of the worst board."""
+    search = evidence.search
+    worst = 0
+    for board in boards:
+        routed = routed_by(search, estimate.candidate, board)
         found = [
-            constraint.needed_n(search.board, routed.chosen, loss, evidence.delta)
-            for constraint, loss in zip(search.constraints, search.losses, strict=False)
+            constraint.needed_n(board, routed.chosen, constraint.losses(board), evidence.delta)
+            for constraint in search.constraints
         ]
         found += [
             1 if limit >= 1.0 else betting_needed_n(values, limit, evidence.delta, low=0.0)
             for values, limit in budget_losses(search, estimate, routed)
         ]
         known = [n for n in found if n is not None]
-        if len(known) == len(found):
-            best = max(known) if best is None else min(best, max(known))
-    return best
+        if len(known) < len(found):
+            return None
+        worst = max([worst, *known])
+    return worst
 
 
 def _stages(evidence: Evidence, candidate: Candidate) -> tuple[Stage, ...]:

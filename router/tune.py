@@ -153,7 +153,7 @@ def _certified(evidence: Evidence, estimates: Sequence[Estimate], settings: Tune
     sequence = (
         sequence_by_accuracy(estimates, len(board))
         if accuracy_first
-        else sequence_of(estimates, len(board), trivial)
+        else sequence_of(search, len(board), trivial, estimates)
     )
     tested = fixed_sequence(search, sequence, board, order, evidence.delta)
     passed = [t for t in tested if t.passed]
