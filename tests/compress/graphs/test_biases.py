@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 
 from compress.graphs.biases import bias_products
-from compress.graphs.export import export_onnx
 from compress.graphs.lower import quantize_dynamic
 from compress.graphs.qdq import insert_dynamic, products_of
 from compress.graphs.session import open_session
 from tests.compress.conftest import random_network
+from tests.support.exports import export_once
 
 PRODUCTS = 12
 
@@ -30,7 +30,7 @@ def optimised(graph: Path, target: Path) -> list[onnx.NodeProto]:
 
 def test_every_int8_product_adds_its_bias_itself(tmp_path: Path) -> None:
     """ONNX Runtime runs each product with its bias as one operator, and nothing else adds a bias."""
-    export_onnx(random_network(), tmp_path / "m.onnx")
+    export_once(random_network(), tmp_path / "m.onnx")
     quantize_dynamic(tmp_path / "m.onnx", tmp_path / "int8.onnx")
     nodes = optimised(tmp_path / "int8.onnx", tmp_path / "optimised.onnx")
     kinds = Counter(node.op_type for node in nodes)
@@ -45,7 +45,7 @@ def test_every_int8_product_adds_its_bias_itself(tmp_path: Path) -> None:
 
 def test_answers_stay_those_of_the_graph_with_biases_elsewhere(tmp_path: Path) -> None:
     """Moving the biases changes logits by no more than rounding, in texts alone and in padded batches."""
-    export_onnx(random_network(), tmp_path / "m.onnx")
+    export_once(random_network(), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     insert_dynamic(model)
     before = open_session(model.SerializeToString())
@@ -61,7 +61,7 @@ def test_answers_stay_those_of_the_graph_with_biases_elsewhere(tmp_path: Path) -
 
 def test_products_that_stay_fp32_keep_their_biases_where_they_are(tmp_path: Path) -> None:
     """A product left out of the quantization is not touched, and neither is an FP32 graph."""
-    export_onnx(random_network(), tmp_path / "m.onnx")
+    export_once(random_network(), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     left_out = [node.name for node in products_of(model)][:4]
     insert_dynamic(model, left_out=left_out)
@@ -75,7 +75,7 @@ def test_products_that_stay_fp32_keep_their_biases_where_they_are(tmp_path: Path
 @pytest.mark.parametrize("shared", ["BiasGelu", "Sum"])
 def test_a_product_that_is_read_twice_keeps_its_bias_where_it_is(shared: str, tmp_path: Path) -> None:
     """What else reads a product would see the bias too, so it is left alone."""
-    export_onnx(random_network(), tmp_path / "m.onnx")
+    export_once(random_network(), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     insert_dynamic(model)
     made = {name for node in model.graph.node if node.op_type == "Mul" for name in node.output}

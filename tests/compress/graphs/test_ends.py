@@ -11,19 +11,20 @@ import pytest
 import torch
 
 from compress.graphs.ends import pool_by_product, slice_places
-from compress.graphs.export import check_probes, export_onnx
+from compress.graphs.export import check_probes
 from compress.graphs.fuse import fuse
 from compress.graphs.matching import Graph
 from compress.graphs.session import open_session
 from compress.networks.network import Classifier
 from tests.compress.conftest import toy_shape
+from tests.support.exports import export_once
 
 
 def exported(path: Path, **changes: Any) -> tuple[Classifier, onnx.ModelProto]:
     """Return a network with random weights and its exported graph, which is not rewritten."""
     torch.manual_seed(0)
     network = Classifier(toy_shape(**changes)).eval()
-    export_onnx(network, path, fused=False)
+    export_once(network, path, fused=False)
     return network, onnx.load(path)
 
 

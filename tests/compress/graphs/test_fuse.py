@@ -10,10 +10,11 @@ import onnx
 import pytest
 import torch
 
-from compress.graphs.export import check_probes, export_onnx
+from compress.graphs.export import check_probes
 from compress.graphs.fuse import fuse, fuse_file
 from compress.networks.network import Classifier, LayerShape
 from tests.compress.conftest import random_network, toy_shape
+from tests.support.exports import export_once
 
 
 def kinds(path: Path) -> Counter[str]:
@@ -24,8 +25,8 @@ def kinds(path: Path) -> Counter[str]:
 def test_a_served_graph_has_one_operator_per_attention(tmp_path: Path) -> None:
     """Attention, gelu and residual additions of every layer are rewritten, and the answers stay."""
     network = random_network()
-    export_onnx(network, tmp_path / "plain.onnx", fused=False)
-    export_onnx(network, tmp_path / "fused.onnx")
+    export_once(network, tmp_path / "plain.onnx", fused=False)
+    export_once(network, tmp_path / "fused.onnx")
     plain, fused = kinds(tmp_path / "plain.onnx"), kinds(tmp_path / "fused.onnx")
     assert fused["MultiHeadAttention"] == fused["BiasGelu"] == 3
     assert fused["Sum"] == fused["LayerNormalization"] == 7
@@ -49,7 +50,7 @@ def test_pruned_networks_are_rewritten_where_they_can_be(
     """Layers without heads or neurons, and other activations, are left as they are; the rest is fused."""
     torch.manual_seed(0)
     network = Classifier(replace(toy_shape(), layers=layers, activation=activation)).eval()  # type: ignore[arg-type]
-    export_onnx(network, tmp_path / "m.onnx")
+    export_once(network, tmp_path / "m.onnx")
     found = kinds(tmp_path / "m.onnx")
     assert found["MultiHeadAttention"] == sum(layer.heads > 0 for layer in layers)
     assert found["BiasGelu"] == (sum(layer.neurons > 0 for layer in layers) if activation == "gelu" else 0)
@@ -58,7 +59,7 @@ def test_pruned_networks_are_rewritten_where_they_can_be(
 
 def test_a_graph_without_the_patterns_is_not_touched(tmp_path: Path) -> None:
     """A second pass finds nothing to rewrite and leaves the file alone."""
-    export_onnx(random_network(), tmp_path / "m.onnx")
+    export_once(random_network(), tmp_path / "m.onnx")
     before = (tmp_path / "m.onnx").read_bytes()
     assert not fuse_file(tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_bytes() == before

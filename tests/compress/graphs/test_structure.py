@@ -10,13 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.graphs.calibration import ranges_of
-from compress.graphs.export import export_onnx
 from compress.graphs.lower import quantize_dynamic, quantize_fp16, quantize_static
 from compress.graphs.qdq import products_of
 from compress.graphs.structure import float_products_of, problems_of, require_structure
 from contract.errors import SluiceError
 from contract.family import Precision
 from tests.compress.conftest import random_network
+from tests.support.exports import export_once
 
 PRECISIONS: tuple[Precision, ...] = ("int8-dynamic", "int8-static", "int8-qdq", "fp16")
 
@@ -27,8 +27,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("graphs")
     found = {name: folder / f"{name}.onnx" for name in ("fp32", "portable", *PRECISIONS)}
     network = random_network()
-    export_onnx(network, found["fp32"])
-    export_onnx(network, found["portable"], fused=False)
+    export_once(network, found["fp32"])
+    export_once(network, found["portable"], fused=False)
     feed = {"input_ids": np.arange(4, 12)[None], "attention_mask": np.ones((1, 8), np.int64)}
 
     def ranges(path: Path) -> dict[str, tuple[float, float]]:

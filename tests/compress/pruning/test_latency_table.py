@@ -24,6 +24,7 @@ from contract.files import read_json, write_json
 from runtime.wordpiece import WordPieceEncoder
 from tests.compress.conftest import random_network, toy_shape, toy_texts, toy_tokenizer
 from tests.compress.networks.test_network import batch
+from tests.support.exports import export_once
 
 HEADS, NEURONS = (0, 1, 2, 3, 4), (0, 32, 64, 96)
 
@@ -78,7 +79,7 @@ def menu(tmp_path: Path, quantized: bool) -> tuple[Classifier, Path]:
     network = Classifier(toy_shape(layers=layers))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    export_onnx(network, tmp_path / "menu.onnx")
+    export_once(network, tmp_path / "menu.onnx")
     if quantized:
         quantize_dynamic(tmp_path / "menu.onnx", tmp_path / "q.onnx")
     return network, tmp_path / ("q.onnx" if quantized else "menu.onnx")
