@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -81,10 +82,12 @@ def folder_of(process: subprocess.Popen[str]) -> Path:
 def gone(folder: Path, within_s: float = 20) -> bool:
     """Whether no process of a run is left, now or soon."""
     end = time.monotonic() + within_s
-    while folder in run_folders().values():
+    while left := [pid for pid, carried in run_folders().items() if carried == folder]:
         if time.monotonic() > end:
             return False
-        time.sleep(0.1)
+        for pid in left:
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(pid).wait(max(0.0, end - time.monotonic()))
     return True
 
 
