@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contract.errors import SluiceError
 
-OWN = ("compress", "router", "runtime")
+OWN = ("compress", "router", "runtime", "tables")
 # These decide a result through the step's configuration or its inputs' hashes, or only carry a step out.
 ELSEWHERE = frozenset(
     {

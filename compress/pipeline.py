@@ -172,6 +172,8 @@ def _summary(finished: Finished) -> str:
         words.append(f"{result['removed_duplicates']:,} duplicates left out")
         if result["removed_after_cut"]:
             words.append(f"{result['removed_after_cut']:,} more equal once cut")
+        if result.get("removed_in_conflict"):
+            words.append(f"{result['removed_in_conflict']:,} under several labels left out")
     if "summary" in result:
         words.append(result["summary"])
     if "verification" in result:

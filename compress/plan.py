@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.code import code_version
-from compress.datasets.sources import package_path
+from compress.datasets.sources import located
 from compress.depth import require_all_layers
 from compress.networks.image_weights import image_fingerprint
 from compress.networks.weights import fingerprint
@@ -217,9 +217,11 @@ def _data_hashes(part: DataPart) -> dict[str, str]:
     found = {}
     for name in SOURCES:
         source = getattr(part, name)
-        if source is None or source.startswith(("hf:", "sklearn:")):
+        if source is None:
             continue
-        path = package_path(source) if source.startswith("package:") else Path(source)
+        path, _ = located(source)
+        if path is None:
+            continue
         if path.is_dir():
             found[name] = sha256_of_folder(path)
         elif path.is_file():

@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.run import REQUEST_SCHEMA
-from loadtest.dataset import Labelled
 from loadtest.exchange import NEVER_SENT, Samples
 from loadtest.protocol import Answer, Protocol, read_answer
+from tables.labelled import Labelled
 
 
 def requests_table(
@@ -61,7 +61,7 @@ def requests_table(
                 "answer": [None if answer is None else answer.label for answer in answers],
                 **said,
                 "model": [model] * len(rows),
-                "slice": [data.slices[row] for row in rows],
+                "slice": [",".join(data.slices[row]) or None for row in rows],
                 "row": [data.rows[row] for row in rows],
             }
         )

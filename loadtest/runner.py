@@ -21,7 +21,6 @@ from contract.run import Summary, write_run
 from contract.urls import parse_base_url
 from loadtest import protocol as wire
 from loadtest.arrivals import Process, arrival_times_s, rows_to_ask
-from loadtest.dataset import Labelled, read_labelled
 from loadtest.exchange import Order, Samples, Send
 from loadtest.generator import Generator
 from loadtest.protocol import PROTOCOLS, Protocol
@@ -40,6 +39,7 @@ from loadtest.scrape import (
 )
 from loadtest.summary import Economy, Setting, summarise
 from runtime.machine import describe_machine
+from tables.labelled import Labelled, read_labelled
 
 METERED_WARMUP_S = STEP_S + 0.5
 

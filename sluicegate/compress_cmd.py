@@ -10,7 +10,7 @@ from rich.table import Table
 from compress.exploration.search import RECORD, SEARCHED, Searched, run_search
 from compress.pipeline import dry_run, run_pipeline
 from compress.progress import TerminalProgress
-from compress.recipes.recipe import load_recipe
+from compress.recipes.recipe import Recipe, load_recipe
 from compress.tracking import Tracker
 from contract.errors import TargetNotMet
 from contract.family import Family
@@ -18,6 +18,7 @@ from report.family_tables import inspect_table
 from report.frontier import write_frontier
 from report.tables import to_rich
 from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_console, result_console
+from sluicegate.data_options import column_options
 from sluicegate.extras import require
 
 
@@ -26,6 +27,7 @@ from sluicegate.extras import require
 @click.option("--out", type=FOLDER, required=True, help="The family's folder.")
 @click.option("--only", metavar="STEP", help="One step or variant, and what it needs.")
 @click.option("--data", type=FOLDER, help="Folder that the recipe's data paths are relative to.")
+@column_options
 @click.option("--dry-run", "dry", is_flag=True, help="Print the plan and what is already done.")
 @click.option("--search", is_flag=True, help="Look for variants beyond the recipe's, and keep the best.")
 @click.option(
@@ -46,6 +48,9 @@ def command(
     out: Path,
     only: str | None,
     data: Path | None,
+    text: str | None,
+    label: str | None,
+    slice_column: str | None,
     dry: bool,
     search: bool,
     search_minutes: float | None,
@@ -87,10 +92,13 @@ def command(
         raise click.UsageError("--search goes neither with --only nor with --dry-run")
     if mlflow_models and mlflow is None:
         raise click.UsageError("--mlflow-models needs --mlflow")
-    if dry:
-        _plan(recipe, out, only, data, as_json)
-        return
     wanted, found = load_recipe(recipe, data_folder=data), None
+    columns = {"text": text, "label": label, "slice": slice_column}
+    given = {name: column for name, column in columns.items() if column is not None}
+    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update=given)})
+    if dry:
+        _plan(wanted, out, only, as_json)
+        return
     require("sluice compress", "cpu", "compress")
     tracker = None if mlflow is None else Tracker(mlflow)
     with TerminalProgress(progress_console) as progress:
@@ -139,8 +147,8 @@ def require_a_passing_variant(family: Family, *, partial: bool) -> None:
     raise TargetNotMet(f"no variant passes ({reasons})")
 
 
-def _plan(recipe: Path, out: Path, only: str | None, data: Path | None, as_json: bool) -> None:
-    planned = dry_run(recipe, out, only=only, data_folder=data)
+def _plan(recipe: Recipe, out: Path, only: str | None, as_json: bool) -> None:
+    planned = dry_run(recipe, out, only=only)
     rows = [(p.step.name, p.step.kind, p.step.title, p.finished is not None) for p in planned]
     if as_json:
         print_json(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from contract.run import Summary
-from loadtest.runner import LoadPlan
-from sluicegate.common import FILE
+from loadtest.runner import LoadPlan, labelled
+from sluicegate.common import ANY_PATH
+from sluicegate.data_options import column_options, tell
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,7 +24,11 @@ def load_options(function: F) -> F:
     for decorate in reversed(
         (
             click.argument("url"),
-            click.option("--data", type=FILE, required=True, help="CSV, Parquet or JSONL: text and label."),
+            click.option(
+                "--data", type=ANY_PATH, required=True,
+                help="Labelled file or folder: CSV, Parquet, JSON ... (docs/data.md).",
+            ),
+            column_options,
             click.option("--model", default="cascade", show_default=True, help="A variant, or cascade."),
             click.option(
                 "--protocol", type=click.Choice(["v1", "oip"]), default="v1", show_default=True,
@@ -53,8 +59,8 @@ def load_options(function: F) -> F:
 def plan_of(
     url: str, data: Path, asked: dict[str, Any], *, rate: float, duration: float, out: Path | None
 ) -> LoadPlan:
-    """Return the plan that the shared flags and the command's own describe."""
-    return LoadPlan(
+    """Return the plan that the shared flags and the command's own describe, its data read."""
+    plan = LoadPlan(
         url=url,
         data=data,
         rate_per_s=rate,
@@ -64,12 +70,18 @@ def plan_of(
         api_key=asked["api_key"],
         seed=asked["seed"],
         split=asked["split"],
+        text=asked["text"] or "text",
+        label=asked["label"] or "label",
+        slice_column=asked["slice_column"],
         process=asked["arrivals"],
         warmup_s=asked["warmup"],
         timeout_s=asked["timeout"],
         slo_ms=asked["slo_ms"],
         out=out,
     )
+    read = labelled(plan)
+    tell(read.notes)
+    return replace(plan, data=read)
 
 
 def unknowns(summary: Summary) -> list[str]:

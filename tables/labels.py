@@ -57,7 +57,7 @@ def label_name(value: object) -> str | None:
         return value.date().isoformat() if at_midnight else value.isoformat(sep=" ")
     if isinstance(value, datetime.date):
         return value.isoformat()
-    raise ValueError(f"must be a name or a whole number, not {shown(value)}")
+    raise ValueError(f"must be a name or an integer, not {shown(value)}")
 
 
 def label_names(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
@@ -121,7 +121,7 @@ def _from_text(value: str) -> str | None:
 
 def _from_number(value: float | np.floating[Any] | Decimal) -> str:
     if not math.isfinite(value) or value != int(value):
-        raise ValueError(f"must be a name or a whole number, not {shown(value)}")
+        raise ValueError(f"must be a name or an integer, not {shown(value)}")
     return str(int(value))
 
 

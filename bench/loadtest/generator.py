@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from loadtest.dataset import from_rows
 from loadtest.runner import LoadPlan
 from loadtest.sweep import rate_curve
+from tables.labelled import from_rows
 
 OBJECTIVE_MS = 50.0
 TEXT = "shares rose after the bank cut its rates while the team won the final in extra time"

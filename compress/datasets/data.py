@@ -28,6 +28,7 @@ class Dataset:
         removed: how many rows were left out because an earlier one has the same text in full.
         removed_after_cut: how many more, because an earlier one has the same text up to `data.max_words` or
             upper and lower case.
+        removed_in_conflict: how many more, because their text has several labels (`data.conflicts`).
     """
 
     labels: tuple[str, ...]
@@ -37,6 +38,7 @@ class Dataset:
     slices: tuple[tuple[str, ...], ...]
     removed: int = 0
     removed_after_cut: int = 0
+    removed_in_conflict: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from compress.datasets.sources import Record, Row, checked, package_path, records_of
+from compress.datasets.sources import Row, columns_of, located, rows_of, source_records
 from compress.recipes.data_part import DataPart
 from contract.errors import DataError, EnvironmentProblem, RequestError
 from runtime.pixels import open_image, png_text
+from tables.problems import refuse
+from tables.sources import Record
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SKLEARN = "sklearn:"
@@ -30,32 +32,39 @@ def read_images(source: str, part: DataPart) -> list[Row]:
         DataError: naming file, row and rule.
         EnvironmentProblem: a package or the network is missing.
     """
-    return [_checked(place, record, part) for place, record in _records(source, part)]
-
-
-def _checked(place: str, record: dict[str, Any], part: DataPart) -> Row:
-    value = record.get(part.text)
-    row = checked(place, record if value is None else {**record, part.text: _as_text(value)}, part)
-    try:
-        open_image(row.text)
-    except RequestError as problem:
-        raise DataError(f"`{part.text}` is not an image: {problem}", where=place) from None
-    return row
+    records = (
+        Record(r.place, r.number, {**r.values, part.text: _as_text(r.values[part.text])})
+        if part.text in r.values
+        else r
+        for r in _records(source, part)
+    )
+    rows = rows_of(records, columns_of(part), source, exact=True)
+    problems = []
+    for row in rows:
+        try:
+            open_image(row.text)
+        except RequestError as problem:
+            problems.append((row.place, f"`{part.text}` is not an image: {problem}"))
+    refuse(problems, where=source)
+    return rows
 
 
 def _records(source: str, part: DataPart) -> Iterator[Record]:
     if source.startswith(SKLEARN):
         return _digits(source, part)
-    path = package_path(source) if source.startswith("package:") else Path(source)
-    return _folder(path, part) if path.is_dir() else records_of(source, part)
+    path, _ = located(source)
+    if path is not None and path.is_dir() and not (path / "dataset_info.json").exists():
+        return _folder(path, part)
+    return source_records(source, columns_of(part))
 
 
 def _folder(path: Path, part: DataPart) -> Iterator[Record]:
     files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"the folder holds no CLASS/NAME image files ({', '.join(SUFFIXES)})", where=path)
-    for file in files:
-        yield str(file), {part.text: file.read_bytes(), part.label: file.parent.name}
+    for number, file in enumerate(files, start=1):
+        values = {part.text: file.read_bytes(), part.label: file.parent.name}
+        yield Record(str(file), number, values)
 
 
 def _digits(source: str, part: DataPart) -> Iterator[Record]:
@@ -71,7 +80,8 @@ def _digits(source: str, part: DataPart) -> Iterator[Record]:
     found = load_digits()
     greys = np.rint(found.images * (255 / 16)).astype(np.uint8)
     for number, (image, label) in enumerate(zip(greys, found.target, strict=True), start=1):
-        yield f"{source}: row {number}", {part.text: png_text(image), part.label: str(label)}
+        values = {part.text: png_text(image), part.label: str(label)}
+        yield Record(f"{source}: row {number}", number, values)
 
 
 def _as_text(value: Any) -> Any:

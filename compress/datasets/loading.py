@@ -14,6 +14,8 @@ from compress.datasets.images import read_images
 from compress.datasets.sources import Row, read_source, read_unlabelled
 from compress.recipes.data_part import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
 from contract.errors import DataError
+from tables.labelled import look_alike_problem
+from tables.problems import refuse
 
 FEWEST_ROWS = 3
 
@@ -27,9 +29,9 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
     """
     if part.file is not None:
         rows = _read(part.file, part)
-        kept, removed = without_repeats(rows, part.file)
+        kept, removed = without_repeats(rows, part.file, conflicts=part.conflicts)
         _check_classes(kept, part.file)
-        _check_counts(kept)
+        _check_counts(kept, part.file)
         if part.max_examples is not None and part.max_examples < len(kept):
             drawn = divide([row.label for row in kept], {"in": part.max_examples / len(kept)}, seed=seed)
             kept = [row for row, name in zip(kept, drawn, strict=True) if name == "in"]
@@ -41,6 +43,13 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
         extra = _stretches(kept, split, part.max_words, part.stretches)
         kept, split = kept + extra, split + [EXTRA] * len(extra)
     labels = tuple(sorted({row.label for row in kept}))
+    alike = None if part.lookalikes == "keep" else look_alike_problem(labels)
+    if alike is not None:
+        raise DataError(
+            alike,
+            where=part.file or part.train,
+            hint="write each label in one way, or set data.lookalikes: keep where they are meant apart",
+        )
     for name, rule in part.slices.items():
         if rule.label is not None and rule.label not in labels:
             raise DataError(
@@ -59,6 +68,7 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
         slices=tuple(_slices_of(row, part.slices) for row in kept),
         removed=removed.in_full,
         removed_after_cut=removed.after_cut,
+        removed_in_conflict=removed.in_conflict,
     )
 
 
@@ -93,24 +103,31 @@ def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], Remo
         if source is None:
             continue
         rows = train if name == "train" else _read(source, part)
-        unique, repeats = without_repeats(rows, source)
+        unique, repeats = without_repeats(rows, source, conflicts=part.conflicts)
         removed += repeats
+        refuse(
+            [
+                (row.place, f"the label {row.label!r} does not occur in the training data")
+                for row in unique
+                if row.label not in known
+            ],
+            where=source,
+        )
+        shared = []
         for row in unique:
-            if row.label not in known:
-                raise DataError(
-                    f"the label {row.label!r} does not occur in the training data", where=row.place
-                )
             earlier = found.setdefault(text_key(row), (row, name))
             if earlier[0] is row:
                 continue
             if part.duplicates == "remove":
                 removed += repeat_of(earlier[0], row)
             else:
-                raise DataError(
-                    f"the text is also in {earlier[0].place}: it would be in {name} and {earlier[1]}",
-                    where=row.place,
-                    hint="remove one, or set `data.duplicates: remove` to leave the earlier split's out",
-                )
+                rule = f"the text is also in {earlier[0].place}: it would be in {name} and {earlier[1]}"
+                shared.append((row.place, rule))
+        refuse(
+            shared,
+            where=source,
+            hint="remove one, or set `data.duplicates: remove` to leave the earlier split's out",
+        )
     kept = [row for row, _ in found.values()]
     split = [name for _, name in found.values()]
     if part.tune is None:
@@ -140,7 +157,7 @@ def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> lis
         parts = row.rest.split()
         for start in range(0, min(len(parts), count * words), words):
             stretch = " ".join(parts[start : start + words])
-            made = Row(stretch, row.label, None, row.place)
+            made = Row(stretch, row.label, (), row.place)
             if 2 * len(parts[start : start + words]) >= words and text_key(made) not in known:
                 known.add(text_key(made))
                 found.append(made)
@@ -167,15 +184,17 @@ def _check_classes(rows: list[Row], source: object) -> None:
         )
 
 
-def _check_counts(rows: list[Row]) -> None:
+def _check_counts(rows: list[Row], source: object) -> None:
     counts = Counter(row.label for row in rows)
-    for row in rows:
-        if counts[row.label] < FEWEST_ROWS:
-            raise DataError(
-                f"the label {row.label!r} has {counts[row.label]} of the {FEWEST_ROWS} rows that it needs",
-                where=row.place,
-                hint="give more rows of that label, or drop it",
-            )
+    problems = {
+        row.label: (
+            row.place,
+            f"the label {row.label!r} has {counts[row.label]} of the {FEWEST_ROWS} rows that it needs",
+        )
+        for row in rows
+        if counts[row.label] < FEWEST_ROWS
+    }
+    refuse([*problems.values()], where=source, hint="give more rows of these labels, or drop them")
 
 
 def _check_splits(rows: list[Row], split: list[str], part: DataPart) -> None:
@@ -208,7 +227,7 @@ def _check_splits(rows: list[Row], split: list[str], part: DataPart) -> None:
 
 def _slices_of(row: Row, rules: dict[str, SliceRule]) -> tuple[str, ...]:
     words = len(row.text.split())
-    named = [row.slice] if row.slice else []
+    named = [*row.slices]
     for name, rule in rules.items():
         if (
             (rule.matches is None or re.search(rule.matches, row.text))

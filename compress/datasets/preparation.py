@@ -15,6 +15,7 @@ def prepare_data(context: Context) -> Result:
         "labels": list(data.labels),
         "removed_duplicates": data.removed,
         "removed_after_cut": data.removed_after_cut,
+        "removed_in_conflict": data.removed_in_conflict,
         "splits": {name: record.n for name, record in data.records().items()},
         "sha256": data.sha256,
     }

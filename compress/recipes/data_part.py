@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from compress.recipes.learning_parts import Part, Share
 
+Conflicts = Literal["refuse", "remove", "majority"]
 Split = Literal["train", "validation", "tune", "certify", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "tune", "certify", "test")
 EXTRA, UNLABELLED = "extra", "unlabelled"
@@ -72,8 +73,9 @@ class Shares(Part):
 class DataPart(Part):
     """Where labelled texts or images come from.
 
-    A source is a CSV, Parquet or JSONL file, a folder with one folder of .txt files per class,
-    `package:DISTRIBUTION/FOLDER` for such a folder inside an installed package, or `hf:NAME[@split]`.
+    A source is a delimited, JSON or Parquet file, a folder of such files (`FOLDER@SPLIT` for one split of
+    them) or with one folder of .txt files per class, `package:DISTRIBUTION/PATH` for one inside an installed
+    package, or `hf:NAME[@split]`.
     With `input: image` folders hold image files, columns the base64 or bytes of such files, and
     `sklearn:digits` names the small set of handwritten digits that comes with scikit-learn.
     """
@@ -92,13 +94,21 @@ class DataPart(Part):
     )
     text: str = "text"
     label: str = "label"
-    slice: str | None = Field(default=None, description="Column that names the slice of a row")
+    slice: str | None = Field(default=None, description="Column of slices; `slice` by default, if there")
     slices: dict[str, SliceRule] = Field(default_factory=dict)
     shares: Shares = Shares()
     duplicates: Literal["refuse", "remove"] = Field(
         default="refuse",
         description="Texts that occur in two sources: refuse, or keep the later split's. Texts that repeat "
         "in one source are always left out, but for the first, and counted",
+    )
+    conflicts: Conflicts = Field(
+        default="refuse",
+        description="One text under several labels in a source: refuse, leave its rows out, or keep the "
+        "label of most of them",
+    )
+    lookalikes: Literal["refuse", "keep"] = Field(
+        default="refuse", description="Labels that differ in case or blanks alone: refuse, or keep apart"
     )
     max_examples: int | None = Field(default=None, ge=20, description="A stratified part of `file`")
     max_words: int | None = Field(default=None, ge=1, description="Words kept of each text")

@@ -9,12 +9,12 @@ import pytest
 
 from contract.errors import InputError
 from contract.run import read_summary
-from loadtest.dataset import from_rows
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
 from loadtest.scenario import FULL, Effort, compare, objective_for
 from loadtest.search import Search
 from loadtest.sweep import StepProgress
+from tables.labelled import from_rows
 from tests.loadtest.tables import summary_of, table
 
 TEXTS = from_rows([(f"l{i % 3} {i}", f"l{i % 3}") for i in range(30)])

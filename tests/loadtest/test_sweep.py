@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from contract.errors import InputError
 from contract.run import read_summary
-from loadtest.dataset import from_rows
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
 from loadtest.search import Outcome, Search, Step, bracket, capacity_of, confirm, easy_rate, judge
 from loadtest.sweep import StepProgress, run_sweep
+from tables.labelled import from_rows
 from tests.loadtest.tables import summary_of, table
 
 TEXTS = from_rows([(f"l{i % 3} {i}", f"l{i % 3}") for i in range(30)])

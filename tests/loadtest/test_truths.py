@@ -17,11 +17,11 @@ import pytest
 from contract.errors import InputError
 from contract.run import read_requests, read_summary
 from loadtest import runner, scrape
-from loadtest.dataset import from_rows
 from loadtest.generator import LoadAborted
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan, LoadProgress, drive, measure_idle_watts, run_load
 from loadtest.scrape import Reading, read_metrics
+from tables.labelled import from_rows
 
 # The reference server answers the first word: 1 text in 10 is labelled otherwise.
 TEXTS = from_rows([(f"l{i % 3} text {i} é", "other" if i % 10 == 0 else f"l{i % 3}") for i in range(50)])
@@ -169,7 +169,7 @@ def test_an_abort_leaves_nothing(tmp_path: Path) -> None:
 def test_no_generator_outlives_its_runner(how: signal.Signals) -> None:
     """Whatever ends the runner, Locust goes with it."""
     code = (
-        "import sys\nfrom loadtest.runner import LoadPlan, run_load\nfrom loadtest.dataset import from_rows\n"
+        "import sys\nfrom loadtest.runner import LoadPlan, run_load\nfrom tables.labelled import from_rows\n"
         "plan = LoadPlan(sys.argv[1], from_rows([('a', 'a')]), 20, 60, warmup_s=0)\n"
         "run_load(plan, progress=lambda p: print(p.phase, flush=True))\n"
     )

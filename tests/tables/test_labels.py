@@ -63,15 +63,15 @@ def test_a_label_has_one_name(written: Any, name: str | None) -> None:
 @pytest.mark.parametrize(
     ("written", "rule"),
     [
-        (0.5, "whole number, not 0.5"),
+        (0.5, "an integer, not 0.5"),
         ("two\nlines", "one line"),
         ("half \ud83d", "half of a surrogate pair"),
         ("nul\0byte", "control character"),
         (["a", "b"], "one label, not a list of 2"),
         ([], "list of 0"),
-        ({"choices": ["a"]}, "name or a whole number"),
+        ({"choices": ["a"]}, "name or an integer"),
         (b"\xff", "UTF-8"),
-        (float("inf"), "whole number, not inf"),
+        (float("inf"), "an integer, not inf"),
     ],
 )
 def test_what_is_no_name_is_refused(written: Any, rule: str) -> None:

@@ -1,4 +1,4 @@
-"""Labelled texts from files."""
+"""Labelled texts from files of three kinds, and what is refused of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import DataError
-from loadtest.dataset import Labelled, from_rows, read_labelled
+from tables.labelled import from_rows, read_labelled
 
 ROWS = [
     {"text": "a, quoted\nline", "label": "007", "split": "test", "slice": "short"},
@@ -36,7 +36,7 @@ def test_the_three_formats_read_alike(tmp_path: Path, name: str) -> None:
     data = read_labelled(_write(tmp_path / name))
     assert data.texts == ("a, quoted\nline", "b", "c")
     assert data.labels == ("007", "sport", "sport")
-    assert data.slices == ("short", None, None)
+    assert data.slices == (("short",), (), ())
     assert data.rows == (0, 1, 2)
     assert data.classes == ("007", "sport")
     assert len(data.sha256) == 64
@@ -52,17 +52,17 @@ def test_other_column_names_can_be_given(tmp_path: Path) -> None:
     """Text and label columns are settable; integers become strings; an unlabelled row is allowed."""
     pq.write_table(pa.table({"q": ["x", "y"], "intent": [3, None]}), tmp_path / "d.parquet")
     data = read_labelled(tmp_path / "d.parquet", text="q", label="intent")
-    assert data == Labelled(("x", "y"), ("3", None), (None, None), (0, 1), data.sha256)
+    assert (data.texts, data.labels, data.slices, data.rows) == (("x", "y"), ("3", None), ((), ()), (0, 1))
 
 
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ("text\nx\n", "no `label` column"),
+        ("text\nx\n", "no column 'label'"),
         ("text,label\n", "no rows"),
-        ("text,label\nx,a\n  ,b\n", "`text` is empty in row 1"),
-        ("text,text,label\nx,y,a\n", "`text` occurs twice"),
-        ("text,label\nx,a,b\n", "not readable as csv"),
+        ("text,label\nx,a\n  ,b\n", "row 2: `text` is empty"),
+        ("text,text,label\nx,y,a\n", "two columns are named 'text'"),
+        ("text,label\nx,a,b\n", "row 1: 3 cells where the header has 2"),
     ],
 )
 def test_bad_files_are_refused_by_name_and_rule(tmp_path: Path, content: str, rule: str) -> None:
@@ -88,12 +88,12 @@ def test_missing_files_and_unknown_kinds_are_refused(tmp_path: Path) -> None:
 def test_labels_of_another_type_are_refused(tmp_path: Path) -> None:
     """A label column of floats is refused."""
     pq.write_table(pa.table({"text": ["x"], "label": [0.5]}), tmp_path / "d.parquet")
-    with pytest.raises(DataError, match="strings or integers"):
+    with pytest.raises(DataError, match="name or an integer"):
         read_labelled(tmp_path / "d.parquet")
 
 
 def test_rows_in_memory_are_checked_too() -> None:
     """Texts given as pairs obey the same rules."""
     assert from_rows([("x", "a"), ("y", None)]).labels == ("a", None)
-    with pytest.raises(DataError, match="empty in row 1"):
+    with pytest.raises(DataError, match="row 2: `text` is empty"):
         from_rows([("x", "a"), ("", "b")])
