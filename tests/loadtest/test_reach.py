@@ -11,13 +11,13 @@ import pytest
 
 from contract.errors import InputError
 from contract.run import Summary
-from loadtest.dataset import from_rows
 from loadtest.generator import Generator
 from loadtest.reach import check_answers_at, on_this_machine
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan, drive
 from loadtest.scrape import read_metrics, what_is_missing
 from sluicegate.load_options import unknowns
+from tables.labelled import from_rows
 
 TEXTS = from_rows([(f"l{i % 3} text {i}", f"l{i % 3}") for i in range(9)])
 
