@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serve.protocol.schemas import ErrorBody, InferReply
 from tests.serve.parts import Served
@@ -23,6 +25,10 @@ GETS = (
     "/", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v1/models", "/v2/models/stats",
     "/v2/models/cascade", "/v2/models/cascade/ready", "/v2/models/cascade/config", "/v2/models/cascade/stats",
     "/v2/models/cascade/versions/1", "/metrics", "/openapi.json", "/docs",
+)  # fmt: skip
+PARTS = (
+    "v1", "v2", "models", "cascade", "versions", "1", "stats", "config", "ready", "repository", "index",
+    "load", "metrics", "-", "..", "%2e%2e", "%2F", "%FF", "%00", "é", "a:predict", "",
 )  # fmt: skip
 ASK = b'{"inputs": "sport: a"}'
 COMMITTED = Path(__file__).parents[3] / "docs" / "openapi.json"
@@ -213,6 +219,29 @@ def test_requests_in_the_shape_of_kserves_and_mlservers_clients_are_answered(
     reply = client.post("/v2/models/cascade/infer", json=body)
     assert reply.status_code == 200
     assert InferReply.model_validate(reply.json()).id == "b4e2"
+
+
+@given(
+    st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]),
+    st.lists(
+        st.sampled_from(PARTS) | st.text(max_size=5),
+        max_size=7,
+    ),
+    st.binary(max_size=20),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_path_makes_the_service_fail(
+    client: httpx.Client, method: str, parts: list[str], body: bytes
+) -> None:
+    """Whatever is asked for, the reply is a 2xx, or a 4xx in the form of all errors (HEAD has no body)."""
+    try:
+        request = client.build_request(method, "/" + "/".join(parts).lstrip("/"), content=body)
+    except httpx.InvalidURL:
+        return
+    reply = client.send(request)
+    assert reply.status_code < 300 or 400 <= reply.status_code < 500, (method, request.url, reply.text)
+    if reply.status_code >= 400 and method != "HEAD":
+        ErrorBody.model_validate(reply.json())
 
 
 class Links(HTMLParser):
