@@ -205,6 +205,21 @@ def test_old_and_careful_clients_are_answered(served: Served) -> None:
     assert chunked.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/classify", 413), ("/nowhere", 404), ("/v2/repository/models/m/load", 400)]
+)
+def test_a_body_that_was_not_read_does_not_reach_the_next_request(
+    served: Served, path: str, status: int
+) -> None:
+    """An early refusal leaves the connection in step: the request behind it is answered as itself."""
+    sent = b"POST %s HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\n" % path.encode() + b"a" * 200_000
+    following = b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    got = talk(served, sent + following, until=b'{"live":true}')
+    assert got.startswith(b"HTTP/1.1 %d" % status)
+    assert got.count(b"HTTP/1.1 ") == 2
+    assert got.endswith(b'{"live":true}')
+
+
 @pytest.mark.parametrize("outputs", [None, [{"name": "label", "parameters": {"binary_data": False}}]])
 def test_requests_in_the_shape_of_kserves_and_mlservers_clients_are_answered(
     client: httpx.Client, outputs: Any
