@@ -57,6 +57,7 @@ def _place(group: str) -> int:
     return next((i for i, start in enumerate(ORDER) if group.startswith(start)), len(ORDER))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the tests by what they share, longest first, and keep the simulations that were asked for."""
     whole = config.getoption("--simulations")
