@@ -80,9 +80,7 @@ def coded(column: pa.ChunkedArray, name: str, where: object) -> Coded:
         try:
             text = label_name(value)
         except ValueError as problem:
-            raise PredictionsError(
-                f"`{name}` must hold integers or strings: {value!r} {problem}", where=where
-            ) from None
+            raise PredictionsError(f"`{name}` {problem}", where=where) from None
         places.append(-1 if text is None else found.setdefault(text, len(found)))
     index = pc.fill_null(array.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
     codes = np.append(np.asarray(places, dtype=np.int64), -1)[index]

@@ -208,7 +208,7 @@ def test_bad_plans_and_absent_servers_are_named() -> None:
         with pytest.raises(InputError):
             _plan("http://x", **broken)
     with pytest.raises(InputError, match="URL"):
-        _plan("localhost:8000")
+        _plan("ftp://localhost:8000")
 
 
 @pytest.mark.timing

@@ -85,7 +85,7 @@ def test_truth_values_and_their_names_are_one_label() -> None:
 
 def test_fractions_are_no_labels() -> None:
     """A score in the place of an answer is refused."""
-    with pytest.raises(PredictionsError, match="whole number"):
+    with pytest.raises(PredictionsError, match=r"a name or an integer, not 0\.3"):
         from_table(_table(**{"m/prediction": [0.3, 0.7] * (N // 2)}))
 
 
