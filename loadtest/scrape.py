@@ -21,6 +21,8 @@ from contract.metrics import CPU_SECONDS, ENERGY, REQUESTS
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 POLL_S = 0.1
 STEP_S = 1.5
+_NOT_COUNTED = "{url}/metrics does not count it"
+_NOT_MOVED = "the counter in {url}/metrics did not move during the run, which a longer one may mend"
 
 # Weakest first: a sum of several provenances is only as good as the weakest.
 _PROVENANCES: tuple[EnergyProvenance, ...] = ("user-constant", "estimated-load", "measured-rapl")
@@ -119,16 +121,20 @@ def read_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 5.0
 
 def what_is_missing(use: ServerUse | None, url: str, api_key: str | None = None) -> str | None:
     """Return why a run has no energy or no CPU time, in one line; None where it has both."""
+    if use is not None and use.joules is not None and use.cpu_seconds is not None:
+        return None
+    try:
+        page = _scrape(url, api_key, 5.0)
+    except (OSError, ValueError, http.client.HTTPException) as problem:
+        return f"no energy and no CPU time: {url}/metrics cannot be read ({problem})"
     if use is None:
-        try:
-            _scrape(url, api_key, 5.0)
-        except (OSError, ValueError, http.client.HTTPException) as problem:
-            return f"no energy and no CPU time: {url}/metrics cannot be read ({problem})"
         return f"no energy and no CPU time: {url}/metrics was not there all the time, or started anew"
-    missing = [
-        name for name, value in (("energy", use.joules), ("CPU time", use.cpu_seconds)) if value is None
-    ]
-    return f"no {' and no '.join(missing)}: {url}/metrics does not count it" if missing else None
+    said = []
+    if use.joules is None:
+        said.append("no energy: " + (_NOT_MOVED if page.joules else _NOT_COUNTED).format(url=url))
+    if use.cpu_seconds is None:
+        said.append("no CPU time: " + _NOT_COUNTED.format(url=url))
+    return "; ".join(said)
 
 
 def _scrape(url: str, api_key: str | None, timeout_s: float) -> Reading:
