@@ -67,7 +67,7 @@ def test_unlabelled_rows_are_marked() -> None:
         ({"m/confidence": [0.9, math.nan, 0.1]}, "row 1 is NaN"),
         ({"m/confidence": ["x", "y", "z"]}, "numbers"),
         ({"m/confidence": [0.9, None, 0.1]}, "row 1 is NaN or null, though there is an answer"),
-        ({"m/prediction": [1.5, 2.0, 3.0]}, "integers or strings"),
+        ({"m/prediction": [1.5, 2.0, 3.0]}, "a name or an integer, not 1.5"),
         ({"split": ["tune", "train", "test"]}, "row 1 is 'train'"),
         ({"m/logits": [[1.0, 2.0], [1.0], [0.0, 1.0]]}, "2 numbers"),
         ({"m/logits": [[1.0, 2.0], [1.0, math.inf], [0.0, 1.0]]}, "finite"),
