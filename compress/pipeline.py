@@ -78,7 +78,7 @@ def running(recipe: Recipe, out: Path, progress: Progress | None = None) -> Iter
     # when OpenMP loads, so it is set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     store = Store(out / STEPS_FOLDER)
-    with store.locked(), _Meter() as meter:
+    with store.locked(), _Meter(recipe.target.watts_per_core) as meter:
         yield Run(recipe, store, describe_machine(), meter, progress or Silent())
 
 
@@ -94,7 +94,8 @@ def dry_run(
 class _Meter:
     """An energy meter that starts when it is first asked for: a run that reuses everything needs none."""
 
-    def __init__(self) -> None:
+    def __init__(self, watts_per_core: float | None) -> None:
+        self._watts_per_core = watts_per_core
         self._meter: EnergyMeter | None = None
 
     def __enter__(self) -> _Meter:
@@ -106,7 +107,7 @@ class _Meter:
 
     def __call__(self) -> EnergyMeter:
         if self._meter is None:
-            self._meter = EnergyMeter().start()
+            self._meter = EnergyMeter(watts_per_core=self._watts_per_core).start()
         return self._meter
 
 

@@ -131,7 +131,8 @@ def what_is_missing(use: ServerUse | None, url: str, api_key: str | None = None)
         return f"no energy and no CPU time: {url}/metrics was not there all the time, or started anew"
     said = []
     if use.joules is None:
-        said.append("no energy: " + (_NOT_MOVED if page.joules else _NOT_COUNTED).format(url=url))
+        told = _NOT_MOVED if page.joules else f"{_NOT_COUNTED} (`sluice serve --watts-per-core N` does)"
+        said.append("no energy: " + told.format(url=url))
     if use.cpu_seconds is None:
         said.append("no CPU time: " + _NOT_COUNTED.format(url=url))
     return "; ".join(said)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -157,7 +160,7 @@ class EnergyMeter:
     def _start_tracker(self) -> None:
         problem: object = "its tracker did not start"
         try:
-            with _Quiet():
+            with _Quiet(), _some_home():
                 self._tracker, self._sink, measured, self._rated_watts = _new_tracker()
         except Exception as error:  # noqa: BLE001 (a meter that fails must not stop what it meters)
             problem = error
@@ -165,7 +168,8 @@ class EnergyMeter:
             self._tracker = self._sink = None
             self.provenance = "none"
             warnings.warn(
-                f"energy is not known here: CodeCarbon failed ({problem}); set --watts-per-core",
+                f"energy is not known here: CodeCarbon failed ({problem}); `sluice serve` and `sluice "
+                "compress` take --watts-per-core N instead: joules for a busy CPU-second",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -206,6 +210,24 @@ def _new_tracker() -> tuple[Any, Any, bool, float | None]:
     tracker.start()
     tracker.flush()
     return tracker, sink, measured, None if rated is None else float(rated)
+
+
+@contextmanager
+def _some_home() -> Iterator[None]:
+    """Lend this process a home folder where it has none.
+
+    CodeCarbon looks there for its settings and fails where a user id has neither HOME nor an entry in
+    /etc/passwd, as in containers that run under any id.
+    """
+    try:
+        Path.home()
+        yield
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
 
 
 def busy_cpu_seconds(root: Path = Path("/")) -> float:

@@ -59,6 +59,11 @@ def usable_cores(root: Path = Path("/")) -> float:
     return max(cores, 0.01)
 
 
+def core_count(root: Path = Path("/")) -> int:
+    """Return `usable_cores` as a number of threads or processes worth starting: whole, and at least 1."""
+    return max(1, int(usable_cores(root)))
+
+
 def usable_memory_bytes(root: Path = Path("/")) -> int:
     """Return the memory that this process may use: the machine's, cut by its control groups' limits."""
     memory = int(psutil.virtual_memory().total)
@@ -77,7 +82,7 @@ def _control_groups(root: Path, controller: str) -> list[Path]:
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
-            top = base
+            top = base / "unified" if (base / "unified").is_dir() else base
         elif controller in controllers.split(","):
             top = base / controllers if (base / controllers).is_dir() else base / controller
         else:

@@ -175,7 +175,7 @@ class Control:
             )
         )
         self._server = asyncio.create_task(server._serve([listener]))
-        self._metering = asyncio.create_task(meter_energy(plane, Telemetry()))
+        self._metering = asyncio.create_task(meter_energy(plane, Telemetry(), settings.watts_per_core))
 
     async def check_health(self) -> None:
         """Have Serve replace this replica when the admin interface has ended."""
@@ -183,7 +183,9 @@ class Control:
             raise NotReady("the admin interface has ended")
 
 
-async def meter_energy(plane: ControlPlane, telemetry: Telemetry) -> None:
+async def meter_energy(
+    plane: ControlPlane, telemetry: Telemetry, watts_per_core: float | None = None
+) -> None:
     """Add this machine's energy to the metrics once a second, for ever, from when the gateway answers."""
     while True:
         try:
@@ -191,7 +193,7 @@ async def meter_energy(plane: ControlPlane, telemetry: Telemetry) -> None:
             break
         except NotReady:
             await asyncio.sleep(METER_EVERY_S)
-    meter = await asyncio.to_thread(EnergyMeter().start)
+    meter = await asyncio.to_thread(EnergyMeter(watts_per_core=watts_per_core).start)
     booked = 0.0
     while True:
         await asyncio.sleep(METER_EVERY_S)

@@ -23,10 +23,10 @@ import ray
 from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem
+from runtime.machine import core_count
 from serve.deployments import APPLICATION, drain, make_application
 from serve.leftovers import MARK
 from serve.loading import Assignment
-from serve.settings import usable_cores
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_EVERY_S = 0.1
@@ -75,7 +75,7 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
     say("progress", message="starting Ray")
     ray.init(
         address="local",
-        num_cpus=max(2, usable_cores()),
+        num_cpus=max(2, core_count()),
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=_OBJECT_STORE_BYTES,

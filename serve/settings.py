@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contract.family import Family
 from contract.machine import Provider
 from contract.policy import Policy
+from runtime.machine import core_count
 from serve.batching import BatchRules
 from serve.limits import RequestLimits
 
@@ -70,6 +70,9 @@ class Settings(Setting):
         ge=0,
         description="A variant that is measured as fast as this runs inside the gateway replica",
     )
+    watts_per_core: float | None = Field(
+        default=None, gt=0, description="Energy of a busy CPU-second; null: as CodeCarbon has it"
+    )
     limits: RequestLimits = RequestLimits()
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(
@@ -99,7 +102,7 @@ class Settings(Setting):
         """Replicas of the gateway: as set, else 2 on up to 4 cores and 6 on 16."""
         if self.replicas is not None:
             return self.replicas
-        return max(2, min(6, usable_cores() * 3 // 8))
+        return max(2, min(6, core_count() * 3 // 8))
 
 
 class Slots(Setting):
@@ -134,14 +137,3 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
                 placement = "own" if variant.name in stages else "shelf"
         found[placement].append(variant.name)
     return Slots(inline=tuple(found["inline"]), own=tuple(found["own"]), shelf=tuple(found["shelf"]))
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may use: affinity and cgroup v2 quota, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, max(1, int(limit) // int(period)))
-    return max(1, cores)

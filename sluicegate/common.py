@@ -33,6 +33,16 @@ def provider_option(function: F) -> F:
     )(function)
 
 
+def watts_option(function: F) -> F:
+    """Add `--watts-per-core`."""
+    return click.option(
+        "--watts-per-core",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="A busy CPU-second takes N joules. Default: CodeCarbon's figure.",
+    )(function)
+
+
 def print_json(value: Any) -> None:
     """Write one JSON document to stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -17,7 +17,15 @@ from contract.family import Family
 from report.family_tables import inspect_table
 from report.frontier import write_frontier
 from report.tables import to_rich
-from sluicegate.common import FILE, FOLDER, json_option, print_json, progress_console, result_console
+from sluicegate.common import (
+    FILE,
+    FOLDER,
+    json_option,
+    print_json,
+    progress_console,
+    result_console,
+    watts_option,
+)
 from sluicegate.data_options import column_options
 from sluicegate.extras import require
 
@@ -28,6 +36,7 @@ from sluicegate.extras import require
 @click.option("--only", metavar="STEP", help="One step or variant, and what it needs.")
 @click.option("--data", type=FOLDER, help="Folder that the recipe's data paths are relative to.")
 @column_options
+@watts_option
 @click.option("--dry-run", "dry", is_flag=True, help="Print the plan and what is already done.")
 @click.option("--search", is_flag=True, help="Look for variants beyond the recipe's, and keep the best.")
 @click.option(
@@ -51,6 +60,7 @@ def command(
     text: str | None,
     label: str | None,
     slice_column: str | None,
+    watts_per_core: float | None,
     dry: bool,
     search: bool,
     search_minutes: float | None,
@@ -95,7 +105,13 @@ def command(
     wanted, found = load_recipe(recipe, data_folder=data), None
     columns = {"text": text, "label": label, "slice": slice_column}
     given = {name: column for name, column in columns.items() if column is not None}
-    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update=given)})
+    measured_with = {} if watts_per_core is None else {"watts_per_core": watts_per_core}
+    wanted = wanted.model_copy(
+        update={
+            "data": wanted.data.model_copy(update=given),
+            "target": wanted.target.model_copy(update=measured_with),
+        }
+    )
     if dry:
         _plan(wanted, out, only, as_json)
         return

@@ -12,7 +12,7 @@ from contract.records import first_problem
 from serve.launcher import run_until_stopped
 from serve.limits import RequestLimits
 from serve.settings import FakeSettings, Settings, StageSettings
-from sluicegate.common import ANY_PATH, FILE, FOLDER, progress_console, provider_option
+from sluicegate.common import ANY_PATH, FILE, FOLDER, progress_console, provider_option, watts_option
 from sluicegate.extras import require
 
 PORT = click.IntRange(1, 65535)
@@ -30,6 +30,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
 @click.option("--state", type=FOLDER, help="Keeps the revisions over restarts. Default: none are kept.")
 @provider_option
+@watts_option
 @click.option("--replicas", type=click.IntRange(1), help="Gateway replicas. Default: by the cores.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Per stage.")
 @click.option("--max-body-mib", type=POSITIVE, default=1.0, show_default=True, help="Larger bodies get 413.")
@@ -64,6 +65,7 @@ def command(family: Path | None, policy: Path | None, fake: bool, state: Path | 
             state=_absolute(state),
             provider=asked["provider"],
             replicas=asked["replicas"],
+            watts_per_core=asked["watts_per_core"],
             limits=limits,
             stage=StageSettings(threads=asked["threads"]),
         )

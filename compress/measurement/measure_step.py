@@ -19,7 +19,7 @@ from contract.family import Family, Variant, artifact_of
 from router.calibrate import fit_temperature
 from runtime.api import LoadedVariant, Logits
 from runtime.load import load_variant
-from runtime.machine import usable_cores
+from runtime.machine import core_count
 
 LOGITS = "logits.npy"
 HELD_OUT = ("validation", "tune", "certify", "test")
@@ -97,7 +97,7 @@ def provisional_family(finished: Finished, labels: Sequence[str]) -> Family:
 
 def _logits_side_by_side(loaded: LoadedVariant, texts: Sequence[str], threads: int) -> Logits:
     """Answer the texts on all cores: several calls at a time, each as a server would make it."""
-    workers = max(1, int(usable_cores()) // threads)
+    workers = max(1, core_count() // threads)
     chunk = max(1, min(64, -(-len(texts) // workers)))
     parts = [texts[start : start + chunk] for start in range(0, len(texts), chunk)]
     with ThreadPoolExecutor(workers) as pool:

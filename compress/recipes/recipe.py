@@ -90,6 +90,9 @@ class Target(Part):
     lengths: Split = Field(default="validation", description="Split whose texts give the length mix")
     calls: int = Field(default=1000, ge=20, description="Timed calls per setting, time permitting")
     seconds: float = Field(default=6.0, gt=0, description="Time for all settings of one variant")
+    watts_per_core: float | None = Field(
+        default=None, gt=0, description="Energy of a busy CPU-second, in place of CodeCarbon's figure"
+    )
 
     def for_choices(self) -> dict[str, Any]:
         """Return what a timing that decides something reads of it, as JSON values that make a Target again.

@@ -64,8 +64,8 @@ def test_ipv6_is_driven(generator: Generator) -> None:
     [
         (Behaviour(metrics=False), "/metrics cannot be read .*404"),
         (Behaviour(joules=1.0), "no CPU time: .* does not count it"),
-        (Behaviour(cpu_seconds=1.0), "no energy: .* does not count it"),
-        (Behaviour(), "no energy: .* does not count it; no CPU time: .* does not count it"),
+        (Behaviour(cpu_seconds=1.0), "no energy: .* does not count it .*--watts-per-core"),
+        (Behaviour(), "no energy: .* does not count it .*; no CPU time: .* does not count it"),
         (Behaviour(cpu_seconds=1.0, idle_watts=5.0, energy_step_s=60.0), "no energy: .* did not move"),
     ],
 )

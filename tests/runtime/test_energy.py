@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_metering_is_quiet_and_stays_on_this_machine(
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_id_without_a_home_is_metered_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CodeCarbon works where neither HOME nor /etc/passwd names a home folder, and the environment stays."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with EnergyMeter() as meter:
+        assert meter.provenance in {"measured-rapl", "estimated-load"}
+    assert "HOME" not in os.environ
+
+
 def test_a_failing_tracker_gives_none_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Energy that cannot be known is None, never 0."""
 
@@ -63,8 +79,9 @@ def test_a_failing_tracker_gives_none_and_a_warning(monkeypatch: pytest.MonkeyPa
         raise OSError("no counters")
 
     monkeypatch.setattr(energy, "_new_tracker", fail)
-    with pytest.warns(RuntimeWarning, match="no counters"):
+    with pytest.warns(RuntimeWarning, match="no counters") as told:
         meter = EnergyMeter().start()
+    assert "sluice serve" in str(told[0].message)
     reading = meter.stop()
     assert (reading.joules, reading.dynamic_joules, reading.provenance) == (None, None, "none")
     assert reading.dynamic_joules_per_cpu_second is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.machine import describe_machine, usable_cores, usable_memory_bytes
+from runtime.machine import core_count, describe_machine, usable_cores, usable_memory_bytes
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -38,11 +38,22 @@ def test_describes_this_machine() -> None:
             "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us": "50000\n",
             "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us": "100000\n",
         },
+        {
+            "proc/self/cgroup": "1:cpu:/a/b\n0::/\n",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpu/a/b/cpu.cfs_quota_us": "-1\n",
+        },
+        {
+            "proc/self/cgroup": "2:memory:/box\n0::/box\n",
+            "sys/fs/cgroup/unified/box/cpu.max": "50000 100000\n",
+        },
     ],
 )
 def test_quotas_cut_the_cores(tmp_path: Path, files: dict[str, str]) -> None:
-    """Own, outer and version 1 quotas all bind."""
+    """Own and outer quotas bind, of version 1, of 2 and of both side by side; a count is at least 1."""
     assert usable_cores(write(tmp_path, files)) == 0.5
+    assert core_count(tmp_path) == 1
 
 
 def test_no_quota_leaves_the_cores(tmp_path: Path) -> None:

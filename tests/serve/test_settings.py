@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from contract.policy import Policy, Stage, single_variant_policy
 from runtime.fake_family import write_fake_family
-from serve.settings import FakeSettings, Settings, StageSettings, slots_of, usable_cores
+from serve.settings import FakeSettings, Settings, StageSettings, slots_of
 
 
 def test_cheap_stages_are_inline_the_last_has_its_own_and_the_rest_share_a_shelf(tmp_path: Path) -> None:
@@ -61,4 +61,3 @@ def test_replicas_follow_the_cores() -> None:
     """At least two gateway replicas, unless a number is asked for."""
     assert Settings(fake=FakeSettings()).gateway_replicas >= 2
     assert Settings(fake=FakeSettings(), replicas=1).gateway_replicas == 1
-    assert usable_cores() >= 1
