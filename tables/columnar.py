@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.errors import DataError
+from tables.disguises import refuse_disguised
 
-ENDINGS = (".parquet", ".arrow", ".feather")
+PARQUET = (".parquet", ".parq", ".pq")
+ENDINGS = (*PARQUET, ".arrow", ".feather", ".ipc")
 MISSING = -1
 
 
@@ -31,7 +33,7 @@ def columnar_records(
     try:
         table = _table_of(path, wanted, maybe)
     except (pa.ArrowException, OSError) as problem:
-        raise DataError(f"not a readable {path.suffix[1:]} file: {problem}", where=path) from None
+        raise unreadable(path, problem) from None
     for name in wanted:
         if table.column_names.count(name) > 1:
             raise DataError(f"two columns are named {name!r}", where=path)
@@ -49,6 +51,26 @@ def columnar_records(
                         where=f"{path}: row {number}",
                     ) from None
             yield number, record
+
+
+def unreadable(path: Path, problem: Exception) -> DataError:
+    """Return what to say of a file that Arrow cannot read. Raises DataError for another kind of file."""
+    parquet = path.suffix.lower() in PARQUET
+    with path.open("rb") as file:
+        head = file.read(4096)
+        sign = b"PAR1" if parquet else b"ARROW1"
+        whole = head.startswith(sign) and file.seek(-len(sign), 2) >= 0 and file.read() == sign
+    if not head:
+        return DataError("the file is empty", where=path)
+    if not head.startswith(sign):
+        refuse_disguised(head, path)
+    elif not whole:
+        return DataError(
+            "its end is missing: it was cut off while it was written or copied",
+            where=path,
+            hint="copy or write it again",
+        )
+    return DataError(f"not a readable {'Parquet' if parquet else 'Arrow'} file: {problem}", where=path)
 
 
 def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
@@ -84,7 +106,7 @@ def named(value: Any, names: list[str]) -> Any:
 
 
 def _table_of(path: Path, wanted: Sequence[str], maybe: Sequence[str]) -> pa.Table:
-    if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() in PARQUET:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             once = all(names.count(name) == 1 for name in wanted)
@@ -92,6 +114,9 @@ def _table_of(path: Path, wanted: Sequence[str], maybe: Sequence[str]) -> pa.Tab
     with pa.memory_map(str(path)) as source:
         try:
             return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:
+        except pa.ArrowInvalid as problem:
+            source.seek(0)
+            if source.read(6) == b"ARROW1":
+                raise problem from None
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()

@@ -6,15 +6,19 @@ import bz2
 import codecs
 import gzip
 import lzma
+import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
 from contract.errors import DataError
+from tables.disguises import refuse_disguised, unmarked_encoding
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_GZIP = b"\x1f\x8b"
+_HEAD = 4096
+_LINE_MARKS = re.compile("(^|[\r\n])\ufeff+")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -35,12 +39,18 @@ def kind_of(path: Path) -> str:
 def text_of(path: Path) -> str:
     """Return the text of a file: UTF-8, or UTF-16 and UTF-32 with a byte-order mark.
 
+    Marks at the start of later lines, which joined files leave there, and the end that DOS wrote, go.
+
     Raises:
-        DataError: another encoding or a NUL byte, named with the line; broken compression.
+        DataError: another kind of file, another encoding or a NUL byte, named with the line; broken
+            compression.
     """
-    raw = _bytes_of(path)
+    raw = _unpacked(path.read_bytes(), path)
+    refuse_disguised(raw[:_HEAD], path)
     mark, encoding = next(((m, e) for m, e in _MARKS if raw.startswith(m)), (b"", "utf-8"))
-    raw = raw[len(mark) :]
+    raw = raw[len(mark) :].removesuffix(b"\x1a")
+    utf16 = None if mark else unmarked_encoding(raw[:_HEAD])
+    command = f"iconv -f {utf16 or 'windows-1252'} -t utf-8 {path.name} > utf8-{path.name}"
     try:
         content = raw.decode(encoding)
     except UnicodeDecodeError as problem:
@@ -48,31 +58,44 @@ def text_of(path: Path) -> str:
         raise DataError(
             f"line {line} is not {encoding.upper()} text (byte 0x{raw[problem.start]:02x})",
             where=path,
-            hint=f"write it as UTF-8: iconv -f windows-1252 -t utf-8 {path.name} > utf8-{path.name}",
+            hint=f"write it as UTF-8: {command}"
+            + ("" if utf16 else ", if it was made on Windows in Western Europe"),
         ) from None
     at = content.find("\0")
     if at >= 0:
         raise DataError(
             f"line {content.count(chr(10), 0, at) + 1} holds a NUL byte",
             where=path,
-            hint="write it as UTF-8; UTF-16 needs its byte-order mark",
+            hint=f"this is UTF-16 without its byte-order mark: {command}"
+            if utf16
+            else f"tr -d '\\000' < {path.name} > clean-{path.name}, if nothing else is wrong with it",
         )
-    return content
+    return _LINE_MARKS.sub(r"\1", content) if "\ufeff" in content else content
 
 
-def _bytes_of(path: Path) -> bytes:
-    raw = path.read_bytes()
+def _unpacked(raw: bytes, where: Path) -> bytes:
+    """Return what is inside compressed bytes, and other bytes as they are.
+
+    The first bytes tell, not the name: servers and browsers unpack `.gz` and leave the name.
+    """
+    unpack = next((unpack for sign, unpack in _UNPACK if raw.startswith(sign)), None)
+    if unpack is None:
+        return raw
     try:
-        match path.suffix.lower():
-            case ".bz2":
-                return bz2.decompress(raw)
-            case ".xz":
-                return lzma.decompress(raw)
-            case ".zst":
-                with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
-                    found: bytes = stream.read()
-                    return found
-            case _:
-                return gzip.decompress(raw) if raw.startswith(_GZIP) or path.suffix.lower() == ".gz" else raw
+        return unpack(raw)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as problem:
-        raise DataError(f"its compression is broken: {problem}", where=path) from None
+        raise DataError(f"its compression is broken: {problem}", where=where) from None
+
+
+def _unpacked_zstd(raw: bytes) -> bytes:
+    with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
+        found: bytes = stream.read()
+        return found
+
+
+_UNPACK: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
+    (b"\x1f\x8b", gzip.decompress),
+    (b"BZh", bz2.decompress),
+    (b"\xfd7zXZ\0", lzma.decompress),
+    (b"\x28\xb5\x2f\xfd", _unpacked_zstd),
+)

@@ -73,6 +73,7 @@ def delimited_records(
     named = _SEP_LINE.match(content)
     content = content[named.end() :] if named else content
     separators = (named[1],) if named else (prefer, *(s for s in SEPARATORS if s != prefer))
+    content = _after_comments(content, separators, wanted)
     parsed = _best(content, separators, wanted)
     if parsed.open_at is not None:
         raise DataError(
@@ -93,6 +94,15 @@ def delimited_records(
         ],
         where=where,
         hint="put quotes around cells that hold the separator or line ends",
+    )
+    refuse(
+        [
+            (f"{where}: row {number}", "repeats the header")
+            for number, cells in enumerate(rows.records[1:], start=1)
+            if cells[0:1] == rows.records[0][0:1] and cells == rows.records[0] and len(header) > 1
+        ],
+        where=where,
+        hint="several files were joined: delete these lines, or put the files into one folder",
     )
     for number, cells in enumerate(rows.records[1:], start=1):
         if cells:
@@ -174,6 +184,18 @@ def _fitting(content: str, separator: str) -> Parsed:
         if not plain.ragged() and (parsed.open_at is not None or parsed.ragged()):
             return plain
     return parsed
+
+
+def _after_comments(content: str, separators: Sequence[str], wanted: Sequence[str]) -> str:
+    """Return the text after lines that begin with # and are followed by a header with wanted columns."""
+    rest = content
+    while (line := _first_line(rest)).startswith("#") and not _names_any(line, separators, wanted):
+        rest = rest[rest.index(line) + len(line) :]
+    return rest if _names_any(_first_line(rest), separators, wanted) else content
+
+
+def _names_any(line: str, separators: Sequence[str], wanted: Sequence[str]) -> bool:
+    return any(_hits(line, separator, wanted) for separator in separators)
 
 
 def _first_line(content: str) -> str:

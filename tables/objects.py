@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,29 +12,37 @@ from tables.problems import refuse
 
 WRAPPERS = ("data", "records", "rows", "examples", "items")
 
+_BETWEEN = re.compile(r"[\s\x1e]*,?[\s\x1e]*")
+
 
 def line_records(content: str, where: object) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line from 1, object) of JSON lines. Raises DataError, which lists every line that is none."""
+    """Yield (line from 1, object) of JSON lines, or (row from 1, object) of other JSON under that ending.
+
+    Raises:
+        DataError: it lists every line that is no object.
+    """
     found: list[tuple[int, dict[str, Any]]] = []
     problems: list[tuple[str, str]] = []
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as problem:
-            problems.append((f"{where}: row {number}", f"not JSON: {problem}"))
+            record = _decoded(line)
+        except ValueError as problem:
+            problems.append((f"{where}: row {number}", str(problem)))
             continue
         if isinstance(record, dict):
             found.append((number, record))
         else:
             problems.append((f"{where}: row {number}", "every line must hold a JSON object"))
-    refuse(problems, where=where)
-    yield from found
+    other = _other_form(content, where) if problems else None
+    if other is None:
+        refuse(problems, where=where, hint=_remedy(content) if problems else None)
+    yield from found if other is None else enumerate(other, start=1)
 
 
 def document_records(content: str, where: object) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (row from 1, object) of one JSON document, or of JSON lines under the same ending.
+    """Yield (row from 1, object) of one JSON document, or of objects one after another.
 
     A document is a list of objects, also under `data` and the like; an object of columns (lists, or objects
     by row, as pandas writes); or `columns` with `data`, a list of rows.
@@ -41,14 +50,88 @@ def document_records(content: str, where: object) -> Iterator[tuple[int, dict[st
     Raises:
         DataError: when it is none of these.
     """
+    if not content.strip():
+        return
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as problem:
-        if _holds_lines(content):
+        rows = _objects(_decoded(content), where)
+    except ValueError as problem:
+        found = _sequence(content)
+        if found is None and _holds_lines(content):
             yield from line_records(content, where)
             return
-        raise DataError(f"not JSON: {problem}", where=where) from None
-    yield from enumerate(_objects(document, where), start=1)
+        if found is None:
+            raise DataError(str(problem), where=where, hint=_remedy(content)) from None
+        rows = found
+    yield from enumerate(rows, start=1)
+
+
+def _other_form(content: str, where: object) -> list[dict[str, Any]] | None:
+    """Return the objects of what is no JSON lines: one document, or objects that end anywhere in a line."""
+    try:
+        return _objects(_decoded(content), where)
+    except (ValueError, DataError):
+        return _sequence(content)
+
+
+def _sequence(content: str) -> list[dict[str, Any]] | None:
+    """Return objects that stand one after another, None where anything else does.
+
+    Between them are blanks and line ends, perhaps a comma, or the record separator of RFC 7464.
+    """
+    rows: list[dict[str, Any]] = []
+    at = _after_blanks(content, 0)
+    while at < len(content):
+        try:
+            row, at = _DECODER.raw_decode(content, at)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(row, dict):
+            return None
+        rows.append(row)
+        at = _after_blanks(content, at)
+    return rows
+
+
+def _after_blanks(content: str, at: int) -> int:
+    blanks = _BETWEEN.match(content, at)
+    return blanks.end() if blanks else at
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"one object names {next(n for n in names if names.count(n) > 1)!r} twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object_of)
+
+
+def _decoded(content: str) -> Any:
+    """Return a JSON value. Raises ValueError with the rule that it breaks."""
+    try:
+        return _DECODER.decode(content)
+    except json.JSONDecodeError as problem:
+        before, after = content[: problem.pos].rstrip(), content[problem.pos :].lstrip()
+        comma = before.endswith(",") and after[:1] in {"]", "}"}
+        raise ValueError(
+            f"not JSON: {problem}" + ("; the comma before it has to go" if comma else "")
+        ) from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read: nested too deeply") from None
+    except ValueError as problem:
+        too_long = "set_int_max_str_digits" in str(problem)
+        raise ValueError("a number has more digits than are read" if too_long else str(problem)) from None
+
+
+def _remedy(content: str) -> str | None:
+    start = content.lstrip()[:200]
+    if start.startswith(("{'", "[{'")):
+        return 'these are literals of Python: json.dumps(row) writes them as JSON, with "'
+    if not start.startswith(("{", "[")) and start:
+        return "if this is a table with separators, let its name end in .csv or .tsv"
+    return None
 
 
 def _objects(document: Any, where: object) -> list[dict[str, Any]]:
@@ -101,6 +184,6 @@ def _by_row(document: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _holds_lines(content: str) -> bool:
     first = next((line for line in content.split("\n") if line.strip()), "")
     try:
-        return isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
+        return isinstance(_decoded(first), dict)
+    except ValueError:
         return False
