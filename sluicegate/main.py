@@ -9,7 +9,9 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -63,6 +65,13 @@ def cli() -> None:
     """
 
 
+WHEN_INTERRUPTED = {
+    "compress": "finished steps are kept, the same command goes on from there",
+    "demo": "finished steps are kept, the same command goes on from there",
+    "loadtest": "no run was written",
+}
+
+
 def _interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -70,11 +79,15 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and exit.
 
-    SIGTERM unwinds as Ctrl-C does, so that everything that was started is stopped; `serve` has its own way.
+    SIGTERM and a closed terminal unwind as Ctrl-C does, so that everything that was started is stopped;
+    `serve` has its own way.
     """
-    # Both by name: a shell starts background jobs with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    _fill_closed_streams()
+    # All by name: a shell starts background jobs with SIGINT ignored. What nohup ignores stays so.
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM, hangup):
+        if number != hangup or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -96,14 +109,41 @@ def main() -> None:
         click.echo(f"error: {told}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; finished steps are kept, the same command goes on from there", err=True)
-        sys.exit(130)
+        _leave_interrupted(next((word for word in sys.argv[1:] if word in COMMANDS), ""))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as problem:
-        click.echo(f"error: {problem.filename or 'system'}: {problem.strerror or problem}", err=True)
+        if not _in_a_folder():
+            click.echo("error: the working directory is gone\n  try: cd to one that is there", err=True)
+        else:
+            click.echo(f"error: {problem.filename or 'system'}: {problem.strerror or problem}", err=True)
         sys.exit(1)
+
+
+def _fill_closed_streams() -> None:
+    """Open /dev/null on each closed standard stream, whose number another file or pipe would get."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _leave_interrupted(command: str) -> None:
+    if command == "serve":
+        # Stopped before its own handlers were in place: nothing had been started.
+        sys.exit(0)
+    with suppress(OSError):
+        click.echo("; ".join(["interrupted", *filter(None, [WHEN_INTERRUPTED.get(command)])]), err=True)
+    sys.exit(130)
+
+
+def _in_a_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -106,9 +106,9 @@ main.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_unwinds_what_a_command_had_begun(tmp_path: Path, number: signal.Signals) -> None:
-    """SIGTERM ends a command as Ctrl-C does: exit code 130, and no half-made step is left."""
+    """SIGTERM and a closed terminal end a command as Ctrl-C does: code 130, and no half-made step is left."""
     process = subprocess.Popen(
         [sys.executable, "-c", WAIT, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -118,3 +118,62 @@ def test_a_signal_unwinds_what_a_command_had_begun(tmp_path: Path, number: signa
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert not list(tmp_path.glob(".working-*"))
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    """A command under nohup outlives its terminal."""
+    run = ["nohup", sys.executable, "-c", WAIT, str(tmp_path)]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("compress", 130, "interrupted; finished steps are kept, the same command goes on from there\n"),
+        ("loadtest", 130, "interrupted; no run was written\n"),
+        ("tune", 130, "interrupted\n"),
+        ("serve", 0, ""),
+    ],
+)
+def test_an_interrupted_command_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int, words: str
+) -> None:
+    """What is kept is told by command; `serve` keeps its promise of 0 before there is anything to stop."""
+    monkeypatch.setattr(sys, "argv", ["sluice", command, "more"])
+    monkeypatch.setattr(command_line, "cli", _Raising(KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as left:
+        command_line.main()
+    assert left.value.code == code
+    assert capsys.readouterr().err == words
+
+
+def test_closed_streams_are_no_trouble(tmp_path: Path) -> None:
+    """With all three standard streams closed, files that are opened get other numbers than theirs."""
+    report = tmp_path / "numbers"
+    script = (
+        "import os, sys; from sluicegate import main\n"
+        "class Opens:\n"
+        "    def main(self, **_):\n"
+        "        file = open(sys.argv[1], 'w'); file.write(str(file.fileno() > 2)); print('lost')\n"
+        "main.cli = Opens(); main.main()"
+    )
+    shell = f'exec "{sys.executable}" -c "$0" "$1" <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell, script, str(report)], check=False)
+    assert done.returncode == 0
+    assert report.read_text() == "True"
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    """A relative path from a folder that was removed is an error in words."""
+    shell = f'cd "$0" && rmdir "$0" && exec "{sys.executable}" -m sluicegate serve family'
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(["sh", "-c", shell, str(gone)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: the working directory is gone\n  try: cd to one that is there\n"
