@@ -27,10 +27,10 @@ from compress.graphs.biases import bias_products
 from compress.graphs.export import export_onnx
 from compress.graphs.fuse import REWRITES, fuse
 from compress.graphs.qdq import insert_dynamic
-from compress.graphs.session import open_session
 from compress.networks.folders import TOKENIZER
 from compress.networks.network import keep_layers
 from compress.networks.weights import network_from, read_bundle
+from compress.onnx_graphs.session import open_session
 from runtime.machine import describe_machine
 from runtime.wordpiece import WordPieceEncoder
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from compress.networks.weights import depth_of, foreign_reason
+from compress.onnx_graphs.reading import Reading, read_reading
+from compress.onnx_graphs.source import find_graph
 from compress.recipes.parts import (
     RANDOM,
     CnnPart,
     DistilPart,
     LatencyPart,
     LinearPart,
+    MagnitudePart,
     PrunePart,
     QatPart,
     QuantizePart,
@@ -20,6 +23,8 @@ from compress.recipes.parts import (
 from compress.recipes.recipe import Recipe
 from contract.errors import RecipeError
 
+_AS_IT_IS = "an ONNX graph is taken as it is"
+
 
 def require_all_layers(recipe: Recipe) -> None:
     """Check every layer index of a recipe for texts, following depths from the teacher's weights down.
@@ -30,7 +35,10 @@ def require_all_layers(recipe: Recipe) -> None:
     """
     if recipe.data.input == "image":
         return
-    reason = foreign_reason(recipe.teacher.weights)
+    given = find_graph(recipe.teacher.weights)
+    if given is not None:
+        require_usable(recipe, read_reading(given))
+    reason = _AS_IT_IS if given is not None else foreign_reason(recipe.teacher.weights)
     if reason is not None:
         require_whole(recipe, reason)
     depths = {} if reason is not None else {recipe.teacher.name: depth_of(recipe.teacher.weights)}
@@ -51,6 +59,12 @@ def _own_depth(part: DistilPart, weights: str) -> int:
     """Return the layers of a student that starts from other weights. Raises RecipeError."""
     if weights == RANDOM:
         return len(part.layers)
+    if find_graph(weights) is not None:
+        raise RecipeError(
+            f"variant {part.name!r}: `weights` is an ONNX graph, which has no layers to start from",
+            where=weights,
+            hint="the folder that it was exported from, or `weights: random`",
+        )
     reason = foreign_reason(weights)
     if reason is not None:
         raise RecipeError(f"variant {part.name!r}: weights: {reason}", where=weights)
@@ -59,6 +73,49 @@ def _own_depth(part: DistilPart, weights: str) -> int:
         if not 0 <= layer < depth:
             raise RecipeError(f"variant {part.name!r}: no layer {layer}; {weights} has 0 to {depth - 1}")
     return len(part.layers)
+
+
+def require_usable(recipe: Recipe, reading: Reading) -> None:
+    """Check that a recipe asks of an ONNX graph what a graph can do, beyond what `require_whole` checks.
+
+    Raises:
+        RecipeError: naming what it asks for.
+    """
+    teacher = recipe.teacher
+    if teacher.training.epochs:
+        raise RecipeError(
+            "an ONNX graph is not trained: teacher.training.epochs must be 0",
+            where=teacher.weights,
+            hint="teacher: {weights: ..., training: {epochs: 0}}; or the folder that it was exported from",
+        )
+    whole = {teacher.name}
+    for part in recipe.variants:
+        if getattr(part, "parent", None) not in whole:
+            continue
+        problem = _beyond_a_graph(part, reading)
+        if problem is not None:
+            raise RecipeError(
+                f"variant {part.name!r}: {problem}",
+                where=teacher.weights,
+                hint="learn from it with `distil` of other `weights`, or `linear`",
+            )
+
+
+def _beyond_a_graph(part: VariantPart, reading: Reading) -> str | None:
+    if isinstance(part, MagnitudePart):
+        return "'magnitude' trains what it leaves, and an ONNX graph is not trained"
+    if isinstance(part, CnnPart) and not reading.words:
+        return "'cnn' starts from word embeddings, and the graph has no table of them in floating point"
+    if not isinstance(part, QuantizePart):
+        return None
+    if reading.quantized:
+        return "the graph is quantized already; give the one that it was made from"
+    if not reading.products:
+        return "the graph has no matrix product with constant weights: nothing to quantize"
+    if part.method in {"qdq", "fp16"} and reading.contributed:
+        told = ", ".join(reading.contributed[:3])
+        return f"`method: {part.method}` needs ONNX's own operators alone, and the graph has {told}"
+    return None
 
 
 def require_whole(recipe: Recipe, reason: str) -> None:

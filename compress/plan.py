@@ -13,6 +13,7 @@ from compress.datasets.sources import located
 from compress.depth import require_all_layers
 from compress.networks.image_weights import image_fingerprint
 from compress.networks.weights import fingerprint
+from compress.onnx_graphs.source import GraphSource, find_graph
 from compress.recipes.data_part import SOURCES, DataPart
 from compress.recipes.learning_parts import Part
 from compress.recipes.parts import (
@@ -87,6 +88,9 @@ def steps_of(recipe: Recipe, part: VariantPart) -> list[Step]:
 
 
 def _teacher(recipe: Recipe) -> Step:
+    given = None if recipe.data.input == "image" else find_graph(recipe.teacher.weights)
+    if given is not None:
+        return _taken(recipe, given)
     teacher, images = recipe.teacher, recipe.data.input == "image"
     left_out = {"weights"} if images else {"weights", "image"}
     return Step(
@@ -96,6 +100,19 @@ def _teacher(recipe: Recipe) -> Step:
         {"teacher": teacher.model_dump(mode="json", exclude=left_out), "seed": recipe.seed},
         {"data": DATA_STEP},
         {"weights": image_fingerprint(teacher.weights) if images else fingerprint(teacher.weights)},
+    )
+
+
+def _taken(recipe: Recipe, given: GraphSource) -> Step:
+    """A graph is taken as it is."""
+    teacher = recipe.teacher
+    return Step(
+        teacher.name,
+        "onnx-teacher",
+        f"{teacher.name}: take {given.graph.name} as it is",
+        {"teacher": teacher.model_dump(mode="json", exclude={"weights", "image", "training"})},
+        {"data": DATA_STEP},
+        {"weights": given.fingerprint()},
     )
 
 

@@ -104,6 +104,7 @@ KINDS: dict[str, Kind] = {
         _READ,
     ),
     "teacher": Kind("compress.learning.teacher:train_teacher", packages=_TRAINED),
+    "onnx-teacher": Kind("compress.onnx_graphs.teacher:take_graph", packages=_EXPORTED),
     "image-teacher": Kind("compress.learning.image_teacher:train_image_teacher", packages=_IMAGES),
     "distil": Kind("compress.learning.distil:distil_student", _NETWORKS, _TRAINED),
     "cnn": Kind("compress.learning.text_cnn:distil_cnn", _NETWORKS, _TRAINED),

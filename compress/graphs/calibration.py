@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from compress.datasets.data import Dataset
-from compress.graphs.session import open_session
 from compress.networks.models import Network
+from compress.onnx_graphs.session import open_session
 from runtime.api import Encoded
 
 if TYPE_CHECKING:

@@ -15,19 +15,18 @@ import torch
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.graphs.fuse import fuse_file
-from compress.graphs.session import open_session
 from compress.graphs.verify import require_faithful, require_finite, verification_texts, verify_graph
 from compress.networks.models import GraphInputs, Network, load_network
+from compress.onnx_graphs.session import open_session
+from compress.onnx_graphs.source import LARGEST
 from compress.steps import Context, Result
 from contract.errors import SluiceError
 from contract.family import Batching
-from contract.files import atomic_path
+from contract.files import atomic_path, write_bytes
 
 GRAPH = "model.onnx"
 
 OPSET = 20
-# A protocol buffer ends at 2 GiB.
-LARGEST = (2 << 30) - (16 << 20)
 PROBE_ERROR_LIMIT = 1e-3
 
 
@@ -42,14 +41,15 @@ def export_step(context: Context) -> Result:
     texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
     encoded = encoder_of(parent).encode(texts)
     batching: Batching = "single" if network.alone else "batched"
+    precision = network.precision
     verification = verify_graph(
-        context.folder / GRAPH, network, encoded, precision="fp32", batching=batching, name=parent.step
+        context.folder / GRAPH, network, encoded, precision=precision, batching=batching, name=parent.step
     )
-    require_faithful(verification, "fp32", context.step.name, batching=batching)
+    require_faithful(verification, precision, context.step.name, batching=batching)
     return {
         "artifact": GRAPH,
         "runtime": "onnx",
-        "precision": "fp32",
+        "precision": precision,
         "batching": batching,
         "encoder": spec.model_dump(mode="json"),
         "parameters": parent.result["parameters"],
@@ -61,6 +61,8 @@ def export_step(context: Context) -> Result:
 def export_onnx(network: Network, path: Path, *, fused: bool = True, name: str = "the network") -> None:
     """Write the network as ONNX: its graph inputs in, `logits` out, any batch and length.
 
+    One that is a graph already is copied as it is.
+
     Args:
         network: put into evaluation mode.
         path: of the file.
@@ -70,6 +72,9 @@ def export_onnx(network: Network, path: Path, *, fused: bool = True, name: str =
     Raises:
         SluiceError: when an answer is not finite, or the graph's differ from the network's at a probe.
     """
+    if network.graph is not None:
+        write_bytes(path, network.graph.read_bytes())
+        return
     network.eval()
     inputs = network.graph_inputs()
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())

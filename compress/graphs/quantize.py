@@ -65,7 +65,7 @@ def quantize_step(context: Context) -> Result:
             mixture = None
         else:
             encoded = encoder.encode(calibration.texts)
-            job = _quantizer(part, source, network, encoded, parent.result)
+            job = _quantizer(part, source, network, encoded, parent.result, batching)
             context.update(0.3, "quantizing")
             mixture = _mixture(part, job, encoder, data, Path(scratch), seed=context.recipe.seed)
             job.write(target, () if mixture is None else mixture.left_out)
@@ -119,16 +119,12 @@ def _source(
 
 @dataclass(frozen=True)
 class _Quantizer:
-    """Writes INT8 copies of one graph; `ranges` are for methods with fixed scales."""
+    """Writes INT8 copies of one graph; `ranges` are for fixed scales, `batching` is how copies are served."""
 
     part: QuantizePart
     source: Path
     ranges: Mapping[str, Range]
-
-    @property
-    def batching(self) -> Batching:
-        """How copies are served."""
-        return "single" if self.part.method == "dynamic" else "batched"
+    batching: Batching
 
     def write(self, target: Path, left_out: Collection[str]) -> None:
         """Write a copy in which some nodes stay FP32."""
@@ -140,18 +136,23 @@ class _Quantizer:
 
 
 def _quantizer(
-    part: QuantizePart, source: Path, network: Network, encoded: Encoded, parent: Mapping[str, Any]
+    part: QuantizePart,
+    source: Path,
+    network: Network,
+    encoded: Encoded,
+    parent: Mapping[str, Any],
+    batching: Batching,
 ) -> _Quantizer:
     """Return what writes copies, with ranges as the parent learnt them or found over calibration texts."""
     if part.method == "dynamic":
-        return _Quantizer(part, source, {})
+        return _Quantizer(part, source, {}, batching)
     names = [node.input[0] for node in products_of(onnx.load(source))]
     learnt = parent.get("ranges")
     if learnt is not None and len(learnt) == len(names):
         ranges = {name: (low, high) for name, (low, high) in zip(names, learnt, strict=True)}
     else:
         ranges = ranges_of(source, list(dict.fromkeys(names)), list(feeds_of(network, encoded)))
-    return _Quantizer(part, source, ranges)
+    return _Quantizer(part, source, ranges, batching)
 
 
 def _mixture(

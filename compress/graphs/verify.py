@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compress.networks.models import Network
 
 TEXTS = 200
+_OTHER: dict[Batching, Batching] = {"single": "batched", "batched": "single"}
 AGREEMENT_LIMIT: dict[Precision, float] = {
     "fp32": 0.999,
     "fp16": 0.995,
@@ -56,7 +57,7 @@ def verify_graph(
     """Return how far a graph's answers to N texts are from the network's (label agreement, logits).
 
     It is run as it is served, and also the other way, alone or in batches: what that changes is what
-    batchmates do to its answers.
+    batchmates do to its answers. A graph of one text is run alone.
 
     Raises:
         SluiceError: naming the variant, when logits of the network or of the graph are not finite.
@@ -66,7 +67,7 @@ def verify_graph(
     wanted = predict(network, network.examples(encoded))
     require_finite(wanted, name)
     found = _answers(path, encoded, batching)
-    other = _answers(path, encoded, "batched" if batching == "single" else "single")
+    other = found if network.one_text else _answers(path, encoded, _OTHER[batching])
     if not (np.isfinite(found).all() and np.isfinite(other).all()):
         raise SluiceError(
             f"{name}: its {precision} graph's logits are not finite; its network's are",
@@ -79,8 +80,8 @@ def verify_graph(
         n=len(encoded),
         agreement_limit=AGREEMENT_LIMIT[precision],
         error_limit=FP32_ERROR_LIMIT if share is None else share * span,
-        batched_agreement=float((other.argmax(1) == found.argmax(1)).mean()),
-        batched_logit_change=float(np.abs(other - found).max()),
+        batched_agreement=None if network.one_text else float((other.argmax(1) == found.argmax(1)).mean()),
+        batched_logit_change=None if network.one_text else float(np.abs(other - found).max()),
     )
 
 

@@ -13,6 +13,7 @@ from compress.networks.models import load_network
 from compress.networks.network import Architecture, Classifier, LayerShape
 from compress.networks.tokenizer import served_tokenizer
 from compress.networks.weights import network_from, read_bundle
+from compress.onnx_graphs.network import GraphNetwork
 from compress.recipes.parts import RANDOM, DistilPart
 from compress.steps import Context
 from contract.errors import RecipeError
@@ -58,7 +59,7 @@ def start_of(context: Context, part: DistilPart) -> Start:
 
 def _random(context: Context, part: DistilPart) -> Start:
     parent = load_network(context.inputs["parent"].folder)
-    if not isinstance(parent, Classifier | ForeignNetwork):
+    if not isinstance(parent, Classifier | ForeignNetwork | GraphNetwork):
         raise RecipeError(f"variant {part.name!r}: its parent does not read word pieces as transformers do")
     encoder, spec = parent_encoder(context)
     hidden, heads, neurons = part.hidden or 0, part.heads or 1, part.neurons or 0

@@ -10,10 +10,9 @@ from compress.learning.training import fit, hard_loss
 from compress.networks.heads import Head
 from compress.networks.models import Network, load_network
 from compress.networks.network import Classifier
-from compress.networks.tokenizer import served_tokenizer
+from compress.networks.tokenizer import kept_length, served_tokenizer
 from compress.networks.weights import Bundle, network_from, read_bundle, why_foreign
 from compress.recipes.learning_parts import Training
-from compress.recipes.recipe import TeacherPart
 from compress.steps import Context, Result
 from contract.errors import RecipeError
 from contract.family import EncoderSpec
@@ -65,29 +64,13 @@ def _read(
 
         network, head = foreign_network(bundle, data.labels, **settings)
         rows, longest, reads_types = network.shape.vocabulary, network.shape.longest, True
-    kept, notes = _length(part, longest, bundle.folder.asked_length, source)
+    kept, notes = kept_length(part, longest, bundle.folder.asked_length, source)
     served = served_tokenizer(bundle.folder, rows=rows, max_length=kept, texts=data.texts[:COMPARED])
     types = served.token_types and reads_types
     if types:
         network, head = foreign_network(bundle, data.labels, **settings, token_types=True)
     spec = write_tokenizer(context.folder, served.content, max_length=kept, token_types=types)
     return (*notes, *served.notes), network, head, spec
-
-
-def _length(part: TeacherPart, longest: int, asked: int | None, source: str) -> tuple[int, tuple[str, ...]]:
-    """Return the tokens kept of each text, and a note where that is fewer than the default."""
-    if "max_length" in part.model_fields_set:
-        if part.max_length > longest:
-            raise RecipeError(
-                f"teacher.max_length is {part.max_length}, these weights know {longest} positions",
-                where=source,
-            )
-        return part.max_length, ()
-    kept = min(part.max_length, longest, asked or part.max_length)
-    notes = (
-        () if kept == part.max_length else (f"{kept} tokens are kept of each text: its folder knows no more",)
-    )
-    return kept, notes
 
 
 def learn_labels(

@@ -25,6 +25,7 @@ from compress.networks.models import (
     write_network,
 )
 from compress.networks.network import Classifier
+from compress.onnx_graphs.network import GraphNetwork
 from compress.recipes.parts import CnnPart
 from compress.steps import Context, Result
 from contract.errors import RecipeError
@@ -116,7 +117,7 @@ def distil_cnn(context: Context) -> Result:
     parent = load_network(context.inputs["parent"].folder)
     if isinstance(parent, Classifier):
         words = parent.words.weight.detach()
-    elif isinstance(parent, ForeignNetwork):
+    elif isinstance(parent, ForeignNetwork | GraphNetwork):
         words = parent.word_table.detach()
     else:
         raise RecipeError(f"variant {part.name!r}: its parent has no word pieces to start from")

@@ -204,8 +204,8 @@ def open_model(source: str) -> ModelFolder:
             label of several.
         EnvironmentProblem: the package is not installed.
     """
-    root = _archive(source) if source.startswith("package:") else _folder(source)
-    names = _names(root, source)
+    root = _archive(source) if source.startswith("package:") else local_folder(source)
+    names = names_in(root, source)
     folder = ModelFolder(source, root, _inner(root, source, names), names)
     if not folder.has(CONFIG):
         _ = folder.weights  # says better what the folder is, if it is something else
@@ -239,7 +239,8 @@ def _archive(source: str) -> Path:
         raise RecipeError(problem.rule, where=source, hint=problem.hint) from None
 
 
-def _folder(source: str) -> Path:
+def local_folder(source: str) -> Path:
+    """Return the folder of a model, that of the one revision in the hub's cache. Raises RecipeError."""
     folder = Path(source)
     if not folder.exists():
         raise RecipeError(
@@ -262,7 +263,8 @@ def _folder(source: str) -> Path:
     return revisions[0] if revisions else folder
 
 
-def _names(root: Path, source: str) -> frozenset[str]:
+def names_in(root: Path, source: str) -> frozenset[str]:
+    """Return the files of a folder, two levels deep, or of an archive. Raises RecipeError."""
     if root.is_dir():
         found = (path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_file())
         return frozenset(path.relative_to(root).as_posix() for path in found)

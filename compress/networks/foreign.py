@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.networks.heads import Head, match_head
@@ -18,6 +17,7 @@ from compress.networks.models import (
     Examples,
     GraphInputs,
     Network,
+    Segmented,
     Tokens,
     filling,
     read_shape,
@@ -67,18 +67,6 @@ class ForeignShape:
     token_types: bool = False
     dropout: float = 0.0
     pad_id: int = 0
-
-
-@dataclass(frozen=True)
-class Segmented(Tokens):
-    """Tokens with the segment of each. types: [N, T] int64."""
-
-    types: NDArray[np.int64]
-
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        """Return ids, mask and segments [B, longest] of some rows."""
-        ids, mask = super().batch(rows)
-        return ids, mask, torch.from_numpy(self.types[rows, : ids.shape[1]])
 
 
 class ForeignNetwork(Network):

@@ -74,7 +74,8 @@ def _names(config: Mapping[str, Any], rows: int, source: str) -> list[str]:
         inverse = {int(row): str(name) for name, row in (config.get("label2id") or {}).items()}
         return [inverse.get(row, f"LABEL_{row}") for row in range(rows)]
     try:
-        by_row = {int(row): str(name) for row, name in named.items()}
+        pairs = enumerate(named) if isinstance(named, list) else named.items()
+        by_row = {int(row): str(name) for row, name in pairs}
     except (ValueError, AttributeError):
         raise RecipeError("config.json: the keys of `id2label` are not numbers", where=source) from None
     if sorted(by_row) != list(range(rows)):

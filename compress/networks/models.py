@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compress.network_kinds import NETWORKS
 from contract.errors import FamilyError
+from contract.family import Precision
 from contract.files import atomic_path, read_json, write_json
 from runtime.api import Encoded, Encoder
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
@@ -77,6 +78,21 @@ class Network(nn.Module, ABC):
     def alone(self) -> bool:
         """Whether it must be asked text by text, because padding changes its answers."""
         return False
+
+    @property
+    def one_text(self) -> bool:
+        """Whether it takes one text at a time and no more."""
+        return False
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that it computes in."""
+        return "fp32"
+
+    @property
+    def graph(self) -> Path | None:
+        """The graph that it is, where it is one already and need not be traced."""
+        return None
 
     @abstractmethod
     def examples(self, encoded: Encoded) -> Examples:
@@ -235,6 +251,18 @@ class Tokens:
         longest = int(lengths.max())
         mask = np.arange(longest) < lengths[:, None]
         return torch.from_numpy(self.ids[rows, :longest]), torch.from_numpy(mask.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Segmented(Tokens):
+    """Tokens with the segment of each. types: [N, T] int64."""
+
+    types: NDArray[np.int64]
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Return ids, mask and segments [B, longest] of some rows."""
+        ids, mask = super().batch(rows)
+        return ids, mask, torch.from_numpy(self.types[rows, : ids.shape[1]])
 
 
 def token_inputs(vocabulary: int, longest: int) -> GraphInputs:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.networks.folders import TOKENIZER, TOKENIZER_CONFIG, ModelFolder
+from compress.recipes.recipe import TeacherPart
 from contract.errors import RecipeError
 from runtime.wordpiece import INPUT_IDS, WordPieceEncoder
 
@@ -58,6 +59,28 @@ class ServedTokenizer:
     content: bytes
     token_types: bool = False
     notes: tuple[str, ...] = ()
+
+
+def kept_length(
+    part: TeacherPart, longest: int, asked: int | None, source: str
+) -> tuple[int, tuple[str, ...]]:
+    """Return the tokens kept of each text, and a note where that is fewer than the default.
+
+    Raises:
+        RecipeError: more than a model knows, asked for by the recipe.
+    """
+    if "max_length" in part.model_fields_set:
+        if part.max_length > longest:
+            raise RecipeError(
+                f"teacher.max_length is {part.max_length}, these weights know {longest} positions",
+                where=source,
+            )
+        return part.max_length, ()
+    kept = min(part.max_length, longest, asked or part.max_length)
+    notes = (
+        () if kept == part.max_length else (f"{kept} tokens are kept of each text: its folder knows no more",)
+    )
+    return kept, notes
 
 
 def served_tokenizer(

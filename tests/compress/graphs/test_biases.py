@@ -13,7 +13,7 @@ import pytest
 from compress.graphs.biases import bias_products
 from compress.graphs.lower import quantize_dynamic
 from compress.graphs.qdq import insert_dynamic, products_of
-from compress.graphs.session import open_session
+from compress.onnx_graphs.session import open_session
 from tests.compress.conftest import random_network
 from tests.support.exports import export_once
 

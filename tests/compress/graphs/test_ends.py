@@ -14,8 +14,8 @@ from compress.graphs.ends import pool_by_product, slice_places
 from compress.graphs.export import check_probes
 from compress.graphs.fuse import fuse
 from compress.graphs.matching import Graph
-from compress.graphs.session import open_session
 from compress.networks.network import Classifier
+from compress.onnx_graphs.session import open_session
 from tests.compress.conftest import toy_shape
 from tests.support.exports import export_once
 

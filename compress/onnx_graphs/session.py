@@ -1,4 +1,4 @@
-"""Sessions for looking into graphs: on one thread of a processor, without what serving adds."""
+"""Sessions for looking into graphs: on processors, without what serving adds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def open_session(graph: str | bytes) -> onnxruntime.InferenceSession:
+def open_session(graph: str | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
     """Return a session of a graph's file or content. Raises EnvironmentProblem without ONNX Runtime."""
     try:
         import onnxruntime
@@ -19,6 +19,6 @@ def open_session(graph: str | bytes) -> onnxruntime.InferenceSession:
             f"ONNX Runtime does not load: {problem}", hint="pip install 'sluicegate[cpu]'"
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

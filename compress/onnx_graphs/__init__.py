@@ -1,0 +1,1 @@
+"""ONNX text classifiers that others exported: found, looked at, and put into the form that is served."""

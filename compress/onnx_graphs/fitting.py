@@ -1,0 +1,188 @@
+"""Which form of a given graph answers as it does, among batchmates and padding as they come when served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from compress.onnx_graphs.adapting import LOGITS, Ends, adapt, freed
+from compress.onnx_graphs.given import Given, Row
+from compress.onnx_graphs.session import open_session
+from contract.errors import RecipeError
+from runtime.wordpiece import INPUT_IDS
+
+# Of logits; of those that span more, so much of their span.
+CLOSE, CLOSE_SHARE = 1e-3, 1e-4
+# What half precision rounds off.
+NARROW_SHARE = 0.02
+MATES = 8
+PADDED = 5
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A given graph as it is served.
+
+    Attributes:
+        model: with the ends that are served.
+        alone: whether it is asked text by text.
+        one_text: whether it cannot be asked otherwise.
+        difference: the most that a logit differs from what was given.
+        agreement: share of texts with the same label.
+        notes: what a person must be told.
+    """
+
+    model: ModelProto
+    alone: bool
+    one_text: bool
+    difference: float
+    agreement: float
+    notes: tuple[str, ...] = ()
+
+
+def fit_graph(
+    prepared: ModelProto,
+    given: Given,
+    ends: Ends,
+    rows: Sequence[Row],
+    *,
+    pads: tuple[int, ...],
+    most: int,
+    scaled_here: bool,
+    narrow: bool,
+) -> Fitted:
+    """Return the form of a prepared graph that answers N texts as the given one does.
+
+    Declared lengths that mean nothing are freed; where they do, what is missing is padded inside.
+
+    Args:
+        prepared: as `prepare` made it.
+        given: the same graph before that.
+        ends: what it is wrapped in.
+        rows: texts, one at least.
+        pads: ids that padding may have when it is served.
+        most: tokens that a text has at most.
+        scaled_here: whether it scales activations over all of a batch.
+        narrow: whether it was half precision.
+
+    Raises:
+        RecipeError: none does.
+    """
+    wanted = given.answers(ends.output, rows)
+    wanted = wanted[:, list(ends.order)] if ends.order else wanted
+    share = NARROW_SHARE if narrow else CLOSE_SHARE
+    close = max(CLOSE, share * float(np.ptp(wanted)))
+    fixed = given.batch is not None or given.length is not None
+    forms: list[tuple[ModelProto, Ends, str]] = []
+    if fixed:
+        sizes = f"[{given.batch or 'any'}, {given.length or 'any'}]"
+        whole = replace(ends, batch=given.batch, length=given.length)
+        forms.append((freed(prepared), ends, f"declared for {sizes} alone, it takes any batch and length"))
+        forms.append((prepared, whole, f"its size is {sizes}: shorter texts are padded to it"))
+    else:
+        forms.append((prepared, ends, ""))
+    problem = "it has no answer"
+    for started, form, note in forms:
+        served = adapt(started, form)
+        try:
+            asked = _Asked(served)
+            found = np.stack([asked(row)[0] for row in rows])
+            found = _probabilities(found) if ends.probabilities else found
+        except RecipeError as failed:
+            problem = failed.rule
+            continue
+        difference = float(np.abs(found - wanted).max())
+        problem = f"its answers come out {difference:.2g} apart"
+        if not difference <= close:
+            continue
+        model, alone, one = _with_mates(started, form, rows, close, pads, most)
+        alone = alone or scaled_here
+        notes = (note,) if note else ()
+        if one:
+            notes = (*notes, "it takes one text at a time")
+        agreement = float((found.argmax(1) == wanted.argmax(1)).mean())
+        return Fitted(model, alone, one, difference, agreement, notes)
+    raise RecipeError(
+        f"the graph cannot be put into the form that is served: {problem}",
+        where=given.source,
+        hint="export it with dynamic axes for batch and length",
+    )
+
+
+def _with_mates(
+    model: ModelProto,
+    ends: Ends,
+    rows: Sequence[Row],
+    close: float,
+    pads: tuple[int, ...],
+    most: int,
+) -> tuple[ModelProto, bool, bool]:
+    """Return the served graph, whether batchmates or padding change answers, and whether they break it."""
+    if ends.batch is not None:
+        return adapt(model, ends), True, True
+    broken = False
+    for form in (ends, replace(ends, pad_id=pads[-1])):
+        served = adapt(model, form)
+        try:
+            asked = _Asked(served)
+            worst = max(_apart(asked, rows, pad, most) for pad in set(pads))
+        except RecipeError:
+            broken = True
+            continue
+        if worst <= close:
+            return served, False, False
+    return adapt(model, ends), True, broken
+
+
+def _apart(asked: _Asked, rows: Sequence[Row], pad: int, most: int) -> float:
+    """Return how far logits are apart alone and among longer texts, all padded where there is room."""
+    order = np.argsort([row[INPUT_IDS].shape[1] for row in rows], kind="stable")
+    places = np.linspace(0, len(rows) - 1, min(MATES, len(rows))).round().astype(int)
+    some = [rows[int(order[place])] for place in places]
+    alone = np.concatenate([asked(row) for row in some])
+    return max(
+        float(np.abs(asked(_padded(part, pad, most)) - alone[: len(part)]).max())
+        for part in (some, some[:-1])
+        if part
+    )
+
+
+def _padded(rows: Sequence[Row], pad: int, most: int) -> Row:
+    """Return rows [1, T] as one batch, all of them padded where that is not beyond `most`."""
+    longest = max(row[INPUT_IDS].shape[1] for row in rows)
+    length = max(longest, min(longest + PADDED, most))
+    found = {}
+    for name in rows[0]:
+        whole = np.full((len(rows), length), pad if name == INPUT_IDS else 0, np.int64)
+        for number, row in enumerate(rows):
+            whole[number, : row[name].shape[1]] = row[name]
+        found[name] = whole
+    return found
+
+
+def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+class _Asked:
+    """A served graph that is asked for logits."""
+
+    def __init__(self, model: ModelProto) -> None:
+        try:
+            self._session = open_session(model.SerializeToString())
+        except Exception as problem:  # noqa: BLE001 (ONNX Runtime's errors share no public base)
+            raise RecipeError(str(problem)) from None
+
+    def __call__(self, row: Row) -> NDArray[np.float64]:
+        ids = row[INPUT_IDS]
+        feeds = {item.name: row.get(item.name, np.zeros_like(ids)) for item in self._session.get_inputs()}
+        try:
+            return np.asarray(self._session.run([LOGITS], feeds)[0], dtype=np.float64)
+        except Exception as problem:  # noqa: BLE001
+            raise RecipeError(str(problem)) from None

@@ -1,0 +1,198 @@
+"""A graph of any spelling is taken with the answers that it gives in ONNX Runtime, or is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from compress.encoders import encoder_of
+from compress.networks.models import load_network
+from compress.onnx_graphs.network import GRAPH, GraphNetwork
+from compress.pipeline import running
+from compress.plan import plan_steps
+from compress.recipes.recipe import Recipe
+from compress.store import Finished
+from contract.errors import RecipeError, SluiceError
+from contract.family import Batching
+from runtime.onnx_model import OnnxRuntime
+from tests.compress.conftest import toy_texts, toy_tokenizer
+from tests.compress.onnx_graphs.test_pipeline_of_graphs import recipe_of
+from tests.compress.onnx_graphs.toys import CONFIG, LABELS, Toy, toy_folder, toy_graph
+
+TEXTS = [text for text, _ in toy_texts(40, seed=5)]
+BERT = {"input_ids": "input_ids", "attention_mask": "attention_mask", "token_type_ids": "token_type_ids"}
+TENSORFLOW = {
+    "attention_mask": "input_mask:0",
+    "token_type_ids": "segment_ids:0",
+    "input_ids": "serving_default_input_word_ids:0",
+}
+PLACED = {"input_ids": "input_ids", "position_ids": "position_ids", "attention_mask": "attention_mask"}
+ALONE = {"input_ids": "x"}
+ORDER = [LABELS.index(label) for label in sorted(LABELS)]
+
+
+def taken(recipe: Recipe, out: Path) -> Finished:
+    """Make data and teacher of a recipe, and return the teacher."""
+    with running(recipe, out) as run:
+        data, teacher = plan_steps(recipe)[:2]
+        run.make(data)
+        return run.make(teacher)
+
+
+def served(teacher: Finished, texts: list[str] = TEXTS) -> NDArray[np.float32]:
+    """Return what a taken graph answers as it is served."""
+    encoder, network = encoder_of(teacher), load_network(teacher.folder)
+    batching: Batching = "single" if network.alone else "batched"
+    runtime = OnnxRuntime(teacher.file(GRAPH), encoder=encoder.sha256, batching=batching)
+    return runtime.logits(encoder.encode(texts))
+
+
+def by_hand(model: ModelProto, toy: Toy, texts: list[str] = TEXTS) -> NDArray[np.float64]:
+    """Return what ONNX Runtime and tokenizers give by themselves, text by text, as the data has labels."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    tokenizer = toy_tokenizer()
+    tokenizer.enable_truncation(24)
+    batch, length = (size if isinstance(size, int) else None for size in toy.axes)
+    if length:
+        tokenizer.enable_padding(length=length)
+    found = []
+    for text in texts:
+        told = tokenizer.encode(text)
+        rows = {
+            "input_ids": told.ids,
+            "attention_mask": told.attention_mask,
+            "token_type_ids": told.type_ids,
+            "position_ids": range(len(told.ids)),
+        }
+        feeds = {
+            name: np.array([list(rows[role])] * (batch or 1)).astype(
+                helper.tensor_dtype_to_np_dtype(toy.kinds.get(role, TensorProto.INT64))
+            )
+            for role, name in toy.names.items()
+        }
+        found.append(session.run([toy.outputs[0]], feeds)[0][0])
+    return np.array(found, dtype=np.float64)[:, ORDER]
+
+
+def shares(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return probabilities of logits."""
+    powers = np.exp(np.asarray(logits, dtype=np.float64))
+    found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("toy", "alone"),
+    [
+        (Toy(), False),
+        (Toy(names=BERT, dims=None), False),
+        (Toy(names=TENSORFLOW, kinds=dict.fromkeys(TENSORFLOW, TensorProto.INT32)), False),
+        (Toy(names=BERT, kinds={"attention_mask": TensorProto.FLOAT, "input_ids": TensorProto.INT32}), False),
+        (Toy(kinds={"attention_mask": TensorProto.BOOL}), False),
+        (Toy(names=PLACED), False),
+        (Toy(names=ALONE, outputs=("output_0",)), False),
+        (Toy(outputs=("logits", "states")), False),
+        (Toy(opset=9, ir=3), False),
+        (Toy(opset=11, end="Softmax", outputs=("probabilities",)), False),
+        (Toy(end="Softmax"), False),
+        (Toy(end="LogSoftmax"), False),
+        (Toy(ir=99), False),
+        (Toy(axes=(1, "sequence")), False),
+        (Toy(axes=(1, 24), names=PLACED), False),
+        (Toy(axes=(1, 24), baked=True, names=BERT), True),
+        (Toy(axes=("batch", "sequence"), baked=True), True),
+    ],
+    ids=lambda value: "" if isinstance(value, bool) else None,
+)
+def test_a_graph_answers_as_it_did_before_it_was_taken(tmp_path: Path, toy: Toy, alone: bool) -> None:
+    """Names, order, types, sizes, opsets and ends of every kind are served with the answers of the graph."""
+    model = toy_graph(toy)
+    toy_folder(tmp_path / "model", model)
+    teacher = taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family")
+    found = served(teacher)
+    read = model
+    read.ir_version = min(model.ir_version, 10)
+    wanted = by_hand(read, toy)
+    if toy.end == "Softmax":
+        np.testing.assert_allclose(shares(found), wanted, atol=1e-5)
+    else:
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert load_network(teacher.folder).alone is alone
+    inputs = {item.name for item in onnx.load(teacher.file(GRAPH)).graph.input}
+    assert inputs <= {"input_ids", "attention_mask", "token_type_ids"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "words"),
+    [
+        ({"names": {"input_ids": "input_ids", "attention_mask": "pixel_values"}}, {}, "pixel_values"),
+        ({"end": "Sigmoid"}, {}, "multi-label"),
+        ({"dims": ("batch", 1)}, {}, "one number"),
+        ({"outputs": ("last_hidden_state",)}, {}, "encoder without a head"),
+        ({"outputs": ("a", "b"), "dims": ("batch", "sequence", 3)}, {}, "every token"),
+        ({"outputs": ("start_logits", "end_logits")}, {}, "question answering"),
+        ({}, {"problem_type": "multi_label_classification"}, "several labels"),
+        ({}, {"architectures": ["BertForTokenClassification"]}, "labels every token"),
+        ({"kinds": {"input_ids": TensorProto.STRING}}, {}, "takes texts"),
+        ({"axes": ("batch", "sequence", 4)}, {}, "3 axes"),
+    ],
+)
+def test_what_is_no_classifier_is_refused_by_name_when_planned(
+    tmp_path: Path, changes: dict[str, Any], config: dict[str, Any], words: str
+) -> None:
+    """Outputs and inputs of other tasks are named before any step runs."""
+    toy_folder(tmp_path / "model", toy_graph(**changes), {**CONFIG, **config})
+    with pytest.raises(RecipeError, match=words):
+        plan_steps(recipe_of(tmp_path, tmp_path / "model"))
+
+
+INT8 = {"name": "int8", "kind": "quantize", "parent": "teacher"}
+
+
+@pytest.mark.parametrize(
+    ("variants", "teacher", "words"),
+    [
+        ([], {"training": {"epochs": 2}}, "an ONNX graph is not trained"),
+        ([{"name": "cut", "kind": "prune", "parent": "teacher"}], {}, "'prune' takes its parent apart"),
+        ([{"name": "sparse", "kind": "magnitude", "parent": "teacher"}], {}, "'magnitude' trains"),
+        ([{"name": "aware", "kind": "qat", "parent": "teacher"}], {}, "'qat' takes"),
+        ([INT8 | {"smooth": 0.5}], {}, "`smooth`"),
+        ([{"name": "s", "kind": "distil", "parent": "teacher", "layers": [0]}], {}, "unless it has"),
+        (
+            [
+                {
+                    "name": "s", "kind": "distil", "parent": "teacher", "layers": [0], "weights": "random",
+                    "hidden": 16, "heads": 2, "neurons": 16, "distillation": {"hidden_weight": 1},
+                }
+            ],
+            {},
+            "imitate what is inside",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_graph_cannot_be_used_for_is_refused_when_planned(
+    tmp_path: Path, variants: list[dict[str, Any]], teacher: dict[str, Any], words: str
+) -> None:
+    """Training, pruning and what looks inside are refused by the variant's name."""
+    toy_folder(tmp_path / "model")
+    with pytest.raises(RecipeError, match=words):
+        plan_steps(recipe_of(tmp_path, tmp_path / "model", variants, **teacher))
+
+
+def test_labels_that_are_not_the_data_s_are_refused_with_a_map_that_names_them(tmp_path: Path) -> None:
+    """A graph without names, or with others, is refused; `teacher.labels` says what its rows mean."""
+    graph = toy_folder(tmp_path / "model", config=None)
+    with pytest.raises(SluiceError, match=r"teacher\.labels: \{LABEL_0: "):
+        taken(recipe_of(tmp_path, graph), tmp_path / "family")
+    said = {str(row): label for row, label in enumerate(LABELS)}
+    teacher = taken(recipe_of(tmp_path, graph, labels=said), tmp_path / "family")
+    network = load_network(teacher.folder)
+    assert isinstance(network, GraphNetwork)
+    np.testing.assert_allclose(served(teacher), by_hand(toy_graph(), Toy()), atol=1e-4)
