@@ -1,8 +1,7 @@
-"""Rows of Parquet and Arrow files, with the names of classes that the Hugging Face Hub keeps beside them."""
+"""Rows of Parquet and Arrow files, as tables and as records."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pyarrow.parquet as pq
 
 from contract.errors import DataError
 from tables.disguises import refuse_disguised
+from tables.hub import class_names, named
 
 PARQUET = (".parquet", ".parq", ".pq")
-ENDINGS = (*PARQUET, ".arrow", ".feather", ".ipc")
-MISSING = -1
+ARROW = (".arrow", ".feather", ".ipc")
+ENDINGS = (*PARQUET, *ARROW)
 
 
 def columnar_records(
@@ -30,10 +30,7 @@ def columnar_records(
     Raises:
         DataError: an unreadable file, a wanted column twice, or a number beyond the names.
     """
-    try:
-        table = _table_of(path, wanted, maybe)
-    except (pa.ArrowException, OSError) as problem:
-        raise unreadable(path, problem) from None
+    table = columnar_table(path, wanted, maybe)
     for name in wanted:
         if table.column_names.count(name) > 1:
             raise DataError(f"two columns are named {name!r}", where=path)
@@ -53,9 +50,20 @@ def columnar_records(
             yield number, record
 
 
-def unreadable(path: Path, problem: Exception) -> DataError:
+def columnar_table(path: Path, wanted: Sequence[str] = (), maybe: Sequence[str] = ()) -> pa.Table:
+    """Return the table of a Parquet, Feather or Arrow file: some columns, or all where one is missing.
+
+    A file whose name does not tell is taken for Parquet. Raises DataError.
+    """
+    try:
+        return _table_of(path, wanted, maybe)
+    except (pa.ArrowException, OSError) as problem:
+        raise _unreadable(path, problem) from None
+
+
+def _unreadable(path: Path, problem: Exception) -> DataError:
     """Return what to say of a file that Arrow cannot read. Raises DataError for another kind of file."""
-    parquet = path.suffix.lower() in PARQUET
+    parquet = path.suffix.lower() not in ARROW
     with path.open("rb") as file:
         head = file.read(4096)
         sign = b"PAR1" if parquet else b"ARROW1"
@@ -70,47 +78,20 @@ def unreadable(path: Path, problem: Exception) -> DataError:
             where=path,
             hint="copy or write it again",
         )
-    return DataError(f"not a readable {'Parquet' if parquet else 'Arrow'} file: {problem}", where=path)
-
-
-def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the names of classes by column that `datasets` keeps in a schema's metadata."""
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-    return feature_names(features)
-
-
-def feature_names(features: Any) -> dict[str, list[str]]:
-    """Return the names of classes by column of the features of `datasets`."""
-    found = {}
-    for column, feature in features.items() if isinstance(features, dict) else ():
-        inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
-        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
-            found[column] = [str(name) for name in inner["names"]]
-    return found
-
-
-def named(value: Any, names: list[str]) -> Any:
-    """Return the name of a class number, or of each in a list. Raises IndexError beyond the names."""
-    if isinstance(value, list):
-        return [named(one, names) for one in value]
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if value == MISSING:
-        return None
-    if value < 0:
-        raise IndexError(value)
-    return names[value]
+    plain = b"\0" not in head and head[:1].isascii()
+    return DataError(
+        f"not a readable {'Parquet' if parquet else 'Arrow'} file: {problem}",
+        where=path,
+        hint="it looks like text: let its name end in .csv or .jsonl if it is" if plain else None,
+    )
 
 
 def _table_of(path: Path, wanted: Sequence[str], maybe: Sequence[str]) -> pa.Table:
-    if path.suffix.lower() in PARQUET:
+    if path.suffix.lower() not in ARROW:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            once = all(names.count(name) == 1 for name in wanted)
-            return file.read(columns=[n for n in names if n in {*wanted, *maybe}] if once else None)
+            some = wanted and all(names.count(name) == 1 for name in wanted)
+            return file.read(columns=[n for n in names if n in {*wanted, *maybe}] if some else None)
     with pa.memory_map(str(path)) as source:
         try:
             return pa.ipc.open_file(source).read_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -55,7 +56,7 @@ class Parsed:
 
 
 def delimited_records(
-    content: str, where: object, wanted: Sequence[str], *, prefer: str = ","
+    content: str, where: object, wanted: Sequence[str], *, prefer: str = ",", unique: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number from 1, cells by column name) for every row of delimited text with a header.
 
@@ -66,9 +67,10 @@ def delimited_records(
         where: the file, for messages.
         wanted: the columns that are looked for: the separator is the one whose header has them.
         prefer: the separator where nothing else tells.
+        unique: no two columns at all may have one name.
 
     Raises:
-        DataError: a wanted column twice, a quote that never closes, or rows of another length (all listed).
+        DataError: a column twice, a quote that never closes, or rows of another length (all listed).
     """
     named = _SEP_LINE.match(content)
     content = content[named.end() :] if named else content
@@ -83,9 +85,11 @@ def delimited_records(
     if start is None:
         return
     header = [name.strip().strip("\ufeff") for name in parsed.records[start]]
-    for name in wanted:
-        if header.count(name) > 1:
-            raise DataError(f"two columns are named {name!r}", where=where)
+    twice = [
+        name for name, count in Counter(header).items() if count > 1 and (name in wanted or (unique and name))
+    ]
+    if twice:
+        raise DataError(f"two columns are named {twice[0]!r}", where=where)
     rows = Parsed(parsed.records[start:])
     refuse(
         [

@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from contract.errors import DataError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
-from tables.labels import label_name, look_alikes, respelled, shown
+from tables.files import Columns, Record
+from tables.labels import label_name, respelled
+from tables.notes import notes_on
 from tables.problems import refuse
-from tables.sources import Columns, Record, records_of
+from tables.sources import records_of
 
 ABSENT = object()
 
@@ -72,9 +74,22 @@ def read_labelled(
         DataError: naming file, row and rule, the first twenty rows at once.
     """
     columns = Columns(text, label, slice_column)
+    before = _state(path)
     found = checked(records_of(path, columns), columns, where=path, split=split)
     digest = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)
+    if _state(path) != before:
+        raise DataError(
+            "it changed while it was read", where=path, hint="give a copy that nobody writes to meanwhile"
+        )
     return Labelled(found.texts, found.labels, found.slices, found.rows, found.places, digest, found.notes)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        known = path.stat()
+    except (OSError, ValueError):
+        return None
+    return known.st_size, known.st_mtime_ns
 
 
 def from_rows(rows: Sequence[tuple[str, str | None]]) -> Labelled:
@@ -153,7 +168,7 @@ def checked(
     if not texts:
         raise DataError("there are no rows", where=where)
     return Labelled(
-        tuple(texts), tuple(labels), tuple(slices), tuple(rows), tuple(places), notes=_notes(odd, labels)
+        tuple(texts), tuple(labels), tuple(slices), tuple(rows), tuple(places), notes=notes_on(odd, labels)
     )
 
 
@@ -168,15 +183,6 @@ def slice_names(value: Any) -> tuple[str, ...]:
     many = value if isinstance(value, list | tuple) else [value]
     names = [label_name(one) for one in many]
     return tuple(dict.fromkeys(name for name in names if name is not None))
-
-
-def look_alike_problem(labels: Iterable[str]) -> str | None:
-    """Return what is wrong with labels of which some only look different, None where none do."""
-    groups = look_alikes(labels)
-    if not groups:
-        return None
-    listed = "; ".join(" and ".join(map(shown, group)) for group in groups[:20])
-    return f"labels that differ in case or blanks alone are classes of their own: {listed}"
 
 
 class _Lookup:
@@ -246,6 +252,9 @@ def _text_rule(value: Any, name: str) -> str | None:
             return f"`{name}` is not UTF-8 text"
     if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124
         return f"`{name}` is NaN or missing"
+    if isinstance(value, dict):
+        inside = next((key for key, one in value.items() if isinstance(one, str)), "PART")
+        return f"`{name}` must hold text, not an object; a name with a dot leads inside: {name}.{inside}"
     if not isinstance(value, str):
         return f"`{name}` must hold text, not {type(value).__name__}"
     if not value.strip():
@@ -268,15 +277,3 @@ def _list_in(written: str) -> Any:
         if isinstance(found, list):
             return found
     return written
-
-
-def _notes(odd: Counter[str], labels: Iterable[str | None]) -> tuple[str, ...]:
-    notes = []
-    if odd:
-        names = ", ".join(f"{name} ({count})" for name, count in sorted(odd.items())[:20])
-        notes.append(
-            f"{sum(odd.values()):,} labels were written in another way (Unicode form, unseen characters, "
-            f"True, 1.0) and read as: {names}"
-        )
-    alike = look_alike_problem({label for label in labels if label is not None})
-    return (*notes, alike) if alike else tuple(notes)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pcsv
-import pyarrow.json as pjson
 import pyarrow.parquet as pq
-from pyarrow import feather
 
-from contract.errors import PredictionsError
+from contract.errors import InputError, PredictionsError
 from contract.files import sha256_of_bytes, sha256_of_file
 from contract.predictions import LabelValue, Predictions, VariantPredictions
+from tables.columnar import PARQUET, columnar_table
 from tables.columns import coded, label_set_of, labels_of, predictions_of, slices_of, split_of
+from tables.content import kind_of
+from tables.files import ELSEWHERE
+from tables.hub import with_class_names
+from tables.paths import require_readable
 from tables.scores import check_argmax, check_confidence, confidence_of, logits_of
+from tables.text_tables import TEXT, text_table
 
 PAGE = "docs/predictions.md"
 
@@ -26,67 +29,45 @@ def read_predictions(path: Path, *, labels: Sequence[LabelValue] | None = None) 
     """Read and check a predictions table.
 
     Args:
-        path: Parquet (a file, or a folder of part files as Spark writes them), CSV, TSV, JSON lines or Arrow,
-            by its ending; with `label`, optional `split` and `slice`, and `V/prediction`, ... per variant.
+        path: Parquet (a file, or a folder of part files as Spark writes them), CSV, TSV, JSON or Arrow, by
+            its ending; with `label`, optional `split` and `slice`, and `V/prediction`, ... per variant.
         labels: the label set; by default the one stored in the file, else the labels that occur.
 
     Raises:
         PredictionsError: naming file, column, rows and rule.
     """
-    if not path.exists():
-        raise PredictionsError("there is no such file", where=path)
-    kind, read = _reader(path)
     try:
-        table = read(path)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError, ValueError) as problem:
-        raise PredictionsError(
-            f"not a readable {kind}: {problem}",
-            where=path,
-            hint="write it as Parquet, for example with pandas: frame.to_parquet(path)",
-        ) from None
+        require_readable(path)
+        table = _read_folder(path) if path.is_dir() else _read_file(path)
+    except InputError as problem:
+        raise PredictionsError(problem.rule, where=problem.where, hint=problem.hint) from None
+    except (pa.ArrowException, OSError) as problem:
+        raise PredictionsError(f"cannot be read: {problem}", where=path) from None
     predictions = from_table(table, where=path, labels=labels)
     return replace(predictions, sha256=_hash(path))
 
 
-def _reader(path: Path) -> tuple[str, Callable[[Path], pa.Table]]:
-    if path.is_dir():
-        return "folder of Parquet files", _read_folder
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".csv", ".tsv", ".txt")):
-        return "CSV file", _read_text
-    if name.endswith((".jsonl", ".ndjson", ".json")):
-        return "file of JSON lines", pjson.read_json
-    if name.endswith((".arrow", ".feather", ".ipc")):
-        return "Arrow file", lambda file: feather.read_table(file, memory_map=False)
-    return "Parquet file", pq.read_table
+def _read_file(path: Path) -> pa.Table:
+    if kind_of(path) in TEXT:
+        return text_table(path)
+    if kind_of(path) in ELSEWHERE:
+        raise PredictionsError(
+            f"files of kind {path.suffix!r} are not read", where=path, hint=ELSEWHERE[kind_of(path)]
+        )
+    return columnar_table(path)
 
 
 def _read_folder(path: Path) -> pa.Table:
     if not _parts(path):
-        raise ValueError("it holds no file that ends in .parquet")
+        raise PredictionsError("the folder holds no file that ends in .parquet", where=path)
     return pq.read_table(path, ignore_prefixes=["_", "."])
-
-
-def _read_text(path: Path) -> pa.Table:
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(65_536).split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
-    separator = max(",\t;|", key=head.count)
-    return pcsv.read_csv(
-        path,
-        parse_options=pcsv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        convert_options=pcsv.ConvertOptions(
-            column_types={"label": pa.string(), "split": pa.string(), "slice": pa.string()},
-            null_values=["", "NaN", "nan", "NA", "null"],
-            timestamp_parsers=[],
-        ),
-    )
 
 
 def _parts(folder: Path) -> list[Path]:
     return sorted(
         part
         for part in folder.rglob("*")
-        if part.suffix in {".parquet", ".parq", ".pq"}
+        if part.suffix in PARQUET
         and not any(name.startswith(("_", ".")) for name in part.relative_to(folder).parts)
     )
 
@@ -105,11 +86,12 @@ def from_table(
     table = table.rename_columns(cleaned).replace_schema_metadata(table.schema.metadata)
     names = table.column_names
     variants = _variants(names, where)
+    table, classes = with_class_names(table, where)
     if table.num_rows == 0:
         raise PredictionsError("the table has no rows", where=where)
     label_column = coded(table["label"], "label", where)
     answers = {name: coded(table[f"{name}/prediction"], f"{name}/prediction", where) for name in variants}
-    label_set = label_set_of(table, label_column, list(answers.values()), labels, where)
+    label_set = label_set_of(table, label_column, list(answers.values()), labels or classes, where)
     label = labels_of(label_column, label_set, where)
     notes: list[str] = []
     found: dict[str, VariantPredictions] = {}
@@ -148,6 +130,8 @@ def _variants(names: list[str], where: object) -> list[str]:
             raise PredictionsError(f"the column {name!r} occurs twice", where=where)
     listed = ", ".join(names[:20])
     variants = [name.removesuffix("/prediction") for name in names if name.endswith("/prediction")]
+    if "" in variants:
+        raise PredictionsError("the column '/prediction' names no variant before its slash", where=where)
     if not variants:
         near = next((n for n in names if re.fullmatch(r".+[_.\-: ]pred(iction|s|icted)?", n)), None)
         raise PredictionsError(

@@ -14,8 +14,8 @@ from compress.datasets.sources import Row, columns_of, located, rows_of, source_
 from compress.recipes.data_part import DataPart
 from contract.errors import DataError, EnvironmentProblem, RequestError
 from runtime.pixels import open_image, png_text
+from tables.files import Record
 from tables.problems import refuse
-from tables.sources import Record
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SKLEARN = "sklearn:"

@@ -14,7 +14,7 @@ from compress.datasets.images import read_images
 from compress.datasets.sources import Row, read_source, read_unlabelled
 from compress.recipes.data_part import EXTRA, SPLITS, UNLABELLED, DataPart, SliceRule
 from contract.errors import DataError
-from tables.labelled import look_alike_problem
+from tables.notes import look_alike_problem
 from tables.problems import refuse
 
 FEWEST_ROWS = 3

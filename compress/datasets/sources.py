@@ -11,9 +11,10 @@ from pathlib import Path
 
 from compress.recipes.data_part import DataPart
 from contract.errors import DataError, EnvironmentProblem
-from tables.columnar import named as class_name
+from tables.files import Columns, Record
+from tables.hub import named as class_name
 from tables.labelled import Labelled, checked
-from tables.sources import Columns, Record, records_of
+from tables.sources import records_of
 
 
 @dataclass(frozen=True)

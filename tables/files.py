@@ -1,0 +1,112 @@
+"""Files of labelled rows: which kind each is, and its rows as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.errors import DataError
+from tables.columnar import ENDINGS as COLUMNAR
+from tables.columnar import columnar_records
+from tables.content import COMPRESSED, kind_of, text_of
+from tables.delimited import delimited_records
+from tables.hub import named
+from tables.objects import document_records, line_records
+
+DELIMITED = (".csv", ".tsv", ".tab")
+OBJECTS = (".jsonl", ".ndjson", ".json")
+KINDS = (*DELIMITED, *OBJECTS, *COLUMNAR)
+_UNPACK = "unpack it first"
+_SHEET = "save the sheet as CSV"
+_EXPORT = "export the table as CSV"
+ELSEWHERE = {
+    ".xlsx": _SHEET,
+    ".xls": _SHEET,
+    ".xlsb": _SHEET,
+    ".ods": _SHEET,
+    ".zip": _UNPACK,
+    ".tar": _UNPACK,
+    ".tgz": _UNPACK,
+    ".7z": _UNPACK,
+    ".lz4": _UNPACK,
+    ".db": _EXPORT,
+    ".sqlite": _EXPORT,
+    ".sqlite3": _EXPORT,
+    ".orc": "pandas.read_orc(FILE).to_parquet('data.parquet')",
+    ".pkl": "pandas.read_pickle(FILE).to_parquet('data.parquet'): pickles run code and are never read",
+    ".pickle": "pandas.read_pickle(FILE).to_parquet('data.parquet'): pickles run code and are never read",
+    ".txt": "if it is a table with a header, let its name end in .tsv or .csv",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as its file has it: where it is (for messages), its number from 1 there, and its values."""
+
+    place: str
+    number: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns that are read.
+
+    Attributes:
+        text, label: a dot leads into objects and lists: `annotations.0.result.0.value`. Without a label
+            column the texts alone are read.
+        slice: by default `slice`, where the file has it.
+    """
+
+    text: str = "text"
+    label: str | None = "label"
+    slice: str | None = None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The columns that have to be there."""
+        return tuple(name for name in (self.text, self.label, self.slice) if name is not None)
+
+    @property
+    def maybe(self) -> tuple[str, ...]:
+        """The columns that are read where they are there."""
+        return ("split", "slice") if self.slice is None else ("split",)
+
+
+def file_records(
+    path: Path, columns: Columns, classes: dict[str, list[str]] | None = None
+) -> Iterator[Record]:
+    """Yield the rows of one file as they are.
+
+    Args:
+        path: the file, whose ending tells its kind.
+        columns: those that are looked for.
+        classes: names of class numbers by column, where something beside the file tells them.
+
+    Raises:
+        DataError: naming the file and the rule.
+    """
+    kind = kind_of(path)
+    wanted = [name for name in columns.wanted if "." not in name]
+    if kind not in KINDS or (kind in COLUMNAR and path.suffix.lower() in COMPRESSED):
+        raise DataError(
+            f"files of kind {path.suffix or 'without suffix'!r} are not read",
+            where=path,
+            hint=ELSEWHERE.get(kind)
+            or f"one of {', '.join(KINDS)}, or a folder with one folder of .txt files per class",
+        )
+    if kind in COLUMNAR:
+        whole = len(wanted) < len(columns.wanted)
+        rows = columnar_records(path, columns.wanted if whole else wanted, columns.maybe)
+    elif kind == ".json":
+        rows = document_records(text_of(path), path)
+    elif kind in OBJECTS:
+        rows = line_records(text_of(path), path)
+    else:
+        rows = delimited_records(text_of(path), path, wanted, prefer="," if kind == ".csv" else "\t")
+    for number, values in rows:
+        for name in (classes or {}).keys() & values.keys():
+            values[name] = named(values[name], (classes or {})[name])
+        yield Record(f"{path}: row {number}", number, values)

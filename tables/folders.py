@@ -1,0 +1,208 @@
+"""Folders of labelled rows: shards, one folder per class, and what `datasets.save_to_disk` writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from contract.errors import DataError
+from tables.content import kind_of
+from tables.files import KINDS, OBJECTS, Columns, Record, file_records
+from tables.hub import feature_names
+
+SPLIT = re.compile(r"(train|training|validation|valid|val|dev|tune|certify|test)(?![a-z])", re.IGNORECASE)
+SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
+
+
+def folder_records(path: Path, columns: Columns) -> Iterator[Record]:
+    """Yield the rows of a folder as they are.
+
+    A folder is what `datasets.save_to_disk` writes; one folder of text files per class, perhaps within one
+    per split; or files of one kind with the same columns (shards), also one folder per value of a column
+    (`label=pos/`). Where files or folders are named after splits and rows say none, they get one. Names that
+    begin with a dot, and what macOS adds to archives, are left out.
+
+    Raises:
+        DataError: naming the file and the rule.
+    """
+    if (path / "dataset_dict.json").is_file():
+        yield from _saved_splits(path, columns)
+        return
+    if (path / "state.json").is_file():
+        yield from _saved(path, columns)
+        return
+    files = _files(path)
+    tables = _tables(files)
+    texts = [file for file in files if file.suffix.lower() == ".txt" and _class_of(file)]
+    if texts and tables and {kind_of(file) for file in tables} != {".json"}:
+        raise DataError(
+            f"the folder holds both tables ({tables[0]}) and CLASS/NAME.txt files ({texts[0]})",
+            where=path,
+            hint="give a folder or file that holds one of them",
+        )
+    if not texts and not tables:
+        texts = [file for file in files if _bare(file) and _class_of(file)]
+    if texts:
+        yield from _classes(path, texts, columns)
+    else:
+        yield from _shards(path, tables, columns)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files below a folder, relative to it. Raises DataError for a link that leads nowhere."""
+    found = []
+    for file in path.rglob("*"):
+        inside = file.relative_to(path)
+        if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts):
+            continue
+        if file.is_file():
+            found.append(inside)
+        elif file.is_symlink() and not file.exists():
+            raise DataError(
+                "this link leads to no file", where=file, hint="fetch the file again, or delete the link"
+            )
+    return sorted(found, key=_natural)
+
+
+def _tables(files: Sequence[Path]) -> list[Path]:
+    """Return the shards among files: what begins with _ is Spark's own, and .json beside others metadata."""
+    found = [f for f in files if kind_of(f) in KINDS and not any(p.startswith("_") for p in f.parts)]
+    others = [file for file in found if kind_of(file) != ".json"]
+    return others or found
+
+
+def _bare(file: Path) -> bool:
+    """Whether a name has no ending: collections of mail and news number their files."""
+    return not file.suffix or file.suffix[1:].isdigit()
+
+
+def _class_of(file: Path) -> str | None:
+    """Return the class whose folder a text is in, None where it lies too high or too deep."""
+    if len(file.parts) == 2:
+        return file.parts[0]
+    return file.parts[1] if len(file.parts) == 3 and _split_of(file.parts[0]) else None
+
+
+def _split_of(name: str) -> str | None:
+    found = SPLIT.fullmatch(name)
+    return SPLITS.get(found[1].lower(), found[1].lower()) if found else None
+
+
+def _saved_splits(path: Path, columns: Columns) -> Iterator[Record]:
+    """Yield the rows of what `datasets.DatasetDict.save_to_disk` wrote."""
+    try:
+        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        folders = [(str(split), path / str(split)) for split in splits]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise DataError(
+            f"not what save_to_disk writes: {problem!r}", where=path / "dataset_dict.json"
+        ) from None
+    for split, folder in folders:
+        yield from _with(_saved(folder, columns), {"split": split})
+
+
+def _saved(path: Path, columns: Columns) -> Iterator[Record]:
+    """Yield the rows of what `datasets.save_to_disk` wrote."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
+        files = [path / Path(file["filename"]).name for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise DataError(f"not what save_to_disk writes: {problem!r}", where=path) from None
+    for file in files:
+        yield from file_records(file, columns, feature_names(info.get("features")))
+
+
+def _classes(path: Path, texts: Sequence[Path], columns: Columns) -> Iterator[Record]:
+    """Yield one row per file: in CLASS/, or where there are such, in SPLIT/CLASS/ alone."""
+    texts = [file for file in texts if len(file.parts) == 3] or texts
+    for number, inside in enumerate(texts, start=1):
+        file = path / inside
+        raw = file.read_bytes()
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            try:
+                text = raw.decode("cp1252")
+            except UnicodeDecodeError as problem:
+                raise DataError(f"neither UTF-8 nor Windows-1252 text: {problem}", where=file) from None
+        split = {"split": _split_of(inside.parts[0])} if len(inside.parts) == 3 else {}
+        yield Record(
+            str(file), number, {**split, columns.text: text, columns.label or "label": file.parent.name}
+        )
+
+
+def _shards(path: Path, files: Sequence[Path], columns: Columns) -> Iterator[Record]:
+    kinds = sorted({kind_of(file) for file in files})
+    if len(kinds) != 1:
+        said = (
+            f"holds files of several kinds ({', '.join(kinds)})" if kinds else "holds no CLASS/NAME.txt files"
+        )
+        raise DataError(
+            f"the folder {said}",
+            where=path,
+            hint="give one file, or a folder of files of one kind"
+            if kinds
+            else "one folder of .txt files per class, perhaps in one per split (train, test), or files of one"
+            f" kind: {', '.join(KINDS)}",
+        )
+    number = 0
+    seen = _Headers(path)
+    for file in files:
+        known = _known(file)
+        inner = Columns(columns.text, None, columns.slice) if columns.label in known else columns
+        rows = _with(file_records(path / file, inner), known)
+        for place, record in enumerate(rows):
+            number += 1
+            if place == 0 and kinds[0] not in OBJECTS:
+                seen.add(file, record, inner)
+            yield Record(record.place, number, record.values)
+
+
+class _Headers:
+    """The columns that shards have; all of one split have those that are asked for, or none has."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first: dict[tuple[object, str], tuple[Path, bool]] = {}
+
+    def add(self, file: Path, record: Record, columns: Columns) -> None:
+        """Note the columns of a shard. Raises DataError where another shard disagrees."""
+        for name in columns.wanted:
+            there = name in record.values or "." in name
+            other, had = self.first.setdefault((record.values.get("split"), name), (file, there))
+            if there != had:
+                lacking, having = (file, other) if had else (other, file)
+                raise DataError(
+                    f"there is no column {name!r}, which {having} has",
+                    where=self.path / lacking,
+                    hint="the files of a folder are read as one table: rename the column, or give one file",
+                )
+
+
+def _known(file: Path) -> dict[str, Any]:
+    """Return the values that the names of a shard and of its folders tell: its split, and `column=value`."""
+    known: dict[str, Any] = {}
+    split = SPLIT.match(file.name)
+    if split:
+        known["split"] = _split_of(split[1])
+    elif len(file.parts) > 1 and (outer := _split_of(file.parts[0])):
+        known["split"] = outer
+    for part in file.parts[:-1]:
+        name, equals, value = part.partition("=")
+        if equals:
+            known[name] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+    return known
+
+
+def _with(records: Iterator[Record], known: dict[str, Any]) -> Iterator[Record]:
+    return (Record(r.place, r.number, {**known, **r.values}) for r in records)
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """Return what sorts `part-2` before `part-10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", str(file))]

@@ -1,0 +1,71 @@
+"""The names of classes that the Hugging Face Hub keeps beside the numbers of a column."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from contract.errors import PredictionsError
+
+MISSING = -1
+
+
+def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the names of classes by column that `datasets` keeps in a schema's metadata."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return feature_names(features)
+
+
+def feature_names(features: Any) -> dict[str, list[str]]:
+    """Return the names of classes by column of the features of `datasets`."""
+    found = {}
+    for column, feature in features.items() if isinstance(features, dict) else ():
+        inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
+        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
+            found[column] = [str(name) for name in inner["names"]]
+    return found
+
+
+def named(value: Any, names: list[str]) -> Any:
+    """Return the name of a class number, or of each in a list. Raises IndexError beyond the names."""
+    if isinstance(value, list):
+        return [named(one, names) for one in value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value == MISSING:
+        return None
+    if value < 0:
+        raise IndexError(value)
+    return names[value]
+
+
+def with_class_names(table: pa.Table, where: object) -> tuple[pa.Table, list[str] | None]:
+    """Return a predictions table with names in place of class numbers, and the names in their order.
+
+    Numbers of `label` that the metadata name get these names, and so do the numbers that variants predict:
+    they are places in the same list. Without such names the table is returned as it is.
+
+    Raises:
+        PredictionsError: a label beyond the names.
+    """
+    known = class_names(table.schema.metadata or {})
+    names = known.get("label")
+    if names is None or "label" not in table.column_names:
+        return table, None
+    for place, column in enumerate(table.column_names):
+        values = table.column(place)
+        if not pa.types.is_integer(values.type) or not (column == "label" or column.endswith("/prediction")):
+            continue
+        own = known.get(column, names)
+        found = [named(v, own) if v is None or v < len(own) else str(v) for v in values.to_pylist()]
+        if column == "label" and any(name not in names for name in found if name is not None):
+            raise PredictionsError(
+                f"`label` has numbers beyond the {len(names)} classes that the file names", where=where
+            )
+        table = table.set_column(place, column, pa.array(found, pa.string()))
+    return table, names

@@ -1,0 +1,59 @@
+"""What is at a path: a file or folder that can be read, or the reason and the next step."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from contract.errors import DataError
+
+_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_SECRET = re.compile(r"/[^@]*@")
+
+
+def require_readable(path: Path) -> None:
+    """Raise DataError unless there is a folder, or a file that can be read more than once."""
+    try:
+        known = path.stat()
+    except (OSError, ValueError):
+        raise DataError("there is no such file", where=shown_path(path), hint=_remedy(path)) from None
+    if not (path.is_dir() or path.is_file()):
+        raise DataError(
+            "this is a pipe or a device, which gives its rows once",
+            where=path,
+            hint="write the rows to a file first",
+        )
+    if not os.access(path, os.R_OK):
+        raise DataError(
+            f"this user may not read it (its mode is {known.st_mode & 0o777:o})", where=path, hint="chmod a+r"
+        )
+
+
+def shown_path(path: Path) -> str:
+    """Return a path for messages, without the password of an address that was given in its place."""
+    written = str(path)
+    return _SECRET.sub("/…@", written) if _ELSEWHERE.match(written) else written
+
+
+def _remedy(path: Path) -> str | None:
+    written = str(path)
+    if path.is_symlink():
+        return "this is a link that leads nowhere: fetch the file again"
+    if written == "-":
+        return "rows are read more than once: write them to a file first"
+    if _ELSEWHERE.match(written):
+        return "files of this machine are read: download it first"
+    if written.startswith("~"):
+        return f"the shell did not replace ~: {path.expanduser()}"
+    if "\\" in written:
+        return f"folders are parted by /: {written.replace(chr(92), '/')}"
+    if re.search(r"[*?]|\[.+\]", written):
+        return "patterns are not read: give the folder, whose files are read as one table"
+    try:
+        beside = [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent} either" if not path.parent.exists() else None
+    alike = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.7)
+    return f"in that folder are: {', '.join(sorted(alike))}" if alike else None

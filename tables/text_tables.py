@@ -1,0 +1,107 @@
+"""Predictions tables in text files: the columns that count, as Arrow arrays, by one rule for every file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from contract.errors import PredictionsError
+from tables.content import kind_of, text_of
+from tables.delimited import delimited_records
+from tables.labelled import slice_names
+from tables.labels import label_name, shown
+from tables.objects import document_records, line_records
+
+DELIMITED = (".csv", ".tsv", ".tab", ".txt")
+TEXT = (*DELIMITED, ".jsonl", ".ndjson", ".json")
+
+_WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
+_DECIMAL_COMMA = re.compile(r"[01]?,\d+")
+_MISSING = {"", "na", "nan", "null", "none", "n/a"}
+
+
+def text_table(path: Path) -> pa.Table:
+    """Return the labels, predictions, confidences, logits, splits and slices of a text file.
+
+    Labels stay as they are written (`007` is not 7); a column of whole numbers alone holds integers.
+
+    Raises:
+        InputError: a file that cannot be read, or a value that its column cannot hold; names file and row.
+    """
+    kind, content = kind_of(path), text_of(path)
+    if kind in DELIMITED:
+        prefer = "\t" if kind in {".tsv", ".tab"} else ","
+        rows = delimited_records(content, path, ["label"], prefer=prefer, unique=True)
+    else:
+        rows = document_records(content, path) if kind == ".json" else line_records(content, path)
+    records = [values for _, values in rows]
+    if not records:
+        raise PredictionsError("there are no rows", where=path)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns: dict[str, pa.Array] = {}
+    for name in names:
+        values = [record.get(name) for record in records]
+        part = name.rpartition("/")[2] if "/" in name else name
+        if part == "label" or name.endswith("/prediction"):
+            columns[name] = _labels(values, name, path)
+        elif name.endswith("/confidence"):
+            columns[name] = pa.array([_number(value, name, row, path) for row, value in enumerate(values)])
+        elif name.endswith("/logits"):
+            columns[name] = _logits(values, name, path)
+        elif name == "split":
+            columns[name] = pa.array([label_name(value) for value in values], pa.string())
+        elif name == "slice":
+            columns[name] = pa.array([slice_names(value) for value in values], pa.list_(pa.string()))
+        else:
+            columns[name] = pa.nulls(len(values))
+    return pa.table(columns)
+
+
+def _labels(values: Sequence[Any], name: str, where: Path) -> pa.Array:
+    found: list[str | None] = []
+    for row, value in enumerate(values):
+        try:
+            found.append(_name_of_text(value) if isinstance(value, str) else label_name(value))
+        except ValueError as problem:
+            raise PredictionsError(f"`{name}` in row {row} {problem}", where=where) from None
+    if all(value is None or _WHOLE.fullmatch(value) for value in found):
+        return pa.array([None if value is None else int(value) for value in found], pa.int64())
+    return pa.array(found, pa.string())
+
+
+_name_of_text = lru_cache(maxsize=4096)(label_name)
+
+
+def _number(value: Any, name: str, row: int, where: Path) -> float | None:
+    if isinstance(value, str):
+        written = value.strip()
+        if written.lower() in _MISSING:
+            return None
+        try:
+            return float(written)
+        except ValueError:
+            if written.endswith("%"):
+                hint: str | None = "these are percentages: divide them by 100"
+            elif _DECIMAL_COMMA.fullmatch(written):
+                return float(written.replace(",", "."))
+            else:
+                hint = None
+            raise PredictionsError(
+                f"`{name}` must hold numbers, not {shown(value)} in row {row}", where=where, hint=hint
+            ) from None
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise PredictionsError(f"`{name}` must hold numbers, not {shown(value)} in row {row}", where=where)
+
+
+def _logits(values: Iterable[Any], name: str, where: Path) -> pa.Array:
+    """Return lists of numbers; `tables.scores` reads those that are written as text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise PredictionsError(f"`{name}` must hold lists of numbers in every row", where=where) from None
