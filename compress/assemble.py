@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from compress.costs import step_costs, training_of
 from compress.datasets.data import DATA, Dataset, read_dataset, write_dataset
 from compress.encoders import encoder_spec
+from compress.heard import hear, reference_of
 from compress.measurement.limits import judged
 from compress.measurement.measure_step import HELD_OUT, LOGITS
 from compress.measurement.predict import answers_of
@@ -23,7 +25,7 @@ from compress.recipes.recipe import Recipe
 from compress.steps import Step
 from compress.store import Finished
 from contract.costs import COSTS, Cost, write_costs
-from contract.errors import FamilyError, RecipeError
+from contract.errors import FamilyError
 from contract.family import (
     MANIFEST,
     Artifact,
@@ -66,17 +68,18 @@ def assemble_family(
         machine: that all was measured on.
 
     Raises:
-        RecipeError: when the teacher has not been measured.
+        RecipeError: when the teacher has not been measured, nor a variant that could stand in its place.
     """
-    origins, own, lowered = origins_of(recipe), recipe.teacher.name, lowerings_of(recipe)
+    origins, lowered = origins_of(recipe), lowerings_of(recipe)
     done = [name for name in origins if f"{name}.measure" in finished]
-    if own not in done:
-        raise RecipeError("the teacher is not measured yet", hint="sluice compress without --only")
+    own = reference_of(recipe, done, finished)
     data = read_dataset(finished["data"].file(DATA))
     held = data.of(*HELD_OUT)
     logits = {name: np.load(finished[f"{name}.measure"].file(LOGITS)) for name in done}
     test, rows = held.of("test"), held.rows("test")
-    taught = logits[own][rows].argmax(1)
+    heard = None if recipe.teacher.answers is None else hear(finished[recipe.teacher.name], test)
+    by_heard = heard is not None and heard.record.deltas
+    taught = heard.said if heard is not None and by_heard else logits[own][rows].argmax(1)
     costs = step_costs(steps, finished)
 
     encoders: dict[str, EncoderSpec] = {}
@@ -84,12 +87,17 @@ def assemble_family(
     for name in done:
         key, spec = _encoder(out, _artifact_step(finished, name))
         encoders[key] = spec
-        quality = quality_of(
-            test, logits[name][rows].argmax(1), None if name == own else taught, seed=recipe.seed
-        )
+        said = logits[name][rows].argmax(1)
+        quality = quality_of(test, said, taught if name != own or by_heard else None, seed=recipe.seed)
         variant = _variant(name, origins[name], finished, out, key, training_of(name, origins, steps, costs))
         errors = _calibration_errors(logits[name][rows], test.targets, variant.temperature)
-        told = {"lowering": lowered.get(name, {}), "ece_before": errors[0], "ece_after": errors[1]}
+        told: dict[str, Any] = {
+            "lowering": lowered.get(name, {}),
+            "ece_before": errors[0],
+            "ece_after": errors[1],
+        }
+        if heard is not None:
+            told["agreement"] = heard.agreement_of(said)
         measured.append(variant.model_copy(update=vars(quality) | told))
     teacher = next(variant for variant in measured if variant.name == own)
     variants = tuple(judged(variant, teacher, recipe.limits) for variant in measured)
@@ -106,6 +114,7 @@ def assemble_family(
         name=recipe.name,
         labels=data.labels,
         teacher=own,
+        heard=None if heard is None else heard.record,
         splits=data.records(),
         encoders=encoders,
         variants=variants,

@@ -31,17 +31,17 @@ def require_all_layers(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: naming the variant, its parent and the layers that there are; or the variant that would
-            have to take a network apart which is not one of ours.
+            have to take a network apart which is not one of ours, or is not here.
     """
     if recipe.data.input == "image":
         return
-    given = find_graph(recipe.teacher.weights)
-    if given is not None:
-        require_usable(recipe, read_reading(given))
-    reason = _AS_IT_IS if given is not None else foreign_reason(recipe.teacher.weights)
-    if reason is not None:
+    depths: dict[str, int] = {}
+    if recipe.teacher.answers is not None:
+        require_heard(recipe)
+    elif (reason := _whole_because(recipe)) is not None:
         require_whole(recipe, reason)
-    depths = {} if reason is not None else {recipe.teacher.name: depth_of(recipe.teacher.weights)}
+    else:
+        depths[recipe.teacher.name] = depth_of(recipe.teacher.weights)
     for part in recipe.variants:
         if isinstance(part, DistilPart) and part.weights is not None:
             depths |= dict.fromkeys(made_by(part), _own_depth(part, part.weights))
@@ -53,6 +53,15 @@ def require_all_layers(recipe: Recipe) -> None:
             require_layers(part, depth)
             depth = len(part.layers)
         depths |= dict.fromkeys(made_by(part), depth)
+
+
+def _whole_because(recipe: Recipe) -> str | None:
+    """Return why a teacher stays whole, None where it is one of ours. Raises as `require_usable`."""
+    given = find_graph(recipe.teacher.weights)
+    if given is None:
+        return foreign_reason(recipe.teacher.weights)
+    require_usable(recipe, read_reading(given))
+    return _AS_IT_IS
 
 
 def _own_depth(part: DistilPart, weights: str) -> int:
@@ -149,6 +158,55 @@ def require_whole(recipe: Recipe, reason: str) -> None:
             )
         if parent in whole and not isinstance(part, DistilPart | CnnPart | LinearPart):
             whole |= set(made_by(part))
+
+
+def require_heard(recipe: Recipe) -> None:
+    """Check that a recipe asks for nothing but answers of a teacher that is not here.
+
+    Raises:
+        RecipeError: naming the variant, and what it would need of the teacher.
+    """
+    teacher = recipe.teacher.name
+    if recipe.search is not None:
+        raise RecipeError(
+            "`search` takes its teacher apart, and of this one only answers are known",
+            where="teacher.answers",
+            hint="list students by hand: `distil` with `weights` of its own, and what is made from it",
+        )
+    if not recipe.variants:
+        raise RecipeError(
+            "`teacher.answers` make no model: there is no variant to learn them",
+            where="variants",
+            hint=f"{{name: linear, kind: linear, parent: {teacher}}}",
+        )
+    for part in recipe.variants:
+        parent = getattr(part, "parent", None)
+        problem = _needs_network(part) if parent == teacher else None
+        if problem is None and (getattr(part, "teacher", None) or parent) == teacher:
+            problem = _looks_inside(part) or _asks_more(part)
+        if problem is not None:
+            raise RecipeError(
+                f"variant {part.name!r}: {problem}; of its teacher {teacher!r} only answers are known",
+                where="teacher.answers",
+                hint="learn from them with `linear`, or with `distil` from a folder or package as `weights`; "
+                "quantize and prune that student",
+            )
+
+
+def _needs_network(part: VariantPart) -> str | None:
+    if isinstance(part, LinearPart):
+        return None
+    if isinstance(part, DistilPart):
+        if part.weights is None:
+            return "`distil` starts from layers of its parent unless it has `weights`"
+        return "`weights: random` reads texts as its parent does" if part.weights == RANDOM else None
+    return f"{part.kind!r} needs a network as its parent"
+
+
+def _asks_more(part: VariantPart) -> str | None:
+    if getattr(part, "augment", None) is not None:
+        return "`augment` makes texts that only its teacher could answer"
+    return None
 
 
 def _takes_apart(part: VariantPart) -> str | None:

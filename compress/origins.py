@@ -43,11 +43,13 @@ class Origin:
 
 
 def origins_of(recipe: Recipe) -> dict[str, Origin]:
-    """Return the origin of every variant of a recipe's family, the teacher first.
+    """Return the origin of every variant of a recipe's family, the teacher first where it is one.
 
-    What is made from an unlisted variant has the nearest listed one before it as its parent.
+    What is made from an unlisted variant has the nearest listed one before it as its parent; what is made
+    from nothing but a teacher's answers has none.
     """
-    found = {recipe.teacher.name: Origin("teacher")}
+    elsewhere = recipe.teacher.answers is not None
+    found = {} if elsewhere else {recipe.teacher.name: Origin("teacher")}
     for part in recipe.variants:
         found |= _origins(part)
 
@@ -55,7 +57,7 @@ def origins_of(recipe: Recipe) -> dict[str, Origin]:
         while origin.parent is not None and origin.parent in recipe.unlisted:
             before = found[origin.parent]
             origin = replace(origin, parent=before.parent, skipped=(before.technique, *origin.skipped))
-        return origin
+        return replace(origin, parent=None) if elsewhere and origin.parent == recipe.teacher.name else origin
 
     return {name: from_listed(origin) for name, origin in found.items() if name not in recipe.unlisted}
 

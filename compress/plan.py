@@ -36,6 +36,8 @@ from contract.prices import load_prices
 DATA_STEP = "data"
 # Instruction sets that decide what `precision: auto` means.
 BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+# Keys of a teacher that came later, and leave the steps of older recipes as they were.
+_LATER = ("answers", "reference")
 # What the names of a variant's steps add to its own.
 ENDS = ("", ".table", ".train", ".train.export", ".export", ".measure")
 
@@ -69,9 +71,7 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
             {"data": recipe.data.model_dump(mode="json", exclude=set(hashes)), "seed": recipe.seed},
             outside=hashes,
         ),
-        _teacher(recipe),
-        _export(teacher.name),
-        _measure(recipe, teacher.name, f"{teacher.name}.export"),
+        *(_heard(recipe, hashes) if teacher.answers is not None else _run(recipe)),
     ]
     for part in recipe.variants:
         steps += steps_of(recipe, part)
@@ -87,12 +87,18 @@ def steps_of(recipe: Recipe, part: VariantPart) -> list[Step]:
     return _EXPANSIONS.get(type(part), _network)(recipe, part)
 
 
+def _run(recipe: Recipe) -> list[Step]:
+    """A teacher that is here is made, exported and measured."""
+    name, images = recipe.teacher.name, recipe.data.input == "image"
+    given = None if images else find_graph(recipe.teacher.weights)
+    made = _teacher(recipe) if given is None else _taken(recipe, given)
+    return [made, _export(name), _measure(recipe, name, f"{name}.export")]
+
+
 def _teacher(recipe: Recipe) -> Step:
-    given = None if recipe.data.input == "image" else find_graph(recipe.teacher.weights)
-    if given is not None:
-        return _taken(recipe, given)
+    """Weights are fine-tuned."""
     teacher, images = recipe.teacher, recipe.data.input == "image"
-    left_out = {"weights"} if images else {"weights", "image"}
+    left_out = {"weights", *_LATER} | (set() if images else {"image"})
     return Step(
         teacher.name,
         "image-teacher" if images else "teacher",
@@ -103,6 +109,27 @@ def _teacher(recipe: Recipe) -> Step:
     )
 
 
+def _heard(recipe: Recipe, hashes: dict[str, str]) -> list[Step]:
+    """Of a teacher that is elsewhere the answers are read."""
+    part, data = recipe.teacher, recipe.data
+    answers = part.answers
+    assert answers is not None
+    if answers.file is None:
+        sources = {name: getattr(data, name) for name in SOURCES if getattr(data, name) is not None}
+    else:
+        sources, hashes = {"file": answers.file}, _hashes({"file": answers.file})
+    config = {
+        "answers": answers.model_dump(mode="json", exclude={"file"}),
+        "sources": {name: source for name, source in sources.items() if name not in hashes},
+        "labels": part.labels,
+        "max_length": part.max_length,
+        "text": data.text,
+        "max_words": data.max_words,
+    }
+    title = f"{part.name}: read its answers"
+    return [Step(part.name, "answers", title, config, {"data": DATA_STEP}, hashes)]
+
+
 def _taken(recipe: Recipe, given: GraphSource) -> Step:
     """A graph is taken as it is."""
     teacher = recipe.teacher
@@ -110,7 +137,7 @@ def _taken(recipe: Recipe, given: GraphSource) -> Step:
         teacher.name,
         "onnx-teacher",
         f"{teacher.name}: take {given.graph.name} as it is",
-        {"teacher": teacher.model_dump(mode="json", exclude={"weights", "image", "training"})},
+        {"teacher": teacher.model_dump(mode="json", exclude={"weights", "image", "training", *_LATER})},
         {"data": DATA_STEP},
         {"weights": given.fingerprint()},
     )
@@ -231,12 +258,14 @@ def _measure(recipe: Recipe, name: str, artifact: str) -> Step:
 
 
 def _data_hashes(part: DataPart) -> dict[str, str]:
+    return _hashes({name: getattr(part, name) for name in SOURCES})
+
+
+def _hashes(sources: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the hash of every source that is a file or folder here."""
     found = {}
-    for name in SOURCES:
-        source = getattr(part, name)
-        if source is None:
-            continue
-        path, _ = located(source)
+    for name, source in sources.items():
+        path = None if source is None else located(source)[0]
         if path is None:
             continue
         if path.is_dir():

@@ -105,6 +105,11 @@ KINDS: dict[str, Kind] = {
     ),
     "teacher": Kind("compress.learning.teacher:train_teacher", packages=_TRAINED),
     "onnx-teacher": Kind("compress.onnx_graphs.teacher:take_graph", packages=_EXPORTED),
+    "answers": Kind(
+        "compress.learning.answers_step:record_answers",
+        ("compress.datasets.sources", "tables.labelled", "tables.sources", "tables.files"),
+        _READ,
+    ),
     "image-teacher": Kind("compress.learning.image_teacher:train_image_teacher", packages=_IMAGES),
     "distil": Kind("compress.learning.distil:distil_student", _NETWORKS, _TRAINED),
     "cnn": Kind("compress.learning.text_cnn:distil_cnn", _NETWORKS, _TRAINED),

@@ -258,7 +258,7 @@ def variant_metrics(variant: Variant) -> dict[str, float]:
 
 def family_metrics(family: Family) -> dict[str, float]:
     """Return the figures of a whole family."""
-    others = [variant for variant in family.variants if variant.name != family.teacher]
+    others = family.judged
     energies = [step.energy_wh for step in family.steps]
     found = {
         "variants": float(len(family.variants)),

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from contract.errors import FamilyError
 from contract.files import check_sha256, inside, read_json, sha256_of_file, sha256_of_json, write_json
+from contract.heard import Agreement, HeardTeacher
 from contract.machine import EnergyProvenance, Machine, Provider
 from contract.records import Frozen, parse_record
 
@@ -145,6 +146,9 @@ class Variant(Frozen):
     macro_f1_interval: tuple[float, float] | None = None
     macro_f1_delta: float | None = None
     macro_f1_delta_interval: tuple[float, float] | None = None
+    agreement: Agreement | None = Field(
+        default=None, description="With the answers of a teacher that is elsewhere"
+    )
     per_class: dict[str, dict[str, float | int]] = Field(
         default_factory=dict,
         description="recall, recall_delta, precision and n by label; no recall if n is 0",
@@ -202,7 +206,10 @@ class Family(Frozen):
     name: str
     task: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
-    teacher: str = Field(description="Name of the teacher variant")
+    teacher: str = Field(description="Name of the teacher variant, or of the one in its place")
+    heard: HeardTeacher | None = Field(
+        default=None, description="The teacher, where only its answers are known; null where it is a variant"
+    )
     splits: dict[str, Split] = Field(default_factory=dict)
     encoders: dict[str, EncoderSpec]
     variants: tuple[Variant, ...] = Field(min_length=1)
@@ -241,6 +248,12 @@ class Family(Frozen):
                 return variant
         known = ", ".join(v.name for v in self.variants)
         raise FamilyError(f"the family {self.name!r} has no variant {name!r}", hint=f"one of: {known}")
+
+    @property
+    def judged(self) -> tuple[Variant, ...]:
+        """The variants that limits are about: all that have been compared with the teacher."""
+        alone = self.heard is None or not self.heard.deltas
+        return tuple(v for v in self.variants if not (alone and v.name == self.teacher))
 
     @property
     def names(self) -> tuple[str, ...]:

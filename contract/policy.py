@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from contract.errors import PolicyError
 from contract.family import Family
@@ -71,6 +71,19 @@ class Certificate(Frozen):
     targets: tuple[CertifiedTarget, ...] = Field(
         default=(), description="Every target covered; `metric` and `epsilon` repeat the first"
     )
+    stands_for: str | None = Field(
+        default=None,
+        description="The teacher in whose place the reference stands, because only its answers are known: "
+        "drops are from the reference, and nothing is said of that teacher",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not said: a policy keeps its version when a later release knows more keys."""
+        told: dict[str, Any] = dump(self)
+        if self.stands_for is None:
+            told.pop("stands_for", None)
+        return told
 
 
 class Expected(Frozen):

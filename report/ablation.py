@@ -147,6 +147,8 @@ def recovered_table(family: Family, predictions: Predictions | None = None) -> T
     rows = []
     for name, student in known.items():
         twin = known.get(f"{name}{TWIN}")
+        if name == teacher.name:
+            continue
         if twin is None or None in (student.accuracy, twin.accuracy, teacher.accuracy):
             continue
         share = recovered(student.accuracy or 0.0, twin.accuracy or 0.0, teacher.accuracy or 0.0)

@@ -83,9 +83,7 @@ def losses_table(family: Family) -> Table | None:
 
 
 def _recall_deltas(variant: Variant, teacher: Variant) -> dict[str, float]:
-    if variant.name == teacher.name:
-        return {}
-    base = _recalls(teacher)
+    base = {} if variant.name == teacher.name else _recalls(teacher)
     return {
         label: variant.per_class[label].get("recall_delta", recall - base.get(label, 0.0))
         for label, recall in _recalls(variant).items()

@@ -94,7 +94,7 @@ def frontier_in_words(family: Family) -> tuple[str, ...]:
         )
     if dominated:
         said.append(f"Dominated at every cost at once by another variant: {', '.join(dominated)}.")
-    failing = [v.name for v in family.variants if v.failed_limits and v.name != family.teacher]
+    failing = [v.name for v in family.judged if v.failed_limits]
     if failing:
         said.append(f"Fail a limit or every tier: {', '.join(failing)}.")
     return tuple(said)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from contract.family import Family, Variant
+from contract.heard import Agreement
 from report.figures import (
     UNKNOWN,
     percent,
@@ -20,20 +21,20 @@ from report.frontier import AXES, beaten_by, best_by
 from report.tables import Row, Table, fit
 
 COLUMNS = (
-    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1",
+    "variant", "kind", "tier", "accuracy", "delta (points)", "agrees", "speed-up", "macro-F1",
     "F1 (points)", "ECE", "p50 ms", "p99 ms", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M",
     "Wh/1k", "best by", "beaten by", "fails",
 )  # fmt: skip
 QUALITY = (
-    "variant", "kind", "tier", "accuracy", "delta (points)", "speed-up", "macro-F1", "ECE", "p50 ms",
-    "p99 ms", "best by",
+    "variant", "kind", "tier", "accuracy", "delta (points)", "agrees", "speed-up", "macro-F1", "ECE",
+    "p50 ms", "p99 ms", "best by",
 )  # fmt: skip
 VERDICT = ("variant", "tier", "best by", "beaten by", "fails")
 RESOURCES = ("variant", "MB", "zipped MB", "zeros", "memory MB", "CPU s/1k", "USD/1M", "Wh/1k")
 WORDS = frozenset({"kind", "beaten by", "fails"})
 TERMINAL = (
-    "variant", "tier", "accuracy", "delta (points)", "speed-up", "F1 (points)", "p50 ms", "p99 ms", "MB",
-    "USD/1M", "Wh/1k", "best by", "fails",
+    "variant", "tier", "accuracy", "delta (points)", "agrees", "speed-up", "F1 (points)", "p50 ms", "p99 ms",
+    "MB", "USD/1M", "Wh/1k", "best by", "fails",
 )  # fmt: skip
 SPARE = ("USD/1M", "p99 ms", "F1 (points)", "Wh/1k", "MB", "best by")
 BEST_BY = "Best by: the costs at which nothing is both as accurate and cheaper; rows without any are muted."
@@ -47,7 +48,8 @@ def variants_table(family: Family) -> Table:
         "Tier: critical below half a point lost, high below one, medium below three. "
         "Latency: one text alone, encoding included. ECE: on the test split, after temperature."
     )
-    return _table(family, "variants", f"Variants of {family.name}", QUALITY, (note, BEST_BY))
+    notes = (note, *heard_notes(family), BEST_BY)
+    return _table(family, "variants", f"Variants of {family.name}", QUALITY, notes)
 
 
 def verdicts_table(family: Family) -> Table | None:
@@ -75,8 +77,28 @@ def resources_table(family: Family) -> Table:
 
 def inspect_table(family: Family, *, width: int = 80) -> Table:
     """Return the columns that fit a terminal of so many characters, the most telling ones first."""
-    notes = (_energy_note(family), BEST_BY)
+    notes = (*heard_notes(family), _energy_note(family), BEST_BY)
     return fit(_table(family, "variants", f"Variants of {family.name}", TERMINAL, notes), width, SPARE)
+
+
+def heard_notes(family: Family) -> tuple[str, ...]:
+    """Return what to know of a teacher of which only answers are known; nothing where it is a variant."""
+    heard = family.heard
+    if heard is None:
+        return ()
+    said = f"the teacher ({heard.name}) is not in the family: only its answers are known, "
+    if heard.accuracy is None:
+        said += "none of them to test texts. "
+    else:
+        shown = percent_interval(heard.accuracy, heard.accuracy_interval)
+        said += f"right on {shown} of {heard.n:,} test texts; agrees: with these. "
+    against = "those answers" if heard.deltas else family.teacher
+    said += f"Points are against {against}; {family.teacher} stands in its place where requests escalate."
+    return (said[0].upper() + said[1:],)
+
+
+def _agreed(found: Agreement | None) -> str:
+    return "" if found is None else percent_interval(found.share, found.interval)
 
 
 def _energy_note(family: Family) -> str:
@@ -95,16 +117,18 @@ def _table(family: Family, key: str, title: str, columns: tuple[str, ...], notes
 def _variant_row(variant: Variant, beaten: Sequence[str], best: Sequence[str] | None, teacher: str) -> Row:
     alone = variant.latency_at()
     own = variant.name == teacher
+    alone_judged = own and variant.accuracy_delta is None
     cells = (
         variant.name,
         variant.kind if variant.precision == "fp32" else variant.precision,
-        "" if own or variant.accuracy_delta is None else variant.tier or "none",
+        "" if variant.accuracy_delta is None else variant.tier or "none",
         percent_interval(variant.accuracy, variant.accuracy_interval),
-        "" if own else points_interval(variant.accuracy_delta, variant.accuracy_delta_interval),
+        "" if alone_judged else points_interval(variant.accuracy_delta, variant.accuracy_delta_interval),
+        _agreed(variant.agreement),
         "" if own else times(variant.speed_up),
         percent(variant.macro_f1)
         + ("" if variant.macro_f1_delta is None else f" {points(variant.macro_f1_delta)}"),
-        "" if own else points(variant.macro_f1_delta),
+        "" if alone_judged else points(variant.macro_f1_delta),
         significant(variant.ece_after, 2),
         significant(alone.p50_ms) if alone else UNKNOWN,
         significant(alone.p99_ms) if alone else UNKNOWN,

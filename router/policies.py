@@ -41,6 +41,7 @@ class Evidence:
     costs: Mapping[str, Cost]
     max_stages: int | None = None
     why_reference: str = ""
+    stands_for: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -205,6 +206,7 @@ def _certificate(
         created_at=evidence.created_at,
         p_value=p_value,
         targets=parts,
+        stands_for=evidence.stands_for,
     )
 
 

@@ -23,6 +23,7 @@ class TuneSettings:
     Attributes:
         reference: the variant that drops are counted against; None is the teacher, else the dearest variant.
         teacher: the family's teacher, which is the reference unless another is named.
+        stands_for: the teacher in whose place that variant stands, where only its answers are known.
         variants: which variants may take part; None is all.
         confidence: 1 - delta of the certificate.
         certified: False picks the empirical optimum (`--uncertified`).
@@ -37,6 +38,7 @@ class TuneSettings:
 
     reference: str | None = None
     teacher: str | None = None
+    stands_for: str | None = None
     variants: tuple[str, ...] | None = None
     confidence: float = 0.9
     certified: bool = True
@@ -99,8 +101,7 @@ def chosen_reference(
                 f"there is no variant {named!r} in the predictions",
                 hint=f"variants: {', '.join(predictions.names)}",
             )
-        why = "as asked" if settings.reference else "the family's teacher; --reference names another"
-        return Reference(named, why)
+        return Reference(named, _why_named(settings))
     known = [name for name in predictions.names if name in costs]
     if not known:
         raise PredictionsError(
@@ -118,6 +119,18 @@ def chosen_reference(
     equals = [name for name in known if costs[name].usd_per_1k == usd and name != best]
     among = f", of those equally dear ({', '.join(equals)}) the slowest, else the last" if equals else ""
     return Reference(best, f"the dearest variant ({usd:.4g} USD per 1,000{among}); --reference names another")
+
+
+def _why_named(settings: TuneSettings) -> str:
+    if settings.reference and settings.reference != settings.teacher:
+        return "as asked"
+    if settings.stands_for is None:
+        return "as asked" if settings.reference else "the family's teacher; --reference names another"
+    return (
+        f"it stands in the place of the teacher {settings.stands_for!r}, of which only answers are known and "
+        f"which nothing can escalate to: drops are from {settings.teacher!r}, and what that loses against "
+        "the teacher is in `sluice inspect`; --reference names another"
+    )
 
 
 def checked_names(

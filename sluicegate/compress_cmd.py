@@ -156,7 +156,7 @@ def require_a_passing_variant(family: Family, *, partial: bool) -> None:
     A partial run, which may not have made every variant yet, is not judged; nor is a family of the teacher
     alone, which nothing else was asked of.
     """
-    others = [variant for variant in family.variants if variant.name != family.teacher]
+    others = family.judged
     if partial or not others or any(not v.failed_limits for v in others):
         return
     reasons = "; ".join(f"{v.name}: {', '.join(v.failed_limits)}" for v in others)

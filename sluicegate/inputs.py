@@ -36,9 +36,17 @@ class Table:
 
     @property
     def teacher(self) -> str | None:
-        """The name of the family's teacher; None without a family or where it has none."""
+        """The family's teacher, or the variant in its place; None without a family or where it has none."""
         variants = self.family.variants if self.family else ()
+        if self.family is not None and self.family.heard is not None:
+            return self.family.teacher
         return next((v.name for v in variants if v.kind == "teacher"), None)
+
+    @property
+    def stands_for(self) -> str | None:
+        """The teacher that `teacher` stands for, because only its answers are known; else None."""
+        heard = None if self.family is None else self.family.heard
+        return None if heard is None else heard.name
 
 
 def table_options(function: F) -> F:

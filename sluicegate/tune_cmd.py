@@ -164,6 +164,7 @@ def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
     return TuneSettings(
         reference=asked["reference"],
         teacher=table.teacher,
+        stands_for=table.stands_for,
         variants=tuple(part.strip() for part in named.split(",")) if named else None,
         confidence=asked["confidence"],
         certified=not asked["uncertified"],

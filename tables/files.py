@@ -58,16 +58,19 @@ class Columns:
         text, label: a dot leads into objects and lists: `annotations.0.result.0.value`. Without a label
             column the texts alone are read.
         slice: by default `slice`, where the file has it.
+        more: further columns, whose values are left to the caller.
     """
 
     text: str = "text"
     label: str | None = "label"
     slice: str | None = None
+    more: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The columns that have to be there."""
-        return tuple(name for name in (self.text, self.label, self.slice) if name is not None)
+        own = (self.text, self.label, self.slice)
+        return (*(name for name in own if name is not None), *self.more)
 
     @property
     def maybe(self) -> tuple[str, ...]:

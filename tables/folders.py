@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -154,7 +155,7 @@ def _shards(path: Path, files: Sequence[Path], columns: Columns) -> Iterator[Rec
     seen = _Headers(path)
     for file in files:
         known = _known(file)
-        inner = Columns(columns.text, None, columns.slice) if columns.label in known else columns
+        inner = replace(columns, label=None) if columns.label in known else columns
         rows = _with(file_records(path / file, inner), known)
         for place, record in enumerate(rows):
             number += 1

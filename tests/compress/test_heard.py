@@ -1,0 +1,237 @@
+"""A teacher of which only answers are known: its family has a reference that can be served, and says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from compress.pipeline import run_pipeline
+from compress.plan import plan_steps
+from compress.recipes.recipe import Recipe, dump_recipe, parse_recipe
+from contract.errors import DataError, RecipeError
+from contract.family import Family, read_family
+from contract.policy import read_policy
+from runtime.load import check_family_runs, load_variant
+from serve.launcher import assign
+from serve.settings import Settings
+from sluicegate.main import cli
+from tests.compress.conftest import toy_texts
+
+DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
+TARGET = {"calls": 20, "seconds": 0.1}
+STUDENT = {"name": "s", "kind": "distil", "parent": "teacher", "layers": [0]}
+LINEAR = {"name": "linear", "kind": "linear", "parent": "teacher", "bits": 12}
+
+
+def write_mail(folder: Path) -> None:
+    """Write labelled texts, unlabelled ones, and a teacher's answers to most of them, under its own names."""
+    rows = toy_texts(420)
+    said = {"sport": "SPORT", "tech": "TECH", "money": "money"}
+    lines = [f"{text},{label}\n" for text, label in rows[:300]]
+    (folder / "mail.csv").write_text("text,label\n" + "".join(lines))
+    (folder / "more.csv").write_text("text\n" + "".join(f"{text}\n" for text, _ in rows[300:400]))
+    asked = [f"{text},{said[label] if row % 10 else ''}\n" for row, (text, label) in enumerate(rows)]
+    (folder / "asked.csv").write_text("text,llm\n" + "".join(asked))
+
+
+def documented() -> dict[str, Any]:
+    """Return the recipe that docs/teachers.md shows."""
+    part = DOCS.read_text().split("## A teacher that cannot be run here")[1]
+    block = re.search(r"```yaml\n(.*?)```", part, re.DOTALL)
+    assert block
+    return {**yaml.safe_load(block[1]), "target": TARGET}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of the documented recipe, and the family that it makes."""
+    folder = tmp_path_factory.mktemp("heard")
+    write_mail(folder)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(documented()))
+    run = CliRunner().invoke(cli, ["compress", str(folder / "recipe.yaml"), "--out", str(folder / "family")])
+    assert run.exit_code == 0, run.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> Family:
+    """That family's manifest."""
+    return read_family(folder / "family")
+
+
+def test_the_documented_recipe_makes_a_family_without_the_teacher(family: Family) -> None:
+    """The reference is a variant that is there; what is known of the teacher is said beside it."""
+    assert family.names == ("linear",)
+    assert family.teacher == "linear"
+    assert family.variant("linear").parent is None
+    heard = family.heard
+    assert heard is not None
+    assert heard.name == "teacher"
+    assert not heard.deltas
+    assert heard.answered["unlabelled"] == (90, 100)
+    assert any("texts without an answer" in note for note in heard.notes)
+    assert any("20" in note or "18" in note for note in heard.notes if "not in the data" in note)
+    found = family.variant("linear").agreement
+    assert found is not None
+    assert found.n == heard.n == heard.answered["test"][0]
+    assert found.share > 0.8
+    check_family_runs(family)
+
+
+def test_inspect_says_who_stands_in_the_teachers_place(folder: Path) -> None:
+    """The table has the share of answers that agree, and a note names the teacher that is not there."""
+    run = CliRunner().invoke(cli, ["inspect", str(folder / "family")], env={"COLUMNS": "200"})
+    shown = " ".join(run.output.split())
+    assert "agrees" in shown
+    assert "The teacher (teacher) is not in the family" in shown
+    assert "linear stands in its place" in shown
+
+
+def test_a_family_of_answers_is_tuned_and_served(tmp_path: Path) -> None:
+    """Policies count against the variant in the teacher's place and say so; a gateway takes both."""
+    write_mail(tmp_path)
+    raw = documented()
+    raw["variants"] = [LINEAR, {**LINEAR, "name": "small", "bits": 8, "parent": None}]
+    raw["teacher"]["reference"] = "linear"
+    family = run_pipeline(parse_recipe(raw, folder=tmp_path), tmp_path / "family")
+    assert family.teacher == "linear"
+    policy = tmp_path / "policy.json"
+    asked = ["tune", str(tmp_path / "family"), "--max-accuracy-drop", "0.3", "--out", str(policy)]
+    run = CliRunner().invoke(cli, asked)
+    assert run.exit_code == 0, run.output
+    shown = " ".join(run.output.split())
+    assert "The reference is 'linear': it stands in the place of the teacher 'teacher'" in shown
+    found = read_policy(policy)
+    assert found.reference == "linear"
+    assert found.certificate is not None
+    assert found.certificate.stands_for == "teacher"
+    settings = Settings(family=str(tmp_path / "family"), policy=str(policy))
+    assert Path(assign(settings, tmp_path).family) == tmp_path / "family"
+    loaded = load_variant(tmp_path / "family", family, family.teacher)
+    assert loaded.logits(["the coach of the team"]).shape == (1, 3)
+
+
+def test_limits_are_against_the_answers_where_every_test_text_has_one(tmp_path: Path) -> None:
+    """A student of a teacher that is always right and fully heard is judged against it, reference or not."""
+    rows = [f"{text},{label},{label}\n" for text, label in toy_texts(200)]
+    (tmp_path / "data.csv").write_text("text,label,llm\n" + "".join(rows))
+    raw = {
+        "name": "toy", "data": {"file": "data.csv"}, "teacher": {"name": "llm", "answers": {"label": "llm"}},
+        "variants": [{**LINEAR, "parent": "llm", "bits": 8, "epochs": 1}], "target": TARGET,
+    }  # fmt: skip
+    family = run_pipeline(parse_recipe(raw, folder=tmp_path), tmp_path / "family")
+    (variant,) = family.judged
+    assert family.heard is not None
+    assert family.heard.deltas
+    assert family.heard.accuracy == 1.0
+    assert variant.agreement is not None
+    assert variant.accuracy_delta == pytest.approx(variant.agreement.share - 1)
+    assert bool(variant.failed_limits) == (variant.accuracy_delta <= -0.03)
+
+
+def test_a_student_from_other_weights_learns_the_answers(weights_folder: Path, tmp_path: Path) -> None:
+    """`distil` with `weights` of its own needs no network as its teacher; the length is the recipe's."""
+    write_mail(tmp_path)
+    raw = documented()
+    raw["teacher"]["max_length"] = 12
+    learning = {"epochs": 1, "learning_rate": 0.003, "precision": "fp32"}
+    raw["variants"] = [{**STUDENT, "name": "student", "weights": str(weights_folder), "training": learning}]
+    family = run_pipeline(parse_recipe(raw, folder=tmp_path), tmp_path / "family")
+    assert family.teacher == "student"
+    assert family.variant("student").kind == "distilled"
+    assert family.encoders[family.variant("student").encoder].max_length == 12
+    assert family.variant("student").agreement is not None
+
+
+def test_changed_answers_are_read_again_and_nothing_else(tmp_path: Path) -> None:
+    """Answers in the data's own file belong to the teacher's step: the data step gives what it gave."""
+    write_mail(tmp_path)
+    recipe = parse_recipe(documented(), folder=tmp_path)
+    (teacher,) = [step for step in plan_steps(recipe) if step.name == "teacher"]
+    (tmp_path / "asked.csv").write_text((tmp_path / "asked.csv").read_text() + "one more,money\n")
+    (again,) = [step for step in plan_steps(recipe) if step.name == "teacher"]
+    assert teacher.outside != again.outside
+    assert teacher.config == again.config
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_answers_to_other_texts_are_refused(tmp_path: Path) -> None:
+    """Where no text to learn from has an answer, the teacher's step says so."""
+    write_mail(tmp_path)
+    (tmp_path / "asked.csv").write_text("text,llm\nsomething else,money\n")
+    with pytest.raises(DataError, match="has an answer among the 1 that were read"):
+        run_pipeline(parse_recipe(documented(), folder=tmp_path), tmp_path / "family")
+
+
+def changed(**keys: Any) -> dict[str, Any]:
+    """Return the documented recipe with other variants or keys."""
+    return {**documented(), **keys}
+
+
+def plan(raw: dict[str, Any], folder: Path) -> tuple[Any, ...]:
+    """Return the steps of a recipe."""
+    recipe: Recipe = parse_recipe(raw, folder=folder)
+    return plan_steps(recipe)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"name": "q", "kind": "quantize", "parent": "teacher"}, "'quantize' needs a network as its parent"),
+        ({"name": "p", "kind": "prune", "parent": "teacher"}, "'prune' needs a network"),
+        ({"name": "c", "kind": "cnn", "parent": "teacher"}, "'cnn' needs a network"),
+        ({"name": "v", "kind": "vocabulary", "parent": "teacher"}, "'vocabulary' needs a network"),
+        (
+            {"name": "l", "kind": "latency", "parent": "teacher", "speed_ups": [2]},
+            "'latency' needs a network",
+        ),
+        (STUDENT, "starts from layers of its parent"),
+        (
+            {**STUDENT, "weights": "random", "hidden": 8, "heads": 1, "neurons": 8},
+            "`weights: random` reads texts as its parent does",
+        ),
+        (
+            {**STUDENT, "weights": "somewhere", "distillation": {"hidden_weight": 1}},
+            "imitate what is inside",
+        ),
+        ({**LINEAR, "augment": {"copies": 1}}, "`augment` makes texts that only its teacher could answer"),
+    ],
+)
+def test_what_needs_the_teachers_network_is_refused_when_planned(
+    part: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    """The variant, what it would need, and what works instead are named before anything is run."""
+    with pytest.raises(RecipeError, match=re.escape(words)) as told:
+        plan(changed(variants=[part]), tmp_path)
+    assert "only answers are known" in str(told.value)
+    assert "learn from them with `linear`" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"variants": []}, "there is no variant to learn them"),
+        ({"search": {}}, "`search` takes its teacher apart"),
+        ({"teacher": {"name": "teacher"}}, "give `weights`, a model to run here, or `answers`"),
+        ({"teacher": {"answers": "a.csv", "weights": "w"}}, "one of them"),
+        ({"teacher": {"answers": "a.csv", "training": {"epochs": 1}}}, "of answers nothing is trained"),
+        ({"teacher": {"answers": "a.csv", "reference": "none"}}, "'none', which is no variant"),
+        ({"teacher": {"weights": "w", "reference": "linear"}}, "`reference` goes with `answers`"),
+        ({"teacher": {"answers": {}}}, "name the column"),
+        ({"teacher": {"answers": {"label": "a", "logits": {"a": "b"}}}}, "`label` or `logits`, one of them"),
+        ({"teacher": {"answers": {"logits": "a"}}}, "`order` goes with one column of lists"),
+        ({"teacher": {"answers": {"logits": "a", "order": [True]}}}, "in quotes"),
+        ({"data": {"input": "image", "file": "d"}, "variants": []}, "answers to texts, not to images"),
+    ],
+)
+def test_recipes_that_contradict_themselves_are_refused(
+    keys: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    """Keys that do not go together are named."""
+    with pytest.raises(RecipeError, match=re.escape(words)):
+        plan(changed(**keys), tmp_path)
