@@ -130,6 +130,7 @@ def test_limits_are_against_the_answers_where_every_test_text_has_one(tmp_path: 
     assert family.heard.deltas
     assert family.heard.accuracy == 1.0
     assert variant.agreement is not None
+    assert variant.accuracy_delta is not None
     assert variant.accuracy_delta == pytest.approx(variant.agreement.share - 1)
     assert bool(variant.failed_limits) == (variant.accuracy_delta <= -0.03)
 

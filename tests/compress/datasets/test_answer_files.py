@@ -33,7 +33,8 @@ def shares(found: ReadAnswers, *texts: str) -> NDArray[np.float64]:
     """Return the probabilities [N, C] that answers stand for, rounded."""
     logits = found.recorded.of(texts).astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.round(odds / odds.sum(axis=1, keepdims=True), 3)
+    rounded: NDArray[np.float64] = np.round(odds / odds.sum(axis=1, keepdims=True), 3)
+    return rounded
 
 
 def test_labels_stand_for_a_probability_and_may_have_other_names(tmp_path: Path) -> None:
