@@ -2,16 +2,15 @@
 
     python -m bench.rewriting --texts FILE [--layers 6,2] [--rounds 40]
 
-FILE is a CSV with a column `text`. Every graph is timed as exported, with all rewrites, and with all but one
-of them, in FP32 and in dynamic INT8; the columns `without` are relative to all. In each round all of them
-answer the same texts, one at a time on one thread, in another order; latencies are medians over all calls,
-ratios medians over rounds. Encoding is left out.
+FILE is a table with a column `text`, of any kind that docs/data.md names. Every graph is timed as exported,
+with all rewrites, and with all but one of them, in FP32 and in dynamic INT8; the columns `without` are relative
+to all. In each round all of them answer the same texts, one at a time on one thread, in another order; latencies
+are medians over all calls, ratios medians over rounds. Encoding is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -33,6 +32,7 @@ from compress.networks.weights import network_from, read_bundle
 from compress.onnx_graphs.session import open_session
 from runtime.machine import describe_machine
 from runtime.wordpiece import WordPieceEncoder
+from tables.labelled import read_labelled
 
 CLASSES = 150
 MAX_LENGTH = 40
@@ -53,8 +53,7 @@ def main() -> None:
     depths = [int(depth) for depth in given.layers.split(",")]
     bundle = read_bundle(given.weights)
     encoder = WordPieceEncoder(bundle.folder.read(TOKENIZER), max_length=MAX_LENGTH)
-    with given.texts.open(encoding="utf-8", newline="") as stream:
-        texts = [row["text"] for row in csv.DictReader(stream)]
+    texts = read_labelled(given.texts, label=None).texts
     feeds = [encoder.encode([text]).arrays for text in texts]
     whole, _ = network_from(bundle, [str(n) for n in range(CLASSES)], seed=given.seed, dropout=0.0)
     rng = np.random.default_rng(given.seed)
