@@ -26,8 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TURNS = turns_of_this_run()
+SERIAL = "timing, ray"
 # The longest first, so that no worker is left alone with them at the end.
-ORDER = ("timing", "ray", "tests/compress/", "tests/router/", "tests/sluicegate/")
+ORDER = (SERIAL, "tests/compress/", "tests/router/", "tests/sluicegate/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,16 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _group(item: pytest.Item) -> str:
-    """Return the tests that one worker runs together: what owns Ray, what measures time, else a file."""
-    for name in ("ray", "timing"):
-        if item.get_closest_marker(name):
-            return name
-    return item.nodeid.split("::")[0]
+    """Return the tests that one worker runs together: what measures time or owns Ray, else a file.
+
+    On a worker of their own, tests of time would wait for the gateway that starts on the other.
+    """
+    serial = any(item.get_closest_marker(name) for name in ("timing", "ray"))
+    return SERIAL if serial else item.nodeid.split("::")[0]
 
 
-def _place(group: str) -> int:
-    """Return the place of a group in the order."""
-    return next((i for i, start in enumerate(ORDER) if group.startswith(start)), len(ORDER))
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    """Return the place of a test in the order: by its group, those of time before those on Ray."""
+    group = _group(item)
+    place = next((i for i, start in enumerate(ORDER) if group.startswith(start)), len(ORDER))
+    return place, item.get_closest_marker("timing") is None
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -71,16 +75,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if left:
         config.hook.pytest_deselected(items=left)
-    items[:] = sorted(kept, key=lambda item: _place(_group(item)))
+    items[:] = sorted(kept, key=_place)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test of time while no other worker runs anything."""
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Run tests of time while no other worker runs anything, all that follow each other in one turn."""
     if TURNS is None:
         return (yield)
-    with TURNS.taken(alone=item.get_closest_marker("timing") is not None):
+    timed, timed_next = (
+        test is not None and test.get_closest_marker("timing") is not None for test in (item, nextitem)
+    )
+    TURNS.take(alone=timed)
+    try:
         return (yield)
+    finally:
+        if not (timed and timed_next):
+            TURNS.leave()
 
 
 @pytest.fixture(scope="session")

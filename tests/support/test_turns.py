@@ -18,14 +18,18 @@ def test_who_waits_to_be_alone_comes_before_later_ones(tmp_path: Path) -> None:
     first_in, first_out = threading.Event(), threading.Event()
 
     def take(name: str, *, alone: bool) -> None:
-        with Turns(tmp_path).taken(alone=alone):
-            order.append(name)
+        turns = Turns(tmp_path)
+        turns.take(alone=alone)
+        order.append(name)
+        turns.leave()
 
     def first() -> None:
-        with Turns(tmp_path).taken(alone=False):
-            first_in.set()
-            first_out.wait(10)
-            order.append("first")
+        turns = Turns(tmp_path)
+        turns.take(alone=False)
+        first_in.set()
+        first_out.wait(10)
+        order.append("first")
+        turns.leave()
 
     holder = threading.Thread(target=first)
     holder.start()
@@ -41,6 +45,16 @@ def test_who_waits_to_be_alone_comes_before_later_ones(tmp_path: Path) -> None:
     for thread in (holder, timed, later):
         thread.join(10)
     assert order == ["beside", "first", "alone", "later"]
+
+
+def test_a_turn_that_is_held_is_kept(tmp_path: Path) -> None:
+    """Tests of time that follow each other share one turn: taking it again waits for nobody."""
+    turns = Turns(tmp_path)
+    turns.take(alone=True)
+    turns.take(alone=True)
+    assert _held(tmp_path / "room.lock")
+    turns.leave()
+    assert not _held(tmp_path / "room.lock")
 
 
 def _held(path: Path) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 class Turns:
@@ -21,15 +20,23 @@ class Turns:
         folder.mkdir(parents=True, exist_ok=True)
         self._gate = folder / "gate.lock"
         self._room = folder / "room.lock"
+        self._held: IO[str] | None = None
 
-    @contextmanager
-    def taken(self, *, alone: bool) -> Iterator[None]:
-        """Hold the room, alone or with others."""
-        with self._gate.open("a") as gate, self._room.open("a") as room:
+    def take(self, *, alone: bool) -> None:
+        """Wait for the room and hold it, alone or with others; who holds it already keeps it."""
+        if self._held is not None:
+            return
+        with self._gate.open("a") as gate:
+            room = self._room.open("a")
             fcntl.flock(gate, fcntl.LOCK_EX)
             fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            fcntl.flock(gate, fcntl.LOCK_UN)
-            yield
+        self._held = room
+
+    def leave(self) -> None:
+        """Let the room go."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
 
 def turns_of_this_run() -> Turns | None:
