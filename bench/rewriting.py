@@ -3,9 +3,9 @@
     python -m bench.rewriting --texts FILE [--layers 6,2] [--rounds 40]
 
 FILE is a table with a column `text`, of any kind that docs/data.md names. Every graph is timed as exported,
-with all rewrites, and with all but one of them, in FP32 and in dynamic INT8; the columns `without` are relative
-to all. In each round all of them answer the same texts, one at a time on one thread, in another order; latencies
-are medians over all calls, ratios medians over rounds. Encoding is left out.
+with all rewrites, and with all but one of them, in FP32 and in dynamic INT8; the columns `without` are
+relative to all. In each round all of them answer the same texts, one at a time on one thread, in another
+order; latencies are medians over all calls, ratios medians over rounds. Encoding is left out.
 """
 
 from __future__ import annotations
