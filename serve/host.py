@@ -14,8 +14,7 @@ import signal
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,9 @@ from runtime.machine import core_count
 from serve.deployments import APPLICATION, drain, make_application
 from serve.leftovers import MARK
 from serve.loading import Assignment
+from serve.proxy.frontend import Address
+from serve.proxy.install import installed_front_end, last_words
+from serve.switches import CONTROL_FOLDER
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_EVERY_S = 0.1
@@ -50,7 +52,9 @@ def main() -> None:
             assignment.check_package()
             _start(folder, assignment, stop, say)
         except Exception as problem:
-            say("failed", message=f"{type(problem).__name__}: {problem}"[:4000])
+            words = last_words(folder / CONTROL_FOLDER)
+            haproxy = f"\nHAProxy said last: {words}" if words else ""
+            say("failed", message=f"{type(problem).__name__}: {problem}"[:4000] + haproxy)
             raise
         ready = not stop.is_set()
         if ready:
@@ -84,22 +88,30 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     say("progress", message="starting HAProxy and the controller")
-    ray_serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": settings.port})
     say("progress", message="loading variants")
     ray_serve.run(make_application(assignment, folder / "metrics"), name=APPLICATION, route_prefix="/")
-    _wait_until_ready(settings.host, settings.port, settings.ready_timeout_s, stop)
+    until = time.monotonic() + settings.ready_timeout_s
+    for place in installed_front_end().asked_at:
+        if not _ready_at(place, settings.port, until, stop):
+            raise EnvironmentProblem(
+                f"the gateway was not ready within {settings.ready_timeout_s:g} s "
+                f"({place}, port {settings.port})"
+            )
 
 
-def _wait_until_ready(host: str, port: int, within_s: float, stop: threading.Event) -> None:
-    reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
-    url = f"http://{reachable}:{port}/v2/health/ready"
-    until = time.monotonic() + within_s
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _ready_at(place: Address, port: int, until: float, stop: threading.Event) -> bool:
+    """Return whether the gateway says there that it is ready, by then; also true when it is to stop."""
     while time.monotonic() < until:
+        connection = HTTPConnection(str(place), port, timeout=5)
         try:
-            with opener.open(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            if stop.wait(_LOOK_EVERY_S):
-                return
-    raise EnvironmentProblem(f"the gateway was not ready within {within_s:g} s ({url})")
+            connection.request("GET", "/v2/health/ready")
+            if connection.getresponse().status == 200:
+                return True
+        except (OSError, HTTPException):
+            pass
+        finally:
+            connection.close()
+        if stop.wait(_LOOK_EVERY_S):
+            return True
+    return False

@@ -22,15 +22,13 @@ from contract.files import write_text
 from contract.policy import Policy, Stage, check_policy_fits, read_policy, single_variant_policy
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
-from serve.leftovers import (
-    check_port_free,
-    clean_dead_runs,
-    make_run_folder,
-    processes_of,
-    remove_run,
-)
+from serve.leftovers import clean_dead_runs, make_run_folder, processes_of, remove_run
 from serve.live import StateDirectory, next_revision
 from serve.loading import Assignment, package_folder
+from serve.proxy.addresses import check_free, resolve_front_end
+from serve.proxy.frontend import Address, FrontEnd
+from serve.proxy.open_files import MOST_CONNECTIONS, allowed_connections
+from serve.proxy.ports import check_port_free
 from serve.settings import FakeSettings, Settings, slots_of
 from serve.switches import ray_environment
 
@@ -42,18 +40,23 @@ class Handle:
     """A running gateway. Use it as a context manager, or call `stop`."""
 
     def __init__(
-        self, settings: Settings, folder: Path, lock: IO[bytes], process: subprocess.Popen[bytes]
+        self,
+        settings: Settings,
+        front: FrontEnd,
+        folder: Path,
+        lock: IO[bytes],
+        process: subprocess.Popen[bytes],
     ) -> None:
         self._settings = settings
+        self._front = front
         self._lock = lock
         self._process = process
         self.folder = folder
 
     @property
     def url(self) -> str:
-        """Where clients send requests."""
-        host = "127.0.0.1" if self._settings.host in {"0.0.0.0", "::"} else self._settings.host
-        return f"http://{host}:{self._settings.port}"
+        """Where clients on this machine send requests."""
+        return self._front.url
 
     @property
     def admin_url(self) -> str:
@@ -109,12 +112,13 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
         progress: told in words how far it is.
 
     Raises:
-        InputError: the family, the policy, or the two together break a rule.
-        EnvironmentProblem: a port is taken, a library or provider is missing, or Ray did not come up.
+        InputError: the host is no address of this machine; the family, the policy, or the two together break
+            a rule.
+        EnvironmentProblem: a port is taken, a limit is too low, a library or provider is missing, or Ray did
+            not come up.
     """
     clean_dead_runs(progress)
-    check_port_free(settings.host, settings.port, "--port")
-    check_port_free("127.0.0.1", settings.admin_port, "--admin-port")
+    front = _front_end(settings, progress)
     folder, lock = make_run_folder()
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -122,14 +126,14 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
         write_text(folder / "assignment.json", assignment.model_dump_json())
         reader, writer = os.pipe()
         try:
-            process = _spawn_host(folder, writer, lock)
+            process = _spawn_host(folder, front, writer, lock)
         finally:
             os.close(writer)
         with os.fdopen(reader) as events:
             for line in events:
                 event = json.loads(line)
                 if event["event"] == "ready":
-                    return Handle(settings, folder, lock, process)
+                    return Handle(settings, front, folder, lock, process)
                 if event["event"] == "failed":
                     raise EnvironmentProblem(f"the gateway did not start: {event['message']}")
                 progress(event["message"])
@@ -253,13 +257,28 @@ def _seed(
     return policy
 
 
-def _spawn_host(folder: Path, writer: int, lock: IO[bytes]) -> subprocess.Popen[bytes]:
+def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
+    """Return where HAProxy is to listen; check that it can, and say what is less than was asked."""
+    front = resolve_front_end(settings.host, settings.port, allowed_connections())
+    check_free(front)
+    check_port_free(Address("127.0.0.1"), settings.admin_port, "--admin-port")
+    for address in front.left_out:
+        progress(f"{front.host} also means {address}, which this machine lacks: nothing listens there")
+    if front.max_connections < MOST_CONNECTIONS:
+        progress(
+            f"at most {front.max_connections} connections at a time, by the hard limit of open files "
+            "(ulimit -Hn); more wait"
+        )
+    return front
+
+
+def _spawn_host(folder: Path, front: FrontEnd, writer: int, lock: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the host in the run folder, in a session of its own: a Ctrl-C must not reach Ray directly."""
     with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", _HOST, str(writer), str(lock.fileno())],
             cwd=folder,
-            env=ray_environment(folder),
+            env=ray_environment(folder, front),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

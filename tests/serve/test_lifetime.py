@@ -21,7 +21,8 @@ import pytest
 
 from contract.errors import EnvironmentProblem
 from serve import launcher
-from serve.leftovers import DRAWN_PORTS, MARK, clean_dead_runs, free_ports, make_run_folder
+from serve.leftovers import MARK, clean_dead_runs, make_run_folder
+from serve.proxy.ports import DRAWN_PORTS, free_ports
 from serve.settings import Settings
 from tests.serve.conftest import fake_settings
 
@@ -228,7 +229,9 @@ def test_a_taken_port_is_named_with_its_holder() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", settings.port))
         holder.listen()
-        with pytest.raises(EnvironmentProblem, match=rf"port {settings.port} is taken by .*{os.getpid()}"):
+        with pytest.raises(
+            EnvironmentProblem, match=rf"port {settings.port} on 127.0.0.1 is taken by .*{os.getpid()}"
+        ):
             launcher.start(settings)
 
 

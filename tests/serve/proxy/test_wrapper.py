@@ -1,0 +1,137 @@
+"""What Ray runs in place of HAProxy, run as Ray runs it: it becomes HAProxy, on the addresses asked for."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve.proxy.frontend import Address, FrontEnd
+from serve.proxy.install import find_haproxy, install_wrapper, last_words
+from serve.proxy.open_files import LEAST_FILES, connections_within
+from serve.proxy.ports import probe
+from tests.ports import free_port
+from tests.serve.proxy.rays import rays_configuration
+
+needs_v6 = pytest.mark.skipif(probe(Address("::1"), 0) is not None, reason="this machine has no IPv6")
+
+
+def command(folder: Path, front: FrontEnd) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment with which Ray starts HAProxy."""
+    environment = install_wrapper(folder, front)
+    rays_configuration(folder, port=front.port)
+    return [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(folder / "haproxy.cfg"), "-dR"], {
+        **os.environ,
+        **environment,
+    }
+
+
+def accepts(place: Address, port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket(socket.AF_INET6 if place.is_v6 else socket.AF_INET) as client:
+        return client.connect_ex((place.ip, port)) == 0
+
+
+@contextmanager
+def running(
+    folder: Path, front: FrontEnd, prepare: Callable[[], None] | None = None
+) -> Iterator[psutil.Process]:
+    """HAProxy behind the wrapper, once it accepts connections."""
+    words, environment = command(folder, front)
+    with (
+        (folder / "1.stderr.log").open("wb") as log,
+        subprocess.Popen(words, env=environment, stderr=log, stdout=log, preexec_fn=prepare) as process,
+    ):
+        try:
+            for place in front.asked_at:
+                while not accepts(place, front.port):
+                    assert process.poll() is None, last_words(folder)
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
+
+
+def status(place: Address, port: int, timeout: float = 20) -> int:
+    """What HAProxy itself answers on its health route."""
+    connection = HTTPConnection(place.ip, port, timeout=timeout)
+    try:
+        connection.request("GET", "/-/healthz")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "hosts", [["127.8.9.1"], pytest.param(["127.0.0.1", "::1"], marks=needs_v6)], ids=str
+)
+def test_it_becomes_haproxy_on_these_addresses_alone(tmp_path: Path, hosts: list[str]) -> None:
+    """The same process, with the arguments that Ray knows it by, listens where asked and nowhere else."""
+    front = FrontEnd("given", free_port(), tuple(Address(host) for host in hosts), (), 100)
+    with running(tmp_path, front) as process:
+        assert process.exe() == str(Path(find_haproxy()).resolve())
+        assert process.cmdline()[1:] == ["-db", "-f", str(tmp_path / "haproxy.cfg"), "-dR"]
+        listening = {c.laddr[:2] for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        assert listening == {(host, front.port) for host in hosts}
+
+
+@needs_v6
+def test_all_of_ipv6_is_ipv4_too(tmp_path: Path) -> None:
+    """On `::` both families are answered, whatever the system's default for such sockets."""
+    front = FrontEnd("::", free_port(), (Address("::"),), (), 100)
+    with running(tmp_path, front):
+        answers = {str(place): status(place, front.port) for place in front.asked_at}
+    assert set(answers) == {"127.0.0.1", "::1"}
+    assert len(set(answers.values())) == 1
+
+
+def test_connections_beyond_the_most_wait_for_a_place(tmp_path: Path) -> None:
+    """With idle connections on every place a request waits; with one of them closed it is answered."""
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 5)
+    [place] = front.asked_at
+    with running(tmp_path, front), ExitStack() as idle:
+        while True:  # those that looked whether it runs may still count
+            held = socket.create_connection((place.ip, front.port))
+            idle.callback(held.close)
+            try:
+                status(place, front.port, timeout=0.5)
+            except TimeoutError:
+                break
+        idle.close()
+        assert status(place, front.port)
+
+
+def test_it_starts_with_the_fewest_open_files(tmp_path: Path) -> None:
+    """As many connections as are reckoned to fit are what HAProxy itself finds to fit."""
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), connections_within(LEAST_FILES))
+    limit = (LEAST_FILES, LEAST_FILES)
+    with running(tmp_path, front, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) as process:
+        assert process.rlimit(psutil.RLIMIT_NOFILE) == limit
+        assert status(Address("127.0.0.1"), front.port)
+
+
+def test_another_configuration_ends_it_with_words(tmp_path: Path) -> None:
+    """Where Ray writes another form, HAProxy never starts, and the reason is where its log is looked for."""
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 100)
+    words, environment = command(tmp_path, front)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(config.read_text().replace("listen stats", "listen pages"))
+    node = tmp_path / "node"
+    node.mkdir()
+    with (node / "admin.sock.1.1.stderr.log").open("wb") as log:
+        code = subprocess.run(words, env=environment, stderr=log, check=False).returncode
+    assert code == 1
+    assert "not as Ray 2.60 writes it: there is no section 'listen stats'" in last_words(tmp_path)
+
+
+def test_no_last_words_where_haproxy_said_nothing(tmp_path: Path) -> None:
+    """A start that failed for another reason is not blamed on HAProxy."""
+    (tmp_path / "admin.sock.1.1.stderr.log").touch()
+    assert last_words(tmp_path) == ""
