@@ -18,6 +18,7 @@ from contract.costs import COSTS
 from contract.errors import EnvironmentProblem, RecipeError
 from contract.family import MANIFEST, Family, Variant
 from contract.predictions import PREDICTIONS
+from contract.urls import without_password
 
 T = TypeVar("T")
 
@@ -181,11 +182,6 @@ class Tracker:
                 f"MLflow at {self.address}: {message}",
                 hint="--mlflow sqlite:///mlflow.db, or the address of a tracking server",
             ) from None
-
-
-def without_password(text: str) -> str:
-    """Return a text with user names and passwords taken out of every address in it."""
-    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

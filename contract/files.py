@@ -80,7 +80,7 @@ def read_json(path: Path, *, error: Callable[..., InputError] = InputError) -> A
         InputError: (of the kind given) when the file is missing or not JSON, naming file and place.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin with a mark
     except FileNotFoundError:
         raise error("there is no such file", where=path) from None
     except (OSError, UnicodeDecodeError) as problem:
@@ -103,7 +103,11 @@ def inside(folder: Path, relative: str) -> Path:
     if pure.is_absolute() or ".." in pure.parts or "\\" in relative or not pure.parts:
         raise FamilyError(f"the path {relative!r} leaves the folder", where=folder)
     path = folder / pure
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        real = path.resolve()
+    except RuntimeError:
+        raise FamilyError(f"{relative!r} is a link that leads back to itself", where=folder) from None
+    if not real.is_relative_to(folder.resolve()):
         raise FamilyError(f"the path {relative!r} leads outside the folder", where=folder)
     return path
 

@@ -19,6 +19,8 @@ _ENDS = (
     "/docs",
     "/openapi.json",
 )
+# A user name, or one with a password, which people also write with / and # in it; a port is none.
+_CREDENTIALS = re.compile(r"(?<=//)(?:[^\s/?#]*|[^\s/?#@:]+:(?!\d+(?:[/?#\s]|$))\S*)@")
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?", re.IGNORECASE)
 
 
@@ -49,6 +51,11 @@ class BaseUrl:
         return f"{self.scheme}://{self.netloc}{self.prefix}"
 
 
+def without_password(text: str, sign: str = "") -> str:
+    """Return a text with user names and passwords taken out of every address in it, a sign in their place."""
+    return _CREDENTIALS.sub(sign, text)
+
+
 def parse_base_url(given: str, *, where: str = "URL") -> BaseUrl:
     """Return the address that a user gave; `http://` may be left out, a slash may end it, a path may follow.
 
@@ -57,11 +64,15 @@ def parse_base_url(given: str, *, where: str = "URL") -> BaseUrl:
             fragment, or the whole path of one call; says what to give instead.
     """
     text = given.strip()
-    given = re.sub(r"[^/@]*@", "…@", given)  # nothing secret in a message
+    given = without_password(given if "//" in given else f"//{given}", "…@").removeprefix("//")
     if re.match(r"https?:(?!//)", text, re.IGNORECASE):
         raise InputError(f"{given!r} lacks slashes after the scheme", where=where, hint="http://HOST:PORT")
     if "://" not in text:
         text = f"http://{text.removeprefix('//')}"
+    if _CREDENTIALS.search(text):
+        raise InputError(
+            "a user name or password in the URL is not sent to the gateway", where=where, hint="--api-key KEY"
+        )
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
@@ -72,10 +83,6 @@ def parse_base_url(given: str, *, where: str = "URL") -> BaseUrl:
         ) from None  # fmt: skip
     if parts.scheme not in _PORTS:
         raise InputError(f"{parts.scheme}:// is not http:// or https://", where=where)
-    if parts.username is not None or parts.password is not None:
-        raise InputError(
-            "a user name or password in the URL is not sent to the gateway", where=where, hint="--api-key KEY"
-        )
     if parts.query or parts.fragment or text.endswith(("?", "#")):
         raise InputError(f"{given!r} ends in a query or a fragment", where=where, hint="http://HOST:PORT")
     if parts.netloc.count(":") > 1 and "[" not in parts.netloc:

@@ -25,6 +25,7 @@ from compress.recipes.parts import (
 from compress.recipes.search_part import SearchPart
 from contract.errors import RecipeError
 from contract.machine import Provider
+from contract.urls import without_password
 
 RESERVED = frozenset({"data", "cascade"})
 RESERVED_ENDS = (".compare", ".export", ".measure", ".table", ".train")
@@ -239,7 +240,7 @@ def load_recipe(path: Path, *, data_folder: Path | None = None) -> Recipe:
         raise RecipeError(
             "there is no such recipe", where=path, hint="`sluice compress --help` shows a small one"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise RecipeError(f"not readable YAML: {problem}", where=path) from None
     return parse_recipe(raw, where=path, folder=path.parent, data_folder=data_folder)
 
@@ -295,7 +296,16 @@ def _started(part: VariantPart, folder: Path) -> VariantPart:
 def _absolute(source: str, folder: Path) -> str:
     if source.startswith(("package:", "hf:", "sklearn:")):
         return source
-    return str((folder / Path(source).expanduser()).resolve())
+    if "://" in source:
+        raise RecipeError(
+            f"{without_password(source, '…@')} is an address, not a path",
+            hint="download it first: files of this machine are read",
+        )
+    path = folder / Path(source).expanduser()
+    try:
+        return str(path.resolve())
+    except RuntimeError:  # a link that leads back to itself: whoever reads it says so
+        return str(path.absolute())
 
 
 def _explain(problem: ValidationError) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress.recipes.recipe import Recipe, dump_recipe, parse_recipe
-from compress.tracking import LONGEST_KEY, Tracker, safe_keys, without_password
+from compress.tracking import LONGEST_KEY, Tracker, safe_keys
 from contract.errors import EnvironmentProblem
 from runtime.fake_family import write_fake_family
 
@@ -87,19 +87,6 @@ def test_every_key_stays_apart_from_the_others() -> None:
     assert keys["plain"] == "plain"
     assert all(len(key) <= LONGEST_KEY and not set(key) & set(":;/") for key in keys)
     assert keys == safe_keys({name: name for name in names})
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("https://ann:pa@ss@host:5000/x", "https://host:5000/x"),
-        ("postgresql://ann:secret@db/mlflow", "postgresql://db/mlflow"),
-        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-    ],
-)
-def test_an_address_is_shown_without_its_user(address: str, shown: str) -> None:
-    """User and password go, wherever the address stands in a message."""
-    assert without_password(f"cannot reach {address} now") == f"cannot reach {shown} now"
 
 
 def test_an_unreachable_store_is_named_without_its_password() -> None:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import FamilyError, InputError
-from contract.files import atomic_path, canonical_json, inside, read_json, sha256_of_json, write_json
+from contract.files import (
+    atomic_path,
+    canonical_json,
+    check_sha256,
+    inside,
+    read_json,
+    sha256_of_json,
+    write_json,
+)
 
 JSON_KEYS = st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8), max_size=6)
 
@@ -53,6 +61,19 @@ def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
     (folder / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(FamilyError, match="outside"):
         inside(folder, "link")
+
+
+def test_a_byte_order_mark_is_no_part_of_json(tmp_path: Path) -> None:
+    """Costs and policies that were edited on Windows begin with a mark."""
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    """A manifest that names such a link gets an answer."""
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(FamilyError, match=r"leads back to itself|missing"):
+        check_sha256(inside(tmp_path, "loop"), "0")
 
 
 @pytest.mark.parametrize(

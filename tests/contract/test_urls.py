@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import InputError
-from contract.urls import BaseUrl, parse_base_url
+from contract.urls import BaseUrl, parse_base_url, without_password
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,10 @@ def test_the_parts() -> None:
         ("http://[::1:8000", "not a URL"),
         ("http://user:pw@a:8000", "--api-key"),
         ("http://key@a", "--api-key"),
-        ("http://user:pw@a:port", "not a URL"),
+        ("http://user:pw@a:port", "--api-key"),
+        ("http://user:p/w@a:8000", "--api-key"),
+        ("user:p#w@a", "--api-key"),
+        ("http:user:pw@a", "slashes"),
         ("http://a:8000?model=x", "query"),
         ("http://a:8000/#x", "fragment"),
         ("http://a:8000/?", "query"),
@@ -95,3 +98,18 @@ def test_anything_is_read_or_refused(text: str) -> None:
         return
     assert parse_base_url(str(found)) == found
     assert not str(found).endswith("/")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://ann:pa@ss@host:5000/x", "https://host:5000/x"),
+        ("postgresql://ann:secret@db/mlflow", "postgresql://db/mlflow"),
+        ("http://ann:se/c#ret@host:5000/x", "http://host:5000/x"),
+        ("http://host:8000/a@b", "http://host:8000/a@b"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_user(address: str, shown: str) -> None:
+    """User and password go, wherever the address stands in a message."""
+    assert without_password(f"cannot reach {address} now") == f"cannot reach {shown} now"

@@ -117,9 +117,26 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1")
     with pytest.raises(RecipeError, match="not readable YAML"):
         load_recipe(tmp_path / "broken.yaml")
+    for unreadable in ("a: 2024-02-30", "[" * 20_000):
+        (tmp_path / "broken.yaml").write_text(unreadable)
+        with pytest.raises(RecipeError, match="not readable YAML"):
+            load_recipe(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(RecipeError, match="mapping"):
         load_recipe(tmp_path / "list.yaml")
+
+
+def test_an_address_is_no_path_and_its_password_is_not_shown(tmp_path: Path) -> None:
+    """Addresses are refused before anything is read; a link that leads to itself is left to the reader."""
+    for path in ("data.file", "teacher.weights"):
+        with pytest.raises(
+            RecipeError, match=r"https://…@example\.org/x is an address(?s:.*)download"
+        ) as caught:
+            parse_recipe(changed(path, "https://ann:secret@example.org/x"))
+        assert "secret" not in str(caught.value)
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    recipe = parse_recipe(changed("data.file", "loop.csv"), folder=tmp_path)
+    assert recipe.data.file == str(tmp_path / "loop.csv")
 
 
 def test_shipped_recipes_are_valid() -> None:
