@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Interval = tuple[float, float]
 
@@ -59,7 +59,7 @@ def paired_difference_interval(
 
 
 def _wilson(p: float, n: float, confidence: float) -> Interval:
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(scipy.special.ndtri(0.5 + confidence / 2))
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
@@ -89,8 +89,8 @@ def quantile_interval(samples: ArrayLike, q: float, confidence: float = 0.95) ->
     if n == 0:
         return None
     tail = (1 - confidence) / 2
-    low = int(stats.binom.ppf(tail, n, q))
-    high = int(stats.binom.ppf(1 - tail, n, q)) + 1
+    low = int(scipy.stats.binom.ppf(tail, n, q))
+    high = int(scipy.stats.binom.ppf(1 - tail, n, q)) + 1
     if low < 1 or high > n:
         return None
     return float(ordered[low - 1]), float(ordered[high - 1])

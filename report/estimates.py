@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from contract.formulas import (
     Interval,
@@ -74,7 +74,7 @@ def _clause(methods: str, key: str) -> str:
 def _student(values: Sequence[float]) -> Interval:
     """Return Student's t interval of the mean; every figure here is 0 or more, and so is the interval."""
     n = len(values)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
+    half = float(scipy.special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * float(np.std(values, ddof=1)) / n**0.5
     mean = float(np.mean(values))
     return max(0.0, mean - half), mean + half
 

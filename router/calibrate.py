@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from router.scores import BoolArray, FloatArray, IntArray, deferral_features
 
@@ -36,7 +36,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: IntArray, *, seed
         inverse = float(np.exp(-log_temperature))
         return float((np.log(np.exp(values * inverse).sum(axis=1)) - truth * inverse).mean())
 
-    best = optimize.minimize_scalar(
+    best = scipy.optimize.minimize_scalar(
         loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-4}
     )
     return float(np.exp(best.x))
@@ -92,7 +92,7 @@ def _curve(rates: FloatArray, weights: FloatArray, knots: FloatArray) -> list[fl
     """Return values at the knots: the isotonic bin rates at the bins' middles, interpolated, with a slight
     tilt that keeps order.
     """
-    rising = np.asarray(optimize.isotonic_regression(rates, weights=weights).x, dtype=np.float64)
+    rising = np.asarray(scipy.optimize.isotonic_regression(rates, weights=weights).x, dtype=np.float64)
     middles = (knots[:-1] + knots[1:]) / 2
     values = np.interp(knots, middles, rising)
     return [float(v) for v in (1 - TILT) * values + TILT * knots]
@@ -151,7 +151,7 @@ def _fit_logistic(
         )
         return value + 5e-7 * float(theta[:width] @ theta[:width]), gradient
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         loss, np.zeros(width + 1 + groups), jac=True, method="L-BFGS-B", options={"maxiter": 200}
     )
     theta = np.asarray(found.x)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from router.scores import FloatArray
 
@@ -82,4 +82,4 @@ class ScoreShift:
 
 def ks_p_value(before: FloatArray, after: FloatArray) -> float:
     """Return the two-sample Kolmogorov-Smirnov p-value of equal score distributions, for a look on demand."""
-    return float(stats.ks_2samp(before, after).pvalue)
+    return float(scipy.stats.ks_2samp(before, after).pvalue)

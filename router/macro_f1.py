@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from router.board import Board
 from router.scores import FloatArray, IntArray
@@ -169,6 +169,10 @@ def _box(
 def _exact(events: FloatArray, n: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
     """Return the Clopper-Pearson bounds, each missing with probability `level` at most."""
     with np.errstate(invalid="ignore"):
-        low = np.where(events <= 0, 0.0, stats.beta.ppf(level, np.maximum(events, 1e-9), n - events + 1))
-        high = np.where(events >= n, 1.0, stats.beta.ppf(1 - level, events + 1, np.maximum(n - events, 1e-9)))
+        low = np.where(
+            events <= 0, 0.0, scipy.stats.beta.ppf(level, np.maximum(events, 1e-9), n - events + 1)
+        )
+        high = np.where(
+            events >= n, 1.0, scipy.stats.beta.ppf(1 - level, events + 1, np.maximum(n - events, 1e-9))
+        )
     return np.asarray(low), np.asarray(high)

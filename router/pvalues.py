@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from router.scores import FloatArray
 
@@ -58,7 +58,7 @@ def binomial_p_value(events: int, n: int, epsilon: float) -> float:
     """Return P(Bin(n, epsilon) <= events), the exact p-value of H0: P(event) >= epsilon."""
     if n == 0:
         return 1.0
-    return float(stats.binom.cdf(events, n, epsilon))
+    return float(scipy.stats.binom.cdf(events, n, epsilon))
 
 
 def betting_needed_n(

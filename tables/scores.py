@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from contract.errors import PredictionsError
 from contract.predictions import LabelValue
@@ -223,7 +223,7 @@ def check_confidence(
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         largest = 1.0 / np.exp(shifted).sum(axis=1)
         if len(confidence) >= ENOUGH_FOR_RANKS and np.ptp(confidence) > 0 and np.ptp(largest) > 0:
-            correlation = float(stats.spearmanr(confidence, largest).statistic)
+            correlation = float(scipy.stats.spearmanr(confidence, largest).statistic)
             if correlation < -0.5:
                 raise PredictionsError(
                     f"`{column}` falls where the largest probability of the logits rises (rank correlation "
