@@ -10,24 +10,29 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, helper
 
-from compress.graphs.matching import Graph
+from compress.graphs.matching import CONTRIB, Graph
+
+GELU_OPSET = 20
 
 
 def bias_products(model: onnx.ModelProto) -> int:
     """Move biases of dynamically quantized products in place, and return how many."""
     graph = Graph(model)
-    moved = sum(_bias_product(graph, node) for node in graph.of_kind("Mul"))
+    opset = max(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
+    # Before opset 20 only ONNX Runtime has the operator.
+    gelu = "" if opset >= GELU_OPSET else CONTRIB
+    moved = sum(_bias_product(graph, node, gelu) for node in graph.of_kind("Mul"))
     graph.write()
     return moved
 
 
-def _bias_product(graph: Graph, product: NodeProto) -> bool:
+def _bias_product(graph: Graph, product: NodeProto, gelu: str) -> bool:
     """Add the bias to the product where its one reader adds it now."""
     name = product.output[0]
     if graph.back(name, "Mul", "Cast", "MatMulInteger") is None:
         return False
     reader = graph.only_reader(name, "Sum", "BiasGelu", "Split")
-    bias = None if reader is None else _take_bias(graph, reader)
+    bias = None if reader is None else _take_bias(graph, reader, gelu)
     if reader is None or bias is None:
         return False
     reader.input[list(reader.input).index(name)] = f"{name}_biased"
@@ -36,12 +41,12 @@ def _bias_product(graph: Graph, product: NodeProto) -> bool:
     return True
 
 
-def _take_bias(graph: Graph, reader: NodeProto) -> str | None:
-    """Take the bias away from what reads a product and return it, if it has one."""
+def _take_bias(graph: Graph, reader: NodeProto, gelu: str) -> str | None:
+    """Take the bias away from what reads a product and return it, if it has one; `gelu` is its domain."""
     bias: str
     if reader.op_type == "BiasGelu":
         bias = reader.input.pop()
-        reader.op_type, reader.domain = "Gelu", ""
+        reader.op_type, reader.domain = "Gelu", gelu
         return bias
     if reader.op_type == "Split":
         attention = graph.only_reader(reader.output[0], "MultiHeadAttention")

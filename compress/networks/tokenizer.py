@@ -99,7 +99,8 @@ def served_tokenizer(
         texts: to compare besides.
 
     Raises:
-        RecipeError: a tokenizer that is code or that transformers cannot load, more pieces than `rows`, or
+        RecipeError: a tokenizer that is code, that cuts texts at their beginning or that transformers cannot
+            load, more pieces than `rows`, or
             other tokens than AutoTokenizer's, with the text and both.
     """
     own = folder.read(TOKENIZER) if folder.has(TOKENIZER) else None
@@ -118,6 +119,14 @@ def served_tokenizer(
             f"teacher.weights: its tokenizer {type(reference).__name__} is Python code, not served",
             where=folder.source,
             hint="take a model with a fast tokenizer (tokenizer.json)",
+        )
+
+    if getattr(reference, "truncation_side", "right") == "left":
+        raise RecipeError(
+            "its tokenizer cuts long texts at their beginning (truncation_side: left); what "
+            "serves cuts them at their end",
+            where=folder.source,
+            hint=f'"truncation_side": "right" in {TOKENIZER_CONFIG}, if the model may read beginnings',
         )
 
     def told(text: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,8 @@ from runtime.wordpiece import INPUT_IDS
 
 # Of logits; of those that span more, so much of their span.
 CLOSE, CLOSE_SHARE = 1e-3, 1e-4
-# What half precision rounds off.
-NARROW_SHARE = 0.02
+# What half precision rounds off, and INT8 where arithmetic in another order moves a value across a border.
+ROUNDED_SHARE = 0.02
 MATES = 8
 PADDED = 5
 
@@ -53,7 +53,7 @@ def fit_graph(
     pads: tuple[int, ...],
     most: int,
     scaled_here: bool,
-    narrow: bool,
+    rounded: bool,
 ) -> Fitted:
     """Return the form of a prepared graph that answers N texts as the given one does.
 
@@ -67,26 +67,24 @@ def fit_graph(
         pads: ids that padding may have when it is served.
         most: tokens that a text has at most.
         scaled_here: whether it scales activations over all of a batch.
-        narrow: whether it was half precision.
+        rounded: whether it is in few bits: half precision or whole numbers.
 
     Raises:
         RecipeError: none does.
     """
     wanted = given.answers(ends.output, rows)
     wanted = wanted[:, list(ends.order)] if ends.order else wanted
-    share = NARROW_SHARE if narrow else CLOSE_SHARE
+    unknown = int((~np.isfinite(wanted).all(axis=1)).sum())
+    if unknown:
+        raise RecipeError(
+            f"the graph's answers are not finite for {unknown} of {len(rows)} texts",
+            where=given.source,
+            hint="half precision overflows in some models: export it in float32",
+        )
+    share = ROUNDED_SHARE if rounded else CLOSE_SHARE
     close = max(CLOSE, share * float(np.ptp(wanted)))
-    fixed = given.batch is not None or given.length is not None
-    forms: list[tuple[ModelProto, Ends, str]] = []
-    if fixed:
-        sizes = f"[{given.batch or 'any'}, {given.length or 'any'}]"
-        whole = replace(ends, batch=given.batch, length=given.length)
-        forms.append((freed(prepared), ends, f"declared for {sizes} alone, it takes any batch and length"))
-        forms.append((prepared, whole, f"its size is {sizes}: shorter texts are padded to it"))
-    else:
-        forms.append((prepared, ends, ""))
     problem = "it has no answer"
-    for started, form, note in forms:
+    for started, form, note in _forms(prepared, given, ends):
         served = adapt(started, form)
         try:
             asked = _Asked(served)
@@ -111,6 +109,22 @@ def fit_graph(
         where=given.source,
         hint="export it with dynamic axes for batch and length",
     )
+
+
+def _forms(prepared: ModelProto, given: Given, ends: Ends) -> Iterator[tuple[ModelProto, Ends, str]]:
+    """Yield the forms to try, the most useful first, with what a person must be told of each."""
+    batch, length = given.batch, given.length
+    if batch is None and length is None:
+        yield prepared, ends, ""
+        return
+    sizes = f"[{batch or 'any'}, {length or 'any'}]"
+    yield freed(prepared), ends, f"declared for {sizes} alone, it takes any batch and length"
+    if batch is not None and length is not None:
+        yield freed(prepared), replace(ends, batch=batch), f"declared for {sizes} alone, it takes any length"
+        padded = f"its length is {length}: shorter texts are padded to it"
+        yield freed(prepared), replace(ends, length=length), padded
+    whole = replace(ends, batch=batch, length=length)
+    yield prepared, whole, f"its size is {sizes}: what is smaller is padded to it"
 
 
 def _with_mates(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -113,7 +114,7 @@ class Given:
         return repeated.astype(helper.tensor_dtype_to_np_dtype(port.kind))
 
 
-def open_given(model: ModelProto, inputs: Mapping[str, Port], source: str, *, pad_id: int) -> Given:
+def open_given(model: ModelProto, inputs: Mapping[str, Port], source: str) -> Given:
     """Return a graph, its data inside, ready to be asked.
 
     The version of the format is lowered where that alone keeps ONNX Runtime from reading it.
@@ -141,16 +142,18 @@ def open_given(model: ModelProto, inputs: Mapping[str, Port], source: str, *, pa
                 hint="export it with opset_version=17, or update onnxruntime",
             ) from None
         notes = (f"the graph's format, IR version {version}, is read as version {IR}",)
-    return Given(session, inputs, source, pad_id, notes)
+    return Given(session, inputs, source, notes=notes)
 
 
 def first_line(problem: BaseException) -> str:
     """Return what ONNX Runtime says, without its places in source code and numbers of errors."""
     text = " ".join(str(problem).split())
-    for start in ("Status Message: ", "failed:", ": FAIL : ", ": INVALID_GRAPH : ", " : "):
-        if start in text:
-            text = text.partition(start)[2]
-            break
+    newest = re.search(r"Opset (\d+) is under development", text)
+    if newest is not None:
+        return f"it is written in opset {newest[1]}, newer than any that it knows"
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    for start in ("Status Message: ", "failed:"):
+        text = text.partition(start)[2] or text
     return text.strip()[:240]
 
 

@@ -20,5 +20,6 @@ def open_session(graph: str | bytes, *, threads: int = 1) -> onnxruntime.Inferen
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    # What fails is raised; it need not be on the terminal too.
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -27,7 +27,7 @@ from compress.networks.folders import (
 from contract.errors import DataError, RecipeError
 from contract.files import sha256_of_file, sha256_of_json
 
-ENDING = ".onnx"
+ENDING, RUNTIME_ALONE = ".onnx", ".ort"
 # In the order in which a folder's graph is looked for.
 USUAL = ("model.onnx", "onnx/model.onnx")
 # A protocol buffer ends at 2 GiB, and a family keeps a graph in one file.
@@ -174,12 +174,8 @@ def find_graph(source: str) -> GraphSource | None:
     if source.startswith("package:"):
         return _beside(source, _packaged(source)) if source.endswith(ENDING) else None
     path = Path(source)
-    if path.suffix == ".ort":
-        raise RecipeError(
-            "teacher.weights: .ort is a form of ONNX Runtime alone, which cannot be looked into",
-            where=source,
-            hint=f"give the {ENDING} file that it was made from",
-        )
+    if path.suffix == RUNTIME_ALONE:
+        raise _runtime_alone(source)
     if path.suffix == ENDING and not path.is_dir():
         if not path.is_file():
             raise RecipeError("teacher.weights: there is no such file", where=source)
@@ -215,7 +211,17 @@ def _graph_in(names: frozenset[str], source: str) -> str | None:
             where=source,
             hint="give the path of one of them",
         )
+    if not graphs and any(name.endswith(RUNTIME_ALONE) for name in names):
+        raise _runtime_alone(source)
     return graphs[0] if graphs else None
+
+
+def _runtime_alone(source: str) -> RecipeError:
+    return RecipeError(
+        f"teacher.weights: {RUNTIME_ALONE} is a form of ONNX Runtime alone, which cannot be looked into",
+        where=source,
+        hint=f"give the {ENDING} file that it was made from",
+    )
 
 
 def _packaged(source: str) -> Path:

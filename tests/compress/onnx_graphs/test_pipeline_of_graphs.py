@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-from compress.pipeline import run_pipeline
+from compress.pipeline import run_pipeline, running
+from compress.plan import plan_steps
 from compress.recipes.recipe import Recipe, parse_recipe
 from contract.family import read_family
 from runtime.load import load_variant
 from tests.compress.conftest import toy_texts, toy_tokenizer, write_csv
-from tests.compress.onnx_graphs.toys import LABELS, toy_folder, toy_graph
+from tests.compress.onnx_graphs.toys import HIDDEN, LABELS, toy_folder, toy_graph
 
 
 def recipe_of(
@@ -50,25 +52,23 @@ def by_hand(model: ModelProto, texts: list[str], names: dict[str, str]) -> list[
     return found
 
 
-def test_a_folder_with_a_graph_becomes_a_family(tmp_path: Path) -> None:
-    """Teacher, INT8 copies, a student of its own, a text CNN and a linear stage are made and served."""
+def documented() -> str:
+    """Return the recipe of docs/teachers.md."""
+    text = (Path(__file__).parents[3] / "docs/teachers.md").read_text(encoding="utf-8")
+    found = re.search(r"## ONNX graphs.*?```yaml\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_documented_recipe_makes_a_family_that_answers_as_the_graph_does(tmp_path: Path) -> None:
+    """Teacher, INT8 copy, a student of its own and a linear stage; the teacher's labels are those by hand."""
     graph = toy_graph()
-    toy_folder(tmp_path / "model", graph)
-    training = {"epochs": 1, "learning_rate": 0.003, "precision": "fp32"}
-    variants: list[dict[str, Any]] = [
-        {"name": "int8", "kind": "quantize", "parent": "teacher"},
-        {"name": "static", "kind": "quantize", "parent": "teacher", "method": "static", "mixed": 0.5},
-        {
-            "name": "student", "kind": "distil", "parent": "teacher", "weights": "random", "layers": [0],
-            "hidden": 16, "heads": 2, "neurons": 16, "training": training,
-        },
-        {"name": "cnn", "kind": "cnn", "parent": "teacher", "channels": 8, "training": training},
-        {"name": "linear", "kind": "linear", "parent": "teacher", "bits": 10},
-    ]  # fmt: skip
-    recipe = recipe_of(tmp_path, tmp_path / "model", variants)
-    run_pipeline(recipe, tmp_path / "family")
+    toy_folder(tmp_path / "models/my-onnx", graph)
+    write_csv(tmp_path / "data.csv", toy_texts(240))
+    (tmp_path / "recipe.yaml").write_text(documented() + "target: {calls: 20, seconds: 0.1}\n")
+    run_pipeline(tmp_path / "recipe.yaml", tmp_path / "family")
     family = read_family(tmp_path / "family")
-    assert [variant.name for variant in family.variants] == ["teacher", *(one["name"] for one in variants)]
+    assert [variant.name for variant in family.variants] == ["teacher", "teacher-int8", "student", "linear"]
     texts = [text for text, _ in toy_texts(60, seed=5)]
     loaded = load_variant(tmp_path / "family", family, "teacher")
     wanted = by_hand(graph, texts, {"input_ids": "input_ids", "attention_mask": "attention_mask"})
@@ -77,5 +77,22 @@ def test_a_folder_with_a_graph_becomes_a_family(tmp_path: Path) -> None:
     teacher = family.variant("teacher")
     assert teacher.accuracy is not None
     assert teacher.accuracy > 0.9
-    assert teacher.parameters is not None
+    assert teacher.verification is not None
+    assert teacher.verification.label_agreement == 1
     assert teacher.flops_per_text
+    assert teacher.parameters == sum(
+        int(np.prod(one.dims)) for one in graph.graph.initializer if one.data_type == 1
+    )
+
+
+def test_a_text_cnn_starts_from_the_word_embeddings_of_a_graph(tmp_path: Path) -> None:
+    """The table that token ids are looked up in is found, and learnt from with the graph's answers."""
+    toy_folder(tmp_path / "model")
+    part = {"name": "cnn", "kind": "cnn", "parent": "teacher", "channels": 8, "training": {"epochs": 1}}
+    recipe = recipe_of(tmp_path, tmp_path / "model", [part])
+    with running(recipe, tmp_path / "family") as run:
+        for step in plan_steps(recipe):
+            if step.name in {"data", "teacher", "cnn"}:
+                run.make(step)
+        assert run.finished["cnn"].result["taught_texts"] > 100
+        assert run.finished["cnn"].result["embedding"] == HIDDEN

@@ -196,3 +196,108 @@ def test_labels_that_are_not_the_data_s_are_refused_with_a_map_that_names_them(t
     network = load_network(teacher.folder)
     assert isinstance(network, GraphNetwork)
     np.testing.assert_allclose(served(teacher), by_hand(toy_graph(), Toy()), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        list(LABELS),
+        {str(row): LABELS[row] for row in (2, 0, 1)},
+        {row: label for row, label in enumerate(LABELS)},
+    ],
+)
+def test_labels_are_read_in_every_spelling(tmp_path: Path, named: Any) -> None:
+    """A list, and rows out of order, name the rows that they name."""
+    toy_folder(tmp_path / "model", config={**CONFIG, "id2label": named})
+    teacher = taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family")
+    np.testing.assert_allclose(served(teacher), by_hand(toy_graph(), Toy()), atol=1e-4)
+
+
+def halved(model: ModelProto) -> ModelProto:
+    """Return a graph in half precision, inputs and outputs too."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    made: ModelProto = convert_float_to_float16(model, keep_io_types=False)
+    return made
+
+
+def test_half_precision_is_widened_and_said(tmp_path: Path) -> None:
+    """A float16 graph is served as float32 with its labels, and can be quantized."""
+    toy_folder(tmp_path / "model", halved(toy_graph()))
+    recipe = recipe_of(tmp_path, tmp_path / "model", [INT8])
+    teacher = taken(recipe, tmp_path / "family")
+    wanted = by_hand(halved(toy_graph()), Toy())
+    assert (served(teacher).argmax(1) == wanted.argmax(1)).all()
+    assert any("half precision" in note for note in teacher.result["notes"])
+    assert load_network(teacher.folder).precision == "fp32"
+
+
+def test_a_quantized_graph_keeps_its_precision_and_is_asked_text_by_text(tmp_path: Path) -> None:
+    """What scales activations over a batch is served alone, and is not quantized again."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    graph = toy_folder(tmp_path / "model")
+    quantize_dynamic(str(graph), str(graph.with_name("model_quantized.onnx")))
+    given = graph.with_name("model_quantized.onnx")
+    with pytest.raises(RecipeError, match="quantized already"):
+        plan_steps(recipe_of(tmp_path, given, [INT8]))
+    teacher = taken(recipe_of(tmp_path, given), tmp_path / "family")
+    network = load_network(teacher.folder)
+    assert (network.precision, network.alone) == ("int8-dynamic", True)
+    assert (served(teacher).argmax(1) == by_hand(onnx.load(given), Toy()).argmax(1)).all()
+
+
+def test_as_many_tokens_are_kept_as_the_graph_has_places_for(tmp_path: Path) -> None:
+    """Without `max_length` the longest text that runs decides; with it the failure of the graph is told."""
+    toy_folder(tmp_path / "model", toy_graph(names=PLACED))
+    recipe = recipe_of(tmp_path, tmp_path / "model")
+    without = recipe.teacher.model_dump(exclude={"max_length"})
+    free = recipe.model_copy(update={"teacher": type(recipe.teacher)(**without)})
+    teacher = taken(free, tmp_path / "family")
+    assert teacher.result["encoder"]["max_length"] == 48
+    assert any("48 tokens" in note for note in teacher.result["notes"])
+    with pytest.raises(RecipeError, match="fails at a text of 60 tokens"):
+        taken(recipe_of(tmp_path, tmp_path / "model", max_length=60), tmp_path / "family")
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """A graph that overflows is told from one of another form."""
+    model = toy_graph()
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([0, np.nan, 0], np.float32), "bias"))
+    toy_folder(tmp_path / "model", model)
+    with pytest.raises(RecipeError, match="not finite for 129 of 129 texts"):
+        taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family")
+
+
+@pytest.mark.parametrize(
+    ("domain", "kind", "words"),
+    [
+        ("ai.onnx.contrib", "Identity", "ai.onnx.contrib::Identity, which needs a library"),
+        ("com.microsoft", "Nonsense", "does not read the graph: .*Nonsense"),
+    ],
+)
+def test_operators_of_other_libraries_are_refused_by_name(
+    tmp_path: Path, domain: str, kind: str, words: str
+) -> None:
+    """No library of custom operators is loaded, and what ONNX Runtime has not got is named."""
+    model = toy_graph()
+    model.graph.node[-1].domain, model.graph.node[-1].op_type = domain, kind
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    toy_folder(tmp_path / "model", model)
+    with pytest.raises(RecipeError, match=words):
+        taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family")
+
+
+def test_a_graph_without_a_mask_reads_padding_off_its_ids(tmp_path: Path) -> None:
+    """Where padding has another number than what serves gives it, texts are asked one by one."""
+    model = toy_graph(names=ALONE)
+    padding = next(tensor for tensor in model.graph.initializer if tensor.name == "pad")
+    padding.CopyFrom(onnx.numpy_helper.from_array(np.array(1, np.int64), "pad"))
+    toy_folder(tmp_path / "model", model)
+    teacher = taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family")
+    assert load_network(teacher.folder).alone
+    toy_folder(tmp_path / "told", model, {**CONFIG, "pad_token_id": 1})
+    teacher = taken(recipe_of(tmp_path, tmp_path / "told"), tmp_path / "second")
+    assert not load_network(teacher.folder).alone
+    np.testing.assert_allclose(served(teacher), by_hand(model, Toy(names=ALONE)), atol=1e-4)
