@@ -54,6 +54,9 @@ class CertifiedTarget(Frozen):
     method: str
 
 
+_LATER = frozenset({"stands_for", "machine"})
+
+
 class Certificate(Frozen):
     """The guarantee behind a policy, and all it depends on."""
 
@@ -76,14 +79,15 @@ class Certificate(Frozen):
         description="The teacher in whose place the reference stands, because only its answers are known: "
         "drops are from the reference, and nothing is said of that teacher",
     )
+    machine: str | None = Field(
+        default=None, description="Processor and instruction sets that gave the answers it is about"
+    )
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is not said: a policy keeps its version when a later release knows more keys."""
         told: dict[str, Any] = dump(self)
-        if self.stands_for is None:
-            told.pop("stands_for", None)
-        return told
+        return {key: value for key, value in told.items() if value is not None or key not in _LATER}
 
 
 class Expected(Frozen):

@@ -331,4 +331,9 @@ def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: S
             if not (evidence.shown.label >= 0).any()
             else "The drop is bounded by how often the answers differ from the reference's."
         )
+    if certificate.machine is not None:
+        lines.append(
+            f"It is about answers given on {certificate.machine}; `sluice serve` looks at start whether its "
+            "processor gives them too."
+        )
     return lines

@@ -42,6 +42,7 @@ class Evidence:
     max_stages: int | None = None
     why_reference: str = ""
     stands_for: str | None = None
+    machine: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -207,6 +208,7 @@ def _certificate(
         p_value=p_value,
         targets=parts,
         stands_for=evidence.stands_for,
+        machine=evidence.machine,
     )
 
 

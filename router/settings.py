@@ -33,6 +33,7 @@ class TuneSettings:
         per_class: "auto" lets a stage's threshold and next stage depend on its predicted class where that
         pays. certify_share: share of rows kept for the certificate where the table has no split column.
         artifact_sha256: hash of each variant's artifact, bound into the certificate.
+        machine: where the answers were given, put into the certificate.
         created_at: text put into the certificate (this module has no clock).
     """
 
@@ -50,6 +51,7 @@ class TuneSettings:
     certify_share: float = 0.6
     allow_always_escalate: bool = False
     artifact_sha256: Mapping[str, str] = field(default_factory=dict)
+    machine: str | None = None
     created_at: str = ""
 
 

@@ -101,6 +101,7 @@ def tune(
         reference=ordered.index(reference),
         why_reference=against.why,
         stands_for=given.stands_for if reference == given.teacher else None,
+        machine=given.machine,
         targets=targets,
         certify=None if certify_part is None else make_board(certify_part, ordered, usd, model),
         n_tune=len(tune_part),

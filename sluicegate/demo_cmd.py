@@ -150,6 +150,7 @@ def _tune(layout: Layout, seed: int) -> tuple[TuneResult, str]:
         confidence=CONFIDENCE,
         seed=seed,
         artifact_sha256=table.artifacts,
+        machine=table.machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     targets = Targets(max_accuracy_drop=MAX_DROP)

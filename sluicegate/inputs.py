@@ -43,6 +43,12 @@ class Table:
         return next((v.name for v in variants if v.kind == "teacher"), None)
 
     @property
+    def machine(self) -> str | None:
+        """The processor that gave the answers, with its instruction sets; None where nobody knows."""
+        made = None if self.family is None else self.family.machine
+        return None if made is None else f"{made.cpu} ({', '.join(made.isa) or 'plain'})"
+
+    @property
     def stands_for(self) -> str | None:
         """The teacher that `teacher` stands for, because only its answers are known; else None."""
         heard = None if self.family is None else self.family.heard

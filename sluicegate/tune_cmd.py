@@ -175,6 +175,7 @@ def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
         certify_share=asked["certify_share"],
         allow_always_escalate=asked["allow_always_escalate"],
         artifact_sha256=table.artifacts,
+        machine=table.machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
