@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from contract.errors import BadRequest, TooLarge
+from serve.protocol.wire import GZIP
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
 GZIP_OR_ZLIB = 47
 RAW_DEFLATE = -15
+MEMBERS = 16
 CONTENT_TYPES = (
     b"application/json",
     b"application/octet-stream",
@@ -152,18 +154,30 @@ def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 
 def _inflate(body: bytes, window: int, limit: int) -> bytes:
-    machine = zlib.decompressobj(window)
-    unpacked = machine.decompress(body, limit + 1)
-    if len(unpacked) > limit:
-        raise _too_large(limit)
-    if not machine.eof:
-        raise BadRequest("the compressed body is cut short")
-    if machine.unused_data:
-        raise BadRequest("bytes follow the compressed body")
-    return unpacked
+    parts: list[bytes] = []
+    total = 0
+    for _ in range(MEMBERS):
+        machine = zlib.decompressobj(window)
+        parts.append(machine.decompress(body, limit + 1 - total))
+        total += len(parts[-1])
+        if total > limit:
+            raise _too_large(limit)
+        if not machine.eof:
+            raise BadRequest("the compressed body is cut short")
+        body = machine.unused_data
+        if not body:
+            return b"".join(parts)
+        if not body.startswith(GZIP):
+            raise BadRequest("bytes follow the compressed body")
+    raise BadRequest(f"the compressed body has more than {MEMBERS} members")
 
 
 def _check_type(value: bytes) -> None:
+    for one in value.split(b","):  # a header that was given twice reaches us joined
+        _check_one_type(one)
+
+
+def _check_one_type(value: bytes) -> None:
     kind, _, more = value.partition(b";")
     kind = kind.strip().lower()
     if more:

@@ -156,7 +156,7 @@ def _texts(inputs: Any, tail: bytes, limits: RequestLimits) -> list[str]:
     if tensor.get("name") != INPUT:
         raise BadRequest(f"the input tensor is named {INPUT!r}, not {str(tensor.get('name'))[:60]!r}")
     if tensor.get("datatype") != "BYTES":
-        raise BadRequest(f"the datatype of {INPUT!r} is BYTES")
+        raise BadRequest(f"the datatype of {INPUT!r} is BYTES, not {str(tensor.get('datatype'))[:60]!r}")
     count = _count(tensor.get("shape"), limits)
     own = _parameters(tensor, "inputs[0].parameters")
     size = own.get("binary_data_size")

@@ -20,8 +20,10 @@ class ClassifyBody(Wire):
         description="One text, or a list of one or more",
         examples=["Shares rose after the bank cut its rates."],
     )
-    model: str = Field(default="cascade", description="`cascade`, or a variant by name", examples=["cascade"])
-    top_k: int = Field(default=1, ge=1, description="Classes listed per text", examples=[1])
+    model: str | None = Field(
+        default="cascade", description="`cascade`, or a variant by name", examples=["cascade"]
+    )
+    top_k: int | None = Field(default=1, ge=1, description="Classes listed per text", examples=[1])
     deadline_ms: float | None = Field(
         default=None,
         gt=0,

@@ -42,10 +42,10 @@ def parse(body: bytes, limits: RequestLimits, arrived_at: float) -> V1Call:
         texts = check_texts(inputs, "inputs", limits)
     else:
         raise BadRequest("inputs must be a text or a list of one or more texts")
-    model = value.get("model", CASCADE)
+    model = CASCADE if (model := value.get("model")) is None else model
     if type(model) is not str:
         raise BadRequest("model must be a string")
-    top_k = value.get("top_k", 1)
+    top_k = 1 if (top_k := value.get("top_k")) is None else top_k
     if type(top_k) is not int or top_k < 1:
         raise BadRequest("top_k must be an integer of 1 or more")
     timeout_s = None

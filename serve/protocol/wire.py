@@ -13,6 +13,7 @@ from serve.limits import RequestLimits
 
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,23 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as problem:
         if body.startswith(codecs.BOM_UTF8):
             return parse_object(body[len(codecs.BOM_UTF8) :])
-        if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise BadRequest("the body is not JSON in UTF-8, but UTF-16") from None
-        raise BadRequest(f"the body is not JSON: {str(problem)[:120]}") from None
+        raise BadRequest(_what_is_wrong(body, problem)) from None
     if type(value) is not dict:
         raise BadRequest("the body must be a JSON object")
     return value
+
+
+def _what_is_wrong(body: bytes, problem: orjson.JSONDecodeError) -> str:
+    """Return why a body is no JSON, in words that name the remedy where there is one."""
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the body is not JSON in UTF-8, but UTF-16"
+    if body.startswith(GZIP):
+        return "the body is gzip data: say so with Content-Encoding: gzip"
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        return f"the body is not JSON in UTF-8: byte 0x{body[wrong.start]:02x} at {wrong.start}"
+    return f"the body is not JSON: {str(problem)[:120]}"
 
 
 def check_texts(texts: list[Any], field: str, limits: RequestLimits) -> list[str]:
