@@ -29,7 +29,7 @@ from serve.loading import Assignment, package_folder
 from serve.proxy.addresses import check_free, resolve_front_end
 from serve.proxy.frontend import Address, FrontEnd
 from serve.proxy.open_files import MOST_CONNECTIONS, allowed_connections
-from serve.proxy.ports import check_port_free
+from serve.proxy.ports import check_loopback, check_port_free
 from serve.settings import FakeSettings, Settings, slots_of
 from serve.switches import ray_environment
 
@@ -264,6 +264,7 @@ def _seed(
 
 def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
     """Return where HAProxy is to listen; check that it can, and say what is less than was asked."""
+    check_loopback()
     front = resolve_front_end(settings.host, settings.port, allowed_connections())
     check_free(front)
     check_port_free(Address("127.0.0.1"), settings.admin_port, "--admin-port")

@@ -39,8 +39,6 @@ def check_port_free(address: Address, port: int, flag: str) -> None:
         raise EnvironmentProblem(
             f"port {port} needs more rights than this process has", hint=f"{flag} with a port above 1023"
         )
-    if problem.errno == errno.EADDRNOTAVAIL and address.ip == "127.0.0.1":
-        raise EnvironmentProblem("the loopback interface is down", hint="ip link set lo up")
     if problem.errno != errno.EADDRINUSE:
         raise EnvironmentProblem(f"cannot listen on port {port} of {address}: {problem.strerror}")
     holder = holder_of(address, port)
@@ -49,6 +47,20 @@ def check_port_free(address: Address, port: int, flag: str) -> None:
         f"port {port} on {address} is taken{by}",
         hint=f"another {flag}" if holder is None else f"another {flag}, or end that process",
     )
+
+
+def check_loopback() -> None:
+    """Raise EnvironmentProblem unless this machine reaches itself; a new network namespace does not."""
+    with socket.socket() as server, socket.socket() as client:
+        try:
+            server.bind(("127.0.0.1", 0))
+            server.listen(1)
+            client.connect(server.getsockname())
+        except OSError as problem:
+            raise EnvironmentProblem(
+                f"this machine does not reach itself at 127.0.0.1: {problem.strerror}",
+                hint="ip link set lo up",
+            ) from None
 
 
 def holder_of(address: Address, port: int) -> psutil.Process | None:

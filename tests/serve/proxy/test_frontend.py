@@ -16,7 +16,7 @@ from contract.urls import parse_base_url
 from serve.proxy.addresses import check_free, machine_addresses, resolve_front_end
 from serve.proxy.frontend import Address, FrontEnd
 from serve.proxy.open_files import LEAST_FILES, MOST_CONNECTIONS, allowed_connections, connections_within
-from serve.proxy.ports import check_port_free, probe
+from serve.proxy.ports import check_loopback, check_port_free, probe
 from tests.ports import free_port
 
 V6 = probe(Address("::1"), 0) is None
@@ -217,6 +217,20 @@ def test_a_port_for_the_privileged_is_refused_with_another(monkeypatch: pytest.M
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(EnvironmentProblem, match=r"port 80 needs more rights.*\n.*above 1023"):
         check_port_free(Address("127.0.0.1"), 80, "--port")
+
+
+def test_a_machine_that_does_not_reach_itself_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a network namespace whose loopback is down nothing of a gateway could talk to the rest of it."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    check_loopback()
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(
+        EnvironmentProblem, match=r"127\.0\.0\.1: Network is unreachable\n.*ip link set lo up"
+    ):
+        check_loopback()
 
 
 @pytest.mark.parametrize(
