@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_a_json_request_in_full() -> None:
 def test_a_column_may_be_flat_or_nested(data: Any) -> None:
     """[N] and [N, 1] are the same N texts, flat or one list per text."""
     assert parse({"inputs": [tensor(shape=[2, 1], data=data)]}).request.texts == ["a", "b"]
+
+
+def test_texts_in_base64_are_unpacked_where_the_tensor_says_so() -> None:
+    """MLServer's codec names it; bytes that are no text, such as images, stay as they came."""
+    image = base64.b64encode(b"\x89PNG").decode()
+    packed = [base64.b64encode("é".encode()).decode(), image]
+    says = {"content_type": "base64"}
+    assert parse({"inputs": [tensor(data=packed, parameters=says)]}).request.texts == ["é", image]
+    assert parse({"inputs": [tensor(data=packed)]}).request.texts == packed
+    with pytest.raises(BadRequest, match=r"data\[0\] is not base64"):
+        parse({"inputs": [tensor(data=["é", image], parameters=says)]})
 
 
 def test_without_outputs_a_model_gives_all_it_offers() -> None:
