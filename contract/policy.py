@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -208,6 +209,25 @@ def check_policy_fits(policy: Policy, family: Family) -> None:
                 f"the certificate was made for another build of variant {name!r} ({sha256[:12]}…)",
                 hint="tune again on this family",
             )
+
+
+def require_certified_answers(policy: Policy, otherwise: Mapping[str, str]) -> None:
+    """Raise PolicyError when a certificate is about other answers than this machine gives.
+
+    Args:
+        policy: to be put in force.
+        otherwise: what is other about the answers of variants on this machine, in words.
+    """
+    if policy.status != "certified":
+        return
+    names = dict.fromkeys((*(stage.variant for stage in policy.stages), policy.reference))
+    other = [f"{name} {otherwise[name]}" for name in names if name in otherwise]
+    if other:
+        raise PolicyError(
+            f"the policy's certificate is about other answers than this machine gives: {'; '.join(other)}",
+            hint="measure and tune here (sluice compress RECIPE --out FAMILY, then sluice tune), or serve a "
+            "policy that promises nothing (sluice tune --uncertified)",
+        )
 
 
 def single_variant_policy(variant: str) -> Policy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import Revision
-from contract.policy import Policy, check_policy_fits, parse_policy
+from contract.policy import Policy, check_policy_fits, parse_policy, require_certified_answers
 from serve.live import RevisionTaken, StateDirectory, next_revision
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,19 @@ class ControlPlane:
         family: what is served; a policy must fit it.
         family_path: where replicas find it.
         replicas: the gateway's.
+        otherwise: what is other about the answers of variants here; no certificate over them is served.
     """
 
-    def __init__(self, state: StateDirectory, family: Family, family_path: Path, replicas: Replicas) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        family: Family,
+        family_path: Path,
+        replicas: Replicas,
+        otherwise: Mapping[str, str] | None = None,
+    ) -> None:
         self._state = state
+        self._otherwise = otherwise or {}
         self._family = family
         self._family_path = family_path
         self._replicas = replicas
@@ -82,20 +92,24 @@ class ControlPlane:
                 nothing has changed.
         """
         policy = parse_policy(raw)
-        check_policy_fits(policy, self._family)
+        self._check(policy)
         async with self._one_at_a_time:
             return await self._commit(policy, reason)
 
     async def rollback(self, number: int) -> tuple[Revision, list[ReplicaState]]:
         """Put the policy of an earlier revision in force again, as a new revision. Raises PolicyError."""
         policy = self._state.read(number).policy
-        check_policy_fits(policy, self._family)
+        self._check(policy)
         async with self._one_at_a_time:
             return await self._commit(policy, f"rollback to {number}")
 
     async def states(self) -> list[ReplicaState]:
         """Return where each replica is."""
         return await self._replicas.catch_up()
+
+    def _check(self, policy: Policy) -> None:
+        check_policy_fits(policy, self._family)
+        require_certified_answers(policy, self._otherwise)
 
     async def _commit(self, policy: Policy, reason: str) -> tuple[Revision, list[ReplicaState]]:
         for _ in range(_TRIES):

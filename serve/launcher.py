@@ -19,10 +19,17 @@ from typing import IO, Self
 from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
 from contract.files import write_text
-from contract.policy import Policy, Stage, check_policy_fits, read_policy, single_variant_policy
+from contract.policy import (
+    Policy,
+    Stage,
+    check_policy_fits,
+    read_policy,
+    require_certified_answers,
+    single_variant_policy,
+)
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
-from serve.here import compare_answers, require_certified_answers
+from serve.here import compare_answers
 from serve.leftovers import clean_dead_runs, make_run_folder, processes_of, remove_run
 from serve.live import StateDirectory, next_revision
 from serve.loading import Assignment, package_folder
@@ -198,11 +205,11 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
     family_folder, family, policy = _read(settings, folder)
     check_policy_fits(policy, family)
     check_family_runs(family, settings.provider)
-    found = compare_answers(family_folder, family, settings, progress)
-    require_certified_answers(policy, found)
+    otherwise = compare_answers(family_folder, family, settings, progress)
+    require_certified_answers(policy, otherwise)
     state_folder = Path(settings.state) if settings.state else folder / "state"
     in_force = _seed(state_folder, family_folder, family, policy, progress)
-    require_certified_answers(in_force, found)
+    require_certified_answers(in_force, otherwise)
     slots = slots_of(settings, family, in_force)
     return Assignment(
         settings=settings,
@@ -210,6 +217,7 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
         family=str(family_folder),
         state=str(state_folder),
         package=package_folder(),
+        otherwise=otherwise,
     )
 
 

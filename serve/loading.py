@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 import serve
 from contract.errors import EnvironmentProblem, PolicyError
 from contract.family import Family, read_family
@@ -25,13 +27,17 @@ _LOOP_MS = 0.3
 
 
 class Assignment(Setting):
-    """What the launcher tells every process of a run."""
+    """What the launcher tells every process of a run.
+
+    `otherwise` says in words what is other about the answers of variants on the launcher's machine.
+    """
 
     settings: Settings
     slots: Slots
     family: str
     state: str
     package: str
+    otherwise: dict[str, str] = Field(default_factory=dict)
 
     def check_package(self) -> None:
         """Raise EnvironmentProblem unless `serve` is the launcher's own package in this process too."""

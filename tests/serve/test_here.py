@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from contract.errors import EnvironmentProblem
+from contract.errors import PolicyError
 from contract.machine import Machine
 from contract.policy import Certificate, Policy, Stage, read_policy, write_policy
 from runtime.machine import describe_machine
+from serve.control import ControlPlane, ReplicaState
 from serve.launcher import assign
 from serve.live import StateDirectory, next_revision
 from serve.settings import Settings
@@ -63,7 +65,7 @@ def test_a_certificate_about_other_answers_is_not_served(tmp_path: Path) -> None
     """The start fails, names the variant and what to do, and leaves no revision behind."""
     write_measured_family(tmp_path, OTHER, SEEDS)
     compute_otherwise(tmp_path, "small", seed=1, shift=1.0)
-    with pytest.raises(EnvironmentProblem, match="small gives other answers") as told:
+    with pytest.raises(PolicyError, match="small gives other answers") as told:
         assign(settings_of(tmp_path), tmp_path)
     assert "sluice tune --uncertified" in str(told.value)
     assert StateDirectory(tmp_path / "state").latest() is None
@@ -92,8 +94,37 @@ def test_a_certified_revision_in_force_is_held_to_it_too(tmp_path: Path) -> None
             state.latest(), certified, family_sha256=family.sha256, family_path=tmp_path, reason="push"
         )
     )
-    with pytest.raises(EnvironmentProblem, match="other answers than this machine gives"):
+    with pytest.raises(PolicyError, match="other answers than this machine gives"):
         assign(settings_of(tmp_path, certified=False), tmp_path)
+
+
+class Ready:
+    """Replicas that take everything."""
+
+    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
+        """Take it."""
+        return [None]
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """Say nothing."""
+        return []
+
+
+@pytest.mark.anyio
+async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> None:
+    """The control plane knows which variants answer otherwise: it takes no certificate over one of them."""
+    write_measured_family(tmp_path, HERE, SEEDS)
+    family = compute_otherwise(tmp_path, "small", seed=1, shift=1.0)
+    given = assign(settings_of(tmp_path, certified=False), tmp_path)
+    assert set(given.otherwise) == {"small"}
+    state = StateDirectory(tmp_path / "state")
+    plane = ControlPlane(state, family, tmp_path, Ready(), given.otherwise)
+    uncertified = read_policy(tmp_path / "policy.json")
+    settings_of(tmp_path)
+    with pytest.raises(PolicyError, match="small gives other answers"):
+        await plane.push(read_policy(tmp_path / "policy.json").dump())
+    revision, _ = await plane.push(uncertified.dump())
+    assert revision.number == 2
 
 
 def test_a_gpu_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
