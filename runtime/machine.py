@@ -52,7 +52,7 @@ def usable_cores(root: Path = Path("/")) -> float:
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    for folder in _control_groups(root, "cpu"):
+    for folder in control_groups(root, "cpu"):
         quota, period = _pair(folder)
         if quota is not None and period:
             cores = min(cores, quota / period)
@@ -67,16 +67,21 @@ def core_count(root: Path = Path("/")) -> int:
 def usable_memory_bytes(root: Path = Path("/")) -> int:
     """Return the memory that this process may use: the machine's, cut by its control groups' limits."""
     memory = int(psutil.virtual_memory().total)
-    for folder in _control_groups(root, "memory"):
+    for folder in control_groups(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _number(folder / name)
+            limit = number_in(folder / name)
             if limit is not None and limit > 0:
                 memory = min(memory, int(limit))
     return memory
 
 
-def _control_groups(root: Path, controller: str) -> list[Path]:
-    """Folders, innermost first, whose limits bind this process under version 2 or 1 of control groups."""
+def control_groups(root: Path, controller: str) -> list[Path]:
+    """Return the folders, innermost first, whose limits bind this process, of control groups version 2 or 1.
+
+    Args:
+        root: where /proc and /sys are found.
+        controller: of version 1, such as "memory".
+    """
     base = root / "sys/fs/cgroup"
     found: list[Path] = []
     for line in _read(root / "proc/self/cgroup").splitlines():
@@ -97,13 +102,14 @@ def _pair(folder: Path) -> tuple[float | None, float | None]:
     content = _read(folder / "cpu.max").split()
     if len(content) == 2 and content[0] != "max":
         return float(content[0]), float(content[1])
-    quota = _number(folder / "cpu.cfs_quota_us")
+    quota = number_in(folder / "cpu.cfs_quota_us")
     if quota is None or quota <= 0:
         return None, None
-    return quota, _number(folder / "cpu.cfs_period_us")
+    return quota, number_in(folder / "cpu.cfs_period_us")
 
 
-def _number(path: Path) -> float | None:
+def number_in(path: Path) -> float | None:
+    """Return the number in a file of a control group; None where there is none, or no limit ("max")."""
     try:
         value = float(_read(path))
     except ValueError:

@@ -23,6 +23,7 @@ from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem
 from runtime.machine import core_count
+from serve.checks import OBJECT_STORE_BYTES, shares_memory
 from serve.deployments import APPLICATION, drain, make_application
 from serve.leftovers import MARK
 from serve.loading import Assignment
@@ -30,7 +31,6 @@ from serve.proxy.frontend import Address
 from serve.proxy.install import installed_front_end, last_words
 from serve.switches import CONTROL_FOLDER
 
-_OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_EVERY_S = 0.1
 _DRAINING_SHARE = 0.6
 """Of the time to stop; ending Serve, HAProxy and Ray takes the rest."""
@@ -82,7 +82,8 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
         num_cpus=max(2, core_count()),
         include_dashboard=False,
         log_to_driver=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _plasma_directory=None if shares_memory() else str(folder),
         _temp_dir=str(folder / "ray"),
     )
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
@@ -29,8 +30,9 @@ from contract.policy import (
 )
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
+from serve.checks import check_room
 from serve.here import compare_answers
-from serve.leftovers import clean_dead_runs, make_run_folder, processes_of, remove_run
+from serve.leftovers import clean_dead_runs, make_run_folder, processes_of, remove_run, run_root
 from serve.live import StateDirectory, next_revision
 from serve.loading import Assignment, package_folder
 from serve.proxy.addresses import check_free, resolve_front_end
@@ -77,7 +79,12 @@ class Handle:
         return self._process.pid
 
     def wait(self) -> None:
-        """Return when the gateway has ended. Raises EnvironmentProblem when nobody had asked for it."""
+        """Return when the gateway has ended. Raises EnvironmentProblem when nobody had asked for it.
+
+        Process 1, as in a container, takes leave of orphans meanwhile: nobody else would.
+        """
+        if os.getpid() == 1:
+            _reap_until_ended(self._process.pid)
         code = self._process.wait()
         if code:
             tail = log_tail(self.folder)
@@ -126,6 +133,7 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
             not come up.
     """
     clean_dead_runs(progress)
+    check_room(settings, run_root())
     front = _front_end(settings, progress)
     folder, lock = make_run_folder()
     process: subprocess.Popen[bytes] | None = None
@@ -157,9 +165,10 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
 
 
 def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -> None:
-    """Serve in the foreground until SIGINT or SIGTERM, then drain and return. Raises as `start`.
+    """Serve in the foreground until SIGINT, SIGTERM or SIGHUP, then drain and return. Raises as `start`.
 
     A signal during start-up ends what has been started and returns too; a second one skips the draining.
+    SIGHUP, which a closed terminal sends, counts unless it is ignored, as under nohup.
     """
 
     class Stop(BaseException):
@@ -168,7 +177,9 @@ def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -
     def on_signal(_: int, __: FrameType | None) -> None:
         raise Stop
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
     before = {number: signal.signal(number, on_signal) for number in handled}
     handle: Handle | None = None
     try:
@@ -177,15 +188,27 @@ def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -
             progress(f"ready at {handle.url} (admin interface at {handle.admin_url})")
             handle.wait()
         except Stop:
-            progress("stopping")
+            # Where the terminal or pipe is gone; of a broken pipe, rich makes SystemExit.
+            with suppress(OSError, SystemExit):
+                progress("stopping")
             if handle is not None:
                 handle.stop()
+        except BaseException:
+            if handle is not None:
+                handle.stop()
+            raise
     except Stop:
         if handle is not None:
             handle.kill()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _reap_until_ended(pid: int) -> None:
+    """Reap children that end, up to that one, which is left to who started it."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) is not None and ended.si_pid != pid:
+        os.waitpid(ended.si_pid, 0)
 
 
 def log_tail(folder: Path, lines: int = 15) -> str:

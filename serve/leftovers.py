@@ -4,23 +4,64 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+from contract.errors import EnvironmentProblem
+
 MARK = "SLUICE_RUN"
 """Environment variable that every process of a run inherits; its value is the run folder."""
 _OWNER = "owner.lock"
 """File in the run folder that launcher and host hold locked for as long as they live."""
-_MAX_FOLDER = 24
-"""HAProxy's control sockets lie 70 characters below the run folder and may be 97 long in all."""
+_MAX_ROOT = 8
+"""Bytes: 16 more name the run, 70 one of HAProxy's control sockets, whose path may be 97 long in all."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9./+@:,=~_-]+")
+"""What Ray writes into HAProxy's configuration as it is, where a blank begins another word."""
 
 Report = Callable[[str], None]
+
+
+def run_root() -> Path:
+    """Return where folders of runs are made: TMPDIR where it will do, else the first usual place that does.
+
+    Raises:
+        EnvironmentProblem: none will, with the reason for each.
+    """
+    refused = []
+    for root in _roots():
+        if len(os.fsencode(root)) > _MAX_ROOT:
+            refused.append(f"{root} is longer than {_MAX_ROOT} bytes")
+            continue
+        if not _PLAIN.fullmatch(str(root)):
+            refused.append(f"{str(root)!a} has characters beyond A-Z, a-z, 0-9 and ./+@:,=~_-")
+            continue
+        try:
+            Path(tempfile.mkdtemp(prefix="sluice-", dir=root)).rmdir()
+        except OSError as problem:
+            refused.append(f"{root}: {problem.strerror}")
+        else:
+            return root
+    raise EnvironmentProblem(
+        f"no folder for the gateway's files and sockets ({'; '.join(refused)})",
+        hint=f"TMPDIR=DIR, a writable folder with a plain path of at most {_MAX_ROOT} bytes",
+    )
+
+
+def _roots() -> list[Path]:
+    asked = Path(os.environ.get("TMPDIR", ""))
+    found = [asked] if asked.is_absolute() else []
+    with suppress(FileNotFoundError):  # no place at all can be written, which is told with reasons later
+        found.append(Path(tempfile.gettempdir()))
+    return list(dict.fromkeys([*found, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]))
 
 
 def make_run_folder() -> tuple[Path, IO[bytes]]:
@@ -28,10 +69,7 @@ def make_run_folder() -> tuple[Path, IO[bytes]]:
 
     The run counts as alive until that file is closed here and in every process that has inherited it.
     """
-    root = Path(tempfile.gettempdir())
-    if len(str(root)) + len("/sluice-xxxxxxxx") > _MAX_FOLDER:
-        root = Path("/tmp")
-    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=run_root()))
     unlocked = folder / f".{_OWNER}"
     held = unlocked.open("wb")
     fcntl.flock(held, fcntl.LOCK_EX)
@@ -76,7 +114,7 @@ def remove_run(folder: Path) -> int:
 
 def clean_dead_runs(report: Report) -> None:
     """Clean up after gateways whose owner was killed: their processes, HAProxy included, and folders."""
-    for root in {Path(tempfile.gettempdir()), Path("/tmp")}:
+    for root in _roots():
         for mark in root.glob(f"sluice-*/{_OWNER}"):
             try:
                 if mark.stat().st_uid != os.getuid():

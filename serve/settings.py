@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -15,6 +16,10 @@ from serve.batching import BatchRules
 from serve.limits import RequestLimits
 
 Placement = Literal["auto", "inline", "own", "shelf"]
+
+
+_UNDECODED = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
 
 
 class Setting(BaseModel):
@@ -91,6 +96,8 @@ class Settings(Setting):
             value = getattr(self, name)
             if value is not None and not Path(value).is_absolute():
                 raise ValueError(f"{name} must be an absolute path: replicas do not run in your folder")
+            if value is not None and _UNDECODED.search(value):
+                raise ValueError(f"{name} {value!a} is no text in this locale: rename it, or LC_ALL=C.UTF-8")
         return self
 
     def stage_of(self, variant: str) -> StageSettings:

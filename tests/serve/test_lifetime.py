@@ -28,6 +28,19 @@ SERVE = (
     "launcher.run_until_stopped(Settings.model_validate_json(sys.argv[1]), lambda m: print(m, flush=True))"
 )
 
+REAP = """
+import os, subprocess
+from serve.launcher import _reap_until_ended
+orphan = subprocess.Popen(["true"])
+asked = subprocess.Popen(["sh", "-c", f"while [ -d /proc/{orphan.pid} ]; do :; done; exit 7"])
+_reap_until_ended(asked.pid)
+try:
+    os.waitpid(orphan.pid, 0)
+except ChildProcessError:
+    print("no child")
+print(asked.wait())
+"""
+
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
@@ -90,12 +103,14 @@ def gone(folder: Path, within_s: float = 20) -> bool:
 
 
 @pytest.mark.ray
-def test_ctrl_c_while_variants_load_leaves_nothing() -> None:
-    """SIGINT late in the start, with Ray up, ends with code 0, no process and no folder."""
+def test_a_terminal_that_closes_while_variants_load_leaves_nothing() -> None:
+    """SIGHUP late in the start, with Ray up and nobody to read, ends with code 0, no process and no folder."""
     with serving(fake_settings()) as (process, lines):
         until(lines, "loading variants")
         folder = folder_of(process)
-        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 0
     assert gone(folder, 0)
     assert not folder.exists()
@@ -138,6 +153,12 @@ def test_the_next_start_cleans_up_after_two_killed_processes() -> None:
     clean_dead_runs(said.append)
     assert gone(folder, 0)
     assert not folder.exists()
+
+
+def test_orphans_are_reaped_and_the_child_waited_for_is_not() -> None:
+    """Process 1 takes leave of whatever ends, up to the child whose exit code somebody wants."""
+    done = subprocess.run([sys.executable, "-c", REAP], capture_output=True, text=True, check=False)
+    assert done.stdout == "no child\n7\n", done.stderr
 
 
 def test_a_run_lives_as_long_as_its_lock_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

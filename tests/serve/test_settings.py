@@ -46,6 +46,7 @@ def test_a_wish_wins(tmp_path: Path) -> None:
         {},
         {"family": "/f", "fake": {}},
         {"family": "relative"},
+        {"family": "/f\udcc3"},
         {"fake": {}, "port": 8000, "admin_port": 8000},
         {"fake": {}, "no_such_option": 1},
         {"fake": {"error_rate": 2}},
