@@ -104,7 +104,7 @@ def gone(folder: Path, within_s: float = 20) -> bool:
 
 @pytest.mark.ray
 def test_a_terminal_that_closes_while_variants_load_leaves_nothing() -> None:
-    """SIGHUP late in the start, with Ray up and nobody to read, ends with code 0, no process and no folder."""
+    """SIGHUP late in the start, with Ray up and nobody to read, ends with 0, no process and no folder."""
     with serving(fake_settings()) as (process, lines):
         until(lines, "loading variants")
         folder = folder_of(process)
