@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.assemble import NEW
-from compress.pipeline import dry_run, run_pipeline
+from compress.pipeline import dry_run, run_pipeline, running
 from compress.plan import plan_steps, select
 from compress.recipes.recipe import Recipe
 from contract.costs import read_costs
@@ -311,3 +311,19 @@ def test_an_assembly_that_is_cut_off_leaves_the_family_as_it_was(
     assert read_family(copy) == before
     assert run_pipeline(fewer, copy) == read_family(copy) != before
     assert not (copy / NEW).exists()
+
+
+def test_a_users_price_of_energy_is_metered_and_measured_anew(toy_recipe: Recipe, tmp_path: Path) -> None:
+    """`target.watts_per_core` takes CodeCarbon's place, and nothing measured at another price is reused."""
+    priced = toy_recipe.model_copy(
+        update={"target": toy_recipe.target.model_copy(update={"watts_per_core": 4.5})}
+    )
+    with running(priced, tmp_path) as run:
+        assert run.meter().provenance == "user-constant"
+    changed = {
+        step.kind
+        for step, before in zip(plan_steps(priced), plan_steps(toy_recipe), strict=True)
+        if step.config != before.config
+    }
+    assert "measure" in changed
+    assert not changed & {"data", "teacher", "distil", "export"}

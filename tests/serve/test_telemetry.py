@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract import metrics
+from serve import deployments
+from serve.telemetry import Telemetry
 
 WRITE = """
 from serve.recorder import BatchRecord, RequestRecord
@@ -60,3 +65,22 @@ def test_totals_of_dead_processes_stay_and_their_queues_do_not(tmp_path: Path) -
     assert abs(samples["sluice_cpu_seconds_total,variant=small"] - 0.003) < 1e-9
     assert abs(samples["sluice_cpu_seconds_total,variant=gateway"] - (1.0 - 0.003)) < 1e-9
     assert f"{metrics.QUEUE_ITEMS.name},variant=small" not in samples
+
+
+@pytest.mark.anyio
+async def test_energy_at_a_users_price_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --watts-per-core, what CodeCarbon thinks does not matter: the counter's provenance is the user."""
+
+    class Ready:
+        async def states(self) -> list[Any]:
+            return []
+
+    monkeypatch.setattr(deployments, "METER_EVERY_S", 0.01)
+    telemetry = Telemetry()
+    metering = asyncio.create_task(deployments.meter_energy(cast(Any, Ready()), telemetry, 5.0))
+    while (page := telemetry.render(0, None)) and b'joules_total{provenance="user-constant"}' not in page:
+        assert not metering.done()
+        sum(number * number for number in range(100_000))
+        await asyncio.sleep(0)
+    metering.cancel()
+    assert b"estimated-load" not in page

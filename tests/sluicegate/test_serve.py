@@ -25,3 +25,12 @@ def test_room_for_larger_images_is_made_on_the_command_line(monkeypatch: pytest.
     usual, larger = (settings.limits for settings in served)
     assert usual == RequestLimits()
     assert larger == RequestLimits(max_body_bytes=8 << 20, max_characters=4_000_000)
+
+
+def test_a_price_of_energy_reaches_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--watts-per-core becomes a setting, and is unknown where it is not given."""
+    served: list[Settings] = []
+    monkeypatch.setattr("sluicegate.serve_cmd.run_until_stopped", lambda settings, _: served.append(settings))
+    for options in ((), ("--watts-per-core", "4.5")):
+        CliRunner().invoke(command, ["--fake", *options], catch_exceptions=False)
+    assert [settings.watts_per_core for settings in served] == [None, 4.5]
