@@ -7,7 +7,7 @@ there, while thresholds and certificates are about the answers that were measure
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from runtime.api import Logits
 from runtime.load import load_variant
 
 ROWS = 16
-# The most that a probability may move: what thresholds are compared with. Arithmetic in another order moves
-# one of FP32 by less than a millionth; a rounding border that is crossed in INT8 costs a little more.
+# The most that a probability may move, and a logit as a share of the logits' span: a sure model's
+# probabilities hardly move whatever its logits do. Arithmetic in another order moves FP32 by less than a
+# millionth; a rounding border that is crossed in INT8 costs a little more.
 FULL_PRECISION_LIMIT = 0.001
 LOWERED_LIMIT = 0.005
 
@@ -47,7 +48,8 @@ class Repeated:
         n: rows.
         other_labels: rows that get another label.
         change: the most that a probability has moved, at the variant's temperature.
-        limit: the most that it may.
+        logit_change: the most that a logit has moved, as a share of the span of those measured.
+        limit: the most that either may.
         seconds: that loading and answering took.
     """
 
@@ -55,21 +57,23 @@ class Repeated:
     n: int
     other_labels: int
     change: float
+    logit_change: float
     limit: float
     seconds: float
 
     @property
     def same(self) -> bool:
         """Whether the answers are those that were measured."""
-        return self.change <= self.limit
+        return max(self.change, self.logit_change) <= self.limit
 
     @property
     def told(self) -> str:
         """The result in words."""
+        moved = f"probabilities move by {self.change:.2g}, logits by {self.logit_change:.2g} of their span"
         if self.same:
-            return f"answers as measured (a probability moves by {self.change:.2g} at most)"
-        labels = f", {self.other_labels} of {self.n} labels differ" if self.other_labels else ""
-        return f"gives other answers: a probability moves by {self.change:.2g}, limit {self.limit:g}{labels}"
+            return f"answers as measured ({moved} at most)"
+        labels = f"; {self.other_labels} of {self.n} labels differ" if self.other_labels else ""
+        return f"gives other answers: {moved}, limit {self.limit:g}{labels}"
 
 
 def repeat_answers(
@@ -100,9 +104,10 @@ def repeat_answers(
 
 
 def stored_rows(folder: Path, family: Family, n: int = ROWS) -> StoredRows:
-    """Return n rows of a family's held-out texts, spread over all of them, and the logits measured there.
+    """Return n rows of a family's held-out texts, and the logits measured there.
 
-    They are rows that the family holds anyway, beneath its predictions. None where it holds neither.
+    They are rows that the family holds anyway, beneath its predictions: half of them those that its variants
+    are least sure of, where thresholds lie, and the rest spread over all. None where it holds neither.
 
     Raises:
         FamilyError: when texts and predictions do not belong together.
@@ -111,10 +116,11 @@ def stored_rows(folder: Path, family: Family, n: int = ROWS) -> StoredRows:
         return StoredRows((), {})
     texts = inside(folder, family.data.path)
     predictions = inside(folder, family.predictions.path)
-    names = {f"{v.name}/logits": v.name for v in family.variants if v.runtime != "fake"}
+    names = [v.name for v in family.variants if v.runtime != "fake"]
+    wanted = {f"{name}/{column}" for name in names for column in ("logits", "confidence")}
     try:
-        there = set(pq.read_schema(predictions).names)
-        table = pq.read_table(predictions, columns=[name for name in names if name in there] or ["label"])
+        there = pq.read_schema(predictions).names
+        table = pq.read_table(predictions, columns=[name for name in there if name in {*wanted, "label"}])
         said = pq.read_table(texts, columns=["text"])["text"]
     except (OSError, pa.ArrowException, KeyError) as problem:
         raise FamilyError(
@@ -122,13 +128,25 @@ def stored_rows(folder: Path, family: Family, n: int = ROWS) -> StoredRows:
         ) from None
     if len(said) != len(table):
         raise FamilyError(f"{len(said)} held-out texts have {len(table)} predictions", where=folder)
-    chosen = np.unique(np.linspace(0, len(said) - 1, n).astype(np.int64)) if len(said) else np.arange(0)
+    chosen = pa.array(_chosen(table, names, n))
     logits = {
-        names[name]: np.array(table[name].take(pa.array(chosen)).to_pylist(), dtype=np.float32)
-        for name in table.column_names
-        if name in names
+        name: np.array(table[f"{name}/logits"].take(chosen).to_pylist(), dtype=np.float32)
+        for name in names
+        if f"{name}/logits" in there
     }
-    return StoredRows(tuple(said.take(pa.array(chosen)).to_pylist()), logits)
+    return StoredRows(tuple(said.take(chosen).to_pylist()), logits)
+
+
+def _chosen(table: pa.Table, names: Sequence[str], n: int) -> NDArray[np.int64]:
+    """Return n rows, ascending: half of them the least certain on average, the rest spread."""
+    columns = [table[name] for name in table.column_names if name in {f"{one}/confidence" for one in names}]
+    certain = np.zeros(len(table))
+    for column in columns:
+        certain += column.fill_null(1.0).to_numpy()
+    order = np.argsort(certain, kind="stable")
+    unsure, others = order[: n // 2], np.sort(order[n // 2 :])
+    places = np.linspace(0, max(len(others) - 1, 0), min(n - len(unsure), len(others))).astype(np.int64)
+    return np.sort(np.concatenate([unsure, others[places]]))
 
 
 def other_processor(made: Machine | None, here: Machine) -> str | None:
@@ -145,11 +163,14 @@ def other_processor(made: Machine | None, here: Machine) -> str | None:
 def _compared(variant: Variant, wanted: Logits, found: Logits, seconds: float) -> Repeated:
     lowered = variant.precision != "fp32"
     moved = np.abs(_probabilities(wanted, variant) - _probabilities(found, variant))
+    logits = np.abs(wanted - found) / max(float(np.ptp(wanted)), np.finfo(np.float32).tiny)
+    finite = bool(np.isfinite(found).all())
     return Repeated(
         variant=variant.name,
         n=len(wanted),
         other_labels=int((wanted.argmax(1) != found.argmax(1)).sum()),
-        change=float(moved.max()) if np.isfinite(moved).all() else 1.0,
+        change=float(moved.max()) if finite else 1.0,
+        logit_change=float(logits.max()) if finite else 1.0,
         limit=LOWERED_LIMIT if lowered else FULL_PRECISION_LIMIT,
         seconds=seconds,
     )

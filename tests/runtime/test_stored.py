@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,9 +27,38 @@ def test_answers_on_the_same_machine_are_those_measured(tmp_path: Path) -> None:
     assert [(one.variant, one.n, one.same, one.other_labels) for one in found] == [
         ("small", ROWS, True, 0), ("large", ROWS, True, 0),
     ]  # fmt: skip
-    assert max(one.change for one in found) < 1e-6
-    texts = stored_rows(tmp_path, family).texts
-    assert (texts[0], texts[-1]) == (TEXTS[0], TEXTS[-1])
+    assert max(max(one.change, one.logit_change) for one in found) < 1e-6
+
+
+def test_half_of_the_rows_are_those_that_variants_are_least_sure_of(tmp_path: Path) -> None:
+    """Where thresholds lie an answer that moves decides something; the others are spread over the rest."""
+    family = write_measured_family(tmp_path, HERE, SEEDS)
+    rows = stored_rows(tmp_path, family)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    sure = sum(table[f"{name}/confidence"].to_numpy() for name in SEEDS)
+    unsure = {TEXTS[row] for row in np.argsort(sure, kind="stable")[: ROWS // 2]}
+    assert unsure < set(rows.texts)
+    assert len(set(rows.texts)) == ROWS
+    kept = [TEXTS.index(text) for text in rows.texts]
+    assert kept == sorted(kept)
+    assert np.array_equal(rows.logits["small"], np.array(table["small/logits"].to_pylist(), "f4")[kept])
+
+
+def test_a_family_of_few_rows_is_tried_on_all_of_them(tmp_path: Path) -> None:
+    """Fewer rows than are asked for are all taken, each once."""
+    family = write_measured_family(tmp_path, HERE, SEEDS)
+    assert stored_rows(tmp_path, family, len(TEXTS) + 5).texts == TEXTS
+
+
+def test_logits_count_where_probabilities_do_not_move(tmp_path: Path) -> None:
+    """A flat or a very sure variant has the same probabilities whatever its logits do: those are compared."""
+    write_measured_family(tmp_path, HERE, SEEDS)
+    family = compute_otherwise(tmp_path, "small", seed=1, shift=1.0)
+    flat = tuple(v.model_copy(update={"temperature": 1e6}) for v in family.variants)
+    small, large = repeat_answers(tmp_path, family.model_copy(update={"variants": flat}))
+    assert small.change < small.limit < small.logit_change
+    assert not small.same
+    assert large.same
 
 
 @pytest.mark.parametrize(
@@ -36,8 +66,8 @@ def test_answers_on_the_same_machine_are_those_measured(tmp_path: Path) -> None:
     [
         ("fp32", 1.0, False),
         ("int8-dynamic", 1.0, False),
-        ("fp32", 0.002, False),
-        ("int8-dynamic", 0.002, True),
+        ("fp32", 0.0012, False),
+        ("int8-dynamic", 0.0012, True),
     ],
 )
 def test_other_arithmetic_is_found(precision: str, shift: float, same: bool, tmp_path: Path) -> None:

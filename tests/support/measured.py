@@ -44,8 +44,8 @@ def write_measured_family(folder: Path, machine: Machine, seeds: Mapping[str, in
     found = {}
     for name in seeds:
         logits = load_variant(folder, family, name).logits(TEXTS)
-        said = np.ones(len(TEXTS), dtype=np.float64)
-        found[name] = VariantPredictions(logits.argmax(1).astype(np.int64), said, logits)
+        sure = 1 / (1 + np.exp(-np.abs(logits[:, 0] - logits[:, 1]).astype(np.float64)))
+        found[name] = VariantPredictions(logits.argmax(1).astype(np.int64), sure, logits)
     labels = np.arange(len(TEXTS), dtype=np.int64) % 2
     write_predictions(folder / "predictions.parquet", Predictions(("bad", "good"), labels, found))
     stored = {name: artifact_of(folder, folder / f"{name}.parquet") for name in ("data", "predictions")}
