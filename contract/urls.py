@@ -30,7 +30,7 @@ class BaseUrl:
 
     Attributes:
         scheme: `http` or `https`.
-        host: name or address, an IPv6 address without brackets.
+        host: name or address, an IPv6 address without brackets, a link-local one with its network card.
         port: as given, or the scheme's own.
         prefix: path before the gateway's own paths, such as `/models`; empty or without a slash at its end.
     """
@@ -43,7 +43,7 @@ class BaseUrl:
     @property
     def netloc(self) -> str:
         """Host and port as in the header Host: brackets around IPv6, no port where it is the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
@@ -105,6 +105,7 @@ def parse_base_url(given: str, *, where: str = "URL") -> BaseUrl:
 
 def _checked_host(host: str, given: str, where: str) -> str:
     if ":" in host:
+        host = host.replace("%25", "%", 1)  # the sign before the network card, as URLs write it
         try:
             ipaddress.IPv6Address(host)
         except ValueError:

@@ -25,7 +25,12 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--fake", is_flag=True, help="A small fake family, without weights.")
 @click.option("--fake-delay-ms", type=click.FloatRange(min=0), default=0.0, help="Of the fake's last stage.")
 @click.option("--fake-error-rate", type=click.FloatRange(0, 1), default=0.0, help="Of the fake's last stage.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address or name of this machine to serve on; 0.0.0.0: every IPv4 address, :: all.",
+)
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to serve on.")
 @click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
 @click.option("--state", type=FOLDER, help="Keeps the revisions over restarts. Default: none are kept.")
@@ -46,7 +51,7 @@ def command(family: Path | None, policy: Path | None, fake: bool, state: Path | 
 
     \b
     Example: sluice serve sluicegate-demo/family --policy sluicegate-demo/policy.json
-    Example: sluice serve --fake --fake-delay-ms 20
+    Example: sluice serve --fake --fake-delay-ms 20 --host 0.0.0.0
     """
     if (family is None) != fake:
         raise click.UsageError("give either FAMILY or --fake")

@@ -13,10 +13,13 @@ from serve.proxy.frontend import Address, FrontEnd
 from serve.proxy.ports import check_port_free, probe
 
 _FLAG = "--host"
+_ALL, _ALL_V4, _LOOPBACK_V6 = Address("::"), Address("0.0.0.0"), Address("::1")
 
 
 def resolve_front_end(host: str, port: int, max_connections: int) -> FrontEnd:
     """Return where HAProxy is to listen: an address, `0.0.0.0`, `::`, or every address that a name means.
+
+    `::` is every IPv4 address alone where this machine has no IPv6.
 
     Raises InputError unless that is on this machine.
     """
@@ -25,11 +28,13 @@ def resolve_front_end(host: str, port: int, max_connections: int) -> FrontEnd:
         text = text[1:-1]
     literal = _literal(text)
     meant = [literal] if literal is not None else _looked_up(text)
+    if meant == [_ALL] and not _is_here(_LOOPBACK_V6):  # listening there can succeed, and reach nobody
+        meant = [_ALL_V4, _LOOPBACK_V6]
     there = tuple(address for address in meant if _is_here(address))
     if not there:
         shown = ", ".join(str(address) for address in meant)
         what = shown if literal is not None else f"{text} means {shown}, which"
-        raise InputError(f"{what} is no address of this machine", where=_FLAG, hint=_remedy(meant[0]))
+        raise InputError(f"{what} is no address of this machine", where=_FLAG, hint=_remedy())
     left_out = tuple(address for address in meant if address not in there)
     return FrontEnd(text, port, there, left_out, max_connections)
 
@@ -114,8 +119,6 @@ def _is_here(address: Address) -> bool:
     return probe(address, 0) is None
 
 
-def _remedy(asked: Address | None = None) -> str:
-    if asked is not None and asked.ip == "::":
-        return "0.0.0.0: this machine has no IPv6"
+def _remedy() -> str:
     listed = ", ".join(str(address) for address in machine_addresses())
     return f"one of {listed}, or 0.0.0.0 for every IPv4 address, :: for all"

@@ -51,8 +51,8 @@ def find_haproxy() -> str:
 
 
 def last_words(logs: Path) -> str:
-    """Return what the HAProxy that started last wrote on its way out; empty where it wrote nothing."""
-    written = [path for path in logs.rglob("*.stderr.log") if path.stat().st_size]
-    if not written:
-        return ""
-    return max(written, key=lambda path: path.stat().st_mtime_ns).read_text(errors="replace")[-2000:].strip()
+    """Return the alerts that the HAProxy that wrote last ended with; empty where it wrote none."""
+    written = sorted(logs.rglob("*.stderr.log"), key=lambda path: path.stat().st_mtime_ns)
+    lines = written[-1].read_text(errors="replace").splitlines() if written else []
+    harmless = ("[NOTICE]", "[WARNING]", " ")
+    return "\n".join(line for line in lines if line and not line.startswith(harmless))[-2000:]

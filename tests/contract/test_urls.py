@@ -28,6 +28,8 @@ from contract.urls import BaseUrl, parse_base_url, without_password
         ("http://[::1]:8000/", "http://[::1]:8000"),
         ("[::1]:8000", "http://[::1]:8000"),
         ("http://[FD00::1]/x", "http://[fd00::1]/x"),
+        ("http://[fe80::1%25eth0]:8000", "http://[fe80::1%25eth0]:8000"),
+        ("[fe80::1%eth0]:8000", "http://[fe80::1%25eth0]:8000"),
         ("http://my_gate-1.svc.cluster.local.:8000", "http://my_gate-1.svc.cluster.local.:8000"),
         ("http://bücher.example/", "http://xn--bcher-kva.example"),
         ("http://gate.example/v1", "http://gate.example/v1"),
@@ -45,6 +47,7 @@ def test_the_parts() -> None:
     assert parse_base_url("https://[::1]/m/") == BaseUrl("https", "::1", 443, "/m")
     assert parse_base_url("https://[::1]/").netloc == "[::1]"
     assert parse_base_url("http://a:8000").netloc == "a:8000"
+    assert parse_base_url("http://[fe80::1%25eth0]:8000").host == "fe80::1%eth0"
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,20 @@ def test_all_of_ipv6_is_asked_over_both(names: Callable[..., None]) -> None:
     assert [str(place) for place in front("::").asked_at] == ["127.0.0.1", "::1"]
 
 
+def test_all_addresses_without_ipv6_are_those_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where IPv6 is switched off, `::` is served as `0.0.0.0` and says what is missing."""
+
+    def without_v6(address: Address, port: int) -> OSError | None:
+        lacking = address.is_v6 and address.ip != "::"
+        return OSError(99, "Cannot assign requested address") if lacking else probe(address, port)
+
+    monkeypatch.setattr("serve.proxy.addresses.probe", without_v6)
+    found = front("::")
+    assert found.binds == ("0.0.0.0:8000",)
+    assert found.left_out == (Address("::1"),)
+    assert found.url == "http://127.0.0.1:8000"
+
+
 def test_every_address_of_this_machine_can_be_asked_for() -> None:
     """Each address of each network card is taken as it is listed, link-local ones with their card."""
     listed = machine_addresses()

@@ -131,7 +131,21 @@ def test_another_configuration_ends_it_with_words(tmp_path: Path) -> None:
     assert "not as Ray 2.60 writes it: there is no section 'listen stats'" in last_words(tmp_path)
 
 
-def test_no_last_words_where_haproxy_said_nothing(tmp_path: Path) -> None:
-    """A start that failed for another reason is not blamed on HAProxy."""
-    (tmp_path / "admin.sock.1.1.stderr.log").touch()
-    assert last_words(tmp_path) == ""
+def test_what_haproxy_says_in_passing_is_no_last_word(tmp_path: Path) -> None:
+    """A start that failed for another reason is not blamed on an HAProxy that runs."""
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 100)
+    with running(tmp_path, front):
+        assert "WARNING" in (tmp_path / "1.stderr.log").read_text()
+        assert last_words(tmp_path) == ""
+
+
+def test_a_port_that_was_taken_meanwhile_is_haproxys_last_word(tmp_path: Path) -> None:
+    """Between the check at start and HAProxy somebody may take the port, and HAProxy's alert says so."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        front = FrontEnd("127.0.0.1", holder.getsockname()[1], (Address("127.0.0.1"),), (), 100)
+        words, environment = command(tmp_path, front)
+        with (tmp_path / "1.stderr.log").open("wb") as log:
+            subprocess.run(words, env=environment, stderr=log, check=False, timeout=60)
+    assert "annot bind socket" in last_words(tmp_path)
