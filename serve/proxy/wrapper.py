@@ -22,13 +22,15 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from contract.errors import SluiceError
     from serve.proxy.frontend import FrontEnd
-    from serve.proxy.rewrite import rewrite
+    from serve.proxy.rewrite import UNAVAILABLE, rewrite
 
     arguments = sys.argv[1:]
     config = Path(arguments[arguments.index("-f") + 1])
     front = FrontEnd.load(Path(os.environ[FRONT_END]).read_text())
+    unavailable = config.with_name("503.http")
+    unavailable.write_text(UNAVAILABLE, newline="")
     try:
-        written = rewrite(config.read_text(), front)
+        written = rewrite(config.read_text(), front, str(unavailable))
     except SluiceError as problem:
         sys.exit(str(problem))
     beside = config.with_name(f".{config.name}.rewritten")

@@ -10,8 +10,14 @@ import pytest
 from contract.errors import EnvironmentProblem
 from serve.proxy.frontend import Address, FrontEnd
 from serve.proxy.install import find_haproxy
-from serve.proxy.rewrite import rewrite
+from serve.proxy.rewrite import UNAVAILABLE
+from serve.proxy.rewrite import rewrite as rewrite_with
 from tests.serve.proxy.rays import PORT, rays_configuration
+
+
+def rewrite(config: str, front: FrontEnd, unavailable: str = "/folder/503.http") -> str:
+    """The configuration for a front end."""
+    return rewrite_with(config, front, unavailable)
 
 
 def front_end(*addresses: Address, connections: int = 1234) -> FrontEnd:
@@ -42,10 +48,21 @@ def test_the_connections_are_those_of_the_front_end(configuration: str) -> None:
     assert words(rewrite(configuration, front_end(Address("::1"), connections=369)), "maxconn") == ["369"]
 
 
+def test_what_is_not_there_now_is_a_503(configuration: str) -> None:
+    """Neither Ray's 404 without a route nor its 500 without a replica is left."""
+    written = rewrite(configuration, front_end(Address("::1")))
+    assert words(written, "errorfile") == [f"{code} /folder/503.http" for code in (502, 503, 504)]
+    assert "return status 503 default-errorfiles" in words(written, "http-request")
+    assert "status 404" not in written
+    head, _, body = UNAVAILABLE.partition("\r\n\r\n")
+    assert f"Content-Length: {len(body)}" in head
+
+
 def test_everything_else_stays(configuration: str) -> None:
     """Back ends, checks and routes are Ray's, line by line."""
     written = rewrite(configuration, front_end(Address("::1"))).splitlines()
-    kept = [line for line in configuration.splitlines() if line.split()[:1] not in (["bind"], ["maxconn"])]
+    ours = ("bind ", "maxconn ", "errorfile ", "http-request return status 404 ")
+    kept = [line for line in configuration.splitlines() if not line.strip().startswith(ours)]
     assert [line.strip() for line in kept if line not in written] == [
         "frontend prometheus",
         "http-request use-service prometheus-exporter if { path /metrics }",
@@ -66,7 +83,9 @@ def test_everything_else_stays(configuration: str) -> None:
 def test_haproxy_reads_what_is_written(tmp_path: Path, configuration: str, address: Address) -> None:
     """The HAProxy that comes with Ray finds the rewritten configuration valid, whatever the address."""
     checked = tmp_path / "rewritten.cfg"
-    checked.write_text(rewrite(configuration, front_end(address)))
+    unavailable = tmp_path / "503.http"
+    unavailable.write_text(UNAVAILABLE, newline="")
+    checked.write_text(rewrite(configuration, front_end(address), str(unavailable)))
     said = subprocess.run(
         [find_haproxy(), "-c", "-f", str(checked)], capture_output=True, text=True, check=False
     )
@@ -83,6 +102,8 @@ def test_haproxy_reads_what_is_written(tmp_path: Path, configuration: str, addre
         ("    maxconn", "    maxconns", "0 lines that begin with 'maxconn'"),
         ("\nbackend default", "\nbackend x\n bind :1\nbackend default", "'backend x' listens too"),
         ("\nbackend default_backend", "\ndefaults", "the section 'defaults' comes twice"),
+        ("    errorfile 504", "    errorfile 505", "0 lines that begin with 'errorfile 504'"),
+        ("return status 404", "deny status 404", "0 lines that begin with 'http-request return status 404'"),
         ("global\n", "    maxconn 1\nglobal\n", "it begins with 'maxconn 1'"),
         ("    log global", "    timeout http-request 5s", "a timeout for requests of its own"),
     ],

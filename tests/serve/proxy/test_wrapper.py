@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -106,6 +107,18 @@ def test_connections_beyond_the_most_wait_for_a_place(tmp_path: Path) -> None:
                 break
         idle.close()
         assert status(place, front.port)
+
+
+def test_without_a_replica_clients_are_asked_to_try_again(tmp_path: Path) -> None:
+    """A replica that is not there is a 503 in our form with Retry-After, which clients know to repeat."""
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 100)
+    with running(tmp_path, front):
+        connection = HTTPConnection("127.0.0.1", front.port, timeout=20)
+        connection.request("POST", "/v1/classify", body="{}")
+        reply = connection.getresponse()
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        assert json.loads(reply.read()) == {"error": "not serving: try again"}
+        connection.close()
 
 
 def test_it_starts_with_the_fewest_open_files(tmp_path: Path) -> None:
