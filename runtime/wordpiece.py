@@ -101,7 +101,7 @@ class WordPieceEncoder:
         return self._sha256
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Encode N >= 1 texts; too long ones are cut, an empty one has the special tokens alone."""
+        """Encode N >= 1 texts; too long ones are cut, an empty one has special tokens alone, or padding."""
         if len(texts) == 1:
             found = self._looked_up(texts[0])
             row = self._asked(texts)[0] if found is None else found
@@ -126,7 +126,7 @@ class WordPieceEncoder:
     def _looked_up(self, text: str) -> bytearray | None:
         if self._words is None or len(text) > self._characters:
             return None
-        return self._words.find(text, self._room)
+        return self._words.find(text, self._room) or None
 
     def _rows(self, texts: Sequence[str]) -> list[bytearray]:
         """Return the int64 token ids of each text as bytes; what is not looked up is asked for at once."""
@@ -141,7 +141,8 @@ class WordPieceEncoder:
         for i, text in enumerate(texts):
             if len(text) > cut and len(rows[i]) < self._max_length:
                 rows[i] = self._tokens_of_long(text)
-        return [bytearray(np.array(row, dtype=_INT64).tobytes()) for row in rows]
+        # Without special tokens an empty text has no token at all, and no graph answers nothing.
+        return [bytearray(np.array(row or [self._pad], dtype=_INT64).tobytes()) for row in rows]
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         try:

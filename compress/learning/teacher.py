@@ -10,6 +10,7 @@ from compress.learning.training import fit, hard_loss
 from compress.networks.heads import Head
 from compress.networks.models import Network, load_network
 from compress.networks.network import Classifier
+from compress.networks.refusals import unrun_code
 from compress.networks.tokenizer import kept_length, served_tokenizer
 from compress.networks.weights import Bundle, network_from, read_bundle, why_foreign
 from compress.recipes.learning_parts import Training
@@ -41,6 +42,8 @@ def train_teacher(context: Context) -> Result:
             where=part.weights,
             hint=head.hint or f"labels of the data: {', '.join(data.labels[:10])}",
         )
+    code = unrun_code(bundle.config)
+    told = told if code is None else (code, *told)
     notes = (*bundle.folder.notes, *told, *head.notes) if head.order is None else (*told, *head.notes)
     for note in notes:
         context.update(0.0, note)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.datasets.sources import package_path
-from compress.networks.refusals import require_config, why_no_weights
+from compress.networks.refusals import models_inside, require_config, why_no_weights
 from contract.errors import DataError, RecipeError
 from contract.files import sha256_of_bytes, sha256_of_file, sha256_of_json
 
@@ -75,7 +75,7 @@ class ModelFolder:
     def _json(self, path: str) -> Any:
         try:
             return json.loads(self.read_any(path))
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise RecipeError(f"{path} is not JSON: {problem}", where=self.source) from None
 
     @cached_property
@@ -98,7 +98,7 @@ class ModelFolder:
                 return (name,)
             if self.has(name + INDEX):
                 return self._shards(name + INDEX)
-        reason, hint = why_no_weights({Path(name).name for name in self.names})
+        reason, hint = why_no_weights({Path(name).name for name in self.names}, models_inside(self.names))
         raise RecipeError(
             f"teacher.weights: the folder has no {WEIGHTS}{reason}", where=self.source, hint=hint
         )

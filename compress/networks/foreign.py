@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from compress.networks.models import (
     token_inputs,
     write_network,
 )
+from compress.networks.padding import NO_TOKEN, padding_changes, settle_padding
 from compress.networks.weights import Bundle
 from contract.errors import RecipeError
 from runtime.api import Encoded
@@ -32,9 +34,10 @@ from runtime.wordpiece import TOKEN_TYPES
 UNLIMITED = 8192
 # Settings of layers that drop without a module of their own.
 DROPPING = ("attention_dropout", "dropout", "activation_dropout", "hidden_dropout", "dropout_p", "drop_prob")
-NOTICED = 1e-3
-PADDED = 5
-PROBED = 8
+
+# Parameters inside a numbered layer, and the causal masks that old checkpoints keep among them.
+_OF_A_LAYER = re.compile(r"\.\d+\..*(weight|bias)$")
+_MASKS = re.compile(r"attn\.(bias|masked_bias)$|attention\.(bias|masked_bias)$")
 
 Pooled = Literal["own", "mean", "first"]
 _OWN: Pooled = "own"
@@ -78,7 +81,8 @@ class ForeignNetwork(Network):
         self.model = model
         self.classify: nn.Linear | None = None
         if shape.pooled != "own":
-            model.pooler = None
+            if getattr(model, "pooler", None) is not None:
+                model.pooler = nn.Identity()  # not None: some call it without asking
             self.classify = nn.Linear(_hidden(model), shape.classes)
             self.drop = nn.Dropout(shape.dropout)
 
@@ -208,6 +212,7 @@ def foreign_network(
     head = match_head(bundle.config, int(config.num_labels) if trained else None, labels, said, bundle.source)
     if head.order is not None and whole is not None:
         model, pooled = whole, _OWN
+        settle_padding(model, config)
     else:
         base, missing = _loaded(bundle, config, classifier=False)
         missing = [name for name in missing if not name.startswith("pooler.")]
@@ -225,7 +230,7 @@ def foreign_network(
         order=() if order == tuple(range(len(order))) else order,
         token_types=token_types,
         dropout=dropout,
-        pad_id=int(config.pad_token_id or 0),
+        pad_id=max(0, int(config.pad_token_id or 0)),
     )
     torch.manual_seed(seed)
     network = ForeignNetwork(shape, model)
@@ -233,7 +238,8 @@ def foreign_network(
         torch.nn.init.normal_(network.classify.weight, std=0.02)
         torch.nn.init.zeros_(network.classify.bias)
     network.eval()
-    network.shape = replace(shape, alone=padding_changes(network))
+    unpadded = config.pad_token_id == NO_TOKEN
+    network.shape = replace(shape, alone=unpadded or padding_changes(network))
     return network, head
 
 
@@ -253,31 +259,16 @@ def read_foreign(folder: Path) -> ForeignNetwork:
     return network
 
 
-def padding_changes(network: ForeignNetwork) -> bool:
-    """Return whether texts get other answers padded than alone: convolutions and recurrences look beyond."""
-    generator = torch.Generator().manual_seed(0)
-    length = max(1, min(9, network.shape.longest - PADDED))
-    if length + PADDED > network.shape.longest:
-        return True
-    ids = torch.randint(1, network.shape.vocabulary, (PROBED, length), generator=generator)
-    mask = torch.ones_like(ids)
-    types = (torch.zeros_like(ids),) if network.shape.token_types else ()
-    with torch.inference_mode():
-        alone = network(ids, mask, *types)
-        spread = float(alone.std(dim=0).max())
-        for pad in {0, network.shape.pad_id}:
-            wide = nn.functional.pad(ids, (0, PADDED), value=pad)
-            more = tuple(nn.functional.pad(part, (0, PADDED)) for part in types)
-            padded = network(wide, nn.functional.pad(mask, (0, PADDED)), *more)
-            if float((padded - alone).abs().max()) > NOTICED * spread:
-                return True
-    return False
-
-
 def _config_of(bundle: Bundle) -> Any:
     import transformers
 
     kind = bundle.config.get("model_type")
+    if kind is None:
+        raise RecipeError(
+            "config.json has no `model_type`, which says how the weights are read",
+            where=bundle.source,
+            hint="take config.json as the model was published, or name the type in it, such as bert",
+        )
     if kind not in transformers.CONFIG_MAPPING:
         own_code = bool(bundle.config.get("auto_map"))
         raise RecipeError(
@@ -329,7 +320,20 @@ def _loaded(bundle: Bundle, config: Any, *, classifier: bool) -> tuple[Any, list
             f"the weights do not fit their config.json: {str(problem).strip().splitlines()[-1]}",
             where=bundle.source,
         ) from None
+    _require_all_read(sorted(info["unexpected_keys"]), config, bundle)
     return model.float(), sorted(info["missing_keys"])
+
+
+def _require_all_read(unread: Sequence[str], config: Any, bundle: Bundle) -> None:
+    """Refuse weights of layers that transformers would leave out: the model was trained with them."""
+    for name in unread:
+        if _OF_A_LAYER.search(name) and not _MASKS.search(name):
+            raise RecipeError(
+                f"the weights hold {name}, which this transformers does not read in a {config.model_type}: "
+                "it would give other answers than it was trained to",
+                where=bundle.source,
+                hint="export it to ONNX with its own library, and give the .onnx file as teacher.weights",
+            )
 
 
 def _hidden(model: nn.Module) -> int:

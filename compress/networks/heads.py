@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import RecipeError
+from tables.labels import label_name
 
 SHOWN = 8
 
@@ -71,25 +72,34 @@ def _names(config: Mapping[str, Any], rows: int, source: str) -> list[str]:
     """Return the name of every row; LABEL_0 and so on where the configuration names none."""
     named = config.get("id2label")
     if not named:
-        inverse = {int(row): str(name) for name, row in (config.get("label2id") or {}).items()}
+        inverse = {int(row): _name(name) for name, row in (config.get("label2id") or {}).items()}
         return [inverse.get(row, f"LABEL_{row}") for row in range(rows)]
     try:
         pairs = enumerate(named) if isinstance(named, list) else named.items()
-        by_row = {int(row): str(name) for row, name in pairs}
+        by_row = {int(row): _name(name) for row, name in pairs}
     except (ValueError, AttributeError):
         raise RecipeError("config.json: the keys of `id2label` are not numbers", where=source) from None
     if sorted(by_row) != list(range(rows)):
+        said = f"names {len(by_row)} labels" if len(by_row) != rows else f"counts rows from {min(by_row)}"
         raise RecipeError(
-            f"config.json: `id2label` names {len(by_row)} labels, the head has {rows} rows",
+            f"config.json: `id2label` {said}, the head has {rows} rows, from 0",
             where=source,
             hint="teacher.labels: {0: ..., 1: ...} says which row of the head means which label",
         )
     return [by_row[row] for row in range(rows)]
 
 
+def _name(value: Any) -> str:
+    """Return the name of a label as data would have it: without blanks at its ends, true for True."""
+    try:
+        return label_name(value) or ""
+    except ValueError:
+        return str(value)
+
+
 def _contradictions(config: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
     inverse = config.get("label2id") or {}
-    for name, row in inverse.items():
+    for name, row in ((_name(written), row) for written, row in inverse.items()):
         if name in names and str(row).isdigit() and names[int(row) % len(names)] != name:
             return (
                 f"config.json contradicts itself: id2label has {name!r} at {names.index(name)}, label2id at "
@@ -146,7 +156,8 @@ def _how_to_keep(names: Sequence[str], labels: Sequence[str]) -> str:
         pairs = ", ".join(f"{name}: {plain[_plain(name)]}" for name in names[:SHOWN])
         more = ", ..." if len(names) > SHOWN else ""
         return f"If the two mean the same, keep it with teacher.labels: {{{pairs}{more}}}"
-    pairs = ", ".join(f"{name}: ..." for name in names[:SHOWN])
+    told = names if len(set(names)) == len(names) else list(map(str, range(len(names))))
+    pairs = ", ".join(f"{name}: ..." for name in told[:SHOWN])
     more = ", ..." if len(names) > SHOWN else ""
     return f"To keep it, say which name means which label: teacher.labels: {{{pairs}{more}}}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from contract.errors import RecipeError
@@ -39,6 +40,8 @@ OTHER_FORMATS: tuple[tuple[str, str, str], ...] = (
     (".pt", "a training checkpoint", "load it and call save_pretrained(FOLDER) of the model inside it"),
     (".pth", "a training checkpoint", "load it and call save_pretrained(FOLDER) of the model inside it"),
 )
+_AUTO = ("AutoModelForSequenceClassification", "AutoModel")
+_WEIGHTS = re.compile(r"/(model|pytorch_model)[^/]*\.(safetensors|bin)$")
 MERGE = (
     "merge it: peft.AutoPeftModelForSequenceClassification.from_pretrained(FOLDER, num_labels=N)"
     ".merge_and_unload().save_pretrained(NEW)"
@@ -93,8 +96,38 @@ def labels_in(config: Mapping[str, Any]) -> int | None:
     return None if count is None else int(count)
 
 
-def why_no_weights(names: Collection[str]) -> tuple[str, str]:
-    """Return what a folder holds in place of weights that are read, and what to do about it."""
+def unrun_code(config: Mapping[str, Any]) -> str | None:
+    """Return a line on code of its own that a folder names for its model, None where it names none."""
+    named = config.get("auto_map")
+    classes = [named.get(key) for key in _AUTO] if isinstance(named, Mapping) else []
+    told = next((str(name) for name in classes if name), None)
+    if told is None:
+        return None
+    return f"its code of its own ({told} in config.json) is not run: it is read as transformers reads it"
+
+
+def models_inside(paths: Collection[str]) -> list[str]:
+    """Return the folders in a folder that hold models, such as checkpoints, the latest first."""
+    outer = [path.rpartition("/")[0] for path in paths if path.endswith("/config.json")]
+    whole = [
+        folder for folder in outer if any(p.startswith(f"{folder}/") and _WEIGHTS.search(p) for p in paths)
+    ]
+    return sorted(whole, key=lambda folder: [int(n) for n in re.findall(r"[0-9]+", folder)], reverse=True)
+
+
+def why_no_weights(names: Collection[str], inside: Sequence[str] = ()) -> tuple[str, str]:
+    """Return what a folder holds in place of weights that are read, and what to do about it.
+
+    Args:
+        names: of the files in it and below, without their folders.
+        inside: folders in it that hold models.
+    """
+    if inside:
+        return f", but folders with models: {', '.join(inside[:5])}", f"give one of them, such as {inside[0]}"
+    if "zero_to_fp32.py" in names:
+        return ", but a checkpoint of DeepSpeed in parts", (
+            "python zero_to_fp32.py . OUT --safe_serialization, in that folder, puts them together"
+        )
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:
         return " but an adapter (PEFT) that changes a model elsewhere", MERGE
     for ending, form, hint in OTHER_FORMATS:

@@ -17,6 +17,7 @@ _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped
 # TensorFlow's names of a normalisation's two.
 _OLD_NORM = re.compile(r"(LayerNorm|layer_norm|layernorm)\.(gamma|beta)$", re.IGNORECASE)
 _NEW_NORM = {"gamma": "weight", "beta": "bias"}
+HALF = 2
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -27,7 +28,8 @@ def read_tensors(folder: ModelFolder) -> dict[str, Tensor]:
     unpickles tensors and nothing else.
 
     Raises:
-        RecipeError: a file that is damaged, holds code, or holds quantized numbers; two tensors of one name.
+        RecipeError: a file that is damaged, holds code, or holds quantized numbers, NaN or infinity; two
+            tensors of one name.
     """
     found: dict[str, Tensor] = {}
     for name in folder.weights:
@@ -36,13 +38,21 @@ def read_tensors(folder: ModelFolder) -> dict[str, Tensor]:
             new = present_name(old)
             if new in found:
                 raise RecipeError(f"two tensors are named {new}, the second in {name}", where=folder.source)
-            if not tensor.is_floating_point() and new.endswith(".weight"):
+            whole = not tensor.is_floating_point()
+            if (whole and new.endswith(".weight")) or (not whole and tensor.element_size() < HALF):
                 raise RecipeError(
                     f"{new} holds {str(tensor.dtype).removeprefix('torch.')} numbers: quantized weights",
                     where=folder.source,
                     hint="take the folder that it was made from",
                 )
-            found[new] = tensor.float() if tensor.is_floating_point() else tensor
+            found[new] = tensor if whole else tensor.float()
+            if not whole and not found[new].isfinite().all():
+                raise RecipeError(
+                    f"{new} holds NaN or infinite numbers: the model was saved after its training diverged, "
+                    "or in a precision too small for it",
+                    where=folder.source,
+                    hint="an earlier checkpoint, or weights in bfloat16 or float32",
+                )
     return found
 
 
@@ -74,8 +84,9 @@ def _pickled(folder: ModelFolder, name: str) -> dict[str, Tensor]:
     try:
         raw = torch.load(io.BytesIO(folder.read(name)), map_location="cpu", weights_only=True)
     except Exception as problem:  # noqa: BLE001 (damage and code show themselves in many kinds)
+        said = _code_in(str(problem))
         raise RecipeError(
-            f"{name} is a pickle that holds more than tensors, or is damaged: {str(problem).splitlines()[0]}",
+            f"{name} is a pickle that holds more than tensors{said}, or is damaged",
             where=folder.source,
             hint="where you trust it: AutoModel...from_pretrained(FOLDER).save_pretrained(NEW) "
             "writes safetensors",
@@ -86,3 +97,9 @@ def _pickled(folder: ModelFolder, name: str) -> dict[str, Tensor]:
     if not isinstance(raw, dict) or not all(isinstance(item, torch.Tensor) for item in raw.values()):
         raise RecipeError(f"{name} is not a mapping of names to tensors", where=folder.source)
     return dict(raw)
+
+
+def _code_in(problem: str) -> str:
+    """Return the name of the code that torch's reader met in a pickle, in brackets; "" where it met none."""
+    found = re.search(r"Unsupported global: GLOBAL (\S+)", problem)
+    return f" ({found[1]})" if found else ""

@@ -187,8 +187,8 @@ def _require_same(
     encoder = WordPieceEncoder(content, max_length=max_length)
     for text in (*AWKWARD, *texts):
         expected, found = wanted(text), _ids(encoder, text)
-        if max(expected, default=0) >= rows:
-            continue  # the library would fail here: the model has no such row
+        if not expected or max(expected) >= rows:
+            continue  # the library would fail here: the model has no such row, or nothing to read
         if found != expected:
             raise RecipeError(
                 f"the tokenizer that would be served reads {text[:60]!r} as {found[:SHOWN_IDS]}, "
@@ -260,11 +260,14 @@ def _reference(folder: ModelFolder) -> Any:
             return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as problem:  # noqa: BLE001 (every tokenizer fails in its own way)
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            named = (
+                folder.json(TOKENIZER_CONFIG).get("tokenizer_class") if folder.has(TOKENIZER_CONFIG) else None
+            )
             raise RecipeError(
-                f"transformers cannot load its tokenizer: {first}",
+                f"transformers cannot load its tokenizer{f' ({named})' if named else ''}: {first}",
                 where=folder.source,
-                hint="pip install sentencepiece protobuf, where it needs them; a folder saved with "
-                "tokenizer.json needs neither",
+                hint="pip install sentencepiece protobuf (for Japanese words fugashi unidic-lite), where it "
+                "needs them; a folder saved with tokenizer.json needs none",
             ) from None
 
 

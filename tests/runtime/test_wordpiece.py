@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 from contract.errors import FamilyError
 from runtime.wordpiece import WordPieceEncoder, read_wordpiece
@@ -53,6 +54,15 @@ def test_empty_and_strange_texts_are_legal(encoder: WordPieceEncoder) -> None:
     encoded = encoder.encode(["", "  \n", "\0", "good \ud800"])
     assert encoded.lengths[:3].tolist() == [2, 2, 2]
     assert encoded.arrays["input_ids"][3, :2].tolist() == [2, 4]
+
+
+def test_an_empty_text_has_a_token_where_no_special_ones_stand_around_it() -> None:
+    """Tokenizers of generative models add none, and no graph answers nothing at all."""
+    pieces = Tokenizer(models.BPE({"[PAD]": 0, "a": 1}, []))
+    encoder = WordPieceEncoder(pieces.to_str().encode(), max_length=6)
+    assert encoder.encode([""]).arrays["input_ids"].tolist() == [[0]]
+    assert encoder.encode(["", "a"]).arrays["input_ids"].tolist() == [[0], [1]]
+    assert encoder.encode(["", "a"]).lengths.tolist() == [1, 1]
 
 
 def test_one_text_and_many_give_the_same_tokens(encoder: WordPieceEncoder) -> None:

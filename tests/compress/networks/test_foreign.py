@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bench.architectures import Outcome, try_architecture
 from compress.networks.foreign import foreign_network, read_foreign
@@ -52,6 +53,50 @@ def test_a_model_whose_padding_is_seen_is_asked_text_by_text(tmp_path: Path) -> 
     mask[1, 5:] = 0
     with torch.inference_mode():
         torch.testing.assert_close(network(ids, mask)[1:], network(ids[1:, :5], mask[1:, :5]))
+
+
+@pytest.mark.parametrize("kind", ["squeezebert", "bert", "electra"])
+def test_a_new_head_reads_states_whatever_pooled_them(kind: str, tmp_path: Path) -> None:
+    """Poolers are left out, also where the library calls theirs unasked; the disk changes nothing."""
+    tiny_model(tmp_path / "m", kind)
+    network, head = foreign_network(read_bundle(str(tmp_path / "m")), ("x", "y"), seed=0, dropout=0.0)
+    ids = torch.randint(4, len(VOCABULARY), (2, 9), generator=torch.Generator().manual_seed(1))
+    (tmp_path / "saved").mkdir()
+    network.save(tmp_path / "saved")
+    with torch.inference_mode():
+        answered = network(ids, torch.ones_like(ids))
+        torch.testing.assert_close(load_network(tmp_path / "saved")(ids, torch.ones_like(ids)), answered)
+    assert head.order is None
+    assert answered.shape == (2, 2)
+
+
+def test_a_generative_classifier_without_padding_reads_every_token(tmp_path: Path) -> None:
+    """The library refuses batches of it; here each text gets the answer that the library gives it alone."""
+    model = tiny_model(tmp_path / "m", "gpt2", pad_token_id=None)
+    network, _ = foreign_network(read_bundle(str(tmp_path / "m")), LABELS, seed=0, dropout=0.0)
+    ids = torch.randint(0, len(VOCABULARY), (2, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    ids[0, -1] = 0
+    (tmp_path / "saved").mkdir()
+    network.save(tmp_path / "saved")
+    with torch.inference_mode():
+        wanted = torch.cat([model(input_ids=ids[:1]).logits, model(input_ids=ids[1:, :5]).logits])
+        torch.testing.assert_close(network(ids, mask), wanted)
+        torch.testing.assert_close(load_network(tmp_path / "saved")(ids, mask), wanted)
+    assert network.alone
+
+
+def test_layers_that_transformers_leaves_out_are_refused(tmp_path: Path) -> None:
+    """Relative positions, which releases have dropped: answers without them would be others."""
+    tiny_model(tmp_path / "m", "bert")
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"position_embedding_type": "relative_key"}))
+    weights = tmp_path / "m" / "model.safetensors"
+    name = "bert.encoder.layer.0.attention.self.distance_embedding.weight"
+    save_file({**load_file(weights), name: torch.ones(159, 8)}, weights)
+    with pytest.raises(RecipeError, match=r"distance_embedding\.weight, which this transf"):
+        foreign_network(read_bundle(str(tmp_path / "m")), LABELS, seed=0, dropout=0.0)
 
 
 def test_code_of_its_own_is_refused_by_name(tmp_path: Path) -> None:

@@ -21,6 +21,20 @@ def test_a_head_of_the_same_names_is_kept_in_the_data_s_order() -> None:
     assert match_head(named("pos", "neg"), 2, ["neg", "pos"], None, "m").order == (1, 0)
 
 
+def test_names_are_read_as_labels_are() -> None:
+    """Blanks at their ends and the way of writing a truth value or number part no head from its data."""
+    config = {"id2label": {"0": " pos", "1": True, "2": 1.0}}
+    assert match_head(config, 3, ["1", "pos", "true"], None, "m").order == (2, 0, 1)
+
+
+def test_a_head_that_cannot_be_named_by_names_is_named_by_rows() -> None:
+    """Two rows of one name, and rows counted from 1, are told with the numbers to use."""
+    twice = match_head(named("pos", "pos"), 2, ["neg", "pos"], None, "m")
+    assert "teacher.labels: {0: ..., 1: ...}" in str(twice.hint)
+    with pytest.raises(RecipeError, match="counts rows from 1, the head has 2 rows, from 0"):
+        match_head({"id2label": {"1": "neg", "2": "pos"}}, 2, ["neg", "pos"], None, "m")
+
+
 @pytest.mark.parametrize("said", [{"LABEL_0": "pos", "LABEL_1": "neg"}, {"0": "pos", "1": "neg"}])
 def test_what_the_recipe_says_of_names_or_rows_keeps_a_head(said: dict[str, str]) -> None:
     """`teacher.labels` maps names, or numbers of rows."""

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.networks.folders import open_model
+from compress.networks.refusals import unrun_code
 from compress.networks.weights import fingerprint, network_from, read_bundle
 from contract.errors import RecipeError
 from tests.compress.networks.tiny import LABELS, VOCABULARY, tiny_model, wordpiece
@@ -189,6 +190,20 @@ def _named(folder: Path, head: str) -> None:
     edit(folder, architectures=[head])
 
 
+def _checkpoints(folder: Path) -> None:
+    inner = [folder / f"checkpoint-{step}" for step in (500, 1000)]
+    for place in inner:
+        place.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(folder / name, place / name)
+    (folder / "model.safetensors").unlink()
+
+
+def _in_parts(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "zero_to_fp32.py").write_text("")
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "multi-label": (lambda f: edit(f, problem_type="multi_label_classification"), "several labels at once"),
     "regression": (lambda f: edit(f, problem_type="regression"), "gives a number"),
@@ -216,6 +231,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "pointer of Git LFS",
     ),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json"),
+    "checkpoints of a trainer": (_checkpoints, "folders with models: checkpoint-1000, checkpoint-500"),
+    "parts of DeepSpeed": (_in_parts, "DeepSpeed in parts"),
+    "config nested without end": (lambda f: (f / "config.json").write_text("[" * 100_000), "is not JSON"),
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
     "a shard is missing": (
@@ -232,7 +250,7 @@ def test_what_cannot_be_a_teacher_is_refused_before_a_tensor_is_read(what: str, 
     spoil(folder)
     with pytest.raises(RecipeError, match=told) as caught:
         open_model(str(folder))
-    assert caught.value.hint or what == "config is no JSON"
+    assert caught.value.hint or what in {"config is no JSON", "config nested without end"}
 
 
 def _code(folder: Path) -> None:
@@ -240,15 +258,25 @@ def _code(folder: Path) -> None:
     torch.save({"a": Path("x")}, folder / "pytorch_model.bin")
 
 
+def _of_each(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    return respell(lambda tensors: {n: change(v) if n.endswith(name) else v for n, v in tensors.items()})
+
+
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut short": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
         "damaged",
     ),
-    "a pickle of code": (_code, "more than tensors"),
+    "a pickle of code": (_code, r"more than tensors \(pathlib"),
     "int8": (
         respell(lambda t: {n: v.to(torch.int8) if n.endswith("query.weight") else v for n, v in t.items()}),
         "quantized weights",
+    ),
+    "fp8": (_of_each("query.weight", lambda v: v.to(torch.float8_e4m3fn)), "float8_e4m3fn numbers: quant"),
+    "NaN": (_of_each("query.weight", lambda v: v * torch.nan), "query.weight holds NaN or infinite numbers"),
+    "too large for half": (
+        _of_each("key.bias", lambda v: (v.abs() * 1e8).half()),
+        "key.bias holds NaN",
     ),
     "fewer layers said": (lambda f: edit(f, num_hidden_layers=1), "more layers than the 1"),
     "a layer missing": (
@@ -257,6 +285,13 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "labels and rows differ": (lambda f: edit(f, id2label={"0": "a", "1": "b"}, label2id=None), "2 labels"),
 }
+
+
+def test_code_that_is_not_run_is_told() -> None:
+    """A type that is known is read as transformers reads it, and the folder's own code is named."""
+    config = {"model_type": "bert", "auto_map": {"AutoConfig": "c.C", "AutoModel": "modeling_x.X"}}
+    assert "modeling_x.X in config.json" in (unrun_code(config) or "")
+    assert unrun_code({"auto_map": {"AutoConfig": "c.C"}}) is None
 
 
 @pytest.mark.parametrize("what", SPOILT)
