@@ -10,7 +10,8 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, helper
 
-from compress.graphs.matching import CONTRIB, Graph
+from compress.graphs.matching import Graph
+from compress.onnx_graphs.forms import CONTRIB
 
 GELU_OPSET = 20
 

@@ -15,13 +15,19 @@ import torch
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.graphs.fuse import fuse_file
-from compress.graphs.verify import require_faithful, require_finite, verification_texts, verify_graph
+from compress.graphs.verify import (
+    require_faithful,
+    require_finite,
+    verification_texts,
+    verify_graph,
+    worse_of,
+)
 from compress.networks.models import GraphInputs, Network, load_network
 from compress.onnx_graphs.session import open_session
 from compress.onnx_graphs.source import LARGEST
 from compress.steps import Context, Result
 from contract.errors import SluiceError
-from contract.family import Batching
+from contract.family import Batching, Verification
 from contract.files import atomic_path, write_bytes
 
 GRAPH = "model.onnx"
@@ -41,11 +47,13 @@ def export_step(context: Context) -> Result:
     texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
     encoded = encoder_of(parent).encode(texts)
     batching: Batching = "single" if network.alone else "batched"
-    precision = network.precision
+    precision, earlier = network.precision, parent.result.get("verification")
     verification = verify_graph(
         context.folder / GRAPH, network, encoded, precision=precision, batching=batching, name=parent.step
     )
     require_faithful(verification, precision, context.step.name, batching=batching)
+    if earlier is not None:
+        verification = worse_of(verification, Verification.model_validate(earlier))
     return {
         "artifact": GRAPH,
         "runtime": "onnx",

@@ -15,7 +15,8 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from compress.graphs.ends import pool_by_product, slice_places
-from compress.graphs.matching import CONTRIB, Graph
+from compress.graphs.matching import Graph
+from compress.onnx_graphs.forms import CONTRIB
 from contract.files import atomic_path
 from runtime.wordpiece import ATTENTION_MASK
 

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-CONTRIB = "com.microsoft"
+from compress.onnx_graphs.forms import BRANCHING, read_by
 
 
 class Graph:
@@ -26,6 +26,9 @@ class Graph:
         """Read nodes again after they have changed."""
         self.maker = {out: node for node in self.nodes for out in node.output}
         self.readers = Counter(name for node in self.nodes for name in node.input)
+        for node in self.nodes:
+            if node.op_type in BRANCHING:
+                self.readers.update(read_by(node) - set(node.input))
         self.readers.update(item.name for item in self.proto.output)
 
     def made_by(self, name: str, *kinds: str) -> NodeProto | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compress.graphs.calibration import Range
+from compress.onnx_graphs.forms import read_by
 from contract.errors import SluiceError
 
 LEVELS = 127
@@ -153,7 +154,7 @@ class _Editor:
 
     def finish(self) -> int:
         """Give the graph its new nodes and the constants they need; return how many products changed."""
-        needed = {name for node in self.nodes for name in node.input}
+        needed = {name for node in self.nodes for name in read_by(node)}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in needed]
         del self._graph.node[:], self._graph.initializer[:]
         self._graph.node.extend(self.nodes)

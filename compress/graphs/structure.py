@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from compress.graphs.matching import CONTRIB
+from compress.onnx_graphs.forms import CONTRIB
 from contract.errors import SluiceError
 from contract.family import Precision
 

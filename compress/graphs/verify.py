@@ -112,6 +112,20 @@ def require_faithful(
         )
 
 
+def worse_of(last: Verification, earlier: Verification) -> Verification:
+    """Return what two checks of one chain come to: that of a graph, and that of the network behind it."""
+    limits = [one.error_limit for one in (last, earlier) if one.error_limit is not None]
+    return last.model_copy(
+        update={
+            "label_agreement": min(last.label_agreement, earlier.label_agreement),
+            "max_logit_error": max(last.max_logit_error, earlier.max_logit_error),
+            "n": min(last.n, earlier.n),
+            "agreement_limit": min(last.agreement_limit, earlier.agreement_limit),
+            "error_limit": max(limits, default=None),
+        }
+    )
+
+
 def require_finite(logits: NDArray[np.float32], name: str) -> None:
     """Raise SluiceError, naming the network, when one of its logits is not finite."""
     if not np.isfinite(logits).all():

@@ -106,6 +106,8 @@ def served_tokenizer(
     own = folder.read(TOKENIZER) if folder.has(TOKENIZER) else None
     if own is not None and not folder.has(TOKENIZER_CONFIG):
         content = _known_only(own, rows, folder.source)
+        if (json.loads(content).get("truncation") or {}).get("direction") == "Left":
+            raise _cuts_beginnings(f'"truncation": null in {TOKENIZER}', folder.source)
         if not folder.lowered:
             return ServedTokenizer(content)
         plain = WordPieceEncoder(content, max_length=max_length)
@@ -122,12 +124,7 @@ def served_tokenizer(
         )
 
     if getattr(reference, "truncation_side", "right") == "left":
-        raise RecipeError(
-            "its tokenizer cuts long texts at their beginning (truncation_side: left); what "
-            "serves cuts them at their end",
-            where=folder.source,
-            hint=f'"truncation_side": "right" in {TOKENIZER_CONFIG}, if the model may read beginnings',
-        )
+        raise _cuts_beginnings(f'"truncation_side": "right" in {TOKENIZER_CONFIG}', folder.source)
 
     def told(text: str) -> dict[str, Any]:
         text = text.lower() if folder.lowered else text
@@ -160,6 +157,15 @@ def served_tokenizer(
         return ServedTokenizer(served, types is not None and any(types), notes)
     assert problem is not None
     raise problem
+
+
+def _cuts_beginnings(remedy: str, source: str) -> RecipeError:
+    return RecipeError(
+        "its tokenizer cuts long texts at their beginning (truncation on the left); what serves cuts them at "
+        "their end",
+        where=source,
+        hint=f"{remedy}, if the model may read the beginnings of texts",
+    )
 
 
 def _one_kind(own: bytes | None, made: bytes) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from compress.onnx_graphs.forms import NARROW, drop_unread
+from compress.onnx_graphs.forms import NARROW, drop_unread, read_by
 from compress.onnx_graphs.ports import POSITIONS, Port, maker_of
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPES
 
@@ -203,15 +203,5 @@ def _needed(nodes: Sequence[NodeProto], output: str) -> list[NodeProto]:
         if wanted.isdisjoint(node.output):
             continue
         kept.append(node)
-        wanted.update(_read_by(node))
+        wanted.update(read_by(node))
     return kept[::-1]
-
-
-def _read_by(node: NodeProto) -> set[str]:
-    read = set(node.input)
-    for item in node.attribute:
-        for inner in (item.g, *item.graphs):
-            read |= {out.name for out in inner.output}
-            for one in inner.node:
-                read |= _read_by(one)
-    return read

@@ -13,12 +13,16 @@ from compress.onnx_graphs.adapting import LOGITS, Ends, adapt, freed
 from compress.onnx_graphs.given import Given, Row
 from compress.onnx_graphs.session import open_session
 from contract.errors import RecipeError
+from contract.family import Precision, Verification
 from runtime.wordpiece import INPUT_IDS
 
 # Of logits; of those that span more, so much of their span.
 CLOSE, CLOSE_SHARE = 1e-3, 1e-4
 # What half precision rounds off, and INT8 where arithmetic in another order moves a value across a border.
 ROUNDED_SHARE = 0.02
+# INT8 among batchmates: products of other shapes add up in another order, layer by layer.
+STEPPED_SHARE = 0.1
+AGREEMENT_LIMIT = 0.99
 MATES = 8
 PADDED = 5
 
@@ -31,16 +35,14 @@ class Fitted:
         model: with the ends that are served.
         alone: whether it is asked text by text.
         one_text: whether it cannot be asked otherwise.
-        difference: the most that a logit differs from what was given.
-        agreement: share of texts with the same label.
+        verification: how far its answers to N texts are from those of the graph as it was given, each alone.
         notes: what a person must be told.
     """
 
     model: ModelProto
     alone: bool
     one_text: bool
-    difference: float
-    agreement: float
+    verification: Verification
     notes: tuple[str, ...] = ()
 
 
@@ -52,7 +54,7 @@ def fit_graph(
     *,
     pads: tuple[int, ...],
     most: int,
-    scaled_here: bool,
+    precision: Precision,
     rounded: bool,
 ) -> Fitted:
     """Return the form of a prepared graph that answers N texts as the given one does.
@@ -66,7 +68,7 @@ def fit_graph(
         rows: texts, one at least.
         pads: ids that padding may have when it is served.
         most: tokens that a text has at most.
-        scaled_here: whether it scales activations over all of a batch.
+        precision: that it computes in.
         rounded: whether it is in few bits: half precision or whole numbers.
 
     Raises:
@@ -82,7 +84,9 @@ def fit_graph(
             hint="half precision overflows in some models: export it in float32",
         )
     share = ROUNDED_SHARE if rounded else CLOSE_SHARE
-    close = max(CLOSE, share * float(np.ptp(wanted)))
+    span = float(np.ptp(wanted))
+    close = max(CLOSE, share * span)
+    mates = close if precision == "fp32" else max(close, STEPPED_SHARE * span)
     problem = "it has no answer"
     for started, form, note in _forms(prepared, given, ends):
         served = adapt(started, form)
@@ -97,13 +101,21 @@ def fit_graph(
         problem = f"its answers come out {difference:.2g} apart"
         if not difference <= close:
             continue
-        model, alone, one = _with_mates(started, form, rows, close, pads, most)
-        alone = alone or scaled_here
+        model, alone, one = _with_mates(started, form, rows, mates, pads, most)
+        # Activations that are scaled when it runs are scaled over all of a batch.
+        alone = alone or precision == "int8-dynamic"
         notes = (note,) if note else ()
         if one:
             notes = (*notes, "it takes one text at a time")
-        agreement = float((found.argmax(1) == wanted.argmax(1)).mean())
-        return Fitted(model, alone, one, difference, agreement, notes)
+        same = float((found.argmax(1) == wanted.argmax(1)).mean())
+        verification = Verification(
+            label_agreement=same,
+            max_logit_error=difference,
+            n=len(rows),
+            agreement_limit=AGREEMENT_LIMIT,
+            error_limit=close,
+        )
+        return Fitted(model, alone, one, verification, notes)
     raise RecipeError(
         f"the graph cannot be put into the form that is served: {problem}",
         where=given.source,

@@ -22,6 +22,8 @@ SCALED_HERE = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "Dyna
 SCALED_BEFORE = frozenset({"QuantizeLinear", "QLinearMatMul", "QLinearConv", "QAttention", "QGemm"})
 WHOLE_PRODUCTS = frozenset({"MatMulInteger", "MatMulIntegerToFloat", "ConvInteger", "MatMulNBits"})
 CONTRIB = "com.microsoft"
+# Operators that have graphs inside, which read tensors of the outer one.
+BRANCHING = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 def opset_of(model: ModelProto) -> int:
@@ -180,13 +182,24 @@ _FOLDED: Mapping[str, Callable[[NodeProto, NDArray[np.generic]], NDArray[np.gene
 }
 
 
+def read_by(node: NodeProto) -> set[str]:
+    """Return the tensors that a node reads, itself or in its inner graphs, with those that these hand out."""
+    read = set(node.input)
+    if node.op_type not in BRANCHING:
+        return read
+    for item in node.attribute:
+        for inner in (item.g, *item.graphs):
+            read |= {out.name for out in inner.output}
+            for one in inner.node:
+                read |= read_by(one)
+    return read
+
+
 def drop_unread(graph: GraphProto) -> None:
     """Take out constants that nothing reads, in place."""
     read = {item.name for item in graph.output}
-    for inner in _graphs(graph):
-        read |= {name for node in inner.node for name in node.input}
-        # What an inner graph hands out may be a constant of the outer one.
-        read |= {item.name for item in inner.output}
+    for node in graph.node:
+        read |= read_by(node)
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     if len(kept) < len(graph.initializer):
         copies = [TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]

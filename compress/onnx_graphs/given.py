@@ -154,6 +154,8 @@ def first_line(problem: BaseException) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     for start in ("Status Message: ", "failed:"):
         text = text.partition(start)[2] or text
+    if text.startswith("/onnxruntime_src"):
+        text = text.partition("was false. ")[2] or text
     return text.strip()[:240]
 
 

@@ -100,7 +100,7 @@ def inputs_of(model: ModelProto, source: str) -> dict[str, Port]:
                 raise RecipeError(
                     f"the graph's input {port.told} is none of {', '.join(SYNONYMS)}",
                     where=source,
-                    hint="export a text classifier with inputs of these names (input_names of the export)",
+                    hint="export a text classifier with inputs of these names; sor4onnx renames those given",
                 )
             found[role] = port
     _require_kinds(found, source)

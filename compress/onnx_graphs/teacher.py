@@ -44,6 +44,7 @@ COMPARED = 128
 # Kinds of models whose positions begin beyond the number of the padding token.
 FROM_PAD = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"})
 SUM = 1e-3
+FEW_BITS = "some of its weights are kept in few bits; it computes in float32"
 NARROW = "its weights are half precision; they are served as float32, which every processor computes in"
 
 
@@ -82,6 +83,7 @@ def take_graph(context: Context) -> Result:
 
     context.update(0.4, "comparing with the graph as it was given")
     ends, told = _ends(found, opened, asked, part, data.labels)
+    precision, few_bits = precision_of(opened.prepared), quantized_in(opened.prepared)
     tokenizer = Tokenizer.from_str(served.content.decode())
     fitted = fit_graph(
         opened.prepared,
@@ -90,23 +92,24 @@ def take_graph(context: Context) -> Result:
         asked,
         pads=(tokenizer.token_to_id("[PAD]") or 0, given.pad_id),
         most=kept,
-        scaled_here=precision_of(opened.prepared) == "int8-dynamic",
-        rounded=opened.narrow or quantized_in(opened.prepared),
+        precision=precision,
+        rounded=opened.narrow or few_bits,
     )
     write_bytes(context.folder / GRAPH, fitted.model.SerializeToString())
     pieces = opened.table[1] if opened.table else max(tokenizer.get_vocab().values()) + 1
     shape = _shape(fitted, pieces, kept, classes=len(data.labels), token_types=types, pad_id=given.pad_id)
     network = GraphNetwork(shape, context.folder / GRAPH)
     network.save(context.folder)
-    every = [*given.notes, *notes, *served.notes, *told, *fitted.notes, *([NARROW] if opened.narrow else [])]
+    every = [*given.notes, *notes, *served.notes, *told, *fitted.notes]
+    every += [NARROW] if opened.narrow else []
+    every += [FEW_BITS] if few_bits and precision == "fp32" else []
     for note in every:
         context.update(0.9, note)
     return {
         **network.summary(),
         "encoder": spec.model_dump(mode="json"),
         "notes": every,
-        "summary": f"answers {len(asked)} texts as {found.graph.name} does: {fitted.agreement:.1%} of the "
-        f"labels, within {fitted.difference:.1g}",
+        "verification": fitted.verification.model_dump(mode="json"),
     }
 
 

@@ -53,12 +53,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_tokenizer_that_cuts_beginnings_off_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("said_in", ["tokenizer_config.json", "tokenizer.json"])
+def test_a_tokenizer_that_cuts_beginnings_off_is_refused(folder: Path, said_in: str) -> None:
     """What serves keeps the beginning of a long text; a model that was given the end is told."""
-    bert(lowercase=True).save(str(folder / "tokenizer.json"))
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", "truncation_side": "left"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
-    with pytest.raises(RecipeError, match="truncation_side"):
+    tokenizer = bert(lowercase=True)
+    if said_in == "tokenizer.json":
+        tokenizer.enable_truncation(MOST, direction="left")
+    else:
+        told = {"tokenizer_class": "PreTrainedTokenizerFast", "truncation_side": "left"}
+        (folder / said_in).write_text(json.dumps(told))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(RecipeError, match=f"(?s)cuts long texts at their beginning.*{said_in}"):
         served(folder)
 
 

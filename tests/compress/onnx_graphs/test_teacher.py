@@ -301,3 +301,84 @@ def test_a_graph_without_a_mask_reads_padding_off_its_ids(tmp_path: Path) -> Non
     teacher = taken(recipe_of(tmp_path, tmp_path / "told"), tmp_path / "second")
     assert not load_network(teacher.folder).alone
     np.testing.assert_allclose(served(teacher), by_hand(model, Toy(names=ALONE)), atol=1e-4)
+
+
+def branched() -> ModelProto:
+    """Return a graph whose answers come out of a branch that reads the outer graph and its input."""
+    model = toy_graph()
+    names = ("short_answers", "long_answers")
+    floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+    short = helper.make_graph(
+        [
+            helper.make_node("Cast", ["attention_mask"], ["mask_inside"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["mask_inside"], ["count_inside"], keepdims=0),
+            helper.make_node("Sub", ["raw_answers", "count_inside"], [names[0]]),
+        ],
+        "short",
+        [],
+        floats[:1],
+    )
+    long = helper.make_graph(
+        [helper.make_node("Identity", ["raw_answers"], [names[1]])], "long", [], floats[1:]
+    )
+    del model.graph.node[-1]
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["input_ids"], ["sizes"]),
+            helper.make_node("Gather", ["sizes", "axis_1"], ["length"], axis=0),
+            helper.make_node("Greater", ["length", "axis_1"], ["is_long"]),
+            helper.make_node("If", ["is_long"], ["logits"], then_branch=long, else_branch=short),
+        ]
+    )
+    return model
+
+
+def test_branches_that_read_the_outer_graph_are_kept_and_quantized(tmp_path: Path) -> None:
+    """What only an inner graph reads is neither renamed away nor taken out."""
+    toy_folder(tmp_path / "model", branched())
+    recipe = recipe_of(tmp_path, tmp_path / "model", [INT8])
+    with running(recipe, tmp_path / "family") as run:
+        for step in plan_steps(recipe):
+            if step.kind != "measure":
+                run.make(step)
+        finished = run.finished
+    np.testing.assert_allclose(served(finished["teacher"]), by_hand(branched(), Toy()), atol=1e-4)
+    assert finished["int8"].result["verification"]["label_agreement"] == 1
+    assert finished["teacher.export"].result["verification"]["n"] > 20
+
+
+def test_a_statically_quantized_graph_is_served_in_batches(tmp_path: Path) -> None:
+    """Scales that are constants make no difference among batchmates, up to rounding."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Texts(CalibrationDataReader):  # type: ignore[misc]
+        """Feeds of the toy texts."""
+
+        def __init__(self) -> None:
+            ids = (np.array([toy_tokenizer().encode(text).ids]) for text in TEXTS)
+            self._feeds = ({"input_ids": one, "attention_mask": np.ones_like(one)} for one in ids)
+
+        def get_next(self) -> dict[str, NDArray[np.int64]] | None:
+            """Return the next text's."""
+            return next(self._feeds, None)
+
+    graph = toy_folder(tmp_path / "model")
+    quantize_static(str(graph), str(graph.with_name("int8.onnx")), Texts())
+    teacher = taken(recipe_of(tmp_path, graph.with_name("int8.onnx")), tmp_path / "family")
+    network = load_network(teacher.folder)
+    assert (network.precision, network.alone) == ("int8-static", False)
+    wanted = by_hand(onnx.load(graph.with_name("int8.onnx")), Toy())
+    assert (served(teacher).argmax(1) == wanted.argmax(1)).mean() > 0.95
+
+
+def test_tensors_inside_that_have_the_names_of_what_is_served_are_told_apart(tmp_path: Path) -> None:
+    """A graph may call anything inside `logits` or `input_ids`."""
+    toy = Toy(names={"input_ids": "ids", "attention_mask": "mask"}, outputs=("z",))
+    model = toy_graph(toy)
+    others = {"looked_up": "logits", "mean": "input_ids", "layer": "attention_mask", "kept": "token_type_ids"}
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [others.get(name, name) for name in names]
+    toy_folder(tmp_path / "model", model)
+    teacher = taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family")
+    np.testing.assert_allclose(served(teacher), by_hand(model, toy), atol=1e-4)

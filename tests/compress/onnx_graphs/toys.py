@@ -128,6 +128,9 @@ def toy_graph(toy: Toy = Toy(), **changes: Any) -> ModelProto:
     ]
     read = {name for node in nodes for name in node.input}
     constants = [numpy_helper.from_array(array, name) for name, array in made.items() if name in read]
+    if toy.ir < 4:
+        # The first exporters listed constants among the inputs.
+        inputs += [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in constants]
     graph = helper.make_graph(nodes, "toy", inputs, declared, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", toy.opset)])
     model.ir_version = toy.ir
