@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from contract.errors import InputError
 from contract.records import Frozen, first_problem
+from contract.yamls import read_yaml
 
 
 class Prices(Frozen):
@@ -57,7 +58,4 @@ def load_grid(path: Path | None = None) -> Grid:
 def _read(path: Path | None, shipped: str) -> Any:
     if path is None:
         return yaml.safe_load((resources.files("contract") / "reference" / shipped).read_text("utf-8"))
-    try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise InputError(f"not readable YAML: {problem}", where=path) from None
+    return read_yaml(path)

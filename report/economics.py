@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from contract.errors import InputError
 from contract.formulas import Interval, gco2e
 from contract.prices import load_grid
 from contract.records import Frozen, first_problem
+from contract.yamls import read_yaml
 
 DEFAULT_REQUESTS_PER_MONTH = 1_000_000.0
 
@@ -51,10 +51,7 @@ def read_business(path: Path | None) -> Business:
     """
     if path is None:
         return Business()
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise InputError(f"not readable YAML: {problem}", where=path) from None
+    raw = read_yaml(path)
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from contract.errors import DataError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from tables.files import Columns, Record
-from tables.labels import label_name, respelled
+from tables.labels import label_name
 from tables.notes import notes_on
 from tables.problems import refuse
 from tables.sources import records_of
@@ -138,7 +138,7 @@ def checked(
         label: str | None = None
         named: tuple[str, ...] = ()
         try:
-            label = _name(written)
+            label = name_in_cell(written)
             if label is None and unlabelled == "refuse" and columns.label is not None:
                 rules.append(f"`{columns.label}` is NaN or missing")
         except ValueError as problem:
@@ -152,7 +152,7 @@ def checked(
         if rules:
             problems.append((record.place, "; ".join(rules)))
             continue
-        if isinstance(written, str) and label is not None and _respelled(written):
+        if isinstance(written, str) and label is not None and label != written.strip():
             odd[label] += 1
         texts.append(text.decode() if isinstance(text, bytes) else text)
         labels.append(label)
@@ -216,12 +216,17 @@ class _Lookup:
             )
 
 
-def _name(value: Any) -> str | None:
+def name_in_cell(value: Any) -> str | None:
+    """Return the name of a cell's label, also of a list written as text. Raises as `label_name`."""
     return _name_of_text(value) if isinstance(value, str) else label_name(value)
 
 
-_name_of_text = lru_cache(maxsize=4096)(label_name)
-_respelled = lru_cache(maxsize=4096)(respelled)
+@lru_cache(maxsize=4096)
+def _name_of_text(written: str) -> str | None:
+    cell = written.strip()
+    return label_name(_list_in(cell) if cell.startswith("[") and cell.endswith("]") else written)
+
+
 
 
 def value_at(values: Any, name: str) -> Any:

@@ -86,11 +86,6 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
-def respelled(written: str) -> bool:
-    """Return whether the name of a written label differs from it by more than blanks at its ends."""
-    return label_name(written) != (written.strip() or None)
-
-
 def shown(value: object) -> str:
     """Return a value as messages quote it: short, and with escapes in place of what nobody sees."""
     words = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 from contract.errors import PredictionsError
 from tables.content import kind_of, text_of
 from tables.delimited import delimited_records
-from tables.labelled import slice_names
+from tables.labelled import name_in_cell, slice_names
 from tables.labels import label_name, shown
 from tables.objects import document_records, line_records
 
@@ -66,15 +65,12 @@ def _labels(values: Sequence[Any], name: str, where: Path) -> pa.Array:
     found: list[str | None] = []
     for row, value in enumerate(values):
         try:
-            found.append(_name_of_text(value) if isinstance(value, str) else label_name(value))
+            found.append(name_in_cell(value))
         except ValueError as problem:
             raise PredictionsError(f"`{name}` in row {row} {problem}", where=where) from None
     if all(value is None or _WHOLE.fullmatch(value) for value in found):
         return pa.array([None if value is None else int(value) for value in found], pa.int64())
     return pa.array(found, pa.string())
-
-
-_name_of_text = lru_cache(maxsize=4096)(label_name)
 
 
 def _number(value: Any, name: str, row: int, where: Path) -> float | None:

@@ -26,6 +26,7 @@ from compress.recipes.search_part import SearchPart
 from contract.errors import RecipeError
 from contract.machine import Provider
 from contract.urls import without_password
+from contract.yamls import read_yaml
 
 RESERVED = frozenset({"data", "cascade"})
 RESERVED_ENDS = (".compare", ".export", ".measure", ".table", ".train")
@@ -235,14 +236,11 @@ def load_recipe(path: Path, *, data_folder: Path | None = None) -> Recipe:
     Raises:
         RecipeError: naming file, key and rule.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise RecipeError(
             "there is no such recipe", where=path, hint="`sluice compress --help` shows a small one"
-        ) from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
-        raise RecipeError(f"not readable YAML: {problem}", where=path) from None
+        )
+    raw = read_yaml(path, error=RecipeError)
     return parse_recipe(raw, where=path, folder=path.parent, data_folder=data_folder)
 
 

@@ -85,6 +85,7 @@ def test_every_separator_quoting_and_line_end_gives_the_rows(
         ('text,label\n"a ""b"" c",a\n', [('a "b" c', "a")]),
         ("text,label\na\\,b,c\n", [("a,b", "c")]),
         ("text,label\nx,nan\n", [("x", None)]),
+        ("text,label\nx,['a']\ny,[b]\n", [("x", "a"), ("y", "[b]")]),
     ],
 )
 def test_everyday_oddities_are_read(

@@ -153,6 +153,7 @@ def test_slices_are_names_or_lists_of_names(tmp_path: Path) -> None:
         ('{"text": "x", "label": ["a", "b"]}', "row 2: `label` must be one label, not a list of 2"),
         (r'{"text": "a\u0000b", "label": "a"}', "row 2: `text` holds a NUL"),
         ('{"text": " ", "label": 0.5}', "row 2: `text` is empty; `label` must be a name or an integer"),
+        ('{"text": "x", "label": "[1, 0, 1]"}', "row 2: `label` must be one label, not a list of 3"),
         ("{'text': 'x'}", "row 2: not JSON"),
     ],
 )

@@ -117,7 +117,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1")
     with pytest.raises(RecipeError, match="not readable YAML"):
         load_recipe(tmp_path / "broken.yaml")
-    for unreadable in ("a: 2024-02-30", "[" * 20_000):
+    for unreadable in ("a: 2024-02-30", "[" * 20_000, "data: {file: a}\nname: x\ndata: {file: b}\n"):
         (tmp_path / "broken.yaml").write_text(unreadable)
         with pytest.raises(RecipeError, match="not readable YAML"):
             load_recipe(tmp_path / "broken.yaml")
