@@ -227,8 +227,6 @@ def _name_of_text(written: str) -> str | None:
     return label_name(_list_in(cell) if cell.startswith("[") and cell.endswith("]") else written)
 
 
-
-
 def value_at(values: Any, name: str) -> Any:
     """Return a value by its name, or by the dotted path to it; ABSENT where there is none."""
     if isinstance(values, dict) and name in values:
