@@ -108,12 +108,13 @@ def served_tokenizer(
         content = _known_only(own, rows, folder.source)
         if (json.loads(content).get("truncation") or {}).get("direction") == "Left":
             raise _cuts_beginnings(f'"truncation": null in {TOKENIZER}', folder.source)
+        types = _has_segments(content)
         if not folder.lowered:
-            return ServedTokenizer(content)
+            return ServedTokenizer(content, types)
         plain = WordPieceEncoder(content, max_length=max_length)
         served = _lowered(content)
         _require_same(served, lambda text: _ids(plain, text.lower()), rows, max_length, texts, folder.source)
-        return ServedTokenizer(served)
+        return ServedTokenizer(served, types)
     reference = _reference(folder)
     backend = getattr(reference, "backend_tokenizer", None)
     if backend is None:
@@ -147,16 +148,26 @@ def served_tokenizer(
         except RecipeError as found:
             problem = found
             continue
-        types = told("a text").get("token_type_ids")
+        segments = told("a text").get("token_type_ids")
         notes: tuple[str, ...] = ()
         if own is not None and content is made:
             notes = (
                 f"{TOKENIZER} alone reads other tokens than transformers does with {TOKENIZER_CONFIG} beside "
                 "it; the latter's are served",
             )
-        return ServedTokenizer(served, types is not None and any(types), notes)
+        return ServedTokenizer(served, segments is not None and any(segments), notes)
     assert problem is not None
     raise problem
+
+
+def _has_segments(content: bytes) -> bool:
+    """Return whether a tokenizer puts a text's tokens, or some of them, in another segment than 0."""
+    from tokenizers import Tokenizer
+
+    try:
+        return any(Tokenizer.from_buffer(content).encode("a text").type_ids)
+    except Exception:  # noqa: BLE001 (what is no tokenizer is told where it is served from)
+        return False
 
 
 def _cuts_beginnings(remedy: str, source: str) -> RecipeError:

@@ -97,6 +97,8 @@ def fit_graph(
         except RecipeError as failed:
             problem = failed.rule
             continue
+        # Each session holds the weights once more.
+        del asked
         difference = float(np.abs(found - wanted).max())
         problem = f"its answers come out {difference:.2g} apart"
         if not difference <= close:

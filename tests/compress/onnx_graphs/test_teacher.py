@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
+from tokenizers import Tokenizer
 
 from compress.encoders import encoder_of
 from compress.networks.models import load_network
@@ -46,24 +48,24 @@ def taken(recipe: Recipe, out: Path) -> Finished:
         return run.make(teacher)
 
 
-def served(teacher: Finished, texts: list[str] = TEXTS) -> NDArray[np.float32]:
+def served(teacher: Finished) -> NDArray[np.float32]:
     """Return what a taken graph answers as it is served."""
     encoder, network = encoder_of(teacher), load_network(teacher.folder)
     batching: Batching = "single" if network.alone else "batched"
     runtime = OnnxRuntime(teacher.file(GRAPH), encoder=encoder.sha256, batching=batching)
-    return runtime.logits(encoder.encode(texts))
+    return runtime.logits(encoder.encode(TEXTS))
 
 
-def by_hand(model: ModelProto, toy: Toy, texts: list[str] = TEXTS) -> NDArray[np.float64]:
+def by_hand(model: ModelProto, toy: Toy, *, read: Tokenizer | None = None) -> NDArray[np.float64]:
     """Return what ONNX Runtime and tokenizers give by themselves, text by text, as the data has labels."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    tokenizer = toy_tokenizer()
+    tokenizer = read or toy_tokenizer()
     tokenizer.enable_truncation(24)
     batch, length = (size if isinstance(size, int) else None for size in toy.axes)
     if length:
         tokenizer.enable_padding(length=length)
     found = []
-    for text in texts:
+    for text in TEXTS:
         told = tokenizer.encode(text)
         rows = {
             "input_ids": told.ids,
@@ -301,6 +303,34 @@ def test_a_graph_without_a_mask_reads_padding_off_its_ids(tmp_path: Path) -> Non
     teacher = taken(recipe_of(tmp_path, tmp_path / "told"), tmp_path / "second")
     assert not load_network(teacher.folder).alone
     np.testing.assert_allclose(served(teacher), by_hand(model, Toy(names=ALONE)), atol=1e-4)
+
+
+@pytest.mark.parametrize("named", [None, list(BERT)])
+def test_segments_that_a_tokenizer_gives_reach_the_graph(tmp_path: Path, named: list[str] | None) -> None:
+    """A text in segment 1, as its tokenizer has it, is answered as by hand and not as in segment 0."""
+    from tokenizers import processors
+
+    toy = Toy(names=BERT)
+    toy_folder(tmp_path / "model", toy_graph(toy))
+    tokenizer = toy_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(tmp_path / "model/tokenizer.json"))
+    if named is not None:
+        beside = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": named}
+        (tmp_path / "model/tokenizer_config.json").write_text(json.dumps(beside))
+    found = served(taken(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "family"))
+    np.testing.assert_allclose(found, by_hand(toy_graph(toy), toy, read=tokenizer), atol=1e-4)
+    assert np.abs(found - by_hand(toy_graph(toy), toy)).max() > 0.1
+
+
+def test_a_student_cannot_start_from_a_graph(tmp_path: Path) -> None:
+    """Layers come from weights; a graph has none to give."""
+    graph = toy_folder(tmp_path / "model")
+    part = {"name": "student", "kind": "distil", "parent": "teacher", "layers": [0], "weights": str(graph)}
+    with pytest.raises(RecipeError, match="'student': `weights` is an ONNX graph"):
+        plan_steps(recipe_of(tmp_path, graph, [part]))
 
 
 def branched() -> ModelProto:
