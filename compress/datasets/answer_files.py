@@ -235,7 +235,7 @@ def _as_list(value: Any, column: str) -> Sequence[Any] | None:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"`{column}` is {shown(value)}, no list of numbers") from None
     if _is_empty(value):
         return None
@@ -253,7 +253,7 @@ def _number(value: Any, column: str) -> float:
         raise ValueError(f"`{column}` is empty, other scores of the row are not")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`{column}` is {shown(value)}, no number") from None
     if isinstance(value, bool) or not math.isfinite(number):
         raise ValueError(f"`{column}` is {shown(value)}, no finite number")

@@ -127,14 +127,14 @@ class GraphSource:
     def _data_file(self, tensor: TensorProto) -> Path:
         location = next((item.value for item in tensor.external_data if item.key == "location"), "")
         named = PurePosixPath(location.replace("\\", "/"))
-        if not location or named.is_absolute() or ".." in named.parts or ":" in named.parts[0]:
+        if not location or named.is_absolute() or ".." in named.parts or ":" in str(named).split("/")[0]:
             raise RecipeError(
                 f"{self.graph.name} keeps data in {location!r}, outside its folder: not read",
                 where=self.source,
                 hint="onnx.save(onnx.load(GRAPH), NEW) with data of your own writes one file",
             )
         path = self.graph.parent / named
-        if not path.is_file():
+        if not _is_file(path):
             raise RecipeError(
                 f"{self.graph.name} keeps data in {location}, which is not there",
                 where=self.source,
@@ -277,6 +277,14 @@ def _of_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
             yield from attribute.tensors
             for inner in (attribute.g, *attribute.graphs):
                 yield from _of_graph(inner)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; names that no file can have (too long, with a NUL) are none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _external(model: ModelProto) -> list[TensorProto]:

@@ -125,6 +125,15 @@ def test_what_is_wrong_is_named_by_file_row_and_rule(
     assert [word for word in ["asked.csv", *words] if word not in str(told.value)] == []
 
 
+@pytest.mark.parametrize("cell", [10**400, "[" * 100_000], ids=["digits", "nesting"])
+def test_numbers_and_lists_beyond_what_is_read_are_named_by_row(cell: object, tmp_path: Path) -> None:
+    """A whole number beyond any float, and brackets without an end, are refused as other cells are."""
+    file = tmp_path / "asked.jsonl"
+    file.write_text(json.dumps({"text": "a", "s": cell if isinstance(cell, str) else [cell, 1]}) + "\n")
+    with pytest.raises(DataError, match=r"asked.jsonl: row 1: `s` is .*, no"):
+        read(file, logits="s", order=["neg", "pos"])
+
+
 @pytest.mark.parametrize(
     ("part", "words"),
     [

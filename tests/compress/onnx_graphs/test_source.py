@@ -114,6 +114,15 @@ def test_data_outside_the_folder_are_never_read(tmp_path: Path, location: str) -
             read()
 
 
+@pytest.mark.parametrize("location", [".", "./", "a" * 300, "nul\0byte"])
+def test_data_in_what_can_be_no_file_are_missing(tmp_path: Path, location: str) -> None:
+    """The folder itself, and names that no file can have, are told as a missing file is."""
+    found = find_graph(str(with_data(tmp_path / "model", location)))
+    assert found is not None
+    with pytest.raises(RecipeError, match="which is not there"):
+        found.whole()
+
+
 def test_a_link_that_leaves_the_folder_is_never_followed(tmp_path: Path) -> None:
     """Data that are a link to a file elsewhere are refused by that file's name."""
     (tmp_path / "secret").write_bytes(b"x" * 10_000)
