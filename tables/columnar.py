@@ -56,8 +56,10 @@ def columnar_table(path: Path, wanted: Sequence[str] = (), maybe: Sequence[str] 
     A file whose name does not tell is taken for Parquet. Raises DataError.
     """
     try:
-        return _table_of(path, wanted, maybe)
-    except (pa.ArrowException, OSError) as problem:
+        table = _table_of(path, wanted, maybe)
+        table.validate(full=True)  # Arrow trusts lengths and offsets, and a damaged one ends the process
+        return table
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
         raise _unreadable(path, problem) from None
 
 
@@ -92,12 +94,6 @@ def _table_of(path: Path, wanted: Sequence[str], maybe: Sequence[str]) -> pa.Tab
             names = file.schema_arrow.names
             some = wanted and all(names.count(name) == 1 for name in wanted)
             return file.read(columns=[n for n in names if n in {*wanted, *maybe}] if some else None)
-    with pa.memory_map(str(path)) as source:
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid as problem:
-            source.seek(0)
-            if source.read(6) == b"ARROW1":
-                raise problem from None
-            source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
+    raw = path.read_bytes()  # not mapped: a file that is cut while it is read would end the process
+    opened = pa.ipc.open_file if raw.startswith(b"ARROW1") else pa.ipc.open_stream
+    return opened(pa.py_buffer(raw)).read_all()

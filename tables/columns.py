@@ -100,7 +100,12 @@ def label_set_of(
         return list(given)
     stored = (table.schema.metadata or {}).get(LABELS_KEY)
     if stored is not None:
-        return list(json.loads(stored))
+        try:
+            return [name if isinstance(name, int) else str(name) for name in json.loads(stored)]
+        except (ValueError, TypeError, RecursionError):
+            raise PredictionsError(
+                f"the metadata {LABELS_KEY.decode()} of the table is no list of labels", where=where
+            ) from None
     sources = [label] if label.used else list(predictions)
     names = sorted({name for source in sources for name in source.used})
     if not names:

@@ -128,7 +128,7 @@ def checked(
     look = _Lookup()
     for record in records:
         if split is not None:
-            said = label_name(look(record, "split"))
+            said = _split_in(look(record, "split"))
             splits[str(said)] += 1
             if said != split:
                 continue
@@ -170,6 +170,14 @@ def checked(
     return Labelled(
         tuple(texts), tuple(labels), tuple(slices), tuple(rows), tuple(places), notes=notes_on(odd, labels)
     )
+
+
+def _split_in(value: Any) -> str | None:
+    """Return the name of a split, what is no name as it is written."""
+    try:
+        return label_name(value)
+    except ValueError:
+        return str(value)
 
 
 def slice_names(value: Any) -> tuple[str, ...]:

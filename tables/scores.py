@@ -118,9 +118,10 @@ def logits_of(
     precision = 2.0**-10 if pa.types.is_float16(inner) else 2.0**-22
     if pa.types.is_decimal(inner):
         exact = exact.cast(pa.float64())
-    logits: NDArray[np.float32] = (
-        exact.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(array), classes)
-    )
+    with np.errstate(over="ignore"):  # too large for float32 is refused as not finite
+        logits: NDArray[np.float32] = (
+            exact.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(array), classes)
+        )
     bad = np.asarray(~np.isfinite(logits).all(axis=1))
     if bad.any():
         raise PredictionsError(

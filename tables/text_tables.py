@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -16,11 +16,14 @@ from tables.labelled import name_in_cell, slice_names
 from tables.labels import label_name, shown
 from tables.objects import document_records, line_records
 
+T = TypeVar("T")
+
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 TEXT = (*DELIMITED, ".jsonl", ".ndjson", ".json")
 
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
 _DECIMAL_COMMA = re.compile(r"[01]?,\d+")
+_HALF = re.compile("[\ud800-\udfff]")
 _MISSING = {"", "na", "nan", "null", "none", "n/a"}
 
 
@@ -42,6 +45,9 @@ def text_table(path: Path) -> pa.Table:
     if not records:
         raise PredictionsError("there are no rows", where=path)
     names = list(dict.fromkeys(name for record in records for name in record))
+    cut = [name for name in names if _HALF.search(name)]
+    if cut:
+        raise PredictionsError(f"the name {shown(cut[0])} holds half of a surrogate pair", where=path)
     columns: dict[str, pa.Array] = {}
     for name in names:
         values = [record.get(name) for record in records]
@@ -53,21 +59,27 @@ def text_table(path: Path) -> pa.Table:
         elif name.endswith("/logits"):
             columns[name] = _logits(values, name, path)
         elif name == "split":
-            columns[name] = pa.array([label_name(value) for value in values], pa.string())
+            columns[name] = pa.array(_named(values, label_name, name, path), pa.string())
         elif name == "slice":
-            columns[name] = pa.array([slice_names(value) for value in values], pa.list_(pa.string()))
+            columns[name] = pa.array(_named(values, slice_names, name, path), pa.list_(pa.string()))
         else:
             columns[name] = pa.nulls(len(values))
     return pa.table(columns)
 
 
-def _labels(values: Sequence[Any], name: str, where: Path) -> pa.Array:
-    found: list[str | None] = []
+def _named(values: Sequence[Any], read: Callable[[Any], T], name: str, where: Path) -> list[T]:
+    """Return what is read of each cell. Raises PredictionsError with the row, where one holds no name."""
+    found: list[T] = []
     for row, value in enumerate(values):
         try:
-            found.append(name_in_cell(value))
+            found.append(read(value))
         except ValueError as problem:
             raise PredictionsError(f"`{name}` in row {row} {problem}", where=where) from None
+    return found
+
+
+def _labels(values: Sequence[Any], name: str, where: Path) -> pa.Array:
+    found = _named(values, name_in_cell, name, where)
     if all(value is None or _WHOLE.fullmatch(value) for value in found):
         return pa.array([None if value is None else int(value) for value in found], pa.int64())
     return pa.array(found, pa.string())
