@@ -97,7 +97,7 @@ def inside(folder: Path, relative: str) -> Path:
     """Return `folder/relative`, refusing every path that would leave the folder.
 
     Raises:
-        FamilyError: for absolute paths, `..`, backslashes and links that lead outside.
+        FamilyError: for absolute paths, `..`, backslashes, links that lead outside, and what is no path.
     """
     pure = PurePosixPath(relative)
     if pure.is_absolute() or ".." in pure.parts or "\\" in relative or not pure.parts:
@@ -105,8 +105,11 @@ def inside(folder: Path, relative: str) -> Path:
     path = folder / pure
     try:
         real = path.resolve()
+        path.exists()
     except RuntimeError:
         raise FamilyError(f"{relative!r} is a link that leads back to itself", where=folder) from None
+    except (ValueError, OSError):
+        raise FamilyError(f"{relative[:80]!r} is no path that a file can have", where=folder) from None
     if not real.is_relative_to(folder.resolve()):
         raise FamilyError(f"the path {relative!r} leads outside the folder", where=folder)
     return path

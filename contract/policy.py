@@ -164,7 +164,12 @@ def parse_policy(raw: Any, *, where: object | None = None) -> Policy:
         PolicyError: a newer schema, a broken rule, or a version that is not the hash of the content.
     """
     policy = parse_record(Policy, raw, where=where, error=PolicyError, newest=SCHEMA)
-    sealed = policy.sealed()
+    try:
+        sealed = policy.sealed()
+    except ValueError:
+        raise PolicyError(
+            "it holds what JSON has no form for: NaN, infinity or half of a surrogate pair", where=where
+        ) from None
     if policy.version and policy.version != sealed.version:
         raise PolicyError(
             "its version is not the hash of its content: it was edited by hand",

@@ -305,6 +305,8 @@ def _absolute(source: str, folder: Path) -> str:
         return str(path.resolve())
     except RuntimeError:  # a link that leads back to itself: whoever reads it says so
         return str(path.absolute())
+    except (ValueError, OSError):
+        raise RecipeError(f"{source[:80]!r} is no path that a file can have") from None
 
 
 def _explain(problem: ValidationError) -> str:

@@ -63,6 +63,13 @@ def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
         inside(folder, "link")
 
 
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800", "a" * 5000])
+def test_what_no_file_can_be_named_is_refused(tmp_path: Path, path: str) -> None:
+    """NUL, half a surrogate pair and names beyond what a file system holds."""
+    with pytest.raises(FamilyError, match="no path that a file can have"):
+        inside(tmp_path, path)
+
+
 def test_a_byte_order_mark_is_no_part_of_json(tmp_path: Path) -> None:
     """Costs and policies that were edited on Windows begin with a mark."""
     (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')

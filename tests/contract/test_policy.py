@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def test_broken_policies_are_refused_by_rule(changes: dict[str, Any], rule: str)
     """Each broken rule is named."""
     with pytest.raises(PolicyError, match=rule):
         parse_policy(_raw(**changes))
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    """A version is the hash of the JSON, and half a surrogate pair and infinity have no JSON."""
+    stages = [{"variant": "linear", "threshold": 0.8, "temperature": math.inf}, {"variant": "teacher"}]
+    for raw in (_raw(reference="a\ud800", stages=[{"variant": "a\ud800"}]), _raw(stages=stages)):
+        with pytest.raises(PolicyError, match=r"JSON has no form for|finite"):
+            parse_policy(raw)
 
 
 def test_a_policy_fits_only_a_family_that_has_its_stages() -> None:

@@ -139,6 +139,13 @@ def test_an_address_is_no_path_and_its_password_is_not_shown(tmp_path: Path) -> 
     assert recipe.data.file == str(tmp_path / "loop.csv")
 
 
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800"])
+def test_what_no_file_can_be_named_is_refused(path: str) -> None:
+    """YAML can write characters that no path can have."""
+    with pytest.raises(RecipeError, match="no path that a file can have"):
+        parse_recipe(changed("data.file", path))
+
+
 def test_shipped_recipes_are_valid() -> None:
     """Every recipe in the package can be read, and holds a linear and a quantized stage."""
     shipped = [p for p in (resources.files("sluicegate") / "recipes").iterdir() if p.name.endswith(".yaml")]
