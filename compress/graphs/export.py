@@ -16,11 +16,11 @@ from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_of, hand_on
 from compress.graphs.fuse import fuse_file
 from compress.graphs.verify import (
+    of_given,
     require_faithful,
     require_finite,
     verification_texts,
     verify_graph,
-    worse_of,
 )
 from compress.networks.models import GraphInputs, Network, load_network
 from compress.onnx_graphs.session import open_session
@@ -47,13 +47,14 @@ def export_step(context: Context) -> Result:
     texts = verification_texts(read_dataset(context.inputs["data"].file(DATA)), seed=context.recipe.seed)
     encoded = encoder_of(parent).encode(texts)
     batching: Batching = "single" if network.alone else "batched"
-    precision, earlier = network.precision, parent.result.get("verification")
+    precision = network.precision
     verification = verify_graph(
         context.folder / GRAPH, network, encoded, precision=precision, batching=batching, name=parent.step
     )
     require_faithful(verification, precision, context.step.name, batching=batching)
-    if earlier is not None:
-        verification = worse_of(verification, Verification.model_validate(earlier))
+    if network.graph is not None:
+        given = Verification.model_validate(parent.result["verification"])
+        verification = of_given(verification, given)
     return {
         "artifact": GRAPH,
         "runtime": "onnx",
@@ -88,7 +89,7 @@ def export_onnx(network: Network, path: Path, *, fused: bool = True, name: str =
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     if size > LARGEST:
         raise SluiceError(
-            f"{name}: its weights take {size / 2**30:.1f} GiB; an ONNX file holds less than 2",
+            f"{name}: its weights take {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB",
             hint="take a smaller teacher, or distil from answers that it gave elsewhere",
         )
     with atomic_path(path) as temporary, _quiet(), torch.inference_mode():

@@ -112,18 +112,15 @@ def require_faithful(
         )
 
 
-def worse_of(last: Verification, earlier: Verification) -> Verification:
-    """Return what two checks of one chain come to: that of a graph, and that of the network behind it."""
-    limits = [one.error_limit for one in (last, earlier) if one.error_limit is not None]
-    return last.model_copy(
-        update={
-            "label_agreement": min(last.label_agreement, earlier.label_agreement),
-            "max_logit_error": max(last.max_logit_error, earlier.max_logit_error),
-            "n": min(last.n, earlier.n),
-            "agreement_limit": min(last.agreement_limit, earlier.agreement_limit),
-            "error_limit": max(limits, default=None),
-        }
-    )
+def of_given(served: Verification, given: Verification) -> Verification:
+    """Return the check of a graph that was given: how far it is from that, and what batchmates do to it.
+
+    Args:
+        served: of the graph beside itself, so that it tells of batchmates alone.
+        given: of the graph beside the one that was given.
+    """
+    mates = ("batched_agreement", "batched_logit_change")
+    return given.model_copy(update={name: getattr(served, name) for name in mates})
 
 
 def require_finite(logits: NDArray[np.float32], name: str) -> None:

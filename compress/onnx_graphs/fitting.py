@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from compress.graphs.verify import AGREEMENT_LIMIT
 from compress.onnx_graphs.adapting import LOGITS, Ends, adapt, freed
 from compress.onnx_graphs.given import Given, Row
 from compress.onnx_graphs.session import open_session
@@ -22,7 +23,9 @@ CLOSE, CLOSE_SHARE = 1e-3, 1e-4
 ROUNDED_SHARE = 0.02
 # INT8 among batchmates: products of other shapes add up in another order, layer by layer.
 STEPPED_SHARE = 0.1
-AGREEMENT_LIMIT = 0.99
+ROUNDED_AGREEMENT_LIMIT = 0.99
+# Probabilities below it count as it: half precision has hardly any digits left there.
+LEAST_LIKELY = 1e-6
 MATES = 8
 PADDED = 5
 
@@ -71,8 +74,10 @@ def fit_graph(
         precision: that it computes in.
         rounded: whether it is in few bits: half precision or whole numbers.
 
+    Probabilities are compared by their logarithms, as logits are.
+
     Raises:
-        RecipeError: none does.
+        RecipeError: when no form answers as the graph does, or its answers are not finite.
     """
     wanted = given.answers(ends.output, rows)
     wanted = wanted[:, list(ends.order)] if ends.order else wanted
@@ -83,6 +88,7 @@ def fit_graph(
             where=given.source,
             hint="half precision overflows in some models: export it in float32",
         )
+    wanted = logarithms(wanted) if ends.probabilities else wanted
     share = ROUNDED_SHARE if rounded else CLOSE_SHARE
     span = float(np.ptp(wanted))
     close = max(CLOSE, share * span)
@@ -93,7 +99,7 @@ def fit_graph(
         try:
             asked = _Asked(served)
             found = np.stack([asked(row)[0] for row in rows])
-            found = _probabilities(found) if ends.probabilities else found
+            found = logarithms(_probabilities(found)) if ends.probabilities else found
         except RecipeError as failed:
             problem = failed.rule
             continue
@@ -114,7 +120,7 @@ def fit_graph(
             label_agreement=same,
             max_logit_error=difference,
             n=len(rows),
-            agreement_limit=AGREEMENT_LIMIT,
+            agreement_limit=ROUNDED_AGREEMENT_LIMIT if rounded else AGREEMENT_LIMIT["fp32"],
             error_limit=close,
         )
         return Fitted(model, alone, one, verification, notes)
@@ -196,6 +202,12 @@ def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+def logarithms(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what probabilities are compared by: their logarithms, as logits have their scale."""
+    found: NDArray[np.float64] = np.log(np.maximum(probabilities, LEAST_LIKELY))
+    return found
 
 
 class _Asked:

@@ -144,9 +144,11 @@ def answers_of_graph(outputs: Sequence[Port], labels: int | None, source: str) -
     wide = [port for port in open_ if port.dims is None or len(port.dims) == 2]
     several = [port for port in wide if port.dims is None or port.dims[-1] != 1]
     if len(several) > 1:
+        widths = {None, labels}
+        fitting = [port for port in several if labels and (port.dims is None or port.dims[-1] in widths)]
+        several = fitting or several
         preferred = [port for name in (*LOGITS, *PROBABILITIES) for port in several if port.plain == name]
-        fitting = [port for port in several if labels and port.dims is not None and port.dims[-1] == labels]
-        several = preferred[:1] or (fitting if len(fitting) == 1 else several)
+        several = preferred[:1] or several
     if len(several) == 1:
         return several[0]
     if several:

@@ -121,8 +121,9 @@ class GraphSource:
         deciding += [name for names in VOCABULARIES for name in names]
         beside = {name: self.folder.root / (self.folder.inner + name) for name in set(deciding)}
         hashes = {name: sha256_of_file(path) for name, path in beside.items() if self.folder.has(name)}
-        data = {path.name: sha256_of_file(path) for path in self.data_files(self.skeleton())}
-        return sha256_of_json({**hashes, **data, ENDING: sha256_of_file(self.graph)})
+        files = self.data_files(self.skeleton())
+        data = {path.relative_to(self.graph.parent).as_posix(): sha256_of_file(path) for path in files}
+        return sha256_of_json({**hashes, "data": data, ENDING: sha256_of_file(self.graph)})
 
     def _data_file(self, tensor: TensorProto) -> Path:
         location = next((item.value for item in tensor.external_data if item.key == "location"), "")
@@ -159,7 +160,7 @@ class GraphSource:
     def _too_large(self, size: int) -> RecipeError:
         return RecipeError(
             f"{self.graph.name} has {size / 2**30:.1f} GiB with its data; a family keeps it in one file, "
-            "which  holds less than 2",
+            "which holds less than 2 GiB",
             where=self.source,
             hint="take a smaller teacher, or distil from answers that it gave elsewhere",
         )

@@ -101,6 +101,26 @@ def test_a_fingerprint_is_that_of_graph_data_and_labels(tmp_path: Path) -> None:
     assert len(seen) == 3
 
 
+def test_data_files_of_one_name_in_two_folders_both_count(tmp_path: Path) -> None:
+    """Weights in `a/w.bin` and `b/w.bin` are two files: a change in either makes the teacher anew."""
+    graph = with_data(tmp_path)
+    model = onnx.load(graph, load_external_data=False)
+    for number, tensor in enumerate(model.graph.initializer):
+        place = next(item for item in tensor.external_data if item.key == "location")
+        place.value = f"{'ab'[number % 2]}/w.bin"
+    graph.write_bytes(model.SerializeToString())
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "w.bin").write_bytes((tmp_path / DATA).read_bytes())
+    found = find_graph(str(graph))
+    assert found is not None
+    seen = {found.fingerprint()}
+    for name in "ab":
+        (tmp_path / name / "w.bin").write_bytes(bytes(10_000))
+        seen.add(found.fingerprint())
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize(
     "location", ["../secret", "/etc/passwd", "a/../../secret", "C:\\secret", "..\\secret"]
 )

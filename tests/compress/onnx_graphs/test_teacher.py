@@ -16,7 +16,9 @@ from tokenizers import Tokenizer
 
 from compress.encoders import encoder_of
 from compress.networks.models import load_network
+from compress.onnx_graphs.fitting import CLOSE, logarithms
 from compress.onnx_graphs.network import GRAPH, GraphNetwork
+from compress.onnx_graphs.ports import Port, answers_of_graph
 from compress.pipeline import running
 from compress.plan import plan_steps
 from compress.recipes.recipe import Recipe
@@ -88,6 +90,25 @@ def shares(logits: NDArray[Any]) -> NDArray[np.float64]:
     powers = np.exp(np.asarray(logits, dtype=np.float64))
     found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
     return found
+
+
+FLOAT = TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "chosen"),
+    [
+        ({"output": 768, "label_scores": 2}, 2, "label_scores"),
+        ({"label_scores": 2, "logits": 2}, 2, "logits"),
+        ({"output": 768, "label_scores": 2}, None, "output"),
+    ],
+)
+def test_the_output_that_is_as_wide_as_the_labels_holds_the_answers(
+    outputs: dict[str, int], labels: int | None, chosen: str
+) -> None:
+    """Names decide among outputs of the right width alone, or where no width is known."""
+    ports = [Port(name, FLOAT, (1, width)) for name, width in outputs.items()]
+    assert answers_of_graph(ports, labels, "graph").name == chosen
 
 
 @pytest.mark.parametrize(
@@ -399,6 +420,28 @@ def test_a_statically_quantized_graph_is_served_in_batches(tmp_path: Path) -> No
     assert (network.precision, network.alone) == ("int8-static", False)
     wanted = by_hand(onnx.load(graph.with_name("int8.onnx")), Toy())
     assert (served(teacher).argmax(1) == wanted.argmax(1)).mean() > 0.95
+
+
+def test_the_check_of_a_served_graph_is_that_beside_the_given_one(tmp_path: Path) -> None:
+    """The copy is not compared with itself: FP32 keeps its strict limit, and errors are those of logits."""
+    toy_folder(tmp_path / "model", toy_graph(Toy(end="Softmax", outputs=("probabilities",))))
+    recipe = recipe_of(tmp_path, tmp_path / "model")
+    with running(recipe, tmp_path / "family") as run:
+        made = [run.make(step) for step in plan_steps(recipe)[:3]]
+    taken_check, check = (one.result["verification"] for one in made[1:])
+    assert {key: check[key] for key in check if not key.startswith("batched")} == {
+        key: taken_check[key] for key in check if not key.startswith("batched")
+    }
+    assert check["agreement_limit"] == 0.999
+    assert check["batched_agreement"] == 1
+    assert check["n"] == 129
+
+
+def test_probabilities_that_differ_where_they_are_small_are_not_close() -> None:
+    """1e-3 in place of 1e-4 is nearly nothing as a probability, and more than two in a logit."""
+    one, other = np.array([[1e-4, 1 - 1e-4]]), np.array([[1e-3, 1 - 1e-3]])
+    assert np.abs(one - other).max() < CLOSE
+    assert np.abs(logarithms(one) - logarithms(other)).max() > 2
 
 
 def test_tensors_inside_that_have_the_names_of_what_is_served_are_told_apart(tmp_path: Path) -> None:
