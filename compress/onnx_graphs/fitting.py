@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from compress.graphs.verify import AGREEMENT_LIMIT
 from compress.onnx_graphs.adapting import LOGITS, Ends, adapt, freed
 from compress.onnx_graphs.given import Given, Row
 from compress.onnx_graphs.session import open_session
@@ -23,7 +22,7 @@ CLOSE, CLOSE_SHARE = 1e-3, 1e-4
 ROUNDED_SHARE = 0.02
 # INT8 among batchmates: products of other shapes add up in another order, layer by layer.
 STEPPED_SHARE = 0.1
-ROUNDED_AGREEMENT_LIMIT = 0.99
+AGREEMENT_LIMIT, ROUNDED_AGREEMENT_LIMIT = 0.999, 0.99
 # Probabilities below it count as it: half precision has hardly any digits left there.
 LEAST_LIKELY = 1e-6
 MATES = 8
@@ -120,7 +119,7 @@ def fit_graph(
             label_agreement=same,
             max_logit_error=difference,
             n=len(rows),
-            agreement_limit=ROUNDED_AGREEMENT_LIMIT if rounded else AGREEMENT_LIMIT["fp32"],
+            agreement_limit=ROUNDED_AGREEMENT_LIMIT if rounded else AGREEMENT_LIMIT,
             error_limit=close,
         )
         return Fitted(model, alone, one, verification, notes)
