@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compress.networks.weights import depth_of, foreign_reason
-from compress.onnx_graphs.reading import Reading, read_reading
 from compress.onnx_graphs.source import find_graph
 from compress.recipes.parts import (
     RANDOM,
@@ -22,6 +23,9 @@ from compress.recipes.parts import (
 )
 from compress.recipes.recipe import Recipe
 from contract.errors import RecipeError
+
+if TYPE_CHECKING:
+    from compress.onnx_graphs.reading import Reading
 
 _AS_IT_IS = "an ONNX graph is taken as it is"
 
@@ -60,6 +64,8 @@ def _whole_because(recipe: Recipe) -> str | None:
     given = find_graph(recipe.teacher.weights)
     if given is None:
         return foreign_reason(recipe.teacher.weights)
+    from compress.onnx_graphs.reading import read_reading
+
     require_usable(recipe, read_reading(given))
     return _AS_IT_IS
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from typing import TYPE_CHECKING
 
 from compress.datasets.sources import package_path
 from compress.networks.folders import (
@@ -26,6 +24,9 @@ from compress.networks.folders import (
 )
 from contract.errors import DataError, RecipeError
 from contract.files import sha256_of_file, sha256_of_json
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 ENDING, RUNTIME_ALONE = ".onnx", ".ort"
 # In the order in which a folder's graph is looked for.
@@ -63,6 +64,9 @@ class GraphSource:
         Raises:
             RecipeError: no ONNX graph, a pointer of Git LFS, or 2 GiB and more.
         """
+        # Recipes are planned, and help is shown, where onnx may not be installed.
+        import onnx
+
         size = self.graph.stat().st_size
         if size > LARGEST:
             raise self._too_large(size)
@@ -86,6 +90,8 @@ class GraphSource:
 
     def whole(self) -> ModelProto:
         """Return the graph with all of its data inside. Raises as `skeleton`; data that are not there."""
+        from onnx import TensorProto
+
         model = self.skeleton()
         total = model.ByteSize()
         for tensor in _external(model):
@@ -289,6 +295,8 @@ def _is_file(path: Path) -> bool:
 
 
 def _external(model: ModelProto) -> list[TensorProto]:
+    from onnx import TensorProto
+
     return [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
 
 
