@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from compress.exploration.search import run_search
 from compress.pipeline import run_pipeline
 from compress.plan import plan_steps
 from compress.recipes.recipe import Recipe, dump_recipe, parse_recipe
@@ -211,6 +212,15 @@ def test_what_needs_the_teachers_network_is_refused_when_planned(
         plan(changed(variants=[part]), tmp_path)
     assert "only answers are known" in str(told.value)
     assert "learn from them with `linear`" in str(told.value)
+
+
+def test_a_search_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """The flag alone asks for what a `search` part asks for: nothing is run until that is found out."""
+    write_mail(tmp_path)
+    recipe = parse_recipe(documented(), folder=tmp_path)
+    with pytest.raises(RecipeError, match="`search` takes its teacher apart"):
+        run_search(recipe, tmp_path / "family", minutes=1)
+    assert list((tmp_path / "family").rglob("*.parquet")) == []
 
 
 @pytest.mark.parametrize(
