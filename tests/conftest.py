@@ -96,6 +96,11 @@ def pytest_runtest_protocol(
             TURNS.leave()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name packed bytes by their length: what holds a time would name a test anew in every process."""
+    return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def draws(request: pytest.FixtureRequest) -> int:
     """How many draws a simulation takes in this run: 10, or 200 with --simulations."""
