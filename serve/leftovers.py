@@ -78,16 +78,30 @@ def make_run_folder() -> tuple[Path, IO[bytes]]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Return the live processes that carry the mark of that run, this one left out."""
+    """Return the live processes of that run, this one left out."""
     found = []
     for process in psutil.process_iter():
         try:
-            marked = process.environ().get(MARK) == str(folder)
-            if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                _is_of(process, folder)
+                and process.pid != os.getpid()
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    """Return whether a process carries the mark of that run, or has a title of Ray's and works in its folder.
+
+    Ray writes titles over the environment as others see it, so that the mark may be gone.
+    """
+    if process.environ().get(MARK) == str(folder):
+        return True
+    title = next(iter(process.cmdline()), "")
+    return title.startswith("ray::") and process.cwd() == str(folder)
 
 
 def end_processes(folder: Path, *, within_s: float = 5.0) -> int:

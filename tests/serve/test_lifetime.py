@@ -178,6 +178,22 @@ def test_a_run_lives_as_long_as_its_lock_is_held(monkeypatch: pytest.MonkeyPatch
     assert any(str(folder) in line for line in said)
 
 
+def test_a_process_whose_mark_was_overwritten_is_ended_and_a_visitor_is_not() -> None:
+    """Ray's titles can hide the mark: its processes are known by title and folder, a shell there is not."""
+    folder, lock = make_run_folder()
+    bare, said = {"PATH": os.environ["PATH"]}, list[str]()
+    with (
+        subprocess.Popen(["ray::Agent", "60"], executable="/bin/sleep", cwd=folder, env=bare),
+        subprocess.Popen(["sleep", "60"], cwd=folder, env=bare) as visitor,
+    ):
+        lock.close()
+        clean_dead_runs(said.append)
+        assert visitor.poll() is None
+        visitor.kill()
+    assert any(line.startswith("ended 1 processes") and str(folder) in line for line in said)
+    assert not folder.exists()
+
+
 def test_a_process_that_inherits_the_lock_keeps_the_run_alive() -> None:
     """With the launcher's own handle closed, the host's is enough."""
     folder, lock = make_run_folder()
