@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from compress.datasets.sources import package_path
 from compress.networks.refusals import models_inside, require_config, why_no_weights
+from compress.networks.settings import require_settings
 from contract.errors import DataError, RecipeError
 from contract.files import sha256_of_bytes, sha256_of_file, sha256_of_json
 
@@ -72,6 +73,13 @@ class ModelFolder:
         """Return the JSON value of a file beside the configuration. Raises RecipeError."""
         return self._json(self.inner + name)
 
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """Return the mapping of a file beside the configuration, empty without it. Raises RecipeError."""
+        found = self.json(name) if self.has(name) else {}
+        if not isinstance(found, dict):
+            raise RecipeError(f"{name} is not a mapping of keys", where=self.source)
+        return found
+
     def _json(self, path: str) -> Any:
         try:
             return json.loads(self.read_any(path))
@@ -84,6 +92,7 @@ class ModelFolder:
         found = self.json(CONFIG)
         if not isinstance(found, dict):
             raise RecipeError(f"{CONFIG} is not a mapping of keys", where=self.source)
+        require_settings(found, self.source)
         kind = found.get("model_type") or _kind_of(found.get("architectures") or ())
         # The first BERTs had neither key, and a number of segments that nobody else has kept.
         if kind is None and "type_vocab_size" in found and self.has("vocab.txt"):
@@ -153,13 +162,13 @@ class ModelFolder:
     @property
     def lowered(self) -> bool:
         """Whether texts are lower-cased before they reach the tokenizer, as sentence-transformers does."""
-        return self.has(SENTENCES) and bool(self.json(SENTENCES).get("do_lower_case"))
+        return self.has(SENTENCES) and bool(self.settings(SENTENCES).get("do_lower_case"))
 
     @property
     def asked_length(self) -> int | None:
         """Tokens of a text that the folder's own settings keep, where they say a number that means one."""
         places = ((SENTENCES, "max_seq_length"), (TOKENIZER_CONFIG, "model_max_length"))
-        found = [self.json(name).get(key) for name, key in places if self.has(name)]
+        found = [self.settings(name).get(key) for name, key in places]
         numbers = [int(value) for value in found if isinstance(value, int | float) and 0 < value < 1 << 20]
         return min(numbers, default=None)
 

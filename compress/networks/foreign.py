@@ -238,8 +238,7 @@ def foreign_network(
         torch.nn.init.normal_(network.classify.weight, std=0.02)
         torch.nn.init.zeros_(network.classify.bias)
     network.eval()
-    unpadded = config.pad_token_id == NO_TOKEN
-    network.shape = replace(shape, alone=unpadded or padding_changes(network))
+    network.shape = replace(shape, alone=padding_changes(network))
     return network, head
 
 
@@ -290,6 +289,9 @@ def _config_of(bundle: Bundle) -> Any:
         raise RecipeError(f"config.json: transformers refuses it: {problem}", where=bundle.source) from None
     if getattr(config, "use_cache", False):
         config.use_cache = False
+    pad, vocabulary = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(pad, int) and isinstance(vocabulary, int) and pad >= vocabulary:
+        config.pad_token_id = NO_TOKEN  # a token that was added to the tokenizer alone
     return config
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.networks.folders import TOKENIZER, TOKENIZER_CONFIG, ModelFolder
+from compress.networks.settings import require_tokenizer
 from compress.recipes.recipe import TeacherPart
 from contract.errors import RecipeError
 from runtime.wordpiece import INPUT_IDS, WordPieceEncoder
@@ -104,6 +105,8 @@ def served_tokenizer(
             other tokens than AutoTokenizer's, with the text and both.
     """
     own = folder.read(TOKENIZER) if folder.has(TOKENIZER) else None
+    if own is not None:
+        require_tokenizer(own, AWKWARD, folder.source)
     if own is not None and not folder.has(TOKENIZER_CONFIG):
         content = _known_only(own, rows, folder.source)
         if (json.loads(content).get("truncation") or {}).get("direction") == "Left":
@@ -264,9 +267,7 @@ def _reference(folder: ModelFolder) -> Any:
     """Return what transformers makes of a folder's tokenizer. Raises RecipeError."""
     from transformers import AutoTokenizer
 
-    if folder.has(TOKENIZER_CONFIG) and "AutoTokenizer" in (
-        folder.json(TOKENIZER_CONFIG).get("auto_map") or {}
-    ):
+    if "AutoTokenizer" in (folder.settings(TOKENIZER_CONFIG).get("auto_map") or {}):
         raise RecipeError(
             "teacher.weights: its tokenizer is code of its own (auto_map), which is not run",
             where=folder.source,
@@ -277,9 +278,7 @@ def _reference(folder: ModelFolder) -> Any:
             return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as problem:  # noqa: BLE001 (every tokenizer fails in its own way)
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-            named = (
-                folder.json(TOKENIZER_CONFIG).get("tokenizer_class") if folder.has(TOKENIZER_CONFIG) else None
-            )
+            named = folder.settings(TOKENIZER_CONFIG).get("tokenizer_class")
             raise RecipeError(
                 f"transformers cannot load its tokenizer{f' ({named})' if named else ''}: {first}",
                 where=folder.source,

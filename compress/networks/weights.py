@@ -124,8 +124,10 @@ def network_from(
     try:
         missing, _ = network.load_state_dict(tensors, strict=False)
     except RuntimeError as problem:
+        lines = str(problem).splitlines()
         raise RecipeError(
-            f"the weights do not fit their config.json: {problem}", where=bundle.source
+            f"the weights do not fit their config.json: {lines[min(1, len(lines) - 1)].strip()}",
+            where=bundle.source,
         ) from None
     unmet = [name for name in missing if not name.startswith("classify.")]
     if unmet:
@@ -195,6 +197,14 @@ def _translate(
     counts_from_pad = kind in _FROM_PAD
     pad = config.get("pad_token_id")
     pad = int(counts_from_pad) if pad is None else int(pad)
+    rows_known = tensors["words.weight"].shape[0]
+    if pad >= rows_known and counts_from_pad:
+        raise RecipeError(
+            f"config.json: `pad_token_id` is {pad}, the embeddings have {rows_known} rows",
+            where=bundle.source,
+            hint="the number of its padding token as it was trained, from which it counts places",
+        )
+    pad = pad if 0 <= pad < rows_known else 0
     offset = pad + 1 if counts_from_pad else 0
     shape = Architecture(
         vocabulary=tensors["words.weight"].shape[0],

@@ -70,9 +70,13 @@ def test_a_new_head_reads_states_whatever_pooled_them(kind: str, tmp_path: Path)
     assert answered.shape == (2, 2)
 
 
-def test_a_generative_classifier_without_padding_reads_every_token(tmp_path: Path) -> None:
-    """The library refuses batches of it; here each text gets the answer that the library gives it alone."""
-    model = tiny_model(tmp_path / "m", "gpt2", pad_token_id=None)
+@pytest.mark.parametrize("pad", [None, len(VOCABULARY)])
+def test_a_generative_classifier_without_padding_reads_every_token(pad: int | None, tmp_path: Path) -> None:
+    """The library refuses batches of it; here each text gets the answer that the library gives it alone.
+
+    So too where the padding token was added to the tokenizer, but not to the model.
+    """
+    model = tiny_model(tmp_path / "m", "gpt2", pad_token_id=pad)
     network, _ = foreign_network(read_bundle(str(tmp_path / "m")), LABELS, seed=0, dropout=0.0)
     ids = torch.randint(0, len(VOCABULARY), (2, 9), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)

@@ -160,6 +160,31 @@ def test_a_tokenizer_of_code_is_refused(folder: Path) -> None:
         served(folder)
 
 
+@pytest.mark.parametrize("spoil", ["template", "unknown", "added", "truncation"])
+def test_a_tokenizer_that_fails_on_some_text_is_refused(spoil: str, folder: Path) -> None:
+    """The library panics on some files only when it reads a text, which would end a server's request."""
+    raw = json.loads(bert(lowercase=True).to_str())
+    if spoil == "template":
+        raw["post_processor"]["special_tokens"].pop("[SEP]")
+    elif spoil == "unknown":
+        raw["model"]["unk_token"] = "[NOWHERE]"
+    elif spoil == "added":
+        raw["added_tokens"] = 3
+    else:
+        raw["truncation"] = 3
+    write(folder, "tokenizer.json", raw)
+    with pytest.raises(RecipeError, match="not a tokenizer that can be used"):
+        served(folder)
+
+
+def test_settings_that_are_no_mapping_are_refused(folder: Path) -> None:
+    """A list in the place of the settings is named by its file."""
+    bert(lowercase=True).save(str(folder / "tokenizer.json"))
+    write(folder, "tokenizer_config.json", ["BertTokenizer"])
+    with pytest.raises(RecipeError, match=r"tokenizer_config\.json is not a mapping"):
+        served(folder)
+
+
 def test_segments_that_are_not_zero_are_given(folder: Path) -> None:
     """A tokenizer whose first token stands in a segment of its own has it served, in batches too."""
     tokenizer = bert(lowercase=True)
