@@ -38,7 +38,9 @@ class SluiceError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         self.hint = hint
-        self.message = message if hint is None else f"{message}\n  try: {hint}"
+        whole = message if hint is None else f"{message}\n  try: {hint}"
+        # What is wrong may be half a surrogate pair, which no file and no JSON could hold.
+        self.message = whole.encode("utf-8", "backslashreplace").decode()
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:

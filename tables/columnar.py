@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from contract.errors import DataError
 from tables.disguises import refuse_disguised
-from tables.hub import class_names, named
+from tables.hub import class_names, name_classes
 
 PARQUET = (".parquet", ".parq", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
@@ -37,16 +37,17 @@ def columnar_records(
     classes = class_names(table.schema.metadata or {})
     number = 0
     for batch in table.to_batches(max_chunksize=4096):
-        for record in batch.to_pylist():
+        try:
+            records = batch.to_pylist()
+        except (OverflowError, ValueError) as problem:
+            raise DataError(
+                f"a column holds a value beyond what is read: {problem}",
+                where=path,
+                hint="cast columns of times and spans to text",
+            ) from None
+        for record in records:
             number += 1
-            for name in classes.keys() & record.keys():
-                try:
-                    record[name] = named(record[name], classes[name])
-                except IndexError:
-                    raise DataError(
-                        f"`{name}` is {record[name]}; the file names {len(classes[name])} classes",
-                        where=f"{path}: row {number}",
-                    ) from None
+            name_classes(record, classes, f"{path}: row {number}")
             yield number, record
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +63,16 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
 
 
+def values_of(array: pa.Array, name: str, where: object) -> list[Any]:
+    """Return the values of a column. Raises PredictionsError for a time that Python has none for."""
+    try:
+        return list(array.to_pylist())
+    except (OverflowError, ValueError) as problem:
+        raise PredictionsError(
+            f"`{name}` holds a value beyond what is read ({array.type}): {problem}", where=where
+        ) from None
+
+
 def coded(column: pa.ChunkedArray, name: str, where: object) -> Coded:
     """Return the labels of a column of any type that can hold them: text, whole numbers, truth values."""
     array = flat(column)
@@ -76,7 +87,7 @@ def coded(column: pa.ChunkedArray, name: str, where: object) -> Coded:
     kind = array.type.value_type
     found: dict[str, int] = {}
     places = []
-    for value in flat(pa.chunked_array([array.dictionary])).to_pylist():
+    for value in values_of(flat(pa.chunked_array([array.dictionary])), name, where):
         try:
             text = label_name(value)
         except ValueError as problem:
@@ -96,16 +107,40 @@ def label_set_of(
     where: object,
 ) -> list[LabelValue]:
     """Return the labels: those given, else those stored in the table, else those that occur."""
+    labels = _labels_known(table, given, where)
+    if labels is None:
+        return _labels_that_occur(label, predictions, where)
+    names = []
+    for known in labels:
+        try:
+            names.append(label_name(known))
+        except ValueError as problem:
+            raise PredictionsError(f"a name in the label set {problem}", where=where) from None
+    if len(set(names)) < len(names):
+        raise PredictionsError(f"the label set holds one name twice: {names_text(labels)}", where=where)
+    return labels
+
+
+def _labels_known(
+    table: pa.Table, given: Sequence[LabelValue] | None, where: object
+) -> list[LabelValue] | None:
     if given is not None:
         return list(given)
     stored = (table.schema.metadata or {}).get(LABELS_KEY)
-    if stored is not None:
-        try:
-            return [name if isinstance(name, int) else str(name) for name in json.loads(stored)]
-        except (ValueError, TypeError, RecursionError):
-            raise PredictionsError(
-                f"the metadata {LABELS_KEY.decode()} of the table is no list of labels", where=where
-            ) from None
+    if stored is None:
+        return None
+    try:
+        found = json.loads(stored)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise PredictionsError(
+            f"the metadata {LABELS_KEY.decode()} of the table is no list of labels", where=where
+        )
+    return [name if isinstance(name, int) else str(name) for name in found]
+
+
+def _labels_that_occur(label: Coded, predictions: Sequence[Coded], where: object) -> list[LabelValue]:
     sources = [label] if label.used else list(predictions)
     names = sorted({name for source in sources for name in source.used})
     if not names:
@@ -187,7 +222,7 @@ def split_of(table: pa.Table, where: object) -> NDArray[np.str_] | None:
     """Return [N] the split of every row, where the table says it."""
     if "split" not in table.column_names:
         return None
-    values = np.array(flat(table["split"]).to_pylist(), dtype=object)
+    values = values_of(flat(table["split"]), "split", where)
     strange = np.array([value not in SPLITS for value in values])
     if strange.any():
         row = int(np.flatnonzero(strange)[0])
@@ -196,7 +231,11 @@ def split_of(table: pa.Table, where: object) -> NDArray[np.str_] | None:
             f"so in {rows_text(strange)}",
             where=where,
         )
-    return values.astype(np.str_)
+    return np.array(values, dtype=np.str_)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def slices_of(table: pa.Table, where: object) -> dict[str, NDArray[np.bool_]]:
@@ -204,9 +243,8 @@ def slices_of(table: pa.Table, where: object) -> dict[str, NDArray[np.bool_]]:
     if "slice" not in table.column_names:
         return {}
     array = flat(table["slice"])
-    kind = array.type
-    while pa.types.is_dictionary(kind) or is_list(kind):
-        kind = kind.value_type
+    kind = _plain(array.type)
+    kind = _plain(kind.value_type) if is_list(kind) else kind
     if not (is_text(kind) or pa.types.is_null(kind)):
         raise PredictionsError(
             f"`slice` must hold a name, or a list of names, in every row, not {array.type}", where=where

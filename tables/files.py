@@ -12,7 +12,7 @@ from tables.columnar import ENDINGS as COLUMNAR
 from tables.columnar import columnar_records
 from tables.content import COMPRESSED, kind_of, text_of
 from tables.delimited import delimited_records
-from tables.hub import named
+from tables.hub import name_classes
 from tables.objects import document_records, line_records
 
 DELIMITED = (".csv", ".tsv", ".tab")
@@ -110,6 +110,6 @@ def file_records(
     else:
         rows = delimited_records(text_of(path), path, wanted, prefer="," if kind == ".csv" else "\t")
     for number, values in rows:
-        for name in (classes or {}).keys() & values.keys():
-            values[name] = named(values[name], (classes or {})[name])
-        yield Record(f"{path}: row {number}", number, values)
+        place = f"{path}: row {number}"
+        name_classes(values, classes or {}, place)
+        yield Record(place, number, values)

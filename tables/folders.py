@@ -112,10 +112,11 @@ def _saved(path: Path, columns: Columns) -> Iterator[Record]:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
         files = [path / Path(file["filename"]).name for file in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        classes = feature_names(info.get("features"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise DataError(f"not what save_to_disk writes: {problem!r}", where=path) from None
     for file in files:
-        yield from file_records(file, columns, feature_names(info.get("features")))
+        yield from file_records(file, columns, classes)
 
 
 def _classes(path: Path, texts: Sequence[Path], columns: Columns) -> Iterator[Record]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from contract.errors import PredictionsError
+from contract.errors import DataError, PredictionsError
 
 MISSING = -1
 
@@ -29,6 +29,17 @@ def feature_names(features: Any) -> dict[str, list[str]]:
         if isinstance(inner, dict) and isinstance(inner.get("names"), list):
             found[column] = [str(name) for name in inner["names"]]
     return found
+
+
+def name_classes(record: dict[str, Any], classes: dict[str, list[str]], where: str) -> None:
+    """Put names in the place of a row's class numbers. Raises DataError for a number beyond them."""
+    for column in classes.keys() & record.keys():
+        try:
+            record[column] = named(record[column], classes[column])
+        except IndexError:
+            raise DataError(
+                f"`{column}` is {record[column]}; the file names {len(classes[column])} classes", where=where
+            ) from None
 
 
 def named(value: Any, names: list[str]) -> Any:
@@ -62,10 +73,12 @@ def with_class_names(table: pa.Table, where: object) -> tuple[pa.Table, list[str
         if not pa.types.is_integer(values.type) or not (column == "label" or column.endswith("/prediction")):
             continue
         own = known.get(column, names)
-        found = [named(v, own) if v is None or v < len(own) else str(v) for v in values.to_pylist()]
-        if column == "label" and any(name not in names for name in found if name is not None):
+        numbers = values.to_pylist()
+        beyond = {v for v in numbers if v is not None and not MISSING <= v < len(own)}
+        if column == "label" and beyond:
             raise PredictionsError(
                 f"`label` has numbers beyond the {len(names)} classes that the file names", where=where
             )
+        found = [f"class {v}" if v in beyond else named(v, own) for v in numbers]
         table = table.set_column(place, column, pa.array(found, pa.string()))
     return table, names

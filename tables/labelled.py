@@ -245,7 +245,7 @@ def value_at(values: Any, name: str) -> Any:
     for part in name.split("."):
         if isinstance(found, dict) and part in found:
             found = found[part]
-        elif isinstance(found, list) and part.isdigit():
+        elif isinstance(found, list) and part.isdecimal():
             found = found[int(part)] if int(part) < len(found) else None
         elif found is None:
             return None

@@ -146,6 +146,7 @@ def _objects(document: Any, where: object) -> list[dict[str, Any]]:
     if isinstance(document, dict):
         names, rows = document.get("columns"), document.get("data")
         if isinstance(names, list) and isinstance(rows, list):
+            _require_names(names, where)
             refuse(
                 [
                     (f"{where}: row {number}", f"must be a list of {len(names)}, as `columns` says")
@@ -154,7 +155,7 @@ def _objects(document: Any, where: object) -> list[dict[str, Any]]:
                 ],
                 where=where,
             )
-            return [dict(zip(names, row, strict=True)) for row in rows]
+            return [dict(zip(map(str, names), row, strict=True)) for row in rows]
         for wrapper in WRAPPERS:
             if isinstance(document.get(wrapper), list) and all(
                 isinstance(row, dict) for row in document[wrapper]
@@ -171,6 +172,14 @@ def _objects(document: Any, where: object) -> list[dict[str, Any]]:
     raise DataError(
         "holds no rows: a list of objects is read, or an object of columns of one length", where=where
     )
+
+
+def _require_names(names: list[Any], where: object) -> None:
+    """Raise DataError unless every column has a name of its own; pandas also writes numbers."""
+    if not all(isinstance(name, str | int) for name in names):
+        raise DataError("`columns` must be a list of names", where=where)
+    if len({str(name) for name in names}) < len(names):
+        raise DataError("`columns` has one name twice", where=where)
 
 
 def _by_row(document: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

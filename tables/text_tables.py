@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -102,8 +103,13 @@ def _number(value: Any, name: str, row: int, where: Path) -> float | None:
             raise PredictionsError(
                 f"`{name}` must hold numbers, not {shown(value)} in row {row}", where=where, hint=hint
             ) from None
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:  # beyond any float: infinite, as 1e999 is
+            return math.inf if value > 0 else -math.inf
     raise PredictionsError(f"`{name}` must hold numbers, not {shown(value)} in row {row}", where=where)
 
 
@@ -111,5 +117,5 @@ def _logits(values: Iterable[Any], name: str, where: Path) -> pa.Array:
     """Return lists of numbers; `tables.scores` reads those that are written as text."""
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowException, OverflowError, UnicodeError):
         raise PredictionsError(f"`{name}` must hold lists of numbers in every row", where=where) from None
