@@ -221,12 +221,14 @@ def _some_home() -> Iterator[None]:
     """
     try:
         Path.home()
-        yield
+        lent = False
     except RuntimeError:
         os.environ["HOME"] = tempfile.gettempdir()
-        try:
-            yield
-        finally:
+        lent = True
+    try:
+        yield
+    finally:
+        if lent:
             del os.environ["HOME"]
 
 

@@ -39,14 +39,19 @@ def memory_room(root: Path = Path("/")) -> Room:
     memory = psutil.virtual_memory()
     rooms = [Room("the machine's memory", int(memory.total), int(memory.available))]
     for folder in control_groups(root, "memory"):
-        for limit, used, cache in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        for limit, used, reclaimable in (
+            ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
+            (
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                ("total_inactive_file", "total_active_file"),
+            ),
         ):
             most, taken = number_in(folder / limit), number_in(folder / used)
             if most is not None and taken is not None and most > 0:
-                # The kernel takes back cached files before it runs out.
-                held = max(taken - _statistic(folder / "memory.stat", cache), 0.0)
+                # The kernel takes back cached files before it runs out, those in recent use too.
+                statistics = _statistics(folder / "memory.stat")
+                held = max(taken - sum(statistics.get(name, 0.0) for name in reclaimable), 0.0)
                 rooms.append(Room(f"the control group's {limit}", int(most), max(int(most - held), 0)))
     return min(rooms, key=lambda room: room.left)
 
@@ -98,13 +103,10 @@ def _own_threads() -> int:
     return count
 
 
-def _statistic(path: Path, name: str) -> float:
+def _statistics(path: Path) -> dict[str, float]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return 0.0
-    for line in lines:
-        key, _, value = line.partition(" ")
-        if key == name and value.strip().isdecimal():
-            return float(value)
-    return 0.0
+        return {}
+    pairs = [line.partition(" ") for line in lines]
+    return {key: float(value) for key, _, value in pairs if value.strip().isdecimal()}

@@ -167,21 +167,27 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
 def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -> None:
     """Serve in the foreground until SIGINT, SIGTERM or SIGHUP, then drain and return. Raises as `start`.
 
-    A signal during start-up ends what has been started and returns too; a second one skips the draining.
-    SIGHUP, which a closed terminal sends, counts unless it is ignored, as under nohup.
+    A signal during start-up ends what has been started and returns too. A second SIGINT or SIGTERM skips the
+    draining. SIGHUP, which a closed terminal sends, counts unless it is ignored, as under nohup.
     """
 
     class Stop(BaseException):
         """A signal arrived."""
 
-    def on_signal(_: int, __: FrameType | None) -> None:
-        raise Stop
+    stops = 0
+    handle: Handle | None = None
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        # While starting, one is enough. Of a closed terminal the shell tells, and then the kernel again.
+        nonlocal stops
+        if stops == 0 or (stops == 1 and handle is not None and number != signal.SIGHUP):
+            stops += 1
+            raise Stop
 
     handled = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         handled.append(signal.SIGHUP)
     before = {number: signal.signal(number, on_signal) for number in handled}
-    handle: Handle | None = None
     try:
         try:
             handle = start(settings, progress)

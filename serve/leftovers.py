@@ -6,10 +6,12 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -120,10 +122,34 @@ def end_processes(folder: Path, *, within_s: float = 5.0) -> int:
 
 
 def remove_run(folder: Path) -> int:
-    """End what is left of a run and remove its folder; return how many processes were left."""
-    ended = end_processes(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    """End what is left of a run and remove its folder; return how many processes were left.
+
+    Signals that come meanwhile are handled after that: a second Ctrl-C must not leave half of it.
+    """
+    with _signals_later():
+        ended = end_processes(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return ended
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where no handler runs
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(signal.getsignal(number))
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for missed in dict.fromkeys(came):
+            signal.raise_signal(missed)
 
 
 def clean_dead_runs(report: Report) -> None:

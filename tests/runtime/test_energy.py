@@ -72,6 +72,19 @@ def test_an_id_without_a_home_is_metered_all_the_same(
     assert "HOME" not in os.environ
 
 
+def test_a_home_that_is_there_survives_a_failing_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a home that was lent is taken back, and what failed is what is told."""
+
+    def fail() -> None:
+        raise RuntimeError("no sensors")
+
+    monkeypatch.setenv("HOME", "/somewhere")
+    monkeypatch.setattr(energy, "_new_tracker", fail)
+    with pytest.warns(RuntimeWarning, match="no sensors"):
+        EnergyMeter().start()
+    assert os.environ["HOME"] == "/somewhere"
+
+
 def test_a_failing_tracker_gives_none_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Energy that cannot be known is None, never 0."""
 

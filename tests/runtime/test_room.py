@@ -12,6 +12,9 @@ import pytest
 from runtime.room import disk_room, memory_room, process_room
 from tests.runtime.test_machine import write
 
+V1_STATISTICS = "inactive_file 1\ntotal_inactive_file 90000\ntotal_active_file 110000\n"
+V2_STATISTICS = "anon 100\ninactive_file 90000\nactive_file 80000\nslab_reclaimable 30000\n"
+
 LIMITED = """
 import os, resource, sys
 from runtime import room
@@ -30,7 +33,7 @@ print(found.limit, found.most, found.left, sep="|")
             "proc/self/cgroup": "0::/pod/box\n",
             "sys/fs/cgroup/pod/memory.max": "1000000\n",
             "sys/fs/cgroup/pod/memory.current": "700000\n",
-            "sys/fs/cgroup/pod/memory.stat": "anon 100\ninactive_file 200000\n",
+            "sys/fs/cgroup/pod/memory.stat": V2_STATISTICS,
             "sys/fs/cgroup/pod/box/memory.max": "max\n",
             "sys/fs/cgroup/pod/box/memory.current": "600000\n",
         },
@@ -38,7 +41,7 @@ print(found.limit, found.most, found.left, sep="|")
             "proc/self/cgroup": "4:memory:/box\n0::/\n",
             "sys/fs/cgroup/memory/box/memory.limit_in_bytes": "1000000\n",
             "sys/fs/cgroup/memory/box/memory.usage_in_bytes": "700000\n",
-            "sys/fs/cgroup/memory/box/memory.stat": "inactive_file 1\ntotal_inactive_file 200000\n",
+            "sys/fs/cgroup/memory/box/memory.stat": V1_STATISTICS,
         },
     ],
 )

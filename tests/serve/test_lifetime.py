@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from contract.errors import EnvironmentProblem
-from serve import launcher
-from serve.leftovers import MARK, clean_dead_runs, make_run_folder
+from serve import launcher, leftovers
+from serve.leftovers import MARK, clean_dead_runs, make_run_folder, remove_run
 from serve.proxy.ports import DRAWN_PORTS, free_ports
 from serve.settings import Settings
 from tests.serve.conftest import fake_settings
@@ -27,6 +27,35 @@ SERVE = (
     "import sys; from serve import launcher; from serve.settings import Settings; "
     "launcher.run_until_stopped(Settings.model_validate_json(sys.argv[1]), lambda m: print(m, flush=True))"
 )
+
+STUB_HOST = """
+import json, os, signal, sys
+from pathlib import Path
+where = Path(os.environ["STUB_FOLDER"])
+def drain(*_):
+    while not (where / "go").exists():
+        pass
+    (where / "drained").touch()
+    os._exit(0)
+signal.signal(signal.SIGTERM, drain)
+words = json.dumps({"event": os.environ["STUB_EVENT"], "message": "loading"})
+pipe = os.fdopen(int(sys.argv[1]), "w")
+print(words, file=pipe, flush=True)
+while True:
+    signal.pause()
+"""
+
+STUB = """
+import os, signal, sys
+from pathlib import Path
+from serve import launcher, leftovers
+from serve.settings import Settings
+settings, launcher._HOST, os.environ["STUB_FOLDER"], os.environ["STUB_EVENT"] = sys.argv[1:]
+if os.environ["STUB_EVENT"] == "progress":
+    end = leftovers.end_processes
+    leftovers.end_processes = lambda folder: os.kill(os.getpid(), signal.SIGTERM) or end(folder)
+launcher.run_until_stopped(Settings.model_validate_json(settings), lambda m: print(m, flush=True))
+"""
 
 REAP = """
 import os, subprocess
@@ -43,10 +72,12 @@ print(asked.wait())
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+def serving(
+    settings: Settings, script: str = SERVE, *more: str
+) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
     """A foreground gateway in a process of its own, with the lines that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, settings.model_dump_json()],
+        [sys.executable, "-c", script, settings.model_dump_json(), *more],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -152,6 +183,60 @@ def test_the_next_start_cleans_up_after_two_killed_processes() -> None:
     said: list[str] = []
     clean_dead_runs(said.append)
     assert gone(folder, 0)
+    assert not folder.exists()
+
+
+def test_a_terminal_that_closes_twice_drains_all_the_same(tmp_path: Path) -> None:
+    """The shell sends SIGHUP and the kernel again: neither the second nor a third skips the draining."""
+    with serving(fake_settings(), STUB, STUB_HOST, str(tmp_path), "ready") as (process, lines):
+        until(lines, "ready at")
+        folder = folder_of(process)
+        process.send_signal(signal.SIGHUP)
+        until(lines, "stopping")
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+        (tmp_path / "go").touch()
+        assert process.wait(30) == 0
+    assert (tmp_path / "drained").exists()
+    assert not folder.exists()
+
+
+def test_a_second_signal_skips_the_draining(tmp_path: Path) -> None:
+    """SIGTERM after SIGINT ends the gateway at once, with nothing left."""
+    with serving(fake_settings(), STUB, STUB_HOST, str(tmp_path), "ready") as (process, lines):
+        until(lines, "ready at")
+        folder = folder_of(process)
+        process.send_signal(signal.SIGINT)
+        until(lines, "stopping")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not (tmp_path / "drained").exists()
+    assert gone(folder, 0)
+    assert not folder.exists()
+
+
+def test_a_second_signal_while_starting_leaves_nothing(tmp_path: Path) -> None:
+    """A SIGTERM that comes while what had been started is being ended does not stop that."""
+    with serving(fake_settings(), STUB, STUB_HOST, str(tmp_path), "progress") as (process, lines):
+        until(lines, "loading")
+        folder = folder_of(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert gone(folder, 0)
+    assert not folder.exists()
+
+
+def test_a_signal_amid_the_removal_is_handled_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C while a run is removed counts once nothing of the run is left."""
+    folder, lock = make_run_folder()
+
+    def end_processes(_: Path) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(leftovers, "end_processes", end_processes)
+    with lock, pytest.raises(KeyboardInterrupt):
+        remove_run(folder)
     assert not folder.exists()
 
 
