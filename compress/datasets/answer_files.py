@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.datasets.recorded import Recorded, hash_of
+from compress.datasets.scores import (
+    LEAST,
+    ScoreProblem,
+    are_shares,
+    is_empty,
+    list_in,
+    number_of,
+    of_logits,
+    of_probabilities,
+)
 from compress.datasets.sources import Row, located, source_records
 from compress.recipes.answers_part import AnswersPart
 from compress.recipes.data_part import SOURCES, DataPart
@@ -21,9 +29,6 @@ from tables.labelled import ABSENT, checked, value_at
 from tables.labels import label_name, shown
 from tables.problems import refuse
 
-# Probabilities rounded to two decimals sum to 1 within this; one of 0 has no finite logarithm.
-SUM_TOLERANCE = 0.01
-LEAST = 1e-6
 WHERE = "teacher.answers"
 
 
@@ -53,16 +58,20 @@ def read_answers(
     Raises:
         RecipeError: columns or an order that name other labels than the data's.
         DataError: a missing file or column, a label that the data lack, a number that is not finite,
-            probabilities that are none, one text with several answers; names file, row and rule.
+            probabilities that are none or are named logits, one text with several answers; names file, row
+            and rule.
     """
     reader = _Reader.of(part, labels, means)
     found: dict[bytes, _Heard] = {}
     empty = 0
     problems: list[tuple[str, str]] = []
+    hint = _hint_of_labels(labels)
     for place, text, values in _rows(part, data):
         try:
             answer = reader.probabilities(values)
         except ValueError as problem:
+            if isinstance(problem, ScoreProblem) and not problems:
+                hint = problem.hint
             problems.append((place, str(problem)))
             continue
         if answer is None:
@@ -70,7 +79,13 @@ def read_answers(
             continue
         found.setdefault(hash_of(text), _Heard(place)).add(place, answer)
     source = part.file or "the data"
-    refuse(problems, where=source, hint=_hint(part, labels))
+    refuse(problems, where=source, hint=hint)
+    if reader.shares and not reader.others:
+        raise DataError(
+            f"the logits of all {reader.shares:,} rows are probabilities: none is below 0, and they sum to 1",
+            where=source,
+            hint="name them `probabilities` in teacher.answers",
+        )
     disputed = {key: heard for key, heard in found.items() if heard.others}
     if part.conflicts == "refuse":
         refuse(
@@ -114,14 +129,16 @@ class _Heard:
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reader:
-    """Reads the answer of one row."""
+    """Reads the answer of one row, and counts what was named logits: rows like probabilities, and others."""
 
     part: AnswersPart
     labels: tuple[str, ...]
     means: Mapping[str, str]
     order: tuple[int, ...] = ()
+    shares: int = 0
+    others: int = 0
 
     @classmethod
     def of(cls, part: AnswersPart, labels: Sequence[str], means: Mapping[str, str]) -> _Reader:
@@ -148,16 +165,25 @@ class _Reader:
         if scores is None:
             return self._of_label(value_at(values, str(self.part.label_column)))
         if isinstance(scores, str):
-            raw = _as_list(value_at(values, scores), scores)
+            raw = list_in(value_at(values, scores), scores)
             if raw is not None and len(raw) != len(self.labels):
-                raise ValueError(f"`{scores}` holds {len(raw)} numbers, the order names {len(self.labels)}")
+                raise ScoreProblem(
+                    f"`{scores}` holds {len(raw)} numbers, the order names {len(self.labels)}",
+                    "`order` names the labels as the lists have them",
+                )
             columns = [scores] * len(self.labels)
         else:
             raw, columns = [value_at(values, column) for column in scores.values()], [*scores.values()]
-        if raw is None or all(_is_empty(value) for value in raw):
+        if raw is None or all(is_empty(value) for value in raw):
             return None
-        numbers = np.array([_number(v, c) for v, c in zip(raw, columns, strict=True)])[list(self.order)]
-        return _distribution(numbers) if self.part.probabilities is None else _checked(numbers)
+        numbers = np.array([number_of(v, c) for v, c in zip(raw, columns, strict=True)])[list(self.order)]
+        if self.part.probabilities is not None:
+            return of_probabilities(numbers)
+        if are_shares(numbers):
+            self.shares += 1
+        else:
+            self.others += 1
+        return of_logits(numbers)
 
     def _of_label(self, written: Any) -> NDArray[np.float64] | None:
         column = self.part.label_column
@@ -176,24 +202,23 @@ class _Reader:
 
 
 def _rows(part: AnswersPart, data: DataPart) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield place, text as it is kept, and values of every row that may hold an answer."""
+    """Yield place, text as it is kept, and answer cells of every row that may hold an answer."""
     own = part.file is None
     sources = [getattr(data, name) for name in SOURCES] if own else [part.file]
     text, known = part.text or data.text, False
     for source in dict.fromkeys(source for source in sources if source is not None):
-        columns = Columns(text, None, more=part.columns)
-        records = list(source_records(source, columns))
-        missing = [name for name in part.columns if not any(_has(record, name) for record in records)]
-        if missing and own:
-            continue
-        if missing and records:
-            raise _no_column(missing[0], records[0], source)
-        known = True
-        places = {record.place: record.values for record in records}
+        watched = _Watched(part.columns)
+        records = watched(source_records(source, Columns(text, None, more=part.columns)))
         rows = checked(records, Columns(text, None), where=source, split=located(source)[1])
+        if watched.missing and own:
+            continue
+        if watched.missing:
+            raise _no_column(watched, source)
+        known = True
         for place, written in zip(rows.places, rows.texts, strict=True):
             row = Row(written, "", (), place)
-            yield place, row.text if data.max_words is None else row.cut(data.max_words).text, places[place]
+            kept = row.text if data.max_words is None else row.cut(data.max_words).text
+            yield place, kept, watched.cells[place]
     if not known:
         raise DataError(
             f"no source of the data has the column {', '.join(map(repr, part.columns))}",
@@ -202,23 +227,32 @@ def _rows(part: AnswersPart, data: DataPart) -> Iterator[tuple[str, str, Mapping
         )
 
 
-def _has(record: Record, name: str) -> bool:
-    return value_at(record.values, name) is not ABSENT
+class _Watched:
+    """Records that pass by, of which the cells of some columns are kept by place."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.cells: dict[str, dict[str, Any]] = {}
+        self.missing = list(columns)
+        self.names: tuple[str, ...] = ()
+
+    def __call__(self, records: Iterator[Record]) -> Iterator[Record]:
+        columns = tuple(self.missing)
+        for record in records:
+            found = {name: value_at(record.values, name) for name in columns}
+            if self.missing:
+                self.missing = [name for name in self.missing if found[name] is ABSENT]
+                self.names = self.names or tuple(map(str, record.values))
+            self.cells[record.place] = found
+            yield record
 
 
-def _no_column(name: str, record: Record, source: str) -> DataError:
-    have = ", ".join(str(key) for key in record.values)
+def _no_column(watched: _Watched, source: str) -> DataError:
+    have = ", ".join(watched.names)
     return DataError(
-        f"there is no column {name!r}",
+        f"there is no column {watched.missing[0]!r}",
         where=source,
         hint=f"columns: {have}; teacher.answers.label, logits or probabilities names another",
     )
-
-
-def _hint(part: AnswersPart, labels: Sequence[str]) -> str:
-    if part.scores is not None:
-        return "leave the cells of a text empty where the teacher has no answer"
-    return _hint_of_labels(labels)
 
 
 def _hint_of_labels(labels: Sequence[str]) -> str:
@@ -228,52 +262,3 @@ def _hint_of_labels(labels: Sequence[str]) -> str:
 def _label(name: str, means: Mapping[str, str]) -> str | None:
     known = label_name(name)
     return known if known is None else means.get(known, known)
-
-
-def _as_list(value: Any, column: str) -> Sequence[Any] | None:
-    """Return the numbers of one cell: a list, or one written as JSON; None where it is empty."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError(f"`{column}` is {shown(value)}, no list of numbers") from None
-    if _is_empty(value):
-        return None
-    if not isinstance(value, list | tuple | np.ndarray):
-        raise ValueError(f"`{column}` is {shown(value)}, no list of numbers")
-    return list(value)
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value is ABSENT or (isinstance(value, str) and not value.strip())
-
-
-def _number(value: Any, column: str) -> float:
-    if _is_empty(value):
-        raise ValueError(f"`{column}` is empty, other scores of the row are not")
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`{column}` is {shown(value)}, no number") from None
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError(f"`{column}` is {shown(value)}, no finite number")
-    return number
-
-
-def _distribution(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    odds: NDArray[np.float64] = np.exp(logits - logits.max())
-    odds /= odds.sum()
-    return odds
-
-
-def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities that sum to 1. Raises ValueError where they are none."""
-    if values.min() < -LEAST or values.max() > 1 + LEAST:
-        raise ValueError(
-            f"a probability lies between 0 and 1, not at {values[np.abs(values - 0.5).argmax()]:g}"
-        )
-    if abs(values.sum() - 1) > SUM_TOLERANCE + 1e-9:
-        raise ValueError(f"the probabilities sum to {values.sum():.4g}, not to 1")
-    kept = np.maximum(values, LEAST)
-    shares: NDArray[np.float64] = kept / kept.sum()
-    return shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,52 @@ def test_scores_are_put_into_the_order_of_the_labels(kind: str, tmp_path: Path) 
         found = read(file, **part)
         assert shares(found, "good").tolist() == [[0.25, 0.75]]
         assert found.empty == 1
-    logits = read(file, logits="both", order=["pos", "neg"])
-    assert shares(logits, "good").tolist() == [[0.378, 0.622]]
+    with pytest.raises(DataError, match="the logits of all 1 rows are probabilities") as told:
+        read(file, logits="both", order=["pos", "neg"])
+    assert "name them `probabilities`" in str(told.value)
+
+
+def test_logits_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Logits need not sum to anything, and one row that sums to 1 by chance changes nothing."""
+    file = tmp_path / "asked.csv"
+    file.write_text('text,both\ngood,"[-0.5, 0]"\nodd,"[0.25 0.75]"\n')
+    found = read(file, logits="both", order=["neg", "pos"])
+    assert shares(found, "good", "odd").tolist() == [[0.378, 0.622]] * 2
+
+
+@pytest.mark.parametrize("cells", ["0.1,0.9", '"0,1","0,9"'])
+@pytest.mark.parametrize("missing", ["", "NA", "NaN", "null"])
+def test_cells_are_read_as_those_of_predictions_are(cells: str, missing: str, tmp_path: Path) -> None:
+    """Shares with a decimal comma are numbers, and what says that there is no number is an empty cell."""
+    file = tmp_path / "asked.csv"
+    file.write_text(f"text,n,p\ngood,{cells}\nodd,{missing},{missing}\n")
+    found = read(file, probabilities={"neg": "n", "pos": "p"})
+    assert shares(found, "good").tolist() == [[0.1, 0.9]]
+    assert found.empty == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "part", "hint"),
+    [
+        ("10,90", {"probabilities": {"neg": "n", "pos": "p"}}, "divide them by 100"),
+        ("10%,90%", {"probabilities": {"neg": "n", "pos": "p"}}, "divide them by 100"),
+        ("-3,2", {"probabilities": {"neg": "n", "pos": "p"}}, "name them `logits`"),
+        ("-inf,2", {"logits": {"neg": "n", "pos": "p"}}, "write -30"),
+        ('"-1,5","2,5"', {"logits": {"neg": "n", "pos": "p"}}, "decimals with a point"),
+        (",2", {"logits": {"neg": "n", "pos": "p"}}, "leave the cells of a text empty"),
+        ("10;90,", {"probabilities": "n", "order": ["neg", "pos"]}, "a list is written as"),
+        ('"0,1;0,9",', {"probabilities": "n", "order": ["neg", "pos"]}, "decimals with a point"),
+        ('"[1, 2, 3]",', {"logits": "n", "order": ["neg", "pos"]}, "names the labels as the lists"),
+    ],
+)
+def test_the_next_step_is_that_of_the_rule(
+    cell: str, part: dict[str, Any], hint: str, tmp_path: Path
+) -> None:
+    """Percentages, decimal commas, infinities and lists of other kinds each have a remedy of their own."""
+    file = tmp_path / "asked.csv"
+    file.write_text(f"text,n,p\na,{cell}\n")
+    with pytest.raises(DataError, match=re.escape(hint)):
+        read(file, **part)
 
 
 def test_objects_lead_to_scores_by_dots(tmp_path: Path) -> None:
