@@ -72,12 +72,12 @@ def assemble_family(
     """
     origins, lowered = origins_of(recipe), lowerings_of(recipe)
     done = [name for name in origins if f"{name}.measure" in finished]
-    own = reference_of(recipe, done, finished)
+    own, elected = reference_of(recipe, done, finished)
     data = read_dataset(finished["data"].file(DATA))
     held = data.of(*HELD_OUT)
     logits = {name: np.load(finished[f"{name}.measure"].file(LOGITS)) for name in done}
     test, rows = held.of("test"), held.rows("test")
-    heard = None if recipe.teacher.answers is None else hear(finished[recipe.teacher.name], test)
+    heard = None if recipe.teacher.answers is None else hear(finished[recipe.teacher.name], test, elected)
     by_heard = heard is not None and heard.record.deltas
     taught = heard.said if heard is not None and by_heard else logits[own][rows].argmax(1)
     costs = step_costs(steps, finished)

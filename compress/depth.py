@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.datasets.sources import located
 from compress.networks.weights import depth_of, foreign_reason
 from compress.onnx_graphs.source import find_graph
+from compress.recipes.data_part import SPLITS
 from compress.recipes.parts import (
     RANDOM,
     CnnPart,
@@ -173,6 +176,7 @@ def require_heard(recipe: Recipe) -> None:
         RecipeError: naming the variant, and what it would need of the teacher.
     """
     teacher = recipe.teacher.name
+    _require_own_columns(recipe)
     if recipe.search is not None:
         raise RecipeError(
             "`search` takes its teacher apart, and of this one only answers are known",
@@ -197,6 +201,24 @@ def require_heard(recipe: Recipe) -> None:
                 hint="learn from them with `linear`, or with `distil` from a folder or package as `weights`; "
                 "quantize and prune that student",
             )
+
+
+def _require_own_columns(recipe: Recipe) -> None:
+    """Raise RecipeError where the true labels are given as what a teacher said."""
+    answers, data = recipe.teacher.answers, recipe.data
+    if answers is None or data.label not in answers.columns:
+        return
+    true = [found for name in ("file", *SPLITS) if (found := getattr(data, name)) is not None]
+    if answers.file is None or _place(answers.file) in map(_place, true):
+        raise RecipeError(
+            f"the column {data.label!r} holds the true labels (data.label), not what a teacher said",
+            where="teacher.answers",
+            hint="name the column of its answers: {label: COLUMN}, with `file` where they lie apart",
+        )
+
+
+def _place(source: str) -> Path | str:
+    return located(source)[0] or source
 
 
 def _needs_network(part: VariantPart) -> str | None:

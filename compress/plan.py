@@ -32,6 +32,7 @@ from contract.errors import RecipeError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from contract.machine import Machine
 from contract.prices import load_prices
+from tables.paths import require_readable
 
 DATA_STEP = "data"
 # Instruction sets that decide what `precision: auto` means.
@@ -262,16 +263,14 @@ def _data_hashes(part: DataPart) -> dict[str, str]:
 
 
 def _hashes(sources: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the hash of every source that is a file or folder here."""
+    """Return the hash of every source that is a file or folder; DataError where one is not there."""
     found = {}
     for name, source in sources.items():
         path = None if source is None else located(source)[0]
         if path is None:
             continue
-        if path.is_dir():
-            found[name] = sha256_of_folder(path)
-        elif path.is_file():
-            found[name] = sha256_of_file(path)
+        require_readable(path)
+        found[name] = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)
     return found
 
 

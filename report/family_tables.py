@@ -94,7 +94,7 @@ def heard_notes(family: Family) -> tuple[str, ...]:
         said += f"right on {shown} of {heard.n:,} test texts; agrees: with these. "
     against = "those answers" if heard.deltas else family.teacher
     said += f"Points are against {against}; {family.teacher} stands in its place where requests escalate."
-    return (said[0].upper() + said[1:],)
+    return (said[0].upper() + said[1:], *heard.notes)
 
 
 def _agreed(found: Agreement | None) -> str:

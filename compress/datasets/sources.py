@@ -78,7 +78,7 @@ def rows_of(records: Iterator[Record], columns: Columns, source: str, *, exact: 
 def source_records(source: str, columns: Columns) -> Iterator[Record]:
     """Yield the rows of one source as they are, each with its place. Raises as `read_source`."""
     if source.startswith("hf:"):
-        return _hub(source.removeprefix("hf:"), columns)
+        return _hub(source.removeprefix("hf:"))
     path, _ = located(source)
     return records_of(path or Path(source), columns)
 
@@ -122,7 +122,7 @@ def package_path(source: str) -> Path:
     raise DataError(f"the package {name!r} holds no {inner!r}", where=source)
 
 
-def _hub(name: str, columns: Columns) -> Iterator[Record]:
+def _hub(name: str) -> Iterator[Record]:
     try:
         from datasets import load_dataset
     except ImportError:
@@ -138,7 +138,9 @@ def _hub(name: str, columns: Columns) -> Iterator[Record]:
             hint="check name and network, or give a local CSV, Parquet or JSONL file",
         ) from None
     for title, table in found.items() if hasattr(found, "items") else [(split, found)]:
-        names = getattr(table.features.get(columns.label), "names", None)
+        # Lists of class numbers keep the names inside.
+        inner = {name: getattr(feature, "feature", feature) for name, feature in table.features.items()}
+        classes = {name: one.names for name, one in inner.items() if getattr(one, "names", None)}
         for number, record in enumerate(table, start=1):
-            known = {} if names is None else {str(columns.label): class_name(record[columns.label], names)}
+            known = {name: class_name(record[name], names) for name, names in classes.items()}
             yield Record(f"hf:{repository}@{title}: row {number}", number, {**record, **known})

@@ -54,6 +54,10 @@ def _notes(found: ReadAnswers, kept: int, counts: dict[str, list[int]]) -> list[
     strangers = len(found.recorded.answers) - kept
     if strangers:
         notes.append(f"{strangers:,} answers to texts that are not in the data left out")
+    if found.empty:
+        notes.append(f"{found.empty:,} rows have an empty answer")
+    if found.repeated > found.contradicting:
+        notes.append(f"{found.repeated - found.contradicting:,} rows repeat the answer to their text")
     if found.contradicting:
         notes.append(f"{found.contradicting:,} rows contradict an earlier answer to their text")
     return notes

@@ -34,9 +34,9 @@ class AnswersPart(Part):
     order: tuple[str, ...] = Field(default=(), description="The labels, as the lists of one column have them")
     certainty: float = Field(
         default=0.95,
-        ge=0.5,
+        gt=0.5,
         lt=1,
-        description="Probability that a `label` stands for",
+        description="Probability that a `label` stands for, above 0.5",
     )
     conflicts: Literal["refuse", "remove", "mean"] = Field(
         default="refuse",

@@ -6,14 +6,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from compress.datasets.data import Dataset
+from compress.datasets.recorded import RECORDED, Recorded, hash_of, write_recorded
 from compress.exploration.search import run_search
+from compress.heard import hear, reference_of
 from compress.pipeline import run_pipeline
 from compress.plan import plan_steps
 from compress.recipes.recipe import Recipe, dump_recipe, parse_recipe
+from compress.store import Finished
 from contract.errors import DataError, RecipeError
 from contract.family import Family, read_family
 from contract.policy import read_policy
@@ -77,6 +82,7 @@ def test_the_documented_recipe_makes_a_family_without_the_teacher(family: Family
     assert heard.answered["unlabelled"] == (90, 100)
     assert any("texts without an answer" in note for note in heard.notes)
     assert any("20" in note or "18" in note for note in heard.notes if "not in the data" in note)
+    assert "42 rows have an empty answer" in heard.notes
     found = family.variant("linear").agreement
     assert found is not None
     assert found.n == heard.n == heard.answered["test"][0]
@@ -91,6 +97,7 @@ def test_inspect_says_who_stands_in_the_teachers_place(folder: Path) -> None:
     assert "agrees" in shown
     assert "The teacher (teacher) is not in the family" in shown
     assert "linear stands in its place" in shown
+    assert "42 rows have an empty answer" in shown
 
 
 def test_a_family_of_answers_is_tuned_and_served(tmp_path: Path) -> None:
@@ -160,6 +167,91 @@ def test_changed_answers_are_read_again_and_nothing_else(tmp_path: Path) -> None
     assert teacher.outside != again.outside
     assert teacher.config == again.config
     assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize("missing", ["asked.csv", "mail.csv", "more.csv"])
+def test_files_that_are_not_there_are_told_with_the_plan(missing: str, tmp_path: Path) -> None:
+    """A dry run names a missing file of answers or of data, before any step is run."""
+    write_mail(tmp_path)
+    (tmp_path / missing).unlink()
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(documented()))
+    asked = ["compress", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "family"), "--dry-run"]
+    run = CliRunner().invoke(cli, asked)
+    assert isinstance(run.exception, DataError)
+    assert f"{missing}: there is no such file" in str(run.exception)
+
+
+@pytest.mark.parametrize(
+    "answers", [{"label": "label"}, "mail.csv", {"file": "./mail.csv", "label": "label"}]
+)
+def test_true_labels_are_no_teachers_answers(answers: Any, tmp_path: Path) -> None:
+    """The data's own labels, from the data or named as a file of answers, are refused when planned."""
+    write_mail(tmp_path)
+    with pytest.raises(RecipeError, match="'label' holds the true labels"):
+        plan(changed(teacher={"answers": answers}), tmp_path)
+
+
+def test_labels_of_unlabelled_texts_may_be_a_teachers(tmp_path: Path) -> None:
+    """The labels of an `unlabelled` source are not read as true, so they may be what a teacher said."""
+    write_mail(tmp_path)
+    answers = {"file": "more.csv", "label": "label"}
+    assert plan(changed(teacher={"answers": answers}), tmp_path)
+
+
+def heard_of(folder: Path, answers: dict[str, list[float]], labels: tuple[str, ...]) -> Finished:
+    """Return a finished step that has recorded logits by text."""
+    given = {hash_of(text): np.array(values, "f4") for text, values in answers.items()}
+    write_recorded(folder / RECORDED, Recorded(labels, given))
+    return Finished("llm", "k", folder, {}, {"answered": {}, "notes": ["said"]}, {})
+
+
+def test_an_answer_of_two_likeliest_labels_is_none(tmp_path: Path) -> None:
+    """Which of two equal labels stands first decides nothing: such an answer is not counted, and said."""
+    tie = [np.log(0.5), np.log(0.5)]
+    made = heard_of(tmp_path, {"a": [0.0, 1.0], "b": tie, "c": [2.0, 0.0]}, ("neg", "pos"))
+    texts = ("a", "b", "c")
+    test = Dataset(("neg", "pos"), texts, ("pos", "neg", "pos"), ("test",) * 3, ((),) * 3)
+    found = hear(made, test, "small stands in")
+    assert found.said.tolist() == [1, -1, 0]
+    assert (found.record.n, found.record.accuracy, found.record.deltas) == (2, 0.5, False)
+    assert found.record.notes == (
+        "said", "small stands in", "answers to 1 test texts have two likeliest labels and count as none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("costs", "elected", "words"),
+    [
+        (
+            {"linear": 0.026, "wide": 0.0235},
+            "wide",
+            "the largest of linear, wide, whose costs are within 20%",
+        ),
+        (
+            {"linear": 0.0235, "wide": 0.026},
+            "wide",
+            "the largest of linear, wide, whose costs are within 20%",
+        ),
+        ({"linear": 0.04, "wide": 0.02}, "linear", "it is the dearest; wide costs 50% less"),
+    ],
+)
+def test_noise_of_a_measurement_does_not_elect_the_stand_in(
+    costs: dict[str, float], elected: str, words: str, tmp_path: Path
+) -> None:
+    """Among variants that cost as much the largest stands in, and it is said by how little it was chosen."""
+    recipe = parse_recipe(changed(variants=[LINEAR, {**LINEAR, "name": "wide"}]), folder=tmp_path)
+    finished = {}
+    for size, name in enumerate(costs, start=1):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m").write_bytes(bytes(size))
+        finished[name] = Finished(name, "k", tmp_path / name, {}, {"artifact": "m"}, {})
+        measured = {"usd_per_1k": costs[name]}
+        finished[f"{name}.measure"] = Finished(f"{name}.measure", "k", tmp_path, {}, measured, {})
+    found, why = reference_of(recipe, list(costs), finished)
+    assert found == elected
+    assert (
+        why == f"{elected} stands in the teacher's place: {words if 'dearest' in words else 'it is ' + words}"
+    )
 
 
 def test_answers_to_other_texts_are_refused(tmp_path: Path) -> None:
@@ -235,6 +327,7 @@ def test_a_search_is_refused_before_anything_is_made(tmp_path: Path) -> None:
         ({"teacher": {"weights": "w", "reference": "linear"}}, "`reference` goes with `answers`"),
         ({"teacher": {"answers": {}}}, "name the column"),
         ({"teacher": {"answers": {"label": "a", "logits": {"a": "b"}}}}, "`label` or `logits`, one of them"),
+        ({"teacher": {"answers": {"label": "a", "certainty": 0.5}}}, "greater than 0.5"),
         ({"teacher": {"answers": {"logits": "a"}}}, "`order` goes with one column of lists"),
         ({"teacher": {"answers": {"logits": "a", "order": [True]}}}, "in quotes"),
         ({"data": {"input": "image", "file": "d"}, "variants": []}, "answers to texts, not to images"),

