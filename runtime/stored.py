@@ -29,6 +29,7 @@ ROWS = 16
 # millionth; a rounding border that is crossed in INT8 costs a little more.
 FULL_PRECISION_LIMIT = 0.001
 LOWERED_LIMIT = 0.005
+MOST_BY_MATES = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Repeated:
         other_labels: rows that get another label.
         change: the most that a probability has moved, at the variant's temperature.
         logit_change: the most that a logit has moved, as a share of the span of those measured.
-        limit: the most that either may.
+        limit, logit_limit: the most that either may, not below what other batchmates do.
         seconds: that loading and answering took.
     """
 
@@ -59,12 +60,13 @@ class Repeated:
     change: float
     logit_change: float
     limit: float
+    logit_limit: float
     seconds: float
 
     @property
     def same(self) -> bool:
         """Whether the answers are those that were measured."""
-        return max(self.change, self.logit_change) <= self.limit
+        return self.change <= self.limit and self.logit_change <= self.logit_limit
 
     @property
     def told(self) -> str:
@@ -73,7 +75,8 @@ class Repeated:
         if self.same:
             return f"answers as measured ({moved} at most)"
         labels = f"; {self.other_labels} of {self.n} labels differ" if self.other_labels else ""
-        return f"gives other answers: {moved}, limit {self.limit:g}{labels}"
+        limits = [f"{value:.3g}" for value in dict.fromkeys((self.limit, self.logit_limit))]
+        return f"gives other answers: {moved}, limit {' and '.join(limits)}{labels}"
 
 
 def repeat_answers(
@@ -161,9 +164,10 @@ def other_processor(made: Machine | None, here: Machine) -> str | None:
 
 
 def _compared(variant: Variant, wanted: Logits, found: Logits, seconds: float) -> Repeated:
-    lowered = variant.precision != "fp32"
+    own = LOWERED_LIMIT if variant.precision != "fp32" else FULL_PRECISION_LIMIT
+    span, mates = max(float(np.ptp(wanted)), float(np.finfo(np.float32).tiny)), _moved_by_mates(variant)
     moved = np.abs(_probabilities(wanted, variant) - _probabilities(found, variant))
-    logits = np.abs(wanted - found) / max(float(np.ptp(wanted)), np.finfo(np.float32).tiny)
+    logits = np.abs(wanted - found) / span
     finite = bool(np.isfinite(found).all())
     return Repeated(
         variant=variant.name,
@@ -171,9 +175,18 @@ def _compared(variant: Variant, wanted: Logits, found: Logits, seconds: float) -
         other_labels=int((wanted.argmax(1) != found.argmax(1)).sum()),
         change=float(moved.max()) if finite else 1.0,
         logit_change=float(logits.max()) if finite else 1.0,
-        limit=LOWERED_LIMIT if lowered else FULL_PRECISION_LIMIT,
+        # A probability moves by at most half of what every logit moves.
+        limit=max(own, min(mates / (2 * variant.temperature), MOST_BY_MATES)),
+        logit_limit=max(own, min(mates / span, MOST_BY_MATES)),
         seconds=seconds,
     )
+
+
+def _moved_by_mates(variant: Variant) -> float:
+    """Return how far a logit is from itself among other batchmates: twice from what it is alone."""
+    check = variant.verification
+    known = None if check is None or variant.batching == "single" else check.batched_logit_change
+    return 2 * (known or 0.0)
 
 
 def _probabilities(logits: Logits, variant: Variant) -> NDArray[np.float64]:

@@ -14,14 +14,16 @@ from compress.onnx_graphs.given import Given, Row
 from compress.onnx_graphs.session import open_session
 from contract.errors import RecipeError
 from contract.family import Precision, Verification
+from runtime.stored import FULL_PRECISION_LIMIT, LOWERED_LIMIT
 from runtime.wordpiece import INPUT_IDS
 
 # Of logits; of those that span more, so much of their span.
 CLOSE, CLOSE_SHARE = 1e-3, 1e-4
 # What half precision rounds off, and INT8 where arithmetic in another order moves a value across a border.
 ROUNDED_SHARE = 0.02
-# INT8 among batchmates: products of other shapes add up in another order, layer by layer.
-STEPPED_SHARE = 0.1
+# Of what a gateway's start allows answers to move: from batchmates to others they move so far twice. INT8 may
+# move more, as products of other shapes add up in another order, layer by layer: then it is asked alone.
+MATES_SHARE = 0.5
 AGREEMENT_LIMIT, ROUNDED_AGREEMENT_LIMIT = 0.999, 0.99
 # Probabilities below it count as it: half precision has hardly any digits left there.
 LEAST_LIKELY = 1e-6
@@ -91,7 +93,8 @@ def fit_graph(
     share = ROUNDED_SHARE if rounded else CLOSE_SHARE
     span = float(np.ptp(wanted))
     close = max(CLOSE, share * span)
-    mates = close if precision == "fp32" else max(close, STEPPED_SHARE * span)
+    allowed = FULL_PRECISION_LIMIT if precision == "fp32" else LOWERED_LIMIT
+    mates = min(close, MATES_SHARE * allowed * span)
     problem = "it has no answer"
     for started, form, note in _forms(prepared, given, ends):
         served = adapt(started, form)

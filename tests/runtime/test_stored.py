@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import FamilyError
-from contract.family import artifact_of, read_family, write_family
+from contract.family import Verification, artifact_of, read_family, write_family
 from contract.machine import Machine
 from runtime.machine import describe_machine
 from runtime.stored import ROWS, other_processor, repeat_answers, stored_rows
@@ -81,6 +81,26 @@ def test_other_arithmetic_is_found(precision: str, shift: float, same: bool, tmp
     assert small.same == same
     assert large.same
     assert ("gives other answers" in small.told) == (not same)
+
+
+def test_what_batchmates_move_is_no_other_arithmetic(tmp_path: Path) -> None:
+    """A variant whose verification saw batchmates move logits is allowed that much, and no more."""
+    write_measured_family(tmp_path, HERE, SEEDS)
+    family = compute_otherwise(tmp_path, "small", seed=1, shift=0.03)
+    check = Verification(label_agreement=1, max_logit_error=0, n=200, agreement_limit=0.97)
+
+    def tried(change: float, batching: str) -> bool:
+        checked = check.model_copy(update={"batched_logit_change": change})
+        given = {"verification": checked, "precision": "int8-static", "batching": batching}
+        variants = tuple(v.model_copy(update=given) for v in family.variants)
+        return next(repeat_answers(tmp_path, family.model_copy(update={"variants": variants}))).same
+
+    (moved, _) = repeat_answers(tmp_path, family)
+    logits = stored_rows(tmp_path, family).logits["small"]
+    change = moved.logit_change * float(np.ptp(logits))
+    assert tried(change, "batched")
+    assert not tried(0.1 * change, "batched")
+    assert not tried(change, "single")
 
 
 def test_labels_that_change_are_counted(tmp_path: Path) -> None:
