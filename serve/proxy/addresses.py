@@ -108,6 +108,8 @@ def _looked_up(name: str) -> list[Address]:
     for family, _, _, _, place in found:
         if family in {socket.AF_INET, socket.AF_INET6}:
             ip, _, zone = str(place[0]).partition("%")
+            if not zone and len(place) == 4 and place[3]:  # where Python leaves the zone
+                zone = str(place[3])
             meant.append(_literal(f"{ip}%{zone}" if zone else ip))
     return list(dict.fromkeys(address for address in meant if address is not None))
 

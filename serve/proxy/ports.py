@@ -42,7 +42,7 @@ def check_port_free(address: Address, port: int, flag: str) -> None:
     if problem.errno != errno.EADDRINUSE:
         raise EnvironmentProblem(f"cannot listen on port {port} of {address}: {problem.strerror}")
     holder = holder_of(address, port)
-    by = "" if holder is None else f" by {holder.name()} (pid {holder.pid})"
+    by = "" if holder is None else f" by {holder}"
     raise EnvironmentProblem(
         f"port {port} on {address} is taken{by}",
         hint=f"another {flag}" if holder is None else f"another {flag}, or end that process",
@@ -63,14 +63,14 @@ def check_loopback() -> None:
             ) from None
 
 
-def holder_of(address: Address, port: int) -> psutil.Process | None:
-    """Return the process whose listening keeps others off a port of an address, where the system tells."""
+def holder_of(address: Address, port: int) -> str | None:
+    """Return name and id of the process that keeps others off a port, where the system tells."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.pid or not connection.laddr:
                 continue
             if connection.laddr.port == port and _overlap(address.ip, connection.laddr.ip):
-                return psutil.Process(connection.pid)
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         return None
     return None

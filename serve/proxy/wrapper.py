@@ -19,7 +19,7 @@ HAPROXY = "SLUICE_HAPROXY"
 
 def main() -> None:
     """Rewrite the file behind `-f` in place, and execute HAProxy."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.append(str(Path(__file__).resolve().parents[2]))  # last: site-packages may hold anything
     from contract.errors import SluiceError
     from serve.proxy.frontend import FrontEnd
     from serve.proxy.rewrite import UNAVAILABLE, rewrite

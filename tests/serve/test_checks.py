@@ -85,6 +85,15 @@ def test_a_low_limit_on_sizes_is_refused_by_name(name: str, words: str) -> None:
     assert f"`{words}`, which is 1024 MiB\n  try: {words} unlimited" in done.stderr
 
 
+@pytest.fixture
+def usual_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but /tmp, /var/tmp and /dev/shm, wherever these tests have their own files."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+
+
+@pytest.mark.usefixtures("usual_places")
 def test_a_folder_that_takes_nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A TMPDIR too long or not plain is left for /tmp, and a /tmp that takes nothing for /var/tmp."""
     make = tempfile.mkdtemp
@@ -101,6 +110,7 @@ def test_a_folder_that_takes_nothing_is_passed_over(monkeypatch: pytest.MonkeyPa
     assert str(run_root()) == "/var/tmp"
 
 
+@pytest.mark.usefixtures("usual_places")
 def test_where_no_folder_will_do_each_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only root file system, or a full one, is refused with TMPDIR as the way out."""
 

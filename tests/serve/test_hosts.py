@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from serve import admin_client, launcher
 from serve.leftovers import processes_of
 from serve.proxy.addresses import machine_addresses
+from serve.proxy.install import last_words
+from serve.switches import CONTROL_FOLDER
 from tests.serve.conftest import fake_settings
 
 pytestmark = pytest.mark.ray
@@ -110,7 +113,10 @@ def test_a_front_end_that_was_ended_comes_back_where_it_was(handle: launcher.Han
     before.send_signal(signal.SIGTERM)
     before.wait(30)
     with httpx.Client(timeout=5, trust_env=False) as client:
+        end = time.monotonic() + 60
         while True:
+            if time.monotonic() > end:
+                pytest.fail(last_words(handle.folder / CONTROL_FOLDER))
             try:
                 if client.get(f"{handle.url}/v2/health/ready").status_code == 200:
                     break

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +105,15 @@ def test_a_link_local_address_is_bound_to_its_card() -> None:
     assert found.binds == ("[fe80::7]:8000 interface eth1",)
     assert found.url == "http://[fe80::7%25eth1]:8000"
     assert str(address) == "fe80::7%eth1"
+
+
+def test_a_name_that_means_a_link_local_address_keeps_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolvers give the card as a number beside the address."""
+    index, card = socket.if_nameindex()[0]
+    found = [(socket.AF_INET6, 1, 6, "", ("fe80::7:7", 0, 0, index))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("serve.proxy.addresses.probe", lambda *_: None)
+    assert front("gateway").addresses == (Address("fe80::7:7", card),)
 
 
 @needs_v6
@@ -209,6 +219,21 @@ def test_a_port_that_is_taken_on_one_address_only_is_found(wanted: str, held: st
         holder.listen()
         with pytest.raises(EnvironmentProblem, match=rf"port {port} on {wanted} is taken by .*{os.getpid()}"):
             check_free(front(wanted, port))
+
+
+def test_a_holder_that_ends_meanwhile_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port whose holder is gone when it is asked for its name was taken all the same."""
+
+    def end(process: psutil.Process) -> str:
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "name", end)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(EnvironmentProblem, match=f"port {port} on 127.0.0.1 is taken\n.*another --port"):
+            check_free(front("127.0.0.1", port))
 
 
 @needs_v6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from serve.proxy.frontend import Address, FrontEnd
 from serve.proxy.install import find_haproxy, install_wrapper, last_words
 from serve.proxy.open_files import LEAST_FILES, connections_within
 from serve.proxy.ports import probe
+from serve.proxy.wrapper import HAPROXY
+from sluicegate.own_packages import HOME
 from tests.ports import free_port
 from tests.serve.proxy.rays import rays_configuration
 
@@ -144,12 +147,39 @@ def test_another_configuration_ends_it_with_words(tmp_path: Path) -> None:
     assert "not as Ray 2.60 writes it: there is no section 'listen stats'" in last_words(tmp_path)
 
 
+def test_modules_beside_the_package_hide_no_standard_ones(tmp_path: Path) -> None:
+    """A backport in site-packages, where the package is too, does not come before the standard library."""
+    site, folder = tmp_path / "site", tmp_path / "run"
+    folder.mkdir()
+    for part in ("contract", "serve/proxy"):
+        shutil.copytree(HOME / part, site / part)
+    (site / "serve/__init__.py").touch()
+    for name in ("dataclasses", "ipaddress", "json"):
+        (site / f"{name}.py").write_text("raise SystemExit('hidden')")
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 100)
+    words, environment = command(folder, front)
+    done = subprocess.run(
+        [str(site / "serve/proxy/haproxy.sh"), *words[1:]],
+        env=environment | {HAPROXY: "/bin/true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_haproxy_says_in_passing_is_no_last_word(tmp_path: Path) -> None:
     """A start that failed for another reason is not blamed on an HAProxy that runs."""
     front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 100)
     with running(tmp_path, front):
         assert "WARNING" in (tmp_path / "1.stderr.log").read_text()
         assert last_words(tmp_path) == ""
+
+
+def test_a_log_that_is_gone_says_nothing(tmp_path: Path) -> None:
+    """A log that Ray removes while it is looked for does not hide what went wrong before."""
+    (tmp_path / "1.stderr.log").symlink_to(tmp_path / "removed")
+    assert last_words(tmp_path) == ""
 
 
 def test_a_port_that_was_taken_meanwhile_is_haproxys_last_word(tmp_path: Path) -> None:
