@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from contract.errors import PredictionsError
 from contract.predictions import LabelValue
 from tables.columns import flat, is_list, is_text, names_text, rows_text
+from tables.numbers import numbers_in
 
 ROUNDING = 1e-6
 SUM_ROUNDING = 1e-3
@@ -144,9 +145,7 @@ def _parsed(array: pa.Array, column: str, where: object) -> pa.Array:
     rows: list[list[float] | None] = []
     for row, text in enumerate(array.to_pylist()):
         try:
-            rows.append(
-                None if text is None else [float(p) for p in text.strip(" []()").replace(",", " ").split()]
-            )
+            rows.append(None if text is None else numbers_in(text))
         except ValueError:
             raise PredictionsError(
                 f"`{column}` must hold lists of numbers; row {row} is {text[:40]!r}", where=where

@@ -15,6 +15,7 @@ from tables.content import kind_of, text_of
 from tables.delimited import delimited_records
 from tables.labelled import name_in_cell, slice_names
 from tables.labels import label_name, shown
+from tables.numbers import is_missing, number_in
 from tables.objects import document_records, line_records
 
 T = TypeVar("T")
@@ -88,18 +89,12 @@ def _labels(values: Sequence[Any], name: str, where: Path) -> pa.Array:
 
 def _number(value: Any, name: str, row: int, where: Path) -> float | None:
     if isinstance(value, str):
-        written = value.strip()
-        if written.lower() in _MISSING:
+        if is_missing(value):
             return None
         try:
-            return float(written)
+            return number_in(value)
         except ValueError:
-            if written.endswith("%"):
-                hint: str | None = "these are percentages: divide them by 100"
-            elif _DECIMAL_COMMA.fullmatch(written):
-                return float(written.replace(",", "."))
-            else:
-                hint = None
+            hint = "these are percentages: divide them by 100" if value.strip().endswith("%") else None
             raise PredictionsError(
                 f"`{name}` must hold numbers, not {shown(value)} in row {row}", where=where, hint=hint
             ) from None
