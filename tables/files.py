@@ -78,6 +78,16 @@ class Columns:
         return ("split", "slice") if self.slice is None else ("split",)
 
 
+def packed(path: Path) -> DataError:
+    """Return what to say of a Parquet or Arrow file that was packed once more."""
+    unpack = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd"}[path.suffix.lower()]
+    return DataError(
+        f"{kind_of(path)} files within {path.suffix} are not read",
+        where=path,
+        hint=f"{unpack} {path.name}: it is compressed inside",
+    )
+
+
 def file_records(
     path: Path, columns: Columns, classes: dict[str, list[str]] | None = None
 ) -> Iterator[Record]:
@@ -93,7 +103,9 @@ def file_records(
     """
     kind = kind_of(path)
     wanted = [name for name in columns.wanted if "." not in name]
-    if kind not in KINDS or (kind in COLUMNAR and path.suffix.lower() in COMPRESSED):
+    if kind in COLUMNAR and path.suffix.lower() in COMPRESSED:
+        raise packed(path)
+    if kind not in KINDS:
         raise DataError(
             f"files of kind {path.suffix or 'without suffix'!r} are not read",
             where=path,

@@ -97,13 +97,15 @@ def _saved_splits(path: Path, columns: Columns) -> Iterator[Record]:
     """Yield the rows of what `datasets.DatasetDict.save_to_disk` wrote."""
     try:
         splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        folders = [(str(split), path / str(split)) for split in splits]
+        names = [str(split) for split in splits]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise DataError(
             f"not what save_to_disk writes: {problem!r}", where=path / "dataset_dict.json"
         ) from None
-    for split, folder in folders:
-        yield from _with(_saved(folder, columns), {"split": split})
+    for name in names:
+        if name in {"", ".", ".."} or "/" in name or "\\" in name:
+            raise DataError(f"{name!r} is no name of a split", where=path / "dataset_dict.json")
+        yield from _with(_saved(path / name, columns), {"split": name})
 
 
 def _saved(path: Path, columns: Columns) -> Iterator[Record]:

@@ -16,6 +16,7 @@ from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from tables.files import Columns, Record
 from tables.labels import label_name
 from tables.notes import notes_on
+from tables.paths import CHANGED, CHANGED_HINT, state_of
 from tables.problems import refuse
 from tables.sources import records_of
 
@@ -74,22 +75,12 @@ def read_labelled(
         DataError: naming file, row and rule, the first twenty rows at once.
     """
     columns = Columns(text, label, slice_column)
-    before = _state(path)
+    before = state_of(path)
     found = checked(records_of(path, columns), columns, where=path, split=split)
     digest = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)
-    if _state(path) != before:
-        raise DataError(
-            "it changed while it was read", where=path, hint="give a copy that nobody writes to meanwhile"
-        )
+    if state_of(path) != before:
+        raise DataError(CHANGED, where=path, hint=CHANGED_HINT)
     return Labelled(found.texts, found.labels, found.slices, found.rows, found.places, digest, found.notes)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        known = path.stat()
-    except (OSError, ValueError):
-        return None
-    return known.st_size, known.st_mtime_ns
 
 
 def from_rows(rows: Sequence[tuple[str, str | None]]) -> Labelled:

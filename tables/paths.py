@@ -9,8 +9,20 @@ from pathlib import Path
 
 from contract.errors import DataError
 
+CHANGED = "it changed while it was read"
+CHANGED_HINT = "give a copy that nobody writes to meanwhile"
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _SECRET = re.compile(r"/[^@]*@")
+
+
+def state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, size and time of change of a file, or of every file below a folder."""
+    try:
+        files = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
+        known = [(str(file), file.stat()) for file in files if file.is_file()]
+    except (OSError, ValueError):
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in known)
 
 
 def require_readable(path: Path) -> None:

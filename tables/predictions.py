@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from contract.errors import InputError, PredictionsError
-from contract.files import sha256_of_bytes, sha256_of_file
+from contract.files import sha256_of_file, sha256_of_json
 from contract.predictions import LabelValue, Predictions, VariantPredictions
-from tables.columnar import PARQUET, columnar_table
+from tables.columnar import ENDINGS, PARQUET, columnar_table
 from tables.columns import coded, label_set_of, labels_of, predictions_of, slices_of, split_of
-from tables.content import kind_of
-from tables.files import ELSEWHERE
+from tables.content import COMPRESSED, kind_of
+from tables.files import ELSEWHERE, packed
 from tables.hub import with_class_names
-from tables.paths import require_readable
+from tables.paths import CHANGED, CHANGED_HINT, require_readable, state_of
 from tables.scores import check_argmax, check_confidence, confidence_of, logits_of
 from tables.text_tables import TEXT, text_table
 
@@ -38,18 +38,24 @@ def read_predictions(path: Path, *, labels: Sequence[LabelValue] | None = None) 
     """
     try:
         require_readable(path)
+        before = state_of(path)
         table = _read_folder(path) if path.is_dir() else _read_file(path)
     except InputError as problem:
         raise PredictionsError(problem.rule, where=problem.where, hint=problem.hint) from None
     except (pa.ArrowException, OSError) as problem:
         raise PredictionsError(f"cannot be read: {problem}", where=path) from None
     predictions = from_table(table, where=path, labels=labels)
-    return replace(predictions, sha256=_hash(path))
+    digest = _hash(path)
+    if state_of(path) != before:
+        raise PredictionsError(CHANGED, where=path, hint=CHANGED_HINT)
+    return replace(predictions, sha256=digest)
 
 
 def _read_file(path: Path) -> pa.Table:
     if kind_of(path) in TEXT:
         return text_table(path)
+    if kind_of(path) in ENDINGS and path.suffix.lower() in COMPRESSED:
+        raise packed(path)
     if kind_of(path) in ELSEWHERE:
         raise PredictionsError(
             f"files of kind {path.suffix!r} are not read", where=path, hint=ELSEWHERE[kind_of(path)]
@@ -58,9 +64,18 @@ def _read_file(path: Path) -> pa.Table:
 
 
 def _read_folder(path: Path) -> pa.Table:
-    if not _parts(path):
+    parts = _parts(path)
+    if not parts:
         raise PredictionsError("the folder holds no file that ends in .parquet", where=path)
-    return pq.read_table(path, ignore_prefixes=["_", "."])
+    found = dataset.dataset(
+        [str(part) for part in parts],
+        format="parquet",
+        partitioning=dataset.HivePartitioning.discover(infer_dictionary=True),
+        partition_base_dir=str(path),
+    )
+    table = found.to_table()
+    table.validate(full=True)
+    return table
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -68,13 +83,16 @@ def _parts(folder: Path) -> list[Path]:
         part
         for part in folder.rglob("*")
         if part.suffix in PARQUET
+        and part.is_file()
         and not any(name.startswith(("_", ".")) for name in part.relative_to(folder).parts)
     )
 
 
 def _hash(path: Path) -> str:
     if path.is_dir():
-        return sha256_of_bytes("\n".join(sha256_of_file(part) for part in _parts(path)).encode())
+        return sha256_of_json(
+            {part.relative_to(path).as_posix(): sha256_of_file(part) for part in _parts(path)}
+        )
     return sha256_of_file(path)
 
 

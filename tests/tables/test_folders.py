@@ -88,6 +88,8 @@ def test_texts_without_an_ending_are_read(tmp_path: Path) -> None:
         ),
         ({"a/b/1.txt": "x"}, r"no CLASS/NAME\.txt(?s:.*)one per split"),
         ({"dataset_dict.json": "{"}, "not what save_to_disk writes"),
+        ({"dataset_dict.json": '{"splits": ["../out"]}'}, r"'\.\./out' is no name of a split"),
+        ({"dataset_dict.json": '{"splits": [".."]}'}, "is no name of a split"),
         ({"dataset_dict.json": "{}"}, "not what save_to_disk writes"),
         ({"dataset_dict.json": '{"splits": ["train"]}'}, "train: not what save_to_disk writes"),
         ({"state.json": "[]", "dataset_info.json": "{}"}, "not what save_to_disk writes"),
@@ -157,17 +159,18 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hash that is kept must be that of the rows that were read."""
-    file = _folder(tmp_path, {"d.csv": "text,label\nx,a\n"}) / "d.csv"
+    """The hash that is kept must be that of the rows that were read, also below a folder."""
+    file = _folder(tmp_path, {"train/d.csv": "text,label\nx,a\n"}) / "train/d.csv"
 
     def written_meanwhile(path: Path, columns: Columns) -> Iterator[Record]:
         yield from records_of(path, columns)
-        with path.open("a") as more:
+        with file.open("a") as more:
             more.write("y,b\n")
 
     monkeypatch.setattr(tables.labelled, "records_of", written_meanwhile)
-    with pytest.raises(DataError, match="changed while it was read"):
-        read_labelled(file)
+    for given in (file, tmp_path):
+        with pytest.raises(DataError, match="changed while it was read"):
+            read_labelled(given)
 
 
 def test_labels_that_mean_a_missing_value_elsewhere_are_told(tmp_path: Path) -> None:
@@ -193,6 +196,15 @@ def test_every_ending_that_is_not_read_says_what_to_do(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(DataError, match=r"are not read(?s:.*)(CSV|unpack|to_parquet|\.tsv)"):
             read_labelled(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["d.parquet.gz", "d.ARROW.zst"])
+def test_parquet_that_was_packed_once_more_is_unpacked_first(tmp_path: Path, name: str) -> None:
+    """The refusal names the command."""
+    (tmp_path / name).write_bytes(b"x")
+    for read, error in ((read_labelled, DataError), (read_predictions, PredictionsError)):
+        with pytest.raises(error, match=f"(gunzip|unzstd) {name}: it is compressed inside"):
+            read(tmp_path / name)
 
 
 def test_json_beside_shards_is_metadata(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import decimal
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather
 
+import tables.predictions
 from contract.errors import PredictionsError
 from contract.predictions import OUTSIDE, Predictions, VariantPredictions, write_predictions
 from sluicegate.main import cli
@@ -404,3 +406,42 @@ def test_lines_about_the_file_come_with_the_commands_output(tmp_path: Path) -> N
     assert "note: 1 of 40 predictions of 'm' are outside the label set" in done.stderr
     assert "UserWarning" not in done.stderr
     assert json.loads(done.stdout)["reference"] == "big"
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_folders_of_partitions_are_read_and_known_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    """Columns stand in names of folders, not in those above; a renamed one gives another hash."""
+    monkeypatch.chdir(tmp_path)
+    folder = (Path() if relative else tmp_path) / "slice=above" / "_p"
+    table = pa.Table.from_pandas(pd.DataFrame(_columns()))
+    for name, part in (("tune", table.slice(0, 25)), ("certify", table.slice(25))):
+        (folder / f"split={name}").mkdir(parents=True)
+        pq.write_table(part, folder / f"split={name}" / "part-00000.parquet")
+    (folder / "README.md").write_text("from Spark")
+    found = read_predictions(folder)
+    assert found.slices == {}
+    assert found.split is not None
+    assert Counter(found.split.tolist()) == {"tune": 25, "certify": N - 25}
+    (folder / "split=tune").rename(folder / "split=test")
+    assert read_predictions(folder).sha256 != found.sha256
+
+
+def test_predictions_that_change_while_they_are_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash that a certificate names must be that of the rows that were read."""
+    path = tmp_path / "part.parquet"
+    pq.write_table(pa.Table.from_pandas(pd.DataFrame(_columns())), path)
+
+    def written_meanwhile(*what: Any, **named: Any) -> Any:
+        found = from_table(*what, **named)
+        path.write_bytes(path.read_bytes() + b"more")
+        return found
+
+    monkeypatch.setattr(tables.predictions, "from_table", written_meanwhile)
+    for place in (path, tmp_path):
+        with pytest.raises(PredictionsError, match="changed while it was read"):
+            read_predictions(place)
+        pq.write_table(pa.Table.from_pandas(pd.DataFrame(_columns())), path)
