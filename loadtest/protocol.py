@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
+
+from tables.labels import label_name
 
 Protocol = Literal["v1", "oip"]
 PROTOCOLS: tuple[Protocol, ...] = ("v1", "oip")
@@ -39,7 +42,10 @@ def body(protocol: Protocol, model: str, text: str) -> bytes:
 
 
 def read_answer(protocol: Protocol, raw: bytes) -> Answer | None:
-    """Return the answer in the body of a 200, or None when the body is not one."""
+    """Return the answer in the body of a 200, or None when the body is not one.
+
+    A label is spelled as in data. What another server says in another type than ours is not kept.
+    """
     try:
         value = json.loads(raw)
         return _from_v1(value) if protocol == "v1" else _from_oip(value)
@@ -50,12 +56,12 @@ def read_answer(protocol: Protocol, raw: bytes) -> Answer | None:
 def _from_v1(value: Any) -> Answer:
     first = value["outputs"][0]
     return Answer(
-        label=str(first["label"]),
+        label=_label(first["label"]),
         confidence=_float(first.get("confidence")),
-        variant=first.get("variant"),
-        escalated=first.get("escalated"),
-        degraded=first.get("degraded"),
-        policy_version=value.get("policy_version"),
+        variant=_text(first.get("variant")),
+        escalated=_flag(first.get("escalated")),
+        degraded=_flag(first.get("degraded")),
+        policy_version=_text(value.get("policy_version")),
     )
 
 
@@ -63,14 +69,36 @@ def _from_oip(value: Any) -> Answer:
     found = {output["name"]: output["data"][0] for output in value["outputs"]}
     said = value.get("parameters") or {}
     return Answer(
-        label=str(found["label"]),
+        label=_label(found["label"]),
         confidence=_float(found.get("confidence")),
-        variant=found.get("variant"),
-        escalated=found.get("escalated"),
-        degraded=found.get("degraded", said.get("degraded")),
-        policy_version=said.get("policy_version"),
+        variant=_text(found.get("variant")),
+        escalated=_flag(found.get("escalated")),
+        degraded=_flag(found.get("degraded", said.get("degraded"))),
+        policy_version=_text(said.get("policy_version")),
     )
 
 
+def _label(value: Any) -> str:
+    """Return the name of a label. Raises ValueError where there is none."""
+    name = label_name(value)
+    if name is None:
+        raise ValueError("no label")
+    return name
+
+
 def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: Any) -> str | None:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None

@@ -250,7 +250,7 @@ def _generate(
         tls=base.scheme == "https",
         head=f"POST {base.prefix}{wire.path(plan.protocol, plan.model)} HTTP/1.1\r\n"
         f"Host: {base.netloc}\r\nContent-Type: application/json\r\n"
-        f"Accept: application/json\r\n{key}",
+        f"Accept: application/json\r\nAccept-Encoding: identity\r\n{key}",
         name=plan.model,
         timeout_s=plan.timeout_s,
         connections=plan.connections,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,26 @@ def test_answers_are_read_from_both_forms() -> None:
         "parameters": {"policy_version": "p"},
     }  # fmt: skip
     assert read_answer("oip", json.dumps(oip).encode()) == Answer("a", 0.5, "v", True, None, "p")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ({"label": 1.0, "confidence": "0.5", "variant": 3, "escalated": "no"}, Answer("1")),
+        ({"label": True, "confidence": 1e400}, Answer("true")),
+        ({"label": " pos ", "confidence": 1, "variant": "v\ud83d", "degraded": 0}, Answer("pos", 1.0, "v?")),
+        ({"label": None}, None),
+        ({"label": "\ud83d"}, None),
+        ({"label": ["a", "b"]}, None),
+        ({"label": "a", "confidence": 10**400}, Answer("a")),
+    ],
+)
+def test_what_another_server_says_is_kept_where_it_has_our_type(
+    said: dict[str, Any], answer: Answer | None
+) -> None:
+    """Labels are spelled as in data; a table of other types would end the run after its last request."""
+    raw = json.dumps({"outputs": [said], "policy_version": 7}).encode()
+    assert read_answer("v1", raw) == answer
 
 
 @given(
