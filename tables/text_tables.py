@@ -24,9 +24,7 @@ DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 TEXT = (*DELIMITED, ".jsonl", ".ndjson", ".json")
 
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
-_DECIMAL_COMMA = re.compile(r"[01]?,\d+")
 _HALF = re.compile("[\ud800-\udfff]")
-_MISSING = {"", "na", "nan", "null", "none", "n/a"}
 
 
 def text_table(path: Path) -> pa.Table:
