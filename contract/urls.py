@@ -21,6 +21,7 @@ _ENDS = (
 )
 # A user name, or one with a password, which people also write with / and # in it; a port is none.
 _CREDENTIALS = re.compile(r"(?<=//)(?:[^\s/?#]*|[^\s/?#@:]+:(?!\d+(?:[/?#\s]|$))\S*)@")
+_QUERY = re.compile(r"(//[^\s?]+)\?[^\s'\"]+")
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?", re.IGNORECASE)
 
 
@@ -52,8 +53,11 @@ class BaseUrl:
 
 
 def without_password(text: str, sign: str = "") -> str:
-    """Return a text with user names and passwords taken out of every address in it, a sign in their place."""
-    return _CREDENTIALS.sub(sign, text)
+    """Return a text with every address in it shown without what gives access.
+
+    User names and passwords go, a sign in their place, and so does the query, which holds keys.
+    """
+    return _QUERY.sub(r"\1?…", _CREDENTIALS.sub(sign, text))
 
 
 def parse_base_url(given: str, *, where: str = "URL") -> BaseUrl:

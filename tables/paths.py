@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 
 from contract.errors import DataError
+from contract.urls import without_password
 
 CHANGED = "it changed while it was read"
 CHANGED_HINT = "give a copy that nobody writes to meanwhile"
-_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_SECRET = re.compile(r"/[^@]*@")
+_ELSEWHERE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 
 
 def state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -44,9 +44,12 @@ def require_readable(path: Path) -> None:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path for messages, without the password of an address that was given in its place."""
+    """Return a path for messages, an address that was given in its place without what gives access."""
     written = str(path)
-    return _SECRET.sub("/…@", written) if _ELSEWHERE.match(written) else written
+    # A path keeps one of the two slashes of an address.
+    return (
+        without_password(_ELSEWHERE.sub(r"\g<0>/", written), "…@") if _ELSEWHERE.match(written) else written
+    )
 
 
 def _remedy(path: Path) -> str | None:

@@ -111,8 +111,11 @@ def test_anything_is_read_or_refused(text: str) -> None:
         ("http://ann:se/c#ret@host:5000/x", "http://host:5000/x"),
         ("http://host:8000/a@b", "http://host:8000/a@b"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("https://host/x.csv?sig=abc&se=2", "https://host/x.csv?…"),
+        ("https://ann:p?w@host:5000/x?sig=abc", "https://host:5000/x?…"),
+        ("what?now", "what?now"),
     ],
 )
 def test_an_address_is_shown_without_its_user(address: str, shown: str) -> None:
-    """User and password go, wherever the address stands in a message."""
+    """User, password and query go, wherever the address stands in a message."""
     assert without_password(f"cannot reach {address} now") == f"cannot reach {shown} now"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from contract.errors import PolicyError
+from contract.family import write_family
 from contract.machine import Machine
 from contract.policy import Certificate, Policy, Stage, read_policy, write_policy
 from runtime.machine import describe_machine
@@ -59,6 +61,20 @@ def test_another_processor_is_told_with_a_line_per_variant(tmp_path: Path) -> No
     assert [line.split(" (")[0] for line in said[1:]] == [
         "small: answers as measured", "large: answers as measured"
     ]  # fmt: skip
+
+
+def test_another_processor_is_told_where_nothing_is_stored_too(tmp_path: Path) -> None:
+    """What cannot be tried is named; it is served, since nothing shows other answers."""
+    family = write_measured_family(tmp_path, OTHER, SEEDS)
+    write_family(tmp_path, family.model_copy(update={"predictions": None}))
+    said: list[str] = []
+    assign(settings_of(tmp_path), tmp_path, said.append)
+    assert "lacks amx_int8" in said[0]
+    assert said[1:] == ["small, large: no rows are stored to try: certificates are unchecked here"]
+    write_family(tmp_path, family.model_copy(update={"predictions": None, "machine": HERE}))
+    shutil.rmtree(tmp_path / "state")
+    assign(settings_of(tmp_path), tmp_path, said.append)
+    assert len(said) == 2
 
 
 def test_a_certificate_about_other_answers_is_not_served(tmp_path: Path) -> None:
