@@ -102,6 +102,9 @@ class Summary(Frozen):
     policy_version: str | None = None
     data_sha256: str | None = None
     unmetered_reason: str | None = Field(default=None, description="Why energy or CPU time is null")
+    doubts: tuple[str, ...] = Field(
+        default=(), description="What is odd about the answers, such as labels that the data do not have"
+    )
     basis: dict[str, str] = Field(
         default_factory=dict, description="Date and source of prices and grid intensity"
     )

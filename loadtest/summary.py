@@ -22,6 +22,7 @@ from contract.formulas import (
 from contract.machine import Machine
 from contract.run import Summary, VariantShare
 from loadtest.arrivals import planned_requests
+from loadtest.doubts import doubts
 from loadtest.estimates import CONFIDENCE, Answers, accuracy, answers_of, macro_f1_of
 from loadtest.exchange import TIMED_OUT
 from loadtest.scrape import ServerUse
@@ -157,6 +158,7 @@ def summarise(
         policy_version=_only(requests["policy_version"]),
         data_sha256=setting.data_sha256,
         unmetered_reason=setting.unmetered_reason,
+        doubts=doubts(requests),
         basis=economy.basis if economy else {},
     )
     void = "; ".join([*generator_faults(summary), *([LOST] if setting.stopped_early else [])])

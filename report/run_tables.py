@@ -153,6 +153,7 @@ def runs_table(runs: Sequence[tuple[str, Summary]]) -> Table:
         )
         if not run.valid:
             notes.append(f"{name}: void, {run.void_reason or 'no reason given'}.")
+        notes += [f"{name}: {doubt}." for doubt in run.doubts]
     columns = (
         "run", "model", "asked/s", "held/s", "n", "errors", "p50 ms", "p99 ms", "accuracy", "escalated",
         "degraded", "goodput/s", "USD/1M", "Wh/1k",

@@ -85,8 +85,8 @@ def plan_of(
 
 
 def unknowns(summary: Summary) -> list[str]:
-    """Return what a run could not learn of energy and cost, one line each."""
-    said = [] if summary.unmetered_reason is None else [summary.unmetered_reason]
+    """Return what is odd about a run's answers and what it could not learn of energy and cost, in lines."""
+    said = [*summary.doubts, *([] if summary.unmetered_reason is None else [summary.unmetered_reason])]
     if summary.usd_per_1k is None and summary.machine is None:
         said.append(f"no cost per 1,000: {summary.url} is another machine, whose cores are not known here")
     return said

@@ -53,6 +53,22 @@ def test_accuracy_counts_texts_once_in_its_interval() -> None:
     assert summary.macro_f1_interval is not None
 
 
+def test_answers_in_other_names_are_told() -> None:
+    """A model's LABEL_0 against pos and neg is no bad model; a few wrong answers are nothing to tell."""
+    foreign = table([1.0] * 40, label=["pos", "neg"] * 20, answer=["LABEL_0", "LABEL_1"] * 20)
+    (told,) = summary_of(foreign).doubts
+    assert "40 of 40 answers are none of the labels" in told
+    assert "'LABEL_0', 'LABEL_1'" in told
+    assert summary_of(table([1.0] * 40, label=["a", "b"] * 20, answer=["a"] * 40)).doubts == ()
+    assert summary_of(table([1.0] * 40, label=[None] * 40)).doubts == ()
+
+
+def test_replies_without_an_answer_are_told() -> None:
+    """A page of HTML with status 200 is an error of its own kind."""
+    (told,) = summary_of(table([1.0] * 10, answer=[None] * 10)).doubts
+    assert "10 of 10 replies with status 200 held no answer" in told
+
+
 def test_unlabelled_requests_have_no_accuracy() -> None:
     """Without labels there is no accuracy, not an accuracy of 0."""
     summary = summary_of(table([1.0] * 10, label=[None] * 10))

@@ -188,3 +188,5 @@ def test_tables_of_runs_leave_out_what_nobody_measured(make_run: Make) -> None:
     shares = shares_table("two", bare.model_copy(update={"by_variant": two}))
     assert shares is not None
     assert [row.cells[0] for row in shares.rows] == ["a", "b"]
+    odd = runs_table([("odd", bare.model_copy(update={"doubts": ("answers in other names",)}))])
+    assert "odd: answers in other names." in odd.notes

@@ -1,0 +1,40 @@
+"""What is odd about the answers of a run, so that nobody takes its accuracy at face value. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+LEAST_FIT = 0.05
+LEAST_ANSWERS = 20
+SHOWN = 4
+
+
+def doubts(requests: pa.Table) -> tuple[str, ...]:
+    """Return lines on replies that held no answer, and on answers in other names than the data's labels."""
+    rows = list(zip(*(requests[name].to_pylist() for name in ("status", "label", "answer")), strict=True))
+    found = []
+    fine = [(label, answer) for status, label, answer in rows if status == 200]
+    unread = sum(answer is None for _, answer in fine)
+    if unread:
+        found.append(
+            f"{unread:,} of {len(fine):,} replies with status 200 held no answer of this protocol, and count "
+            "as errors: is it the right address, and the right --protocol?"
+        )
+    labels = Counter(label for label, _ in fine if label is not None)
+    answers = Counter(answer for label, answer in fine if label is not None and answer is not None)
+    known = sum(count for answer, count in answers.items() if answer in labels)
+    total = answers.total()
+    if total >= LEAST_ANSWERS and known < LEAST_FIT * total:
+        found.append(
+            f"{total - known:,} of {total:,} answers are none of the labels of the data: it answers "
+            f"{_some(answers)}, the data say {_some(labels)}; accuracy means nothing then"
+        )
+    return tuple(found)
+
+
+def _some(counts: Counter[str]) -> str:
+    named: Iterable[str] = (repr(name) for name, _ in counts.most_common(SHOWN))
+    return ", ".join(named) + (", ..." if len(counts) > SHOWN else "")
