@@ -68,20 +68,23 @@ def process_room(root: Path = Path("/")) -> Room | None:
         if most is not None and taken is not None:
             rooms.append(Room("the control group's pids.max", int(most), max(int(most - taken), 0)))
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if soft != resource.RLIM_INFINITY and not _may_exceed():
+    if soft != resource.RLIM_INFINITY and not _may_exceed(root):
         rooms.append(Room("the user's limit of processes (ulimit -u)", soft, max(soft - _own_threads(), 0)))
     return min(rooms, key=lambda room: room.left, default=None)
 
 
-def disk_room(folder: Path) -> tuple[Room, Room | None]:
-    """Return the bytes that a folder can still take, and the files; None where these are not counted."""
+def disk_room(folder: Path) -> tuple[Room | None, Room | None]:
+    """Return the bytes that a folder can still take, and the files; None each where they are not counted."""
     found = os.statvfs(folder)
-    size = Room(f"the disk of {folder}", found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+    most, left = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    size = Room(f"the disk of {folder}", most, left) if found.f_blocks else None
     files = Room(f"the inodes of {folder}", found.f_files, found.f_favail) if found.f_files else None
     return size, files
 
 
-def _may_exceed() -> bool:
+def _may_exceed(root: Path) -> bool:
+    if not _is_in_first_namespace(root):
+        return False
     if os.getuid() == 0:
         return True
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -89,6 +92,15 @@ def _may_exceed() -> bool:
         if name == "CapEff":
             return bool(int(value, 16) & _MAY_EXCEED)
     return False
+
+
+def _is_in_first_namespace(root: Path) -> bool:
+    """Whether user ids mean what they mean to the kernel: root of another namespace is somebody outside."""
+    try:
+        mapped = (root / "proc/self/uid_map").read_text(encoding="utf-8").split()
+    except OSError:  # a kernel without user namespaces
+        return True
+    return mapped == ["0", "0", "4294967295"]
 
 
 def _own_threads() -> int:

@@ -70,11 +70,14 @@ def shares_memory() -> bool:
 def _check_disk(folder: Path) -> None:
     needed = _DISK_BYTES
     store = _SHARED_MEMORY if shares_memory() else folder
-    if disk_room(store)[0].left < OBJECT_STORE_BYTES or store.stat().st_dev == folder.stat().st_dev:
+    stored, _ = disk_room(store)
+    is_full = stored is not None and stored.left < OBJECT_STORE_BYTES
+    if is_full or store.stat().st_dev == folder.stat().st_dev:
         needed += OBJECT_STORE_BYTES
     size, files = disk_room(folder)
     remedy = "room there, or TMPDIR=DIR on another disk"
-    _check_bytes("disk for a run", size, needed, remedy)
+    if size is not None:
+        _check_bytes("disk for a run", size, needed, remedy)
     if files is not None and files.left < _FILES:
         raise EnvironmentProblem(
             f"a run writes about {_FILES} files, and {files.limit} leave {files.left}", hint=remedy

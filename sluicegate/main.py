@@ -16,8 +16,7 @@ from types import FrameType
 
 import click
 
-from contract.errors import SluiceError, TargetNotMet
-from sluicegate.extras import explain_missing
+from sluicegate.own_packages import put_first
 
 # The help texts live here so that `sluice --help` imports no command.
 COMMANDS = {
@@ -82,6 +81,10 @@ def main() -> None:
     SIGTERM and a closed terminal unwind as Ctrl-C does, so that everything that was started is stopped;
     `serve` has its own way.
     """
+    left_out = put_first()
+    from contract.errors import SluiceError, TargetNotMet
+    from sluicegate.extras import explain_missing
+
     _fill_closed_streams()
     # All by name: a shell starts background jobs with SIGINT ignored. What nohup ignores stays so.
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
@@ -89,6 +92,8 @@ def main() -> None:
         if number != hangup or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
+        for folder in left_out:
+            click.echo(f"PYTHONPATH: {folder} is left out: it has modules of the names of ours", err=True)
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as leaving:

@@ -1,7 +1,8 @@
 """Find Sluicegate's own packages, whose names are common, whatever else bears these names.
 
 A `report.py` or a folder `serve` on PYTHONPATH, or where `python -m sluicegate` is run, comes before what is
-installed. Nothing of Sluicegate's may be imported here.
+installed. Only the command changes this: a program that imports a package of ours searches as before.
+Nothing of Sluicegate's may be imported here.
 """
 
 from __future__ import annotations
@@ -30,14 +31,20 @@ class OwnPackages:
         return PathFinder.find_spec(name, [str(HOME)], target) if path is None and name in NAMES else None
 
 
-def put_first() -> None:
-    """Have this process find our packages; take folders that hide them from what its children search."""
+def put_first() -> list[str]:
+    """Have this process find our packages; take folders that hide them from what its children search.
+
+    Returns the folders of PYTHONPATH that were taken.
+    """
     if OwnPackages not in sys.meta_path:
         sys.meta_path.insert(0, OwnPackages)
     searched = os.environ.get("PYTHONPATH")
-    if searched:
-        kept = [folder for folder in searched.split(os.pathsep) if not hides(Path(folder))]
-        os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    if not searched:
+        return []
+    folders = searched.split(os.pathsep)
+    hiding = [folder for folder in folders if hides(Path(folder))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folder for folder in folders if folder not in hiding)
+    return hiding
 
 
 def hides(folder: Path) -> bool:

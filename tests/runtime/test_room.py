@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,7 +110,29 @@ def test_the_limit_of_a_users_processes_counts_threads() -> None:
 def test_a_disk_leaves_bytes_and_files(tmp_path: Path) -> None:
     """What is left is what this user may take."""
     size, files = disk_room(tmp_path)
+    assert size is not None
     assert 0 < size.left <= size.most
     assert str(tmp_path) in size.limit
     assert files is None or 0 < files.left <= files.most
     assert os.statvfs(tmp_path).f_files in {0, 0 if files is None else files.most}
+
+
+def test_a_disk_that_reports_no_size_limits_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tmpfs with size=0 and a ramfs report no blocks at all, and take what memory takes."""
+    found = SimpleNamespace(f_blocks=0, f_frsize=4096, f_bavail=0, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    assert disk_room(tmp_path) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "is_limited"),
+    [("         0          0 4294967295\n", False), ("0 1000 1\n1 100000 65536\n", True), ("0 0 1\n", True)],
+)
+def test_root_of_a_user_namespace_is_limited_as_its_user_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mapped: str, is_limited: bool
+) -> None:
+    """The kernel exempts the machine's root from `ulimit -u`, and no root that is another user outside."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (5000, 5000))
+    room = process_room(write(tmp_path, {"proc/self/uid_map": mapped}))
+    assert (room is not None) == is_limited

@@ -76,6 +76,8 @@ def test_a_full_disk_names_folder_and_remedy(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(checks, "disk_room", lambda _, found=(size, files): found)
         with pytest.raises(EnvironmentProblem, match=rf"(?s){re.escape(str(tmp_path))}.*TMPDIR"):
             check_room(TWO, tmp_path)
+    monkeypatch.setattr(checks, "disk_room", lambda _: (None, None))
+    check_room(TWO, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "words"), [("RLIMIT_AS", "ulimit -v"), ("RLIMIT_DATA", "ulimit -d")])

@@ -14,9 +14,13 @@ from sluicegate.own_packages import HOME, hides, put_first
 LOOK = """
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
-sys.path.append(sys.argv[1])
-import sluicegate.main, contract.errors, report.render, serve
-print(report.__file__, *serve.__path__)
+sys.path.append(sys.argv.pop())
+from sluicegate.main import main
+try:
+    main()
+finally:
+    import contract.errors, report.render, serve
+    print(report.__file__, *serve.__path__)
 """
 
 
@@ -30,16 +34,32 @@ def hiding(tmp_path: Path) -> Path:
 
 
 def test_modules_of_the_same_names_hide_nothing(hiding: Path) -> None:
-    """A `report.py` and a folder `serve`, in the working directory and on PYTHONPATH, are passed over."""
+    """A `report.py` and a folder `serve`, here and on PYTHONPATH, are passed over, and told."""
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(HOME)],
+        [sys.executable, "-c", LOOK, "--version", str(HOME)],
         cwd=hiding,
         env=os.environ | {"PYTHONPATH": str(hiding)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.split() == [str(HOME / "report" / "__init__.py"), str(HOME / "serve")], done.stderr
+    assert done.stdout.split()[-2:] == [str(HOME / "report" / "__init__.py"), str(HOME / "serve")], (
+        done.stderr
+    )
+    assert done.stderr.startswith(f"PYTHONPATH: {hiding} is left out")
+
+
+def test_a_program_that_imports_sluicegate_searches_as_before(hiding: Path) -> None:
+    """Only the command puts its own packages first: a program's own `report` stays what it imports."""
+    look = "import os, sys; before = (list(sys.meta_path), dict(os.environ)); import sluicegate.main\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{look}print(before == (sys.meta_path, dict(os.environ)))"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(hiding), str(HOME)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_processes_that_are_started_search_no_folder_that_hides_ours(
@@ -49,6 +69,6 @@ def test_processes_that_are_started_search_no_folder_that_hides_ours(
     harmless = tmp_path_factory.mktemp("harmless")
     (harmless / "serve").mkdir()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hiding), str(harmless), str(HOME)]))
-    put_first()
+    assert put_first() == [str(hiding)]
     assert os.environ["PYTHONPATH"] == os.pathsep.join([str(harmless), str(HOME)])
     assert hides(hiding)
