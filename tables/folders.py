@@ -39,12 +39,8 @@ def folder_records(path: Path, columns: Columns) -> Iterator[Record]:
     files = _files(path)
     tables = _tables(files)
     texts = [file for file in files if file.suffix.lower() == ".txt" and _class_of(file)]
-    if texts and tables and {kind_of(file) for file in tables} != {".json"}:
-        raise DataError(
-            f"the folder holds both tables ({tables[0]}) and CLASS/NAME.txt files ({texts[0]})",
-            where=path,
-            hint="give a folder or file that holds one of them",
-        )
+    if texts and tables and _tables_count(path, texts, tables, columns):
+        texts = []
     if not texts and not tables:
         texts = [file for file in files if _bare(file) and _class_of(file)]
     if texts:
@@ -74,6 +70,37 @@ def _tables(files: Sequence[Path]) -> list[Path]:
     found = [f for f in files if kind_of(f) in KINDS and not any(p.startswith("_") for p in f.parts)]
     others = [file for file in found if kind_of(file) != ".json"]
     return others or found
+
+
+def _tables_count(path: Path, texts: Sequence[Path], tables: Sequence[Path], columns: Columns) -> bool:
+    """Whether of tables and texts beside them the tables are the data: licences and notes are texts, too.
+
+    Raises:
+        DataError: where both may be meant, since texts lie in two folders or more.
+    """
+    fitting = _fitting(path, tables, columns)
+    if fitting is None and {kind_of(file) for file in tables} == {".json"}:
+        return False
+    if len({_class_of(text) for text in texts}) > 1:
+        raise DataError(
+            f"the folder holds both tables ({tables[0]}) and CLASS/NAME.txt files ({texts[0]})",
+            where=path,
+            hint=f"give {path / (fitting or tables[0])}, or a folder that holds the classes alone",
+        )
+    return True
+
+
+def _fitting(path: Path, tables: Sequence[Path], columns: Columns) -> Path | None:
+    """Return the first table whose first row has the columns that are asked for."""
+    for file in tables:
+        try:
+            found = next(file_records(path / file, columns), None)
+        except DataError:
+            continue
+        there = {**_known(file), **found.values} if found else {}
+        if there and all(name in there or "." in name for name in columns.wanted):
+            return file
+    return None
 
 
 def _bare(file: Path) -> bool:
@@ -149,7 +176,7 @@ def _shards(path: Path, files: Sequence[Path], columns: Columns) -> Iterator[Rec
         raise DataError(
             f"the folder {said}",
             where=path,
-            hint="give one file, or a folder of files of one kind"
+            hint=f"give one file, such as {path / (_fitting(path, files, columns) or files[0])}"
             if kinds
             else "one folder of .txt files per class, perhaps in one per split (train, test), or files of one"
             f" kind: {', '.join(KINDS)}",

@@ -15,7 +15,7 @@ from contract.errors import DataError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
 from tables.files import Columns, Record
 from tables.labels import label_name
-from tables.notes import notes_on
+from tables.notes import lone_labels_note, notes_on
 from tables.paths import CHANGED, CHANGED_HINT, state_of
 from tables.problems import refuse
 from tables.sources import records_of
@@ -117,7 +117,9 @@ def checked(
     odd: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     look = _Lookup()
+    spread: dict[str, set[str]] = {}
     for record in records:
+        _note_split(record, columns.label, spread)
         if split is not None:
             said = _split_in(look(record, "split"))
             splits[str(said)] += 1
@@ -158,9 +160,22 @@ def checked(
     refuse(problems, where=where)
     if not texts:
         raise DataError("there are no rows", where=where)
-    return Labelled(
-        tuple(texts), tuple(labels), tuple(slices), tuple(rows), tuple(places), notes=notes_on(odd, labels)
-    )
+    lone = lone_labels_note(spread)
+    notes = (*notes_on(odd, labels), *([] if lone is None else [lone]))
+    return Labelled(tuple(texts), tuple(labels), tuple(slices), tuple(rows), tuple(places), notes=notes)
+
+
+def _note_split(record: Record, column: str | None, splits: dict[str, set[str]]) -> None:
+    """Add the split of a row to those of its label, where it has both."""
+    split = record.values.get("split")
+    if column is None or split is None:
+        return
+    try:
+        label = name_in_cell(value_at(record.values, column))
+    except ValueError:
+        return
+    if label is not None:
+        splits.setdefault(label, set()).add(str(split))
 
 
 def _split_in(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tables.labels import look_alikes, shown
 
@@ -23,6 +23,15 @@ def notes_on(odd: Counter[str], labels: Iterable[str | None]) -> tuple[str, ...]
         notes.append(absent)
     alike = look_alike_problem({label for label in labels if label is not None})
     return (*notes, alike) if alike else tuple(notes)
+
+
+def lone_labels_note(splits: Mapping[str, set[str]]) -> str | None:
+    """Return which labels occur in one split alone, given the splits of each, None where none does."""
+    lone = {label: next(iter(found)) for label, found in splits.items() if len(found) == 1}
+    if not lone or len(set().union(*splits.values())) == 1:
+        return None
+    names = ", ".join(f"{label} ({split})" for label, split in sorted(lone.items())[:20])
+    return f"{len(lone)} of {len(splits)} labels occur in one split alone: {names}"
 
 
 def look_alike_problem(labels: Iterable[str]) -> str | None:

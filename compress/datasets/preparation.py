@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from compress.datasets.data import DATA, write_dataset
+from compress.datasets.data import DATA, Dataset, write_dataset
 from compress.datasets.loading import load_data
+from compress.recipes.data_part import SPLITS
 from compress.steps import Context, Result
-from tables.notes import absence_note
+from tables.notes import absence_note, lone_labels_note
 
 
 def prepare_data(context: Context) -> Result:
     """Read, check and divide the data. Raises DataError, EnvironmentProblem."""
     data = load_data(context.recipe.data, seed=context.recipe.seed)
     write_dataset(context.folder / DATA, data)
-    absent = absence_note(data.label)
     return {
         "labels": list(data.labels),
         "removed_duplicates": data.removed,
@@ -20,5 +20,14 @@ def prepare_data(context: Context) -> Result:
         "removed_in_conflict": data.removed_in_conflict,
         "splits": {name: record.n for name, record in data.records().items()},
         "sha256": data.sha256,
-        "notes": [] if absent is None else [absent],
+        "notes": notes_of(data),
     }
+
+
+def notes_of(data: Dataset) -> list[str]:
+    """Return what a user should know of the labels of the data."""
+    splits: dict[str, set[str]] = {}
+    for label, split in zip(data.label, data.split, strict=True):
+        if split in SPLITS:
+            splits.setdefault(label, set()).add(split)
+    return [note for note in (absence_note(data.label), lone_labels_note(splits)) if note is not None]

@@ -83,8 +83,16 @@ def test_texts_without_an_ending_are_read(tmp_path: Path) -> None:
             r"a\.csv: there is no column 'label', which b\.",
         ),
         (
-            {"data.csv": "text,label\nx,a\n", "pos/1.txt": "x"},
-            r"both tables \(data\.csv\) and CLASS/NAME\.txt",
+            {"data.csv": "text,label\nx,a\n", "pos/1.txt": "x", "neg/1.txt": "x"},
+            r"both tables \(data\.csv\) and CLASS/NAME\.txt(?s:.*)give /.*/data\.csv, or a folder",
+        ),
+        (
+            {"train.json": '{"text": "x", "label": "a"}', "docs/a.txt": "x", "more/b.txt": "x"},
+            r"both tables \(train\.json\)",
+        ),
+        (
+            {"names.csv": "id,name\n0,a\n", "train.jsonl": '{"text": "x", "label": "a"}'},
+            r"several kinds(?s:.*)such as /.*/train\.jsonl",
         ),
         ({"a/b/1.txt": "x"}, r"no CLASS/NAME\.txt(?s:.*)one per split"),
         ({"dataset_dict.json": "{"}, "not what save_to_disk writes"),
@@ -208,6 +216,25 @@ def test_parquet_that_was_packed_once_more_is_unpacked_first(tmp_path: Path, nam
     for read, error in ((read_labelled, DataError), (read_predictions, PredictionsError)):
         with pytest.raises(error, match=f"(gunzip|unzstd) {name}: it is compressed inside"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.json"])
+def test_a_licence_beside_tables_is_no_class(tmp_path: Path, name: str) -> None:
+    """One folder of texts is no set of classes where a table has the columns that are asked for."""
+    table = "text,label\nx,a\n" if name == "train.csv" else '[{"text": "x", "label": "a"}]'
+    folder = _folder(tmp_path, {name: table, "docs/licence.txt": "MIT"})
+    assert _pairs(read_labelled(folder)) == [("x", "a")]
+
+
+@pytest.mark.parametrize("split", [None, "train", "test"])
+def test_classes_of_one_split_alone_are_told(tmp_path: Path, split: str | None) -> None:
+    """The unlabelled reviews of aclImdb lie in a folder beside the classes."""
+    files = ["train/pos/1", "train/neg/1", "train/unsup/1", "test/pos/1", "test/neg/1"]
+    folder = _folder(tmp_path, {f"{name}.txt": name for name in files})
+    notes = read_labelled(folder, split=split).notes
+    assert notes == ("1 of 3 labels occur in one split alone: unsup (train)",)
+    (folder / "train/unsup/1.txt").unlink()
+    assert read_labelled(folder, split=split).notes == ()
 
 
 def test_json_beside_shards_is_metadata(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from compress.datasets.data import read_dataset, write_dataset
 from compress.datasets.loading import divide, load_data
+from compress.datasets.preparation import notes_of
 from compress.datasets.sources import read_source, source_records
 from compress.recipes.data_part import SPLITS, DataPart
 from contract.errors import DataError, EnvironmentProblem
@@ -352,3 +353,13 @@ def test_hub_data_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(EnvironmentProblem, match="need the package datasets"):
         load_data(DataPart(file="hf:somebody/something"), seed=0)
+
+
+def test_labels_of_one_split_alone_are_told(tmp_path: Path) -> None:
+    """A label that no other split has is learnt and never measured."""
+    for name, labels in {"train": "abu", "validation": "ab" * 5, "test": "ab"}.items():
+        rows = [f"{name} {number},{label}" for number, label in enumerate(labels)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+    sources = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
+    data = load_data(DataPart(**sources), seed=0)
+    assert notes_of(data) == ["1 of 3 labels occur in one split alone: u (train)"]
