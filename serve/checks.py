@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contract.errors import EnvironmentProblem
 from runtime.room import Room, disk_room, memory_room, process_room
+from serve.leftovers import MAX_ROOT
 from serve.settings import Settings
 
 MIB = 1 << 20
@@ -24,9 +25,9 @@ _THREADS, _THREADS_PER_REPLICA = 400, 35
 _DISK_BYTES = 16 * MIB
 _FILES = 300
 _SIZES = (
-    (resource.RLIMIT_AS, "-v", 3 << 30),
-    (resource.RLIMIT_DATA, "-d", 2 << 30),
-    (resource.RLIMIT_FSIZE, "-f", 128 * MIB),
+    (resource.RLIMIT_AS, "-v", "LimitAS=", 3 << 30),
+    (resource.RLIMIT_DATA, "-d", "LimitDATA=", 2 << 30),
+    (resource.RLIMIT_FSIZE, "-f", "LimitFSIZE=", 128 * MIB),
 )
 """Limits that a process of the gateway reaches by itself: address space, data, and the store's file."""
 
@@ -51,7 +52,8 @@ def check_room(settings: Settings, folder: Path, root: Path = Path("/")) -> None
         raise EnvironmentProblem(
             f"a gateway starts about {threads} processes and threads, and {processes.limit}, "
             f"{processes.most}, leaves {processes.left}",
-            hint=f"a higher limit (ulimit -u, --pids-limit of docker run, pids of the pod){fewer}",
+            hint="a higher limit (ulimit -u, docker run --pids-limit, the kubelet's podPidsLimit, systemd's "
+            f"TasksMax=){fewer}",
         )
     _check_bytes(
         "memory, and its models more",
@@ -75,7 +77,7 @@ def _check_disk(folder: Path) -> None:
     if is_full or store.stat().st_dev == folder.stat().st_dev:
         needed += OBJECT_STORE_BYTES
     size, files = disk_room(folder)
-    remedy = "room there, or TMPDIR=DIR on another disk"
+    remedy = f"room there, or TMPDIR=DIR, a path of at most {MAX_ROOT} bytes, on another disk"
     if size is not None:
         _check_bytes("disk for a run", size, needed, remedy)
     if files is not None and files.left < _FILES:
@@ -94,11 +96,14 @@ def _check_bytes(what: str, room: Room, needed: int, remedy: str) -> None:
 
 
 def _check_sizes() -> None:
-    for number, letter, needed in _SIZES:
-        soft, _ = resource.getrlimit(number)
+    for number, letter, unit, needed in _SIZES:
+        soft, hard = resource.getrlimit(number)
         if soft != resource.RLIM_INFINITY and soft < needed:
+            remedy = f"ulimit {letter} unlimited"
+            if hard != resource.RLIM_INFINITY:
+                remedy += f" as root, who may raise the hard limit, or {unit}infinity for a systemd service"
             raise EnvironmentProblem(
                 f"processes of a gateway need {needed // MIB} MiB under the limit `ulimit {letter}`, "
                 f"which is {soft // MIB} MiB",
-                hint=f"ulimit {letter} unlimited",
+                hint=remedy,
             )

@@ -6,6 +6,7 @@ machine before Ray starts is the operator's part there.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import tempfile
@@ -62,4 +63,5 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
         raise InputError("settings.state is needed: every node must see the same revisions", where="args")
     metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
-    return make_application(assign(given.settings, scratch), metrics)
+    # At this level it is in the logs of the deploy, whatever Ray leaves out of them.
+    return make_application(assign(given.settings, scratch, logging.getLogger(__name__).warning), metrics)

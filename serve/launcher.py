@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Self
+from typing import Self
 
 from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
@@ -32,7 +32,7 @@ from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
 from serve.checks import check_room
 from serve.here import compare_answers
-from serve.leftovers import clean_dead_runs, make_run_folder, processes_of, remove_run, run_root
+from serve.leftovers import RunLock, clean_dead_runs, make_run_folder, processes_of, remove_run, run_root
 from serve.live import StateDirectory, next_revision
 from serve.loading import Assignment, package_folder
 from serve.proxy.addresses import check_free, resolve_front_end
@@ -54,7 +54,7 @@ class Handle:
         settings: Settings,
         front: FrontEnd,
         folder: Path,
-        lock: IO[bytes],
+        lock: RunLock,
         process: subprocess.Popen[bytes],
     ) -> None:
         self._settings = settings
@@ -135,7 +135,7 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
     clean_dead_runs(progress)
     check_room(settings, run_root())
     front = _front_end(settings, progress)
-    folder, lock = make_run_folder()
+    folder, lock = make_run_folder(progress)
     process: subprocess.Popen[bytes] | None = None
     try:
         assignment = assign(settings, folder, progress)
@@ -315,7 +315,7 @@ def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
     return front
 
 
-def _spawn_host(folder: Path, front: FrontEnd, writer: int, lock: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn_host(folder: Path, front: FrontEnd, writer: int, lock: RunLock) -> subprocess.Popen[bytes]:
     """Start the host in the run folder, in a session of its own: a Ctrl-C must not reach Ray directly."""
     with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(

@@ -11,9 +11,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import psutil
 
@@ -23,7 +22,7 @@ MARK = "SLUICE_RUN"
 """Environment variable that every process of a run inherits; its value is the run folder."""
 _OWNER = "owner.lock"
 """File in the run folder that launcher and host hold locked for as long as they live."""
-_MAX_ROOT = 8
+MAX_ROOT = 8
 """Bytes: 16 more name the run, 70 one of HAProxy's control sockets, whose path may be 97 long in all."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9./+@:,=~_-]+")
@@ -32,16 +31,19 @@ _PLAIN = re.compile(r"[A-Za-z0-9./+@:,=~_-]+")
 Report = Callable[[str], None]
 
 
-def run_root() -> Path:
+def run_root(report: Report = lambda _: None) -> Path:
     """Return where folders of runs are made: TMPDIR where it will do, else the first usual place that does.
+
+    Args:
+        report: told why TMPDIR was passed over.
 
     Raises:
         EnvironmentProblem: none will, with the reason for each.
     """
     refused = []
     for root in _roots():
-        if len(os.fsencode(root)) > _MAX_ROOT:
-            refused.append(f"{root} is longer than {_MAX_ROOT} bytes")
+        if len(os.fsencode(root)) > MAX_ROOT:
+            refused.append(f"{root} is longer than {MAX_ROOT} bytes")
             continue
         if not _PLAIN.fullmatch(str(root)):
             refused.append(f"{str(root)!a} has characters beyond A-Z, a-z, 0-9 and ./+@:,=~_-")
@@ -51,10 +53,12 @@ def run_root() -> Path:
         except OSError as problem:
             refused.append(f"{root}: {problem.strerror}")
         else:
+            if refused and os.environ.get("TMPDIR"):
+                report(f"TMPDIR is passed over for {root}: {refused[0]}")
             return root
     raise EnvironmentProblem(
         f"no folder for the gateway's files and sockets ({'; '.join(refused)})",
-        hint=f"TMPDIR=DIR, a writable folder with a plain path of at most {_MAX_ROOT} bytes",
+        hint=f"TMPDIR=DIR, a writable folder with a plain path of at most {MAX_ROOT} bytes",
     )
 
 
@@ -66,17 +70,37 @@ def _roots() -> list[Path]:
     return list(dict.fromkeys([*found, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]))
 
 
-def make_run_folder() -> tuple[Path, IO[bytes]]:
-    """Create a private folder for one run; return it with the open file whose lock marks it as owned.
+class RunLock:
+    """Marks a run folder as owned.
 
-    The run counts as alive until that file is closed here and in every process that has inherited it.
+    The run counts as alive until this is closed, and in every process that has inherited the file.
     """
-    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=run_root()))
-    unlocked = folder / f".{_OWNER}"
-    held = unlocked.open("wb")
-    fcntl.flock(held, fcntl.LOCK_EX)
-    unlocked.rename(folder / _OWNER)
-    return folder, held
+
+    def __init__(self, folder: Path) -> None:
+        # systemd-tmpfiles, which empties /tmp of what is old, passes over a folder that is locked itself.
+        with ExitStack() as opened:
+            directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, directory)
+            fcntl.flock(directory, fcntl.LOCK_SH)
+            unlocked = folder / f".{_OWNER}"
+            self._file = opened.enter_context(unlocked.open("wb"))
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            unlocked.rename(folder / _OWNER)
+            self._opened = opened.pop_all()
+
+    def fileno(self) -> int:
+        """Return the number of the file for another process to inherit."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Let go. Safe to call again."""
+        self._opened.close()
+
+
+def make_run_folder(report: Report = lambda _: None) -> tuple[Path, RunLock]:
+    """Create a private folder for one run; return it with the lock that marks it as owned."""
+    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=run_root(report)))
+    return folder, RunLock(folder)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

@@ -1,7 +1,8 @@
 """The environment that Ray starts in: the switches of Ray, Serve and HAProxy for a gateway on one machine.
 
 What listens where, with these switches: HAProxy's front end on the host asked for; the replicas' HTTP ports,
-the admin interface and Ray's own ports on loopback.
+the admin interface and Ray's own ports on loopback. Left on all interfaces is each replica's gRPC port, which
+asks for the run's token.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from serve.leftovers import MARK
 from serve.proxy.frontend import FrontEnd
-from serve.proxy.install import install_wrapper
+from serve.proxy.install import wrapper_environment
 from serve.proxy.ports import free_ports
 
 CONTROL_FOLDER = "h"
@@ -23,8 +24,8 @@ def ray_environment(folder: Path, front: FrontEnd) -> dict[str, str]:
     """Return the environment of a run: this process's own, less what would steer Ray, plus the switches.
 
     Proxies for HTTP are left out too: whatever a run connects to is on this machine. Something that calls
-    out, such as a stage behind HTTP, must be told its proxy by a setting. Writes the run's Ray token and the
-    front end below `folder`, readable by the owner alone.
+    out, such as a stage behind HTTP, must be told its proxy by a setting. Writes the run's Ray token
+    below `folder`, readable by the owner alone.
     """
     haproxy = folder / CONTROL_FOLDER
     token = folder / "token"
@@ -34,7 +35,7 @@ def ray_environment(folder: Path, front: FrontEnd) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not _steers(name)}
     return (
         kept
-        | install_wrapper(folder, front)
+        | wrapper_environment(front)
         | {
             MARK: str(folder),
             "RAY_worker_niceness": "0",

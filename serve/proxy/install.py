@@ -15,26 +15,24 @@ _SCRIPT = Path(__file__).resolve().with_name("haproxy.sh")
 """Part of the package, since the run folder may lie where nothing can be executed."""
 
 
-def install_wrapper(folder: Path, front: FrontEnd) -> dict[str, str]:
-    """Write the front end into the run folder; return the environment that makes Ray run the wrapper.
+def wrapper_environment(front: FrontEnd) -> dict[str, str]:
+    """Return the environment that makes Ray run the wrapper for that front end.
 
     Raises EnvironmentProblem where there is no HAProxy, or the wrapper cannot be executed.
     """
     if not os.access(_SCRIPT, os.X_OK):
         raise EnvironmentProblem(f"{_SCRIPT} cannot be executed", hint=f"chmod +x {_SCRIPT}")
-    described = folder / "front-end.json"
-    described.write_text(front.dump())
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_SCRIPT),
         PYTHON: sys.executable,
-        FRONT_END: str(described),
+        FRONT_END: front.dump(),
         HAPROXY: find_haproxy(),
     }
 
 
 def installed_front_end() -> FrontEnd:
     """Return the front end of the run that this process belongs to."""
-    return FrontEnd.load(Path(os.environ[FRONT_END]).read_text())
+    return FrontEnd.load(os.environ[FRONT_END])
 
 
 def find_haproxy() -> str:

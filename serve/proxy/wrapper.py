@@ -14,7 +14,7 @@ from pathlib import Path
 PYTHON = "SLUICE_PYTHON"
 FRONT_END = "SLUICE_FRONT_END"
 HAPROXY = "SLUICE_HAPROXY"
-"""Environment variables: the interpreter, the file that describes the front end, and the real HAProxy."""
+"""Environment variables: the interpreter, the front end as JSON, and the real HAProxy."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 
     arguments = sys.argv[1:]
     config = Path(arguments[arguments.index("-f") + 1])
-    front = FrontEnd.load(Path(os.environ[FRONT_END]).read_text())
+    front = FrontEnd.load(os.environ[FRONT_END])
     unavailable = config.with_name("503.http")
     unavailable.write_text(UNAVAILABLE, newline="")
     try:

@@ -26,7 +26,7 @@ from pathlib import Path
 from serve import launcher
 from serve.settings import FakeSettings, Settings
 number = getattr(resource, sys.argv[1])
-resource.setrlimit(number, (1 << 30, resource.getrlimit(number)[1]))
+resource.setrlimit(number, (1 << 30, 1 << 30 if sys.argv[2:] else resource.getrlimit(number)[1]))
 launcher.start(Settings(fake=FakeSettings()))
 """
 
@@ -84,7 +84,15 @@ def test_a_full_disk_names_folder_and_remedy(tmp_path: Path, monkeypatch: pytest
 def test_a_low_limit_on_sizes_is_refused_by_name(name: str, words: str) -> None:
     """A real limit, in a process of its own."""
     done = subprocess.run([sys.executable, "-c", LOW, name], capture_output=True, text=True, check=False)
-    assert f"`{words}`, which is 1024 MiB\n  try: {words} unlimited" in done.stderr
+    assert f"`{words}`, which is 1024 MiB\n  try: {words} unlimited\n" in done.stderr
+
+
+def test_a_low_hard_limit_names_who_can_raise_it() -> None:
+    """`ulimit -v unlimited` fails there, so the remedy is root's or the service manager's."""
+    command = [sys.executable, "-c", LOW, "RLIMIT_AS", "hard"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "try: ulimit -v unlimited as root" in done.stderr
+    assert "LimitAS=infinity" in done.stderr
 
 
 @pytest.fixture
@@ -99,9 +107,12 @@ def usual_places(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_takes_nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A TMPDIR too long or not plain is left for /tmp, and a /tmp that takes nothing for /var/tmp."""
     make = tempfile.mkdtemp
+    assert str(run_root(pytest.fail)) == "/tmp"
     for asked in (str(tmp_path), "/a b", "/\u00fc"):
         monkeypatch.setenv("TMPDIR", asked)
-        assert str(run_root()) == "/tmp"
+        said: list[str] = []
+        assert str(run_root(said.append)) == "/tmp"
+        assert [words.partition(": ")[0] for words in said] == ["TMPDIR is passed over for /tmp"]
 
     def only_var(*, prefix: str, dir: Path) -> str:
         if str(dir) != "/var/tmp":

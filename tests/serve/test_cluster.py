@@ -45,6 +45,15 @@ def test_a_fake_family_makes_an_application(switched: None, tmp_path: Path) -> N
     assert any((tmp_path / "state").rglob("*.json"))
 
 
+def test_a_state_that_stays_in_force_is_told_in_the_log(
+    switched: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `sluice serve` says in its terminal while it starts is in the log of a deploy."""
+    for seed in (1, 2):
+        application({"settings": {"fake": {"seed": seed}, "state": str(tmp_path / "state")}})
+    assert "the state directory was for another family" in caplog.text
+
+
 def test_every_deploy_counts_in_a_folder_of_its_own(switched: None, tmp_path: Path) -> None:
     """Figures of an earlier deploy are not added to, and nobody can prepare the folder beforehand."""
     folders = set()

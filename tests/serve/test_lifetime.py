@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -235,8 +236,9 @@ def test_a_signal_amid_the_removal_is_handled_after_it(monkeypatch: pytest.Monke
         return 0
 
     monkeypatch.setattr(leftovers, "end_processes", end_processes)
-    with lock, pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):
         remove_run(folder)
+    lock.close()
     assert not folder.exists()
 
 
@@ -277,6 +279,20 @@ def test_a_process_whose_mark_was_overwritten_is_ended_and_a_visitor_is_not() ->
         visitor.kill()
     assert any(line.startswith("ended 1 processes") and str(folder) in line for line in said)
     assert not folder.exists()
+
+
+def test_the_folder_of_a_run_is_locked_itself() -> None:
+    """What cleans /tmp by age, such as systemd-tmpfiles, passes over folders that it cannot lock."""
+    folder, lock = make_run_folder()
+    cleaner = os.open(folder, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(cleaner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.close()
+        fcntl.flock(cleaner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(cleaner)
+    remove_run(folder)
 
 
 def test_a_process_that_inherits_the_lock_keeps_the_run_alive() -> None:

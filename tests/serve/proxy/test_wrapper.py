@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from serve.proxy.frontend import Address, FrontEnd
-from serve.proxy.install import find_haproxy, install_wrapper, last_words
+from serve.proxy.install import find_haproxy, last_words, wrapper_environment
 from serve.proxy.open_files import LEAST_FILES, connections_within
 from serve.proxy.ports import probe
 from serve.proxy.wrapper import HAPROXY
@@ -30,7 +30,7 @@ needs_v6 = pytest.mark.skipif(probe(Address("::1"), 0) is not None, reason="this
 
 def command(folder: Path, front: FrontEnd) -> tuple[list[str], dict[str, str]]:
     """The command and the environment with which Ray starts HAProxy."""
-    environment = install_wrapper(folder, front)
+    environment = wrapper_environment(front)
     rays_configuration(folder, port=front.port)
     return [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(folder / "haproxy.cfg"), "-dR"], {
         **os.environ,
