@@ -14,6 +14,7 @@ from contract.errors import DataError
 from tables.content import kind_of
 from tables.files import KINDS, OBJECTS, Columns, Record, file_records
 from tables.hub import feature_names
+from tables.problems import refuse
 
 SPLIT = re.compile(r"(train|training|validation|valid|val|dev|tune|certify|test)(?![a-z])", re.IGNORECASE)
 SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
@@ -36,20 +37,42 @@ def folder_records(path: Path, columns: Columns) -> Iterator[Record]:
     if (path / "state.json").is_file():
         yield from _saved(path, columns)
         return
-    files = _files(path)
+    files = files_below(path)
     tables = _tables(files)
-    texts = [file for file in files if file.suffix.lower() == ".txt" and _class_of(file)]
+    named = [file for file in files if file.suffix.lower() == ".txt"]
+    texts = [file for file in named if class_of(file)]
     if texts and tables and _tables_count(path, texts, tables, columns):
         texts = []
     if not texts and not tables:
-        texts = [file for file in files if _bare(file) and _class_of(file)]
+        named = [file for file in files if _bare(file)]
+        texts = [file for file in named if class_of(file)]
     if texts:
-        yield from _classes(path, texts, columns)
+        yield from _classes(path, by_class(path, named), columns)
     else:
         yield from _shards(path, tables, columns)
 
 
-def _files(path: Path) -> list[Path]:
+def by_class(path: Path, files: Sequence[Path]) -> list[Path]:
+    """Return those of some files that lie in CLASS/, or where there are such, in SPLIT/CLASS/.
+
+    Files that lie higher are left out, as are lists of them beside the classes of a split.
+
+    Raises:
+        DataError: files that lie deeper, or beside the splits: their classes would be lost in silence.
+    """
+    placed = [file for file in files if class_of(file)]
+    inner = [file for file in placed if len(file.parts) == 3]
+    stray = [file for file in files if len(file.parts) > 2 and not class_of(file)] if placed else []
+    stray += [f for f in placed if inner and len(f.parts) == 2 and not split_of(f.parts[0])]
+    refuse(
+        [(str(path / file), "lies neither in CLASS/ nor in SPLIT/CLASS/") for file in stray],
+        where=path,
+        hint="one folder per class, all of them in one folder per split (train, test) or none",
+    )
+    return inner or placed
+
+
+def files_below(path: Path) -> list[Path]:
     """Return the files below a folder, relative to it. Raises DataError for a link that leads nowhere."""
     found = []
     for file in path.rglob("*"):
@@ -81,7 +104,7 @@ def _tables_count(path: Path, texts: Sequence[Path], tables: Sequence[Path], col
     fitting = _fitting(path, tables, columns)
     if fitting is None and {kind_of(file) for file in tables} == {".json"}:
         return False
-    if len({_class_of(text) for text in texts}) > 1:
+    if len({class_of(text) for text in texts}) > 1:
         raise DataError(
             f"the folder holds both tables ({tables[0]}) and CLASS/NAME.txt files ({texts[0]})",
             where=path,
@@ -108,14 +131,15 @@ def _bare(file: Path) -> bool:
     return not file.suffix or file.suffix[1:].isdigit()
 
 
-def _class_of(file: Path) -> str | None:
+def class_of(file: Path) -> str | None:
     """Return the class whose folder a text is in, None where it lies too high or too deep."""
     if len(file.parts) == 2:
         return file.parts[0]
-    return file.parts[1] if len(file.parts) == 3 and _split_of(file.parts[0]) else None
+    return file.parts[1] if len(file.parts) == 3 and split_of(file.parts[0]) else None
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """Return the split that a folder or file is named after, None where it is named after none."""
     found = SPLIT.fullmatch(name)
     return SPLITS.get(found[1].lower(), found[1].lower()) if found else None
 
@@ -149,8 +173,7 @@ def _saved(path: Path, columns: Columns) -> Iterator[Record]:
 
 
 def _classes(path: Path, texts: Sequence[Path], columns: Columns) -> Iterator[Record]:
-    """Yield one row per file: in CLASS/, or where there are such, in SPLIT/CLASS/ alone."""
-    texts = [file for file in texts if len(file.parts) == 3] or texts
+    """Yield one row per file: Windows-1252 where it is not UTF-8."""
     for number, inside in enumerate(texts, start=1):
         file = path / inside
         raw = file.read_bytes()
@@ -161,7 +184,7 @@ def _classes(path: Path, texts: Sequence[Path], columns: Columns) -> Iterator[Re
                 text = raw.decode("cp1252")
             except UnicodeDecodeError as problem:
                 raise DataError(f"neither UTF-8 nor Windows-1252 text: {problem}", where=file) from None
-        split = {"split": _split_of(inside.parts[0])} if len(inside.parts) == 3 else {}
+        split = {"split": split_of(inside.parts[0])} if len(inside.parts) == 3 else {}
         yield Record(
             str(file), number, {**split, columns.text: text, columns.label or "label": file.parent.name}
         )
@@ -220,8 +243,8 @@ def _known(file: Path) -> dict[str, Any]:
     known: dict[str, Any] = {}
     split = SPLIT.match(file.name)
     if split:
-        known["split"] = _split_of(split[1])
-    elif len(file.parts) > 1 and (outer := _split_of(file.parts[0])):
+        known["split"] = split_of(split[1])
+    elif len(file.parts) > 1 and (outer := split_of(file.parts[0])):
         known["split"] = outer
     for part in file.parts[:-1]:
         name, equals, value = part.partition("=")

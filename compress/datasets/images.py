@@ -14,17 +14,21 @@ from compress.datasets.sources import Row, columns_of, located, rows_of, source_
 from compress.recipes.data_part import DataPart
 from contract.errors import DataError, EnvironmentProblem, RequestError
 from runtime.pixels import open_image, png_text
+from tables.disguises import refuse_disguised
 from tables.files import Record
+from tables.folders import by_class, class_of, files_below, split_of
 from tables.problems import refuse
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
+UNREAD = (".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".jp2", ".jxl", ".psd", ".ico", ".raw", ".dng")
 SKLEARN = "sklearn:"
 
 
 def read_images(source: str, part: DataPart) -> list[Row]:
     """Read one source of images, and see that every one of them can be decoded.
 
-    A source is a folder with one folder of image files per class, also inside a package; a table (CSV,
+    A source is a folder with one folder of image files per class, perhaps within one per split, also inside a
+    package; a table (CSV,
     Parquet, JSONL, `hf:`) whose column `data.text` holds base64, bytes or what the `datasets` library makes
     of images; or `sklearn:digits`.
 
@@ -59,12 +63,20 @@ def _records(source: str, part: DataPart) -> Iterator[Record]:
 
 
 def _folder(path: Path, part: DataPart) -> Iterator[Record]:
-    files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in SUFFIXES)
-    if not files:
+    files = files_below(path)
+    refuse(
+        [(str(path / f), f"{f.suffix} images are not read") for f in files if f.suffix.lower() in UNREAD],
+        where=path,
+        hint="PIL.Image.open(FILE).save('name.png') converts what Pillow reads",
+    )
+    found = by_class(path, [file for file in files if file.suffix.lower() in SUFFIXES])
+    if not found:
         raise DataError(f"the folder holds no CLASS/NAME image files ({', '.join(SUFFIXES)})", where=path)
-    for number, file in enumerate(files, start=1):
-        values = {part.text: file.read_bytes(), part.label: file.parent.name}
-        yield Record(str(file), number, values)
+    for number, inside in enumerate(found, start=1):
+        split = {"split": split_of(inside.parts[0])} if len(inside.parts) == 3 else {}
+        content = (path / inside).read_bytes()
+        refuse_disguised(content, path / inside)
+        yield Record(str(path / inside), number, {**split, part.text: content, part.label: class_of(inside)})
 
 
 def _digits(source: str, part: DataPart) -> Iterator[Record]:

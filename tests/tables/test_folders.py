@@ -94,6 +94,8 @@ def test_texts_without_an_ending_are_read(tmp_path: Path) -> None:
             {"names.csv": "id,name\n0,a\n", "train.jsonl": '{"text": "x", "label": "a"}'},
             r"several kinds(?s:.*)such as /.*/train\.jsonl",
         ),
+        ({"pos/1.txt": "x", "neg/a/2.txt": "y"}, r"2\.txt: lies neither in CLASS/ nor in SPLIT/CLASS/"),
+        ({"pos/1.txt": "x", "test/neg/2.txt": "y"}, r"1\.txt: lies neither in CLASS/ nor"),
         ({"a/b/1.txt": "x"}, r"no CLASS/NAME\.txt(?s:.*)one per split"),
         ({"dataset_dict.json": "{"}, "not what save_to_disk writes"),
         ({"dataset_dict.json": '{"splits": ["../out"]}'}, r"'\.\./out' is no name of a split"),

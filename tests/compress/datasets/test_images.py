@@ -152,6 +152,40 @@ def test_images_are_divided_like_texts(tmp_path: Path) -> None:
     assert {data.label[row] for row in data.rows("test")} == {"dark", "light"}
 
 
+def test_folders_of_images_are_read_as_folders_of_texts_are(tmp_path: Path) -> None:
+    """Splits outside the classes, endings in capitals; what editors and systems leave beside is no class."""
+    image = next(images_folder(tmp_path / "images").rglob("*.png")).read_bytes()
+    folder = tmp_path / "split"
+    for name in ("train/a/1.PNG", "train/b/1.jfif", "test/a/2.png", ".ipynb_checkpoints/1.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(image)
+    for name in ("train/a/._1.png", "train/a/Thumbs.db", "train/b/.DS_Store"):
+        (folder / name).write_bytes(b"x")
+    part = DataPart(input="image", file=str(folder))
+    assert [row.label for row in read_images(str(folder), part)] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("c/1.tiff", b"II*", r"1\.tiff: \.tiff images are not read(?s:.*)PIL"),
+        ("c/x/1.png", None, "1.png: lies neither in CLASS/ nor in SPLIT/CLASS/"),
+        ("c/1.png", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        ("c/1.jpg", b"<!DOCTYPE html>", "web page"),
+    ],
+)
+def test_no_class_is_lost_with_files_that_are_not_read(
+    tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    """Images of other kinds, or in deeper folders, would take their class away in silence."""
+    folder = images_folder(tmp_path / "images")
+    (folder / name).parent.mkdir(parents=True)
+    whole = next(folder.rglob("*.png")).read_bytes()
+    (folder / name).write_bytes(whole if content is None else content)
+    with pytest.raises(DataError, match=said):
+        read_images(str(folder), DataPart(input="image", file=str(folder)))
+
+
 def test_bad_images_are_refused_by_file_and_rule(tmp_path: Path) -> None:
     """A broken file, a folder without images, a missing column and an unknown set are named."""
     folder = images_folder(tmp_path / "images")
