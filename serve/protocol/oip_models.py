@@ -119,12 +119,16 @@ def statistics(models: Iterable[str], page: bytes) -> dict[str, Any]:
 
 def openai_list(models: Iterable[str], made_at: str) -> dict[str, Any]:
     """Return the reply of GET /v1/models; `made_at` is an ISO date, or empty where it is not known."""
+    return {"object": "list", "data": [openai_model(name, made_at) for name in models]}
+
+
+def openai_model(name: str, made_at: str) -> dict[str, Any]:
+    """Return one model as OpenAI's API lists it."""
     try:
         created = int(datetime.fromisoformat(made_at).timestamp())
     except ValueError:
         created = 0
-    told = {"object": "model", "created": created, "owned_by": BACKEND}
-    return {"object": "list", "data": [{"id": name, **told} for name in models]}
+    return {"id": name, "object": "model", "created": created, "owned_by": BACKEND}
 
 
 def repository_index(models: Iterable[tuple[str, bool]], *, only_ready: bool) -> list[dict[str, str]]:

@@ -96,6 +96,12 @@ class ServerMetadata(Wire):
     extensions: list[str] = Field(examples=[["binary_tensor_data", "statistics"]])
 
 
+class Greeting(ServerMetadata):
+    """Who serves, and that the process answers in the words of KServe's first protocol."""
+
+    status: Literal["alive"] = Field(examples=["alive"])
+
+
 class ModelNames(Wire):
     """What is served."""
 
@@ -109,6 +115,10 @@ class ListedModel(Wire):
     object: Literal["model"] = Field(examples=["model"])
     created: int = Field(description="Unix second at which the family was made; 0: not known", examples=[0])
     owned_by: str = Field(examples=["sluicegate"])
+
+
+class OneModel(ListedModel, ModelReady):
+    """One served model that answers, as OpenAI's API and KServe's first protocol describe it."""
 
 
 class ModelList(Wire):

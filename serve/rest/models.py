@@ -68,7 +68,10 @@ def add_models(
     """Add the routes that list and describe what is served."""
     bodies = BodyReader(MAX_INDEX_BYTES, limits.max_seconds)
 
-    @shell.get("/", response_model=schemas.ServerMetadata, summary="Who serves", tags=["metadata"])
+    @shell.get("/", response_model=schemas.Greeting, summary="Who serves", tags=["metadata"])
+    async def greeting() -> dict[str, Any]:
+        return {**await server(), "status": "alive"}
+
     @shell.get("/v2", response_model=schemas.ServerMetadata, summary="Who serves", tags=["metadata"])
     async def server() -> dict[str, Any]:
         return {"name": "sluicegate", "version": version("sluicegate"), "extensions": EXTENSIONS}
@@ -92,6 +95,19 @@ def add_models(
     )
     async def listed() -> dict[str, Any]:
         return oip_models.openai_list(dataplane.models(), dataplane.made_at())
+
+    @shell.get(
+        "/v1/models/{model}",
+        response_model=schemas.OneModel,
+        responses=MODEL,
+        summary="Does the model answer? In the forms of OpenAI's API and KServe's first protocol",
+        tags=["metadata"],
+    )
+    async def one(model: str) -> dict[str, Any]:
+        dataplane.check_served(model)
+        if not await dataplane.model_ready(model):
+            raise NotReady(f"{model} does not answer yet")
+        return {**oip_models.openai_model(model, dataplane.made_at()), "name": model, "ready": True}
 
     # Before the routes of one model, whose name could be `stats` else.
     @shell.get(

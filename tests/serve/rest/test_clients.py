@@ -23,6 +23,7 @@ from tests.serve.parts import Served
 
 GETS = (
     "/", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v1/models", "/v2/models/stats",
+    "/v1/models/cascade",
     "/v2/models/cascade", "/v2/models/cascade/ready", "/v2/models/cascade/config", "/v2/models/cascade/stats",
     "/v2/models/cascade/versions/1", "/metrics", "/openapi.json", "/docs",
 )  # fmt: skip

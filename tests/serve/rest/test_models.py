@@ -136,6 +136,18 @@ def test_what_is_served_can_be_listed_in_three_forms(client: Any, counting: str)
         assert httpx.post(f"{counting}/v2/repository/index", content=body).status_code == status
 
 
+def test_one_model_is_described_as_other_clients_ask_for_it(counting: str) -> None:
+    """OpenAI's `models.retrieve` reads its list's entry, KServe's first protocol whether it is ready."""
+    one = httpx.get(f"{counting}/v1/models/cascade").json()
+    listed = httpx.get(f"{counting}/v1/models").json()["data"][0]
+    assert one == {**listed, "name": "cascade", "ready": True}
+    assert schemas.OneModel.model_validate(one).ready
+    unknown = httpx.get(f"{counting}/v1/models/nobody")
+    assert unknown.status_code == 404
+    assert "serving: cascade" in unknown.json()["error"]
+    assert httpx.get(counting).json() == {**httpx.get(f"{counting}/v2").json(), "status": "alive"}
+
+
 @pytest.mark.parametrize(
     ("made_at", "created"), [("2026-11-28T12:00:00+00:00", 1795867200), ("", 0), ("yesterday", 0)]
 )
