@@ -93,6 +93,8 @@ class ModelFolder:
         if not isinstance(found, dict):
             raise RecipeError(f"{CONFIG} is not a mapping of keys", where=self.source)
         require_settings(found, self.source)
+        if isinstance(found.get("id2label"), list):  # TensorFlow's saving once wrote the rows' names so
+            found["id2label"] = {str(row): name for row, name in enumerate(found["id2label"])}
         kind = found.get("model_type") or _kind_of(found.get("architectures") or ())
         # The first BERTs had neither key, and a number of segments that nobody else has kept.
         if kind is None and "type_vocab_size" in found and self.has("vocab.txt"):

@@ -43,6 +43,15 @@ def test_a_trained_head_answers_as_in_transformers(kind: str, tmp_path: Path) ->
     assert head.order == (2, 0, 1)
 
 
+def test_names_of_rows_may_stand_in_a_list(tmp_path: Path) -> None:
+    """TensorFlow's saving once wrote id2label so, which the library itself does not read."""
+    tiny_model(tmp_path / "m", "electra")
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": list(LABELS)}))
+    _, head = foreign_network(read_bundle(str(tmp_path / "m")), LABELS[::-1], seed=0, dropout=0.0)
+    assert head.order == (2, 1, 0)
+
+
 def test_a_model_whose_padding_is_seen_is_asked_text_by_text(tmp_path: Path) -> None:
     """FNet mixes all places, so that a padded text is given the answer that it gets alone."""
     tiny_model(tmp_path / "m", "fnet")
