@@ -112,6 +112,7 @@ def _from_sources(part: DataPart, seed: int) -> tuple[list[Row], list[str], Remo
                 if row.label not in known
             ],
             where=source,
+            hint=f"the training data say {', '.join(sorted(known)[:10])}{', ...' if len(known) > 10 else ''}",
         )
         shared = []
         for row in unique:
