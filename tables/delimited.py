@@ -11,6 +11,7 @@ from typing import Any, Literal
 from contract.errors import DataError
 from tables.problems import refuse
 
+MOST_COMMENTS = 200
 SEPARATORS = (",", ";", "\t", "|")
 Quoting = Literal["doubled", "backslash", "none"]
 
@@ -99,11 +100,12 @@ def delimited_records(
         where=where,
         hint="put quotes around cells that hold the separator or line ends",
     )
+    is_header = len(header) > 1 and any(name in header for name in wanted)
     refuse(
         [
             (f"{where}: row {number}", "repeats the header")
             for number, cells in enumerate(rows.records[1:], start=1)
-            if cells[0:1] == rows.records[0][0:1] and cells == rows.records[0] and len(header) > 1
+            if is_header and cells == rows.records[0]
         ],
         where=where,
         hint="several files were joined: delete these lines, or put the files into one folder",
@@ -191,9 +193,12 @@ def _fitting(content: str, separator: str) -> Parsed:
 
 
 def _after_comments(content: str, separators: Sequence[str], wanted: Sequence[str]) -> str:
-    """Return the text after lines that begin with # and are followed by a header with wanted columns."""
+    """Return the text after up to 200 lines that begin with # and are followed by a header that is wanted."""
     rest = content
-    while (line := _first_line(rest)).startswith("#") and not _names_any(line, separators, wanted):
+    for _ in range(MOST_COMMENTS):
+        line = _first_line(rest)
+        if not line.startswith("#") or _names_any(line, separators, wanted):
+            break
         rest = rest[rest.index(line) + len(line) :]
     return rest if _names_any(_first_line(rest), separators, wanted) else content
 
