@@ -43,7 +43,7 @@ from contract.family import (
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
 from contract.machine import Machine
 from contract.predictions import PREDICTIONS, Predictions, write_predictions
-from router.calibrate import expected_calibration_error
+from router.tune.calibrate import expected_calibration_error
 from runtime.api import Logits
 
 ROUTED = ("tune", "certify", "test")

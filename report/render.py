@@ -14,8 +14,10 @@ from contract.files import inside
 from contract.policy import Policy
 from contract.predictions import Predictions
 from contract.run import Summary, read_requests, read_summary
-from report.decide import decide, decision_table
-from report.document import (
+from report.analysis.decide import decide, decision_table
+from report.analysis.economics import read_business
+from report.analysis.options import options_from_comparison, options_from_runs
+from report.format.document import (
     Block,
     Bullets,
     Document,
@@ -26,15 +28,13 @@ from report.document import (
     blocks,
     write_document,
 )
-from report.economics import read_business
-from report.family_sections import family_sections
-from report.figures import percent, plain, points, short_hash, significant, size, times
-from report.load import arm_charts, latency_chart, load_charts
-from report.options import options_from_comparison, options_from_runs
-from report.policy_words import certificate_in_words, expected_in_words, path_in_words
-from report.provenance import Run, machine_of, provenance
-from report.run_tables import arms_table, runs_table, shares_table
-from report.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart
+from report.format.figures import percent, plain, points, short_hash, significant, size, times
+from report.sections.family_sections import family_sections
+from report.sections.load import arm_charts, latency_chart, load_charts
+from report.sections.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.sections.provenance import Run, machine_of, provenance
+from report.sections.run_tables import arms_table, runs_table, shares_table
+from report.sections.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart
 from tables.predictions import read_predictions
 
 MOST_OPEN_ROWS = 8
@@ -61,7 +61,7 @@ def render_report(
             between its variants have intervals.
         policies: the policies to explain.
         runs: run folders.
-        comparison: the result of `report.arms.compare`.
+        comparison: the result of `report.analysis.arms.compare`.
         business: YAML of business figures (report.economics.Business).
         predictions, costs: files to replay the policies on, in place of the family's.
         steps: more run folders, only for the curves over the rate: the steps of a search for capacity.

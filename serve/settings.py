@@ -12,8 +12,6 @@ from contract.family import Family
 from contract.machine import Provider
 from contract.policy import Policy
 from runtime.machine import core_count
-from serve.batching import BatchRules
-from serve.limits import RequestLimits
 
 Placement = Literal["auto", "inline", "own", "shelf"]
 
@@ -26,6 +24,29 @@ class Setting(BaseModel):
     """Base of the records below: immutable, and strict about names, so that no option is silently dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BatchRules(Setting):
+    """How one variant is batched."""
+
+    run_in: Literal["thread", "loop"] = Field(
+        default="thread", description="loop: on the event loop, for variants far below a millisecond"
+    )
+    lanes: int = Field(default=1, ge=1, description="Batches that run at a time (threads)")
+    max_items: int = Field(default=16, ge=1, description="Texts in one call")
+    max_queue_items: int = Field(default=512, ge=1, description="Texts waiting or running; beyond: refused")
+    max_queue_s: float = Field(default=5.0, gt=0, description="Expected wait; beyond: refused")
+    linger_s: float = Field(default=0.0, ge=0, description="An idle worker waits this long for company")
+
+
+class RequestLimits(Setting):
+    """Caps of one request and of all requests that one gateway replica holds at a time."""
+
+    max_body_bytes: int = Field(default=1 << 20, gt=0, description="Body, before and after decompression")
+    max_texts: int = Field(default=256, gt=0, description="Texts of one request")
+    max_characters: int = Field(default=50_000, gt=0, description="Characters of one text")
+    max_in_flight_texts: int = Field(default=2048, gt=0, description="Texts held at a time; beyond: 429")
+    max_seconds: float = Field(default=30.0, gt=0, description="No request lasts longer, whatever it asks")
 
 
 class StageSettings(Setting):

@@ -14,9 +14,9 @@ from compress.recipes.recipe import Recipe, load_recipe
 from compress.tracking import Tracker
 from contract.errors import TargetNotMet
 from contract.family import Family
-from report.family_tables import inspect_table
-from report.frontier import write_frontier
-from report.tables import to_rich
+from report.format.tables import to_rich
+from report.sections.family_tables import inspect_table
+from report.sections.frontier import write_frontier
 from sluicegate.common import (
     FILE,
     FOLDER,

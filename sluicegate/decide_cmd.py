@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from contract.errors import TargetNotMet
-from report.decide import decide_runs, decision_table
-from report.economics import read_business
-from report.tables import to_rich
+from report.analysis.decide import decide_runs, decision_table
+from report.analysis.economics import read_business
+from report.format.tables import to_rich
 from sluicegate.common import FILE, FOLDER, json_option, print_json, result_console
 
 

@@ -24,15 +24,15 @@ from contract.files import inside, write_json
 from contract.policy import Policy, write_policy
 from loadtest.runner import LoadPlan
 from loadtest.scenario import FULL, QUICK, Comparison, Effort, compare
-from report.arms import Arm, Searched
-from report.arms import compare as figures_of
-from report.frontier import write_frontier
+from report.analysis.arms import Arm, Searched
+from report.analysis.arms import compare as figures_of
+from report.format.tables import to_rich
 from report.render import headline, render_report
-from report.run_tables import arms_table
-from report.tables import to_rich
-from router.targets import Targets
-from router.tune import TuneResult, TuneSettings, tune
-from serve.launcher import start
+from report.sections.frontier import write_frontier
+from report.sections.run_tables import arms_table
+from router.tune.targets import Targets
+from router.tune.tune import TuneResult, TuneSettings, tune
+from serve.local.launcher import start
 from serve.settings import Settings
 from sluicegate.common import FOLDER, json_option, print_json, progress_console, result_console
 from sluicegate.extras import require

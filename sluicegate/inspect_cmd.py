@@ -9,9 +9,9 @@ import click
 
 from contract.errors import FamilyError, TargetNotMet
 from contract.family import Family, read_family
-from report.family_parts import faithfulness_table, making_table, slices_table, steps_table
-from report.family_tables import inspect_table
-from report.tables import Table, to_rich
+from report.format.tables import Table, to_rich
+from report.sections.family_parts import faithfulness_table, making_table, slices_table, steps_table
+from report.sections.family_tables import inspect_table
 from runtime.load import check_family_runs
 from runtime.machine import describe_machine
 from runtime.stored import Repeated, other_processor, repeat_answers

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from loadtest.runner import run_load
-from report.run_tables import runs_table
-from report.tables import to_rich
+from report.format.tables import to_rich
+from report.sections.run_tables import runs_table
 from sluicegate.common import FOLDER, json_option, print_json, result_console
 from sluicegate.load_options import POSITIVE, load_options, plan_of, unknowns
 from sluicegate.progress import load_progress

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from contract.policy import read_policy
-from serve.admin_client import DEFAULT_URL, policy_history, push_policy, rollback_policy, show_policy
+from serve.control.admin_client import DEFAULT_URL, policy_history, push_policy, rollback_policy, show_policy
 from sluicegate.common import FILE, json_option, print_json, result_console
 
 F = TypeVar("F", bound=Callable[..., Any])

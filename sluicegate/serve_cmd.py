@@ -9,9 +9,8 @@ import click
 from pydantic import ValidationError
 
 from contract.records import first_problem
-from serve.launcher import run_until_stopped
-from serve.limits import RequestLimits
-from serve.settings import FakeSettings, Settings, StageSettings
+from serve.local.launcher import run_until_stopped
+from serve.settings import FakeSettings, RequestLimits, Settings, StageSettings
 from sluicegate.common import ANY_PATH, FILE, FOLDER, progress_console, provider_option, watts_option
 from sluicegate.extras import require
 

@@ -9,7 +9,7 @@ import click
 from rich.table import Table as RichTable
 
 from contract.policy import read_policy
-from router.simulate import simulate
+from router.decide.simulate import simulate
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import read_table, table_options
 

@@ -10,10 +10,10 @@ import click
 
 from contract.errors import InputError, TargetNotMet
 from contract.policy import write_policy
-from router.compare import compare_scores as curves_of_scores
-from router.scores import SCORE_NAMES
-from router.targets import Targets
-from router.tune import TuneSettings, tune
+from router.decide.scores import SCORE_NAMES
+from router.tune.compare import compare_scores as curves_of_scores
+from router.tune.targets import Targets
+from router.tune.tune import TuneSettings, tune
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import Table, read_table, table_options
 

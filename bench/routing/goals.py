@@ -12,9 +12,9 @@ from bench.routing.tables import Figures, figures, markdown, read, with_split
 from contract.costs import Cost
 from contract.formulas import wilson_interval
 from contract.predictions import Predictions, VariantPredictions
-from router.compare import compare_scores
-from router.targets import Method, Targets
-from router.tune import TuneSettings, tune
+from router.tune.compare import compare_scores
+from router.tune.targets import Method, Targets
+from router.tune.tune import TuneSettings, tune
 
 GOAL_RULE = (
     "The goal is a mean test drop of 0.50 points or less at 4.29 USD per 10,000 or less. The rule named "

@@ -6,9 +6,9 @@ import numpy as np
 
 from bench.routing.tables import markdown
 from contract.formulas import wilson_interval
-from router.alarm import DropAlarm
-from router.audit import audit_probabilities
-from router.budget import BudgetController
+from router.live.alarm import DropAlarm
+from router.live.audit import audit_probabilities
+from router.live.budget import BudgetController
 
 LIVES = 200
 LENGTH = 20_000

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from contract.costs import Cost, read_costs
 from contract.policy import Policy
 from contract.predictions import Predictions
-from router.cascade import compile_policy
-from router.simulate import replay
+from router.decide.cascade import compile_policy
+from router.decide.simulate import replay
 from tables.predictions import read_predictions
 
 

@@ -12,15 +12,14 @@ import uvicorn
 
 from contract.family import read_family
 from contract.policy import single_variant_policy
-from router.cascade import compile_policy
+from router.decide.cascade import compile_policy
 from runtime.load import load_variant
-from serve.app import Gateway
-from serve.batching import BatchRules
-from serve.dataplane import DataPlane
-from serve.inline import InlineStage
-from serve.limits import RequestLimits
-from serve.stages import Snapshot
-from serve.telemetry import Telemetry
+from serve.dataplane.plane import DataPlane
+from serve.http.app import Gateway
+from serve.settings import BatchRules, RequestLimits
+from serve.stages.inline import InlineStage
+from serve.telemetry.metrics import Telemetry
+from serve.types.stage import Snapshot
 
 
 def make(folder: Path, name: str, rules: BatchRules) -> Gateway:

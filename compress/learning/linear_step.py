@@ -10,7 +10,7 @@ from compress.learning.linear import LinearSettings, NgramRows
 from compress.recipes.data_part import EXTRA
 from compress.recipes.parts import LinearPart
 from compress.steps import Context, Result
-from router.calibrate import fit_temperature
+from router.tune.calibrate import fit_temperature
 from runtime.api import Logits
 from runtime.linear import LinearModel, LinearRuntime, write_linear
 from runtime.ngrams import NgramEncoder, NgramOptions, ngram_spec

@@ -16,7 +16,7 @@ from compress.recipes.recipe import Target
 from compress.steps import Context, Result
 from compress.store import Finished
 from contract.family import Family, Variant, artifact_of
-from router.calibrate import fit_temperature
+from router.tune.calibrate import fit_temperature
 from runtime.api import LoadedVariant, Logits
 from runtime.load import load_variant
 from runtime.machine import core_count

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from contract.predictions import VariantPredictions
-from router.scores import basic_score
+from router.decide.scores import basic_score
 from runtime.api import LoadedVariant, Logits
 
 _TEXTS_PER_CALL = 256

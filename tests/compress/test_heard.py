@@ -23,7 +23,7 @@ from contract.errors import DataError, RecipeError
 from contract.family import Family, read_family
 from contract.policy import read_policy
 from runtime.load import check_family_runs, load_variant
-from serve.launcher import assign
+from serve.control.bootstrap import assign
 from serve.settings import Settings
 from sluicegate.main import cli
 from tests.compress.conftest import toy_texts

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from serve.cluster import SWITCHES, ClusterArguments
+from serve.ray.cluster import SWITCHES, ClusterArguments
 
 CONTAINER = {
     "type": "object",

@@ -22,7 +22,7 @@ from contract.family import read_family
 from contract.files import inside
 from contract.policy import read_policy
 from contract.run import read_requests, read_summary
-from router.simulate import simulate
+from router.decide.simulate import simulate
 from tables.predictions import read_predictions
 from tests.e2e.conftest import Demo, Running, Sluice
 

@@ -30,7 +30,7 @@ from contract.machine import Machine
 from contract.policy import Certificate, ClassRule, Expected, Policy, Stage
 from contract.predictions import Predictions, VariantPredictions, write_predictions
 from contract.run import Summary, write_run
-from report.arms import Arm, compare
+from report.analysis.arms import Arm, compare
 from tables.predictions import read_predictions
 
 LABELS = ("business", "entertainment", "politics", "sport", "tech")

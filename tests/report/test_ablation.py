@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from contract.family import Artifact, EncoderSpec, Family, Latency, Variant
 from contract.predictions import Predictions, VariantPredictions
-from report.ablation import ablation_table, changes, recovered, recovered_table
+from report.sections.ablation import ablation_table, changes, recovered, recovered_table
 
 N = 400
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from contract.errors import RunError
-from report.arms import Arm, Searched, compare
-from report.run_tables import arms_table, runs_table, shares_table
-from report.tables import to_markdown
+from report.analysis.arms import Arm, Searched, compare
+from report.format.tables import to_markdown
+from report.sections.run_tables import arms_table, runs_table, shares_table
 
 Make = Any
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from contract.errors import InputError, RunError
-from report.decide import decide, decide_runs, decision_table, lead
-from report.economics import Business, Option, account, read_business
-from report.options import options_from_comparison, options_from_runs
+from report.analysis.decide import decide, decide_runs, decision_table, lead
+from report.analysis.economics import Business, Option, account, read_business
+from report.analysis.options import options_from_comparison, options_from_runs
 
 TEACHER = Option("teacher", 0.96, (0.94, 0.97), 0.002, (0.0018, 0.0022), 0.04, "estimated-load", 90.0)
 CASCADE = Option("cascade", 0.955, (0.935, 0.965), 0.0005, (0.0004, 0.0006), 0.01, "estimated-load", 15.0)

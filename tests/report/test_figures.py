@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report import figures as f
+from report.format import figures as f
 
 
 def test_significant_digits_without_exponents() -> None:

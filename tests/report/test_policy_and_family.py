@@ -13,7 +13,9 @@ from contract.errors import InputError
 from contract.family import Family, StepCost
 from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions
-from report.family_parts import (
+from report.format.tables import Row, Table, to_markdown, to_rich
+from report.render import render_report
+from report.sections.family_parts import (
     classes_table,
     faithfulness_table,
     losses_table,
@@ -21,19 +23,17 @@ from report.family_parts import (
     slices_table,
     steps_table,
 )
-from report.family_sections import frontier_in_words
-from report.family_tables import (
+from report.sections.family_sections import frontier_in_words
+from report.sections.family_tables import (
     inspect_table,
     latency_table,
     resources_table,
     variants_table,
     verdicts_table,
 )
-from report.frontier import AXES, beaten_by, best_by, frontier_chart, write_frontier
-from report.policy_words import certificate_in_words, expected_in_words, path_in_words
-from report.render import render_report
-from report.tables import Row, Table, to_markdown, to_rich
-from report.tradeoff import choices_table, tradeoff, tradeoff_chart
+from report.sections.frontier import AXES, beaten_by, best_by, frontier_chart, write_frontier
+from report.sections.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.sections.tradeoff import choices_table, tradeoff, tradeoff_chart
 
 
 def test_path_of_a_text_in_words(policy: Policy) -> None:

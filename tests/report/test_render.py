@@ -13,7 +13,7 @@ import pytest
 from contract.errors import InputError
 from contract.family import Family
 from contract.policy import Policy
-from report.arms import Arm
+from report.analysis.arms import Arm
 from report.render import headline, render_report
 
 

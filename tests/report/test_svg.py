@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report.labels import Label, place
-from report.svg import Axis, Chart, Limit, Line, Point, Scale, draw
+from report.format.labels import Label, place
+from report.format.svg import Axis, Chart, Limit, Line, Point, Scale, draw
 
 PLOT = (58.0, 14.0, 466.0, 284.0)
 

@@ -12,10 +12,10 @@ import pytest
 from contract.costs import Cost
 from contract.formulas import macro_f1
 from contract.predictions import Predictions
-from router.cascade import compile_policy
-from router.simulate import replay
-from router.targets import Targets
-from router.tune import TuneResult, TuneSettings, tune
+from router.decide.cascade import compile_policy
+from router.decide.simulate import replay
+from router.tune.targets import Targets
+from router.tune.tune import TuneResult, TuneSettings, tune
 from tests.support.simulations import most
 
 World = Callable[..., Predictions]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from contract.policy import Certificate, Policy, Stage
-from router.alarm import DropAlarm
-from router.audit import DropEstimate, audit_probabilities
-from router.budget import BudgetController
-from router.drift import ScoreShift, ks_p_value
-from router.expiry import expiry_reasons, standing
+from router.live.alarm import DropAlarm
+from router.live.audit import DropEstimate, audit_probabilities
+from router.live.budget import BudgetController
+from router.live.drift import ScoreShift, ks_p_value
+from router.live.expiry import expiry_reasons, standing
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 

@@ -10,12 +10,12 @@ import pytest
 from contract.costs import Cost
 from contract.formulas import macro_f1
 from contract.predictions import Predictions, VariantPredictions
-from router.board import Board, fit_scores, make_board
-from router.cascade import compile_policy
-from router.macro_f1 import f1_counts, f1_influence, f1_needed_n, f1_p_value
-from router.simulate import replay
-from router.targets import Constraint, Targets
-from router.tune import TuneSettings, tune
+from router.decide.cascade import compile_policy
+from router.decide.simulate import replay
+from router.tune.board import Board, fit_scores, make_board
+from router.tune.macro_f1 import f1_counts, f1_influence, f1_needed_n, f1_p_value
+from router.tune.targets import Constraint, Targets
+from router.tune.tune import TuneSettings, tune
 from tests.support.simulations import most
 
 SHARES = (0.6, 0.393, 0.007)

@@ -11,10 +11,10 @@ from scipy import stats
 
 from contract.costs import Cost
 from contract.predictions import Predictions, VariantPredictions
-from router.cascade import compile_policy
-from router.simulate import replay
-from router.targets import Targets
-from router.tune import TuneResult, TuneSettings, tune
+from router.decide.cascade import compile_policy
+from router.decide.simulate import replay
+from router.tune.targets import Targets
+from router.tune.tune import TuneResult, TuneSettings, tune
 from tests.support.simulations import most
 
 COSTS = {

@@ -12,12 +12,12 @@ import pytest
 from contract.costs import Cost
 from contract.errors import InputError
 from contract.predictions import Predictions, VariantPredictions
-from router.board import fit_scores, make_board
-from router.candidates import chain_counts, chains_of
-from router.settings import content_hash
-from router.simulate import simulate
-from router.targets import Constraint, Targets
-from router.tune import TuneResult, TuneSettings, tune
+from router.decide.simulate import simulate
+from router.tune.board import fit_scores, make_board
+from router.tune.candidates import chain_counts, chains_of
+from router.tune.settings import content_hash
+from router.tune.targets import Constraint, Targets
+from router.tune.tune import TuneResult, TuneSettings, tune
 from tests.support.simulations import most
 
 World = Callable[..., Predictions]

@@ -10,12 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from router.pvalues import (
-    betting_log_capital,
-    betting_needed_n,
-    betting_p_value,
-    binomial_p_value,
-)
+from router.tune.pvalues import betting_log_capital, betting_needed_n, betting_p_value, binomial_p_value
 
 LOSSES = hnp.arrays(np.float64, st.integers(1, 200), elements=st.sampled_from([-1.0, 0.0, 1.0]))
 

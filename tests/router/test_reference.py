@@ -11,9 +11,9 @@ import pytest
 from contract.costs import Cost
 from contract.errors import PredictionsError
 from contract.predictions import Predictions, VariantPredictions
-from router.compare import compare_scores
-from router.targets import Targets
-from router.tune import TuneSettings, tune
+from router.tune.compare import compare_scores
+from router.tune.targets import Targets
+from router.tune.tune import TuneSettings, tune
 
 World = Callable[..., Predictions]
 Costs = dict[str, Cost]

@@ -16,10 +16,10 @@ from contract.costs import Cost
 from contract.errors import PolicyError, PredictionsError
 from contract.policy import ClassRule, Policy, Stage
 from contract.predictions import OUTSIDE, UNLABELLED, Predictions, VariantPredictions
-from router.compare import compare_scores
-from router.simulate import simulate
-from router.targets import Targets
-from router.tune import TuneSettings, tune
+from router.decide.simulate import simulate
+from router.tune.compare import compare_scores
+from router.tune.targets import Targets
+from router.tune.tune import TuneSettings, tune
 
 World = Callable[..., Predictions]
 NAMES = ("p", "q", "r")
@@ -130,8 +130,8 @@ def test_a_gateway_scoring_logits_agrees_with_replay_of_the_table(
 ) -> None:
     """Stage by stage, float32 logits scored in batches give the rows the same stage, answer and "
     "confidence."""
-    from router.cascade import compile_policy
-    from router.simulate import replay
+    from router.decide.cascade import compile_policy
+    from router.decide.simulate import replay
 
     predictions = world(1500, logits=True)
     for score in ("max_probability", "margin", "per_class", "deferral", "agreement"):

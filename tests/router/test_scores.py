@@ -10,13 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from router.calibrate import (
-    expected_calibration_error,
-    fit_deferral,
-    fit_per_class,
-    fit_temperature,
-)
-from router.scores import (
+from router.decide.scores import (
     agreement,
     basic_score,
     entropy,
@@ -25,6 +19,7 @@ from router.scores import (
     scorer_from_parameters,
     softmax,
 )
+from router.tune.calibrate import expected_calibration_error, fit_deferral, fit_per_class, fit_temperature
 
 Floats = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 LOGITS = hnp.arrays(np.float64, st.tuples(st.integers(1, 20), st.integers(1, 8)), elements=st.floats(-60, 60))

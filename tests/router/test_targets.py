@@ -13,10 +13,10 @@ from contract.costs import Cost
 from contract.errors import InputError, PolicyError, PredictionsError
 from contract.policy import Policy, Stage
 from contract.predictions import Predictions
-from router.cascade import compile_policy
-from router.simulate import Simulation, simulate
-from router.targets import Constraint, Targets
-from router.tune import TuneResult, TuneSettings, split_parts, tune
+from router.decide.cascade import compile_policy
+from router.decide.simulate import Simulation, simulate
+from router.tune.targets import Constraint, Targets
+from router.tune.tune import TuneResult, TuneSettings, split_parts, tune
 
 World = Callable[..., Predictions]
 Costs = dict[str, Cost]
@@ -262,7 +262,7 @@ def test_a_policy_that_does_not_fit_the_table_is_refused_by_name(world: World, c
 
 def test_harm_and_disagreement_never_ask_less_than_the_net_loss(world: World) -> None:
     """Row by row: net loss <= harm <= disagreement, so their certificates are safe for the drop."""
-    from router.board import fit_scores, make_board
+    from router.tune.board import fit_scores, make_board
 
     predictions = world(500)
     names = ("cheap", "large")

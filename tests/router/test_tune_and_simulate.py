@@ -10,10 +10,10 @@ import pytest
 from contract.costs import Cost
 from contract.policy import parse_policy
 from contract.predictions import Predictions
-from router.cascade import Answer, Escalate, compile_policy
-from router.simulate import simulate
-from router.targets import Targets
-from router.tune import TuneSettings, tune
+from router.decide.cascade import Answer, Escalate, compile_policy
+from router.decide.simulate import simulate
+from router.tune.targets import Targets
+from router.tune.tune import TuneSettings, tune
 
 World = Callable[..., Predictions]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve import launcher
+from serve.local import launcher
 from serve.settings import FakeSettings, Settings
 from tests.ports import free_port
 from tests.serve.parts import fake_folder, served

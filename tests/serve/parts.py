@@ -16,16 +16,15 @@ from fastapi import FastAPI
 from contract.family import Family
 from contract.metrics import Outcome
 from contract.policy import Limits, Policy, Stage
-from router.cascade import compile_policy
+from router.decide.cascade import compile_policy
 from runtime.fake_family import write_fake_family
 from runtime.load import load_variant
-from serve.app import Gateway
-from serve.batching import BatchRules
-from serve.dataplane import DataPlane
-from serve.inline import InlineStage
-from serve.limits import RequestLimits
-from serve.recorder import BatchRecord, Recorder, RequestRecord
-from serve.stages import Snapshot
+from serve.dataplane.plane import DataPlane
+from serve.http.app import Gateway
+from serve.settings import BatchRules, RequestLimits
+from serve.stages.inline import InlineStage
+from serve.types.recorder import BatchRecord, Recorder, RequestRecord
+from serve.types.stage import Snapshot
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import pytest
 from contract import metrics
 from contract.errors import PolicyError, SluiceError
 from contract.policy import Policy, parse_policy
-from serve import admin_client
-from serve.launcher import Handle
-from serve.leftovers import processes_of
+from serve.control import admin_client
+from serve.local.launcher import Handle
+from serve.local.run_folder import processes_of
 
 pytestmark = pytest.mark.ray
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from serve.limits import RequestLimits
-from serve.settings import Settings
+from serve.settings import RequestLimits, Settings
 from sluicegate.serve_cmd import command
 
 

@@ -1,0 +1,1 @@
+"""What is worked out of runs and prices: estimates, economics, options, the decision."""

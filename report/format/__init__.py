@@ -1,0 +1,1 @@
+"""How figures, tables, charts and documents are written."""

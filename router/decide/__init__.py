@@ -1,0 +1,1 @@
+"""What a request and a replay decide alike: scores, the compiled cascade, simulation."""

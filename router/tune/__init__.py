@@ -1,0 +1,1 @@
+"""From predictions, costs and targets to a policy: search, certificates, explanation."""

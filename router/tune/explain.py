@@ -1,0 +1,339 @@
+"""The explanation: what a policy does, saves and risks, how sure that is, and the choices beside it, in
+plain words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from contract.policy import Policy
+from router.tune.candidates import Candidate, ClassRules, chain_counts
+from router.tune.certify import Tested
+from router.tune.policies import Evidence, method_name
+from router.tune.search import Estimate, routed_by, thin
+
+Verdict = Literal["chosen", "passed", "failed", "not tested", "naive"]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A neighbouring choice with its figures on the tune part; p_value None where it was not tested.
+
+    thresholds hold one number per stage but the last (the default threshold where it varies by class).
+    """
+
+    variants: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    per_class: bool
+    usd_per_1k: float
+    escalation_rate: float
+    accuracy: float | None
+    risks: dict[str, float]
+    verdict: Verdict
+    p_value: float | None = None
+
+    @staticmethod
+    def of(
+        evidence: Evidence, estimate: Estimate, verdict: Verdict = "not tested", p_value: float | None = None
+    ) -> Alternative:
+        """Return the alternative that an estimate describes."""
+        rules = estimate.candidate.rules
+        return Alternative(
+            variants=tuple(evidence.names[v] for v in estimate.candidate.chain),
+            thresholds=tuple(float(r.thresholds[-1]) if isinstance(r, ClassRules) else r for r in rules),
+            per_class=any(isinstance(r, ClassRules) for r in rules),
+            usd_per_1k=estimate.usd_per_1k,
+            escalation_rate=estimate.escalation_rate,
+            accuracy=estimate.accuracy,
+            risks={
+                "error" if c.kind == "error" else c.metric: r
+                for c, r in zip(evidence.search.constraints, estimate.risks, strict=True)
+            },
+            verdict=verdict,
+            p_value=p_value,
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """Return one line of figures."""
+        parts = [f"{' -> '.join(self.variants)}"]
+        if self.thresholds:
+            shown = ", ".join(threshold_text(t) for t in self.thresholds)
+            parts.append(f"threshold {shown}{' (by class)' if self.per_class else ''}")
+        parts.append(f"{self.escalation_rate:.1%} escalate")
+        parts.append(f"{self.usd_per_1k:.4g} USD per 1,000")
+        parts += [
+            f"accuracy {1 - value:.2%}" if metric == "error" else f"{metric} {value * 100:+.2f} points"
+            for metric, value in self.risks.items()
+        ]
+        tail: str = "meets the target on the tune rows, untested" if self.verdict == "naive" else self.verdict
+        if self.p_value is not None:
+            tail += f", p = {self.p_value:.3g}"
+        return ", ".join(parts) + f": {tail}"
+
+
+def threshold_text(threshold: float) -> str:
+    """Return a threshold as people read it."""
+    if threshold > 1.0:
+        return "never accepts"
+    return "always accepts" if threshold <= 0.0 else f"{threshold:.4g}"
+
+
+def alternatives_of(
+    evidence: Evidence, chosen: Estimate | None, tested: Sequence[Tested], estimates: Sequence[Estimate]
+) -> tuple[Alternative, ...]:
+    """Return up to two safer and two cheaper neighbours of the choice, and the naive choice of the tune
+    part.
+    """
+    found: list[Alternative] = []
+    place = next((i for i, t in enumerate(tested) if t.estimate is chosen), None)
+    shown = list(tested[:3] if place is None else tested[max(0, place - 2) : place + 3])
+    for t in shown:
+        verdict: Verdict = "chosen" if t.estimate is chosen else "passed" if t.passed else "failed"
+        found.append(Alternative.of(evidence, t.estimate, verdict, t.p_value))
+    if not tested:
+        found += _untested_neighbours(evidence, chosen, estimates)
+    elif (naive := _naive(evidence, estimates)) is not None and all(t.estimate is not naive for t in shown):
+        known = next((t for t in tested if t.estimate is naive), None)
+        if known is None:
+            found.append(Alternative.of(evidence, naive, "naive"))
+        else:
+            verdict = "passed" if known.passed else "failed"
+            found.append(Alternative.of(evidence, naive, verdict, known.p_value))
+    return tuple(found)
+
+
+def _untested_neighbours(
+    evidence: Evidence, chosen: Estimate | None, estimates: Sequence[Estimate]
+) -> list[Alternative]:
+    if chosen is None:
+        return []
+    ordered = thin(estimates)
+    dearer = [e for e in ordered if e.usd_per_1k > chosen.usd_per_1k * 1.02][-2:]
+    cheaper = [e for e in ordered if e.usd_per_1k < chosen.usd_per_1k * 0.98][:2]
+    return [
+        *(Alternative.of(evidence, e) for e in dearer),
+        Alternative.of(evidence, chosen, "chosen"),
+        *(Alternative.of(evidence, e) for e in cheaper),
+    ]
+
+
+def _naive(evidence: Evidence, estimates: Sequence[Estimate]) -> Estimate | None:
+    constraints = evidence.search.constraints
+    kept = [e for e in estimates if all(r <= c.epsilon for r, c in zip(e.risks, constraints, strict=True))]
+    best = min(kept, key=lambda e: e.usd_per_1k, default=None)
+    return None if best is None or best.candidate.chain == (evidence.reference,) else best
+
+
+def explain(
+    evidence: Evidence,
+    policy: Policy,
+    chosen: Estimate | None,
+    tested: Sequence[Tested],
+    alternatives: Sequence[Alternative],
+) -> tuple[str, ...]:
+    """Return the explanation as lines of plain text."""
+    reference = policy.reference
+    lines = [f"The reference is {reference!r}: {evidence.why_reference}.", *_better_than_reference(evidence)]
+    if chosen is None:
+        lines += _nothing_safe(evidence, policy, tested)
+    elif len(policy.stages) == 1:
+        lines.append(_do_not_route(policy, tested))
+        if policy.needed_n is not None and evidence.certify is not None:
+            lines += _how_many(evidence, policy, tested)
+    else:
+        lines += _who_answers(policy)
+        lines += _who_escalates(evidence, chosen.candidate)
+    expected = policy.expected
+    if chosen is not None and expected.usd_per_1k is not None:
+        alone = evidence.costs[reference].usd_per_1k
+        share = 1 - expected.usd_per_1k / alone if alone > 0 else 0.0
+        saving = f", {share:.0%} less than {reference!r} alone ({alone:.4g})" if share >= 0.005 else ""
+        lines.append(f"What it costs: {expected.usd_per_1k:.4g} USD per 1,000 requests{saving}.")
+    if chosen is not None:
+        lines.append(_risk(evidence, policy, chosen))
+    lines += _sure(evidence, policy, chosen, tested)
+    searched, every = chain_counts(len(evidence.names), evidence.max_stages)
+    if searched < every:
+        lines.append(
+            f"Of {every} possible cascades the {searched} with the fewest stages, and all, were searched."
+        )
+    if alternatives:
+        lines.append("The choices beside it (figures of the tune part):")
+        lines += [f"  {alternative.sentence()}" for alternative in alternatives]
+    return tuple(lines)
+
+
+def _better_than_reference(evidence: Evidence) -> list[str]:
+    """Return a line where a variant is right more often than the reference by more than chance explains."""
+    board = evidence.search.board
+    known = board.label >= 0
+    n = int(known.sum())
+    if n == 0:
+        return []
+    gain = board.right[:, known].astype(np.float64) - board.right[evidence.reference, known]
+    mean, error = gain.mean(axis=1), gain.std(axis=1) / np.sqrt(n)
+    best = int(mean.argmax())
+    if mean[best] <= 2.6 * error[best] or mean[best] <= 0:
+        return []
+    return [
+        f"On the {n} rows tuned on {evidence.names[best]!r} is right more often, by "
+        f"{mean[best] * 100:.1f} points: --reference {evidence.names[best]} counts drops against it."
+    ]
+
+
+def _nothing_safe(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) -> list[str]:
+    lines = [f"No safe threshold: every request goes to {policy.reference!r}."]
+    if evidence.certify is None:
+        lines.append("No combination of variants and thresholds keeps all targets on these rows.")
+        return lines
+    n = len(evidence.certify)
+    if tested:
+        first = tested[0]
+        lines.append(
+            f"The safest candidate already failed on the {n} rows to certify with: "
+            f"{Alternative.of(evidence, first.estimate, 'failed', first.p_value).sentence()}."
+        )
+    return lines + _how_many(evidence, policy, tested)
+
+
+def _how_many(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) -> list[str]:
+    n = 0 if evidence.certify is None else len(evidence.certify)
+    needed = policy.needed_n
+    if needed is not None:
+        return [
+            f"About {needed} labelled rows to certify with would be needed, "
+            f"{needed - n} more than the {n} now."
+        ]
+    if tested:
+        return [
+            f"The {n} rows to certify with lost more than the {evidence.n_tune} rows tuned on had led to "
+            "expect, so no number of rows to certify with can be named. What helps: more rows to tune on, "
+            "which choose candidates that hold; a wider target; a better cheap variant. Drawing the parts "
+            "anew until one passes proves nothing."
+        ]
+    return [
+        "More labelled rows would not help: no cheaper candidate keeps the targets even on the tune part."
+    ]
+
+
+def _do_not_route(policy: Policy, tested: Sequence[Tested]) -> str:
+    only = policy.stages[0].variant
+    if only == policy.reference and tested and not any(t.passed for t in tested):
+        return (
+            f"Do not route: {only!r} answers everything; no cascade could be shown to be cheaper and "
+            "keep the targets."
+        )
+    if only == policy.reference:
+        return f"Do not route: {only!r} answers everything; no cascade is cheaper and keeps the targets."
+    return f"Do not route: {only!r} alone keeps the targets and is cheaper than any cascade that does."
+
+
+def _who_answers(policy: Policy) -> list[str]:
+    lines = []
+    for stage, following in zip(policy.stages, policy.stages[1:], strict=False):
+        threshold = stage.threshold or 0.0
+        rule = (
+            f"{stage.variant!r} never answers by itself"
+            if threshold > 1
+            else f"{stage.variant!r} answers whenever it is asked"
+            if threshold <= 0
+            else f"{stage.variant!r} answers when its {stage.score} is {threshold:.4g} or more"
+        )
+        classes = f" ({len(stage.per_class)} classes have rules of their own)" if stage.per_class else ""
+        lines.append(f"{rule}{classes}; what it does not answer goes to {following.variant!r}.")
+    return lines
+
+
+def _who_escalates(evidence: Evidence, candidate: Candidate) -> list[str]:
+    board = evidence.shown
+    routed = routed_by(evidence.search, candidate, board)
+    escalated = routed.place > 0
+    lines = [
+        f"Who escalates: {escalated.mean():.1%} of requests ({int(escalated.sum())} of {len(board)} rows); "
+        "answered by "
+        + ", ".join(
+            f"{evidence.names[v]!r} {np.mean(routed.place == place):.1%}"
+            for place, v in enumerate(candidate.chain)
+        )
+        + "."
+    ]
+    first = board.answers[candidate.chain[0]]
+    count = np.bincount(first, minlength=board.classes + 1)[: board.classes]
+    rate = np.bincount(first, escalated, board.classes + 1)[: board.classes] / np.maximum(count, 1)
+    common = np.flatnonzero(count >= max(10, len(board) // 200))
+    top = [
+        index
+        for index in common[np.argsort(-rate[common])][:3].tolist()
+        if rate[index] > 1.2 * escalated.mean()
+    ]
+    if top:
+        labels = evidence.search.model.labels
+        lines.append(
+            "Most often escalated are first answers of "
+            + ", ".join(f"{labels[index]!r} ({rate[index]:.0%})" for index in top)
+            + "."
+        )
+    return lines
+
+
+def _risk(evidence: Evidence, policy: Policy, chosen: Estimate | None) -> str:
+    expected = policy.expected
+    if evidence.certify is not None:
+        rows = "held back from tuning"
+    elif chosen is not None and chosen.honest:
+        rows = "tuned on, each judged by rules fitted without it"
+    else:
+        rows = "tuned on, so expect a little worse"
+    if expected.accuracy is None or expected.accuracy_interval is None or expected.accuracy_drop is None:
+        return f"What it risks: unknown in accuracy, since no row ({rows}) has a label."
+    low, high = expected.accuracy_interval
+    return (
+        f"What it risks: accuracy {expected.accuracy:.2%} (95% interval {low:.2%} to {high:.2%}), "
+        f"{abs(expected.accuracy_drop) * 100:.2f} points "
+        f"{'below' if expected.accuracy_drop >= 0 else 'above'} "
+        f"{policy.reference!r}, on the {len(evidence.shown)} rows {rows}."
+    )
+
+
+def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: Sequence[Tested]) -> list[str]:
+    if chosen is None:
+        return []
+    if evidence.certify is None:
+        return [
+            "How sure: not certified. The thresholds are the best on these very rows; on new traffic "
+            "the drop exceeds the target about as often as not."
+        ]
+    certificate = policy.certificate
+    if certificate is None or certificate.p_value is None:
+        return ["How sure: certain, since the reference gives every answer."]
+    constraints = evidence.search.constraints
+    budgets = [
+        f"{name.removeprefix('max_')} under {limit:.4g}" for name, limit in evidence.search.budgets.items()
+    ]
+    asked = " and ".join([c.in_words for c in constraints] + budgets)
+    lines = [
+        f"How sure: with {1 - certificate.delta:.0%} confidence {asked}, for traffic like these data; "
+        f"{method_name(evidence)} on {certificate.n_certify} rows that tuning never saw "
+        f"(p = {certificate.p_value:.3g}; {sum(t.passed for t in tested)} of {len(tested)} tested passed)."
+    ]
+    if any(c.kind == "disagreement" for c in constraints):
+        lines.append(
+            "Without labels the drop is bounded by how often the answers differ from the reference's, "
+            "which labels would show to be less."
+            if not (evidence.shown.label >= 0).any()
+            else "The drop is bounded by how often the answers differ from the reference's."
+        )
+    if certificate.machine is not None:
+        lines.append(
+            f"It is about answers given on {certificate.machine}; `sluice serve` looks at start whether its "
+            "processor gives them too."
+        )
+    return lines

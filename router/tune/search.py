@@ -1,0 +1,334 @@
+"""The search on the tune part: every subset of the family, every threshold of a grid, reduced to what
+nothing beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.costs import Cost
+from router.decide.scores import FloatArray, IntArray
+from router.tune.board import Board, ScoreModel
+from router.tune.candidates import (
+    Candidate,
+    GridSums,
+    Routed,
+    chains_of,
+    grid_size,
+    route,
+    sweep_grid,
+    threshold_grid,
+)
+from router.tune.targets import Constraint
+
+PER_CHAIN = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A candidate with what the tune part says of it.
+
+    Attributes:
+        risks: mean loss per constraint; margin: how many standard errors the tightest lies below its epsilon.
+        accuracy: None without labels. latency_ms and energy_wh_per_1k: None where a stage's cost lacks them.
+        honest: whether the figures come from rows that the rules were not fitted on.
+        n_judged, accuracy_drop: how many rows these were, and the drop against the reference on them.
+    """
+
+    candidate: Candidate
+    risks: tuple[float, ...]
+    margin: float
+    usd_per_1k: float
+    latency_ms: float | None
+    energy_wh_per_1k: float | None
+    escalation_rate: float
+    accuracy: float | None
+    honest: bool = False
+    n_judged: int = 0
+    accuracy_drop: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What a search works on: the tune board, its scores, the constraints with their losses, costs and
+    budgets.
+    """
+
+    board: Board
+    model: ScoreModel
+    constraints: tuple[Constraint, ...]
+    losses: tuple[FloatArray, ...]
+    sizes: tuple[int, ...]
+    costs: Mapping[str, FloatArray | None]
+    budgets: Mapping[str, float]
+    labelled: bool
+    reference: int
+
+    def estimate(self, candidate: Candidate, routed: Routed, *, honest: bool = False) -> Estimate:
+        """Return the figures of a routed candidate on the whole board."""
+        rows = np.arange(len(self.board))
+        drawn = [loss[routed.chosen, rows] for loss in self.losses]
+        means = [float(d.sum()) / max(1, size) for d, size in zip(drawn, self.sizes, strict=True)]
+        squares = [float((d**2).sum()) / max(1, size) for d, size in zip(drawn, self.sizes, strict=True)]
+        reach = routed.ran.mean(axis=0)
+        return self.summed(candidate, means, squares, reach, float((routed.place > 0).mean()), honest=honest)
+
+    def summed(
+        self,
+        candidate: Candidate,
+        means: Sequence[float],
+        squares: Sequence[float],
+        reach: FloatArray,
+        escalation: float,
+        *,
+        honest: bool = False,
+    ) -> Estimate:
+        """Return the estimate of the means and mean squares of all losses (the last is the error where
+        labelled).
+        """
+        count = len(self.constraints)
+        figures = {}
+        for key, values in self.costs.items():
+            used = None if values is None else values[list(candidate.chain)]
+            figures[key] = (
+                None if used is None or np.isnan(used[reach > 0]).any() else float(np.nansum(used * reach))
+            )
+        quality = float(margins(self.constraints, means, squares, self.sizes)) if count else np.inf
+        return Estimate(
+            candidate=candidate,
+            risks=tuple(means[:count]),
+            margin=min(quality, float(self.budget_margin(candidate.chain, reach, np.asarray(escalation)))),
+            usd_per_1k=figures["usd_per_1k"] or 0.0,
+            latency_ms=figures["latency_ms"],
+            energy_wh_per_1k=figures["energy_wh_per_1k"],
+            escalation_rate=escalation,
+            accuracy=1.0 - means[count] if self.labelled else None,
+            honest=honest,
+        )
+
+    def budget_margin(
+        self, chain: Sequence[int], reach: Sequence[FloatArray] | FloatArray, escalation: FloatArray
+    ) -> FloatArray:
+        """Return how many standard errors the tightest budget lies above the mean cost; infinite where no
+        request can exceed it.
+
+        A row that runs stage j is taken to have run the ones before it, which rules per class may skip: this
+        orders candidates, and no guarantee rests on it.
+        """
+        n = max(1, len(self.board))
+        found = [np.full(np.shape(escalation), np.inf)]
+        for name, limit in self.budgets.items():
+            key = name.removeprefix("max_")
+            if key == "escalation_rate":
+                mean = np.ones(np.shape(escalation)) if self.starts_at_reference(chain) else escalation
+                square, most = mean, float(len(chain) > 1 or self.starts_at_reference(chain))
+            else:
+                values = self.costs[key]
+                fees = np.zeros(len(chain)) if values is None else values[list(chain)]
+                sums = np.cumsum(fees)
+                steps = np.diff(np.concatenate([[0.0], sums**2]))
+                mean = np.asarray(sum(fee * share for fee, share in zip(fees, reach, strict=True)))
+                square = np.asarray(sum(step * share for step, share in zip(steps, reach, strict=True)))
+                most = float(sums[-1])
+            spread = np.sqrt((np.maximum(square - mean**2, 0.0) + most**2 / n) / n)
+            gap = (limit - mean) / np.maximum(spread, 1e-300)
+            found.append(np.full(np.shape(mean), np.inf) if most <= limit else gap)
+        return np.asarray(np.minimum.reduce(found))
+
+    def cheapest_is_reference(self) -> bool:
+        """Whether no variant costs less than the reference, so that there is nothing to route to."""
+        usd = self.board.usd
+        return bool((usd >= usd[self.reference]).all())
+
+    def within_budget(self, estimate: Estimate) -> bool:
+        """Whether the estimate keeps every budget."""
+        figures = {name: getattr(estimate, name.removeprefix("max_")) or 0.0 for name in self.budgets}
+        if self.starts_at_reference(estimate.candidate.chain):
+            figures["max_escalation_rate"] = 1.0
+        return all(figures[name] <= limit for name, limit in self.budgets.items())
+
+    def starts_at_reference(self, chain: Sequence[int]) -> bool:
+        """Whether every request goes to the reference at once, which a limit on escalations means to
+        prevent.
+        """
+        return chain[0] == self.reference
+
+
+def margins(
+    constraints: Sequence[Constraint],
+    means: Sequence[float] | Sequence[FloatArray],
+    squares: Sequence[float] | Sequence[FloatArray],
+    sizes: Sequence[int],
+) -> FloatArray:
+    """Return the smallest of (epsilon - mean) / standard error over the constraints; one pseudo-event keeps
+    the error above 0.
+    """
+    found = [
+        (c.epsilon - np.asarray(mean))
+        / np.sqrt(
+            (np.maximum(np.asarray(square) - np.asarray(mean) ** 2, 0.0) + 1.0 / max(1, size)) / max(1, size)
+        )
+        for c, mean, square, size in zip(constraints, means, squares, sizes, strict=False)
+    ]
+    return np.asarray(np.minimum.reduce(found))
+
+
+def make_search(
+    board: Board,
+    model: ScoreModel,
+    constraints: tuple[Constraint, ...],
+    costs: Mapping[str, Cost],
+    budgets: Mapping[str, float],
+    reference: int,
+) -> Search:
+    """Return the search over `board`, with the losses of every constraint worked out once."""
+    labelled = bool((board.label >= 0).all())
+    losses: list[FloatArray] = []
+    sizes: list[int] = []
+    for constraint in constraints:
+        mask = constraint.rows(board)
+        losses.append(constraint.losses(board) * mask)
+        sizes.append(int(mask.sum()))
+    if labelled:
+        losses.append(np.asarray(1.0 - board.right, dtype=np.float64))
+        sizes.append(len(board))
+    figures: dict[str, FloatArray | None] = {}
+    for key in ("usd_per_1k", "latency_ms", "energy_wh_per_1k"):
+        values = [getattr(costs[name], key) for name in board.names]
+        known = any(value is not None for value in values)
+        figures[key] = np.array([np.nan if v is None else v for v in values]) if known else None
+    return Search(
+        board, model, constraints, tuple(losses), tuple(sizes), figures, budgets, labelled, reference
+    )
+
+
+def grid_estimates(
+    search: Search, *, max_stages: int | None = None, accuracy_first: bool = False
+) -> list[Estimate]:
+    """Return, over all chains and threshold grids, the estimates that nothing beats in cost and margin (or
+    accuracy).
+    """
+    found: list[Estimate] = []
+    cached: dict[tuple[int, int], FloatArray] = {}
+    for chain in chains_of(len(search.board.names), max_stages):
+        scores = search.model.chain_scores(search.board, chain)
+        size = grid_size(len(chain))
+        grids = []
+        for place, values in enumerate(scores):
+            key = (chain[place], size)
+            if search.model.name in {"agreement", "deferral"}:
+                grids.append(threshold_grid(values, size))
+            else:
+                if key not in cached:
+                    cached[key] = threshold_grid(values, size)
+                grids.append(cached[key])
+        found += chain_estimates(search, chain, scores, grids, accuracy_first=accuracy_first)
+    return found
+
+
+def chain_estimates(
+    search: Search,
+    chain: tuple[int, ...],
+    scores: Sequence[FloatArray],
+    grids: Sequence[FloatArray],
+    *,
+    accuracy_first: bool = False,
+) -> list[Estimate]:
+    """Return the estimates of one chain's grid that nothing beats, at most PER_CHAIN, within the budgets."""
+    sums = sweep_grid(chain, scores, grids, search.losses, search.sizes, len(search.board))
+    usd = _mean_cost(search.costs["usd_per_1k"], chain, sums)
+    allowed = np.ones(usd.shape, dtype=bool)
+    for name, limit in search.budgets.items():
+        key = name.removeprefix("max_")
+        if key == "escalation_rate":
+            rate = sums.reach[1] if len(chain) > 1 else np.zeros(usd.shape)
+            allowed &= (np.ones(usd.shape) if search.starts_at_reference(chain) else rate) <= limit
+        else:
+            allowed &= _mean_cost(search.costs[key], chain, sums) <= limit
+    if accuracy_first and search.labelled:
+        worth = 1.0 - sums.means[-1]
+    elif search.constraints:
+        worth = margins(search.constraints, sums.means, sums.squares, search.sizes)
+        if search.budgets:
+            escalation = sums.reach[1] if len(chain) > 1 else np.zeros(usd.shape)
+            worth = np.minimum(worth, search.budget_margin(chain, sums.reach, escalation))
+    else:
+        worth = np.zeros(usd.shape)
+    cells = np.flatnonzero(allowed.ravel())
+    kept = cells[frontier(usd.ravel()[cells], np.broadcast_to(worth, usd.shape).ravel()[cells])]
+    if len(kept) > PER_CHAIN:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, PER_CHAIN).astype(np.int64))]
+    estimates = []
+    for cell in kept:
+        place = np.unravel_index(cell, usd.shape)
+        candidate = Candidate(chain, tuple(float(grid[i]) for grid, i in zip(grids, place, strict=True)))
+        estimates.append(
+            search.summed(
+                candidate,
+                [float(table[place]) for table in sums.means],
+                [float(table[place]) for table in sums.squares],
+                np.array([float(table[place]) for table in sums.reach]),
+                float(sums.reach[1][place]) if len(chain) > 1 else 0.0,
+            )
+        )
+    return estimates
+
+
+def refine(search: Search, best: Estimate, *, accuracy_first: bool = False) -> list[Estimate]:
+    """Return estimates on finer grids around a plain candidate: each threshold's neighbourhood is cut up
+    again.
+    """
+    chain = best.candidate.chain
+    if len(chain) < 2 or not all(isinstance(rule, float) for rule in best.candidate.rules):
+        return []
+    scores = search.model.chain_scores(search.board, chain)
+    size = grid_size(len(chain))
+    grids = []
+    for values, rule in zip(scores, best.candidate.rules, strict=True):
+        threshold = float(rule) if isinstance(rule, float) else 0.0
+        rank = int((values < threshold).sum())
+        reach = max(2, 2 * len(values) // size)
+        ordered = np.partition(values, [max(0, rank - reach), min(len(values) - 1, rank + reach)])
+        low, high = ordered[max(0, rank - reach)], ordered[min(len(values) - 1, rank + reach)]
+        local = values[(values >= low) & (values <= high)]
+        grids.append(np.unique(np.append(threshold_grid(local, size), threshold)))
+    return chain_estimates(search, chain, scores, grids, accuracy_first=accuracy_first)
+
+
+def frontier(cost: FloatArray, worth: FloatArray) -> IntArray:
+    """Return the indices, dearest first, of the points that no cheaper (or equally cheap) point matches in
+    worth.
+    """
+    order = np.lexsort((-worth, cost))
+    best = np.maximum.accumulate(worth[order])
+    better = np.concatenate([[True], best[1:] > best[:-1]]) if len(order) else np.zeros(0, dtype=bool)
+    return np.asarray(order[better][::-1], dtype=np.int64)
+
+
+def thin(estimates: Sequence[Estimate], most: int = 100) -> list[Estimate]:
+    """Return the Pareto set of cost and accuracy (or margin, without labels), dearest first, at most `most`
+    of it.
+    """
+    if not estimates:
+        return []
+    worth = np.array([e.margin if e.accuracy is None else e.accuracy for e in estimates])
+    kept = frontier(np.array([e.usd_per_1k for e in estimates]), worth)
+    if len(kept) > most:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
+    return [estimates[index] for index in kept]
+
+
+def routed_by(search: Search, candidate: Candidate, board: Board) -> Routed:
+    """Route another board through a candidate with the scores fitted for this search."""
+    return route(candidate, board, search.model.chain_scores(board, candidate.chain))
+
+
+def _mean_cost(values: FloatArray | None, chain: tuple[int, ...], sums: GridSums) -> FloatArray:
+    total = np.zeros(sums.reach[0].shape)
+    if values is not None:
+        for variant, share in zip(chain, sums.reach, strict=True):
+            total = total + np.where(share > 0, values[variant] * share, 0.0)
+    return total

@@ -1,0 +1,247 @@
+"""Targets: what an operator asks of a policy, and how each becomes a row-by-row loss with a p-value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from contract.costs import Cost
+from contract.errors import InputError, PredictionsError
+from contract.predictions import Predictions
+from router.decide.scores import BoolArray, FloatArray, IntArray
+from router.tune.board import Board
+from router.tune.macro_f1 import F1Counts, f1_counts, f1_influence, f1_needed_n, f1_p_value
+from router.tune.pvalues import betting_needed_n, betting_p_value, binomial_p_value
+
+Objective = Literal["cheapest", "most_accurate"]
+Method = Literal["betting", "binomial", "disagreement"]
+Kind = Literal["accuracy_drop", "error", "f1_drop", "harm", "disagreement"]
+METHODS: dict[Kind, str] = {
+    "accuracy_drop": "betting",
+    "error": "exact binomial",
+    "f1_drop": "betting within exact bounds on macro-F1",
+    "harm": "exact binomial on harm",
+    "disagreement": "exact binomial on disagreement",
+}
+BUDGETS = ("max_usd_per_1k", "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a policy must keep, all optional and all at once; drops and rates are fractions against the
+    reference.
+
+    Budgets are means over requests. `objective` ranks the policies that keep them all: by usd_per_1k or by
+    accuracy.
+    """
+
+    max_accuracy_drop: float | None = None
+    min_accuracy: float | None = None
+    max_f1_drop: float | None = None
+    max_recall_drop: Mapping[str, float] = field(default_factory=dict)
+    max_slice_drop: Mapping[str, float] = field(default_factory=dict)
+    max_usd_per_1k: float | None = None
+    max_latency_ms: float | None = None
+    max_energy_wh_per_1k: float | None = None
+    max_escalation_rate: float | None = None
+    objective: Objective = "cheapest"
+
+    def budgets(self) -> dict[str, float]:
+        """Return the budgets that were asked for, by name."""
+        return {name: value for name in BUDGETS if (value := getattr(self, name)) is not None}
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether any target speaks of answers rather than of cost."""
+        scalars = (self.max_accuracy_drop, self.min_accuracy, self.max_f1_drop)
+        return any(value is not None for value in scalars) or bool(
+            self.max_recall_drop or self.max_slice_drop
+        )
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One quality target: H0 says that the mean loss over the rows concerned is at least epsilon.
+
+    Attributes:
+        metric: its name in the certificate.
+        kind: accuracy_drop, error, f1_drop, harm or disagreement.
+        label, slice_: the rows it concerns (all where None).
+        classes: those that macro-F1 is the mean over.
+    """
+
+    metric: str
+    kind: Kind
+    epsilon: float
+    reference: int
+    label: int | None = None
+    slice_: str | None = None
+    classes: tuple[int, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The p-value used, by name."""
+        return METHODS[self.kind]
+
+    @property
+    def asked(self) -> float:
+        """The figure that was asked for: the accuracy itself for min_accuracy, else epsilon."""
+        return round(1.0 - self.epsilon, 12) if self.kind == "error" else self.epsilon
+
+    @property
+    def in_words(self) -> str:
+        """What is promised, as "recall_drop[a] under 0.01"."""
+        if self.kind == "error":
+            return f"accuracy over {self.asked:.4g}"
+        return f"{self.metric} under {self.epsilon:.4g}"
+
+    def rows(self, board: Board) -> BoolArray:
+        """Return the mask [N] of rows that the target concerns; without a label only disagreement can be
+        told.
+        """
+        mask = np.ones(len(board), dtype=bool) if self.kind == "disagreement" else board.label >= 0
+        if self.label is not None:
+            mask = mask & (board.label == self.label)
+        if self.slice_ is not None:
+            mask = mask & board.slices[self.slice_]
+        return np.asarray(mask)
+
+    def losses(self, board: Board) -> FloatArray:
+        """Return [V, N], the loss of a row if variant v answers it (f1_drop: linearised at the reference's
+        answers).
+        """
+        if self.kind == "disagreement":
+            return np.asarray(board.answers != board.answers[self.reference], dtype=np.float64)
+        if self.kind == "error":
+            return np.asarray(1.0 - board.right, dtype=np.float64)
+        if self.kind == "f1_drop":
+            known = board.label >= 0
+            part = board.take(known)
+            at = part.answers[self.reference]
+            values = np.stack([f1_influence(part, answers, at) for answers in part.answers])
+            found = np.zeros(board.answers.shape)
+            found[:, known] = values[self.reference] - values
+            return found
+        gap = board.right[self.reference].astype(np.float64) - board.right
+        return np.asarray(np.maximum(gap, 0.0) if self.kind == "harm" else gap)
+
+    def drawn(self, board: Board, chosen: IntArray, losses: FloatArray) -> FloatArray:
+        """Return the losses [n] of the rows concerned when variant chosen[i] answers row i."""
+        rows = np.flatnonzero(self.rows(board))
+        values: FloatArray = losses[chosen[rows], rows]
+        return values
+
+    def p_value(self, board: Board, chosen: IntArray, losses: FloatArray, delta: float) -> float:
+        """Return the p-value of H0 when variant chosen[i] answers row i of `board` at these losses."""
+        if self.kind == "f1_drop":
+            return f1_p_value(self._f1_counts(board, chosen), self.epsilon, delta)
+        drawn = self.drawn(board, chosen, losses)
+        if self.kind == "accuracy_drop":
+            return betting_p_value(drawn, self.epsilon, delta)
+        return binomial_p_value(int(drawn.sum()), len(drawn), self.epsilon)
+
+    def needed_n(self, board: Board, chosen: IntArray, losses: FloatArray, delta: float) -> int | None:
+        """Return about how many rows to certify with, like those of `board`, this target needs to pass."""
+        if self.kind == "f1_drop":
+            counts = self._f1_counts(board, chosen)
+            needed, n = f1_needed_n(counts, self.epsilon, delta), counts.n
+        else:
+            drawn = self.drawn(board, chosen, losses)
+            low = -1.0 if self.kind == "accuracy_drop" else 0.0
+            needed, n = betting_needed_n(drawn, self.epsilon, delta, low), len(drawn)
+        return None if needed is None or n == 0 else round(needed * len(board) / n)
+
+    def _f1_counts(self, board: Board, chosen: IntArray) -> F1Counts:
+        rows = np.flatnonzero(self.rows(board))
+        reference = board.answers[self.reference][rows]
+        return f1_counts(
+            board.label[rows], reference, board.answers[chosen[rows], rows], board.classes, self.classes
+        )
+
+
+def constraints_of(
+    targets: Targets,
+    predictions: Predictions,
+    reference: int,
+    method: Method,
+    classes: tuple[int, ...] = (),
+) -> tuple[Constraint, ...]:
+    """Return the constraints of `targets`, each checked against what the data can tell.
+
+    `classes` are the labels that occur in the rows to tune and certify with: macro-F1 is their mean.
+
+    Raises:
+        InputError: a target out of range, an unknown class or slice.
+        PredictionsError: labels are needed and there are none.
+    """
+    found: list[Constraint] = []
+    names = [str(label) for label in predictions.labels]
+    if targets.max_accuracy_drop is not None:
+        kinds: dict[Method, Kind] = {
+            "betting": "accuracy_drop",
+            "binomial": "harm",
+            "disagreement": "disagreement",
+        }
+        kind = kinds[method]
+        found.append(Constraint("accuracy_drop", kind, targets.max_accuracy_drop, reference))
+    if targets.min_accuracy is not None:
+        if not 0.0 < targets.min_accuracy < 1.0:
+            raise InputError(
+                f"the target min_accuracy is {targets.min_accuracy:g}; it must be above 0 and under 1"
+            )
+        found.append(Constraint("min_accuracy", "error", 1.0 - targets.min_accuracy, reference))
+    if targets.max_f1_drop is not None:
+        found.append(Constraint("f1_drop", "f1_drop", targets.max_f1_drop, reference, classes=classes))
+    for label, value in targets.max_recall_drop.items():
+        if label not in names:
+            raise InputError(
+                f"max_recall_drop names the class {label!r}, which is not a label",
+                hint=f"labels: {', '.join(names[:20])}",
+            )
+        found.append(
+            Constraint(f"recall_drop[{label}]", "accuracy_drop", value, reference, label=names.index(label))
+        )
+    for name, value in targets.max_slice_drop.items():
+        if name not in predictions.slices:
+            known = ", ".join(predictions.slices) or "none"
+            raise InputError(
+                f"max_slice_drop names the slice {name!r}, which the data lack", hint=f"slices: {known}"
+            )
+        found.append(Constraint(f"slice_drop[{name}]", "accuracy_drop", value, reference, slice_=name))
+    for constraint in found:
+        _fraction(constraint.metric, constraint.epsilon)
+        if constraint.kind != "disagreement" and not (predictions.label >= 0).any():
+            raise PredictionsError(
+                f"the target {constraint.metric} needs labels, and no row has one",
+                hint="without labels only --max-accuracy-drop works, by disagreement with the reference",
+            )
+    return tuple(found)
+
+
+def check_budgets(targets: Targets, names: tuple[str, ...], costs: Mapping[str, Cost]) -> None:
+    """Raise InputError for a budget out of range and PredictionsError for a cost that a budget needs and a
+    variant lacks.
+    """
+    for budget, value in targets.budgets().items():
+        if not value >= 0 or (budget == "max_escalation_rate" and value > 1):
+            raise InputError(
+                f"{budget} is {value:g}; it must be {'between 0 and 1' if 'rate' in budget else '0 or more'}"
+            )
+        if budget == "max_escalation_rate":
+            continue
+        key = budget.removeprefix("max_")
+        for name in names:
+            if getattr(costs[name], key) is None:
+                raise PredictionsError(
+                    f"the target {budget} needs {key} of {name!r}, and the costs lack it", where="costs"
+                )
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
+        raise InputError(
+            f"the target {name} is {value:g}; it must lie between 0 and 1, as a fraction (0.01 is one point)"
+        )

@@ -1,0 +1,202 @@
+"""Tuning: from predictions, costs and targets to a policy with its certificate, its explanation and its
+neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from contract.costs import Cost
+from contract.errors import InputError, PredictionsError
+from contract.policy import Policy
+from contract.predictions import Predictions
+from router.tune.board import by_cost, fit_scores, make_board
+from router.tune.candidates import Candidate, route
+from router.tune.certify import Tested, fixed_sequence, sequence_by_accuracy, sequence_of
+from router.tune.explain import Alternative, alternatives_of, explain
+from router.tune.perclass import per_class_estimates
+from router.tune.policies import Evidence, build_policy
+from router.tune.search import Estimate, Search, grid_estimates, make_search, refine, thin
+from router.tune.settings import (
+    TuneSettings,
+    checked_names,
+    chosen_reference,
+    content_hash,
+    labelled_rows,
+    split_parts,
+)
+from router.tune.targets import Method, Targets, check_budgets, constraints_of
+
+__all__ = ["TuneResult", "TuneSettings", "split_parts", "tune"]
+
+
+@dataclass(frozen=True, eq=False)
+class TuneResult:
+    """A policy with what it means.
+
+    Attributes:
+        policy: always there; status no_safe_threshold sends everything to the reference.
+        explanation: plain-text lines for people.
+        alternatives: the neighbouring choices, dearest first.
+        curve: the trade-off on the tune part, dearest first.
+    """
+
+    policy: Policy
+    explanation: tuple[str, ...]
+    alternatives: tuple[Alternative, ...]
+    curve: tuple[Alternative, ...]
+
+    @property
+    def met(self) -> bool:
+        """Whether the targets are met (else `sluice tune` exits 3)."""
+        return self.policy.status != "no_safe_threshold"
+
+
+def tune(
+    predictions: Predictions,
+    costs: Mapping[str, Cost],
+    targets: Targets,
+    settings: TuneSettings | None = None,
+) -> TuneResult:
+    """Choose stages and thresholds that keep `targets` at the least cost, and say how sure that is.
+
+    Raises:
+        PredictionsError: data that a target needs are missing: labels, a cost, rows of a split, logits of a
+        score. InputError: a target or setting is out of range or names what is not there.
+    """
+    given = settings or TuneSettings()
+    against = chosen_reference(predictions, costs, given)
+    reference = against.name
+    names = checked_names(predictions, costs, given, reference)
+    if not targets.has_quality and not targets.budgets():
+        raise InputError(
+            "no target was given",
+            hint="--max-accuracy-drop 0.01, or --max-usd-per-1k with --objective most-accurate",
+        )
+    check_budgets(targets, names, costs)
+    if len(names) == 1 and targets.has_quality and targets.min_accuracy is None:
+        raise PredictionsError(
+            f"{reference!r} is the only variant, so there is nothing that a drop could be counted against",
+            hint="add the predictions of the model it replaces, or ask for --min-accuracy",
+        )
+    tune_part, certify_part = split_parts(predictions, given)
+    ordered = by_cost(names, costs, tune_part)
+    method: Method = given.method if (predictions.label >= 0).any() else "disagreement"
+    parts = [tune_part] if certify_part is None else [tune_part, certify_part]
+    occurring = np.unique(np.concatenate([part.label for part in parts]))
+    classes = tuple(occurring[occurring >= 0].tolist())
+    constraints = constraints_of(targets, predictions, ordered.index(reference), method, classes)
+    if method != "disagreement":
+        tune_part = labelled_rows(tune_part, "tune")
+        certify_part = None if certify_part is None else labelled_rows(certify_part, "certify")
+    model = fit_scores(tune_part, ordered, given.score, seed=given.seed)
+    usd = {name: costs[name].usd_per_1k for name in ordered}
+    board = make_board(tune_part, ordered, usd, model)
+    search = make_search(board, model, constraints, costs, targets.budgets(), ordered.index(reference))
+    evidence = Evidence(
+        search=search,
+        reference=ordered.index(reference),
+        why_reference=against.why,
+        stands_for=given.stands_for if reference == given.teacher else None,
+        machine=given.machine,
+        targets=targets,
+        certify=None if certify_part is None else make_board(certify_part, ordered, usd, model),
+        n_tune=len(tune_part),
+        delta=1.0 - given.confidence,
+        seed=given.seed,
+        data_sha256=predictions.sha256 or content_hash(predictions),
+        artifact_sha256=given.artifact_sha256,
+        created_at=given.created_at,
+        costs=costs,
+        max_stages=given.max_stages,
+    )
+    for part, rows in (("tune", board), ("certify", evidence.certify)):
+        for constraint in constraints:
+            if rows is not None and not constraint.rows(rows).any():
+                raise PredictionsError(f"the {part} part has no row for the target {constraint.metric}")
+    estimates = _candidates(search, targets, given)
+    if given.certified:
+        return _certified(evidence, estimates, given)
+    return _uncertified(evidence, estimates)
+
+
+def _candidates(search: Search, targets: Targets, settings: TuneSettings) -> list[Estimate]:
+    accuracy_first = targets.objective == "most_accurate" or not search.constraints
+    found = grid_estimates(search, max_stages=settings.max_stages, accuracy_first=accuracy_first)
+    if settings.per_class == "auto" and search.labelled and settings.score not in {"agreement", "deferral"}:
+        extra = per_class_estimates(search, found, seed=settings.seed, max_stages=settings.max_stages)
+        found += [estimate for estimate in extra if search.within_budget(estimate)]
+    return found
+
+
+def _uncertified(evidence: Evidence, estimates: Sequence[Estimate]) -> TuneResult:
+    search, most_accurate = evidence.search, evidence.targets.objective == "most_accurate"
+    accuracy_first = most_accurate or not search.constraints
+    best = _empirical_best(search, estimates, accuracy_first)
+    if best is None:
+        return _result(evidence, None, [], estimates)
+    finer = refine(search, best, accuracy_first=accuracy_first)
+    best = _empirical_best(search, [best, *finer], accuracy_first) or best
+    return _result(evidence, best, [], [*estimates, *finer])
+
+
+def _certified(evidence: Evidence, estimates: Sequence[Estimate], settings: TuneSettings) -> TuneResult:
+    search, board = evidence.search, evidence.certify
+    if board is None:
+        raise InputError("a certificate needs rows to certify with")
+    order = np.random.default_rng(evidence.seed).permutation(len(board))
+    trivial = _reference_alone(evidence)
+    accuracy_first = evidence.targets.objective == "most_accurate" or not search.constraints
+    if trivial is not None and search.cheapest_is_reference() and search.within_budget(trivial):
+        return _result(evidence, trivial, [], estimates)
+    sequence = (
+        sequence_by_accuracy(estimates, len(board))
+        if accuracy_first
+        else sequence_of(search, len(board), trivial, estimates)
+    )
+    tested = fixed_sequence(search, sequence, board, order, evidence.delta)
+    passed = [t for t in tested if t.passed]
+    if accuracy_first:
+        best = max(passed, key=lambda t: t.estimate.accuracy or 0.0, default=None)
+    else:
+        best = min(passed, key=lambda t: t.estimate.usd_per_1k, default=None)
+    chosen = None if best is None else best.estimate
+    asked = settings.allow_always_escalate and trivial is not None
+    if chosen is None and asked and trivial is not None and search.within_budget(trivial):
+        chosen = trivial
+    return _result(evidence, chosen, tested, estimates)
+
+
+def _result(
+    evidence: Evidence, chosen: Estimate | None, tested: Sequence[Tested], estimates: Sequence[Estimate]
+) -> TuneResult:
+    policy = build_policy(evidence, chosen, tested, estimates)
+    alternatives = alternatives_of(evidence, chosen, tested, estimates)
+    curve = tuple(Alternative.of(evidence, estimate) for estimate in thin(estimates))
+    return TuneResult(policy, explain(evidence, policy, chosen, tested, alternatives), alternatives, curve)
+
+
+def _empirical_best(search: Search, estimates: Sequence[Estimate], accuracy_first: bool) -> Estimate | None:
+    feasible = [
+        e
+        for e in estimates
+        if search.within_budget(e)
+        and all(r <= c.epsilon for r, c in zip(e.risks, search.constraints, strict=True))
+    ]
+    if accuracy_first:
+        return max(feasible, key=lambda e: (e.accuracy or 0.0, -e.usd_per_1k), default=None)
+    return min(feasible, key=lambda e: (e.usd_per_1k, -(e.accuracy or 0.0)), default=None)
+
+
+def _reference_alone(evidence: Evidence) -> Estimate | None:
+    """Return the policy that is the reference alone where every target is a drop against it, which is then
+    zero for certain.
+    """
+    search = evidence.search
+    if not search.constraints or any(c.kind == "error" for c in search.constraints):
+        return None
+    candidate = Candidate((evidence.reference,), ())
+    return replace(search.estimate(candidate, route(candidate, search.board, [])), margin=float("inf"))

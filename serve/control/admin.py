@@ -1,0 +1,126 @@
+"""The admin interface: a small HTTP application on loopback, which `sluice policy` calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from contract.errors import InputError, SluiceError
+from contract.live import Revision
+from serve.control.plane import ControlPlane, ReplicaState
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) -> Starlette:
+    """Return the admin application.
+
+    GET /policy, PUT /policy?reason=, GET /history, POST /rollback/N, GET /state, GET /health. Errors are
+    {"error": ...}.
+
+    Args:
+        control: decides.
+        describe: what /state says beyond the replicas: slots, family, ports.
+    """
+
+    async def show(_: Request) -> Response:
+        return JSONResponse(control.current().dump())
+
+    async def push(request: Request) -> Response:
+        raw = await _json_body(request)
+        return _changed(*await control.push(raw, request.query_params.get("reason", "push")[:200]))
+
+    async def history(_: Request) -> Response:
+        return JSONResponse([_line(revision) for revision in control.history()])
+
+    async def rollback(request: Request) -> Response:
+        _refuse_browsers(request)
+        return _changed(*await control.rollback(request.path_params["number"]))
+
+    async def state(_: Request) -> Response:
+        replicas = [dataclasses.asdict(replica) for replica in await control.states()]
+        revision = control.current()
+        return JSONResponse({"revision": _line(revision), "replicas": replicas, **describe()})
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    return Starlette(
+        routes=[
+            Route("/policy", show, methods=["GET"]),
+            Route("/policy", push, methods=["PUT"]),
+            Route("/history", history),
+            Route("/rollback/{number:int}", rollback, methods=["POST"]),
+            Route("/state", state),
+            Route("/health", health),
+        ],
+        exception_handlers={
+            InputError: _problem(400),
+            SluiceError: _problem(503),
+            HTTPException: _http_problem,
+            Exception: _unexpected,
+        },
+    )
+
+
+async def _json_body(request: Request) -> Any:
+    _refuse_browsers(request)
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "send the policy as application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"a policy has at most {MAX_BODY_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+
+
+def _refuse_browsers(request: Request) -> None:
+    """A page in a browser on this machine must not change policies: it sends Origin, command lines do not."""
+    if "origin" in request.headers:
+        raise HTTPException(403, "not from a browser")
+
+
+def _line(revision: Revision) -> dict[str, Any]:
+    return {
+        "number": revision.number,
+        "created_at": revision.created_at,
+        "reason": revision.reason,
+        "policy_version": revision.policy.version,
+        "status": revision.policy.status,
+        "stages": [stage.variant for stage in revision.policy.stages],
+    }
+
+
+def _changed(revision: Revision, replicas: list[ReplicaState]) -> Response:
+    return JSONResponse(
+        {"revision": revision.dump(), "replicas": [dataclasses.asdict(replica) for replica in replicas]}
+    )
+
+
+def _problem(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(_: Request, problem: Exception) -> Response:
+        return JSONResponse({"error": str(problem)}, status)
+
+    return answer
+
+
+def _http_problem(_: Request, problem: Exception) -> Response:
+    status = problem.status_code if isinstance(problem, HTTPException) else 500
+    text = problem.detail if isinstance(problem, HTTPException) else "internal error"
+    return JSONResponse({"error": text}, status)
+
+
+def _unexpected(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "internal error"}, 500)

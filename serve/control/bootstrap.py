@@ -1,0 +1,98 @@
+"""From settings to what every process is told: family, policy and machine checked, the live state seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from contract.family import Family, read_family
+from contract.policy import (
+    Policy,
+    Stage,
+    check_policy_fits,
+    read_policy,
+    require_certified_answers,
+    single_variant_policy,
+)
+from runtime.fake_family import TEACHER, write_fake_family
+from runtime.load import check_family_runs
+from serve.control.machine_check import compare_answers
+from serve.control.revision_store import StateDirectory, next_revision
+from serve.settings import FakeSettings, Settings, slots_of
+from serve.stages.loading import Assignment, package_folder
+
+Progress = Callable[[str], None]
+
+
+def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None) -> Assignment:
+    """Check family, policy and machine; seed the live state; return what every process is told.
+
+    `folder` holds the state where the settings name none, and the fake family. Raises InputError and
+    EnvironmentProblem as `start`.
+    """
+    family_folder, family, policy = _read(settings, folder)
+    check_policy_fits(policy, family)
+    check_family_runs(family, settings.provider)
+    otherwise = compare_answers(family_folder, family, settings, progress)
+    require_certified_answers(policy, otherwise)
+    state_folder = Path(settings.state) if settings.state else folder / "state"
+    in_force = _seed(state_folder, family_folder, family, policy, progress)
+    require_certified_answers(in_force, otherwise)
+    slots = slots_of(settings, family, in_force)
+    return Assignment(
+        settings=settings,
+        slots=slots,
+        family=str(family_folder),
+        state=str(state_folder),
+        package=package_folder(),
+        otherwise=otherwise,
+    )
+
+
+def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:
+    if settings.fake is not None:
+        family_folder = folder / "family"
+        family, policy = _make_fakes(family_folder, settings.fake)
+    else:
+        family_folder = Path(str(settings.family))
+        family = read_family(family_folder)
+        policy = single_variant_policy(family.teacher)
+    if settings.policy is not None:
+        policy = read_policy(Path(settings.policy))
+    return family_folder, family, policy
+
+
+def _make_fakes(folder: Path, fake: FakeSettings) -> tuple[Family, Policy]:
+    """Write the family of `serve --fake`; its policy has the cheapest fake and the teacher as stages."""
+    family = write_fake_family(
+        folder,
+        delay_ms=fake.delay_ms / 10,
+        error_rate={TEACHER: fake.error_rate},
+        seed=fake.seed,
+        rows=300,
+    )
+    first = Stage(variant=family.names[0], temperature=1.0, threshold=0.8)
+    stages = (first, Stage(variant=family.teacher))
+    return family, Policy(status="uncertified", reference=family.teacher, stages=stages).sealed()
+
+
+def _seed(
+    state_folder: Path, family_folder: Path, family: Family, policy: Policy, progress: Progress
+) -> Policy:
+    """Commit the first revision, or one for a new family; an existing state of this family stays in force."""
+    state = StateDirectory(state_folder)
+    latest = state.latest()
+    if latest is not None and latest.family_sha256 == family.sha256:
+        if latest.policy.version != policy.version:
+            progress(f"the state directory's revision {latest.number} stays in force; push to change it")
+        return latest.policy
+    if latest is not None:
+        progress(
+            f"the state directory was for another family: its revision {latest.number} is out of force, "
+            f"and revision {latest.number + 1} starts this one"
+        )
+    reason = "seed" if latest is None else "seed for another family"
+    state.commit(
+        next_revision(latest, policy, family_sha256=family.sha256, family_path=family_folder, reason=reason)
+    )
+    return policy

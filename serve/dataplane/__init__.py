@@ -1,0 +1,1 @@
+"""The data plane: what every protocol asks, and which stage answers."""

@@ -1,0 +1,71 @@
+"""A snapshot made ready for requests: its stages in order, how they score, and what limits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from contract.family import Family
+from contract.policy import Policy
+from router.decide.cascade import CompiledPolicy, CompiledStage
+from router.decide.scores import NEEDS_LOGITS
+from serve.dataplane.escalation import EscalationBudget
+from serve.types.stage import Snapshot, Stage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One stage of the cascade, ready to ask and to score."""
+
+    rules: CompiledStage
+    stage: Stage
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A snapshot made ready for requests."""
+
+    snapshot: Snapshot
+    compiled: CompiledPolicy
+    steps: tuple[Step, ...]
+    deadline_s: float | None
+    budget: EscalationBudget | None
+    votes: bool
+    temperatures: Mapping[str, float]
+    shares_encoder: bool
+
+
+def make_plan(snapshot: Snapshot) -> Plan:
+    """Return the plan that requests on this snapshot follow."""
+    compiled = snapshot.compiled
+    steps = tuple(_step(rules, snapshot.stages, snapshot.family) for rules in compiled.stages)
+    limits = snapshot.policy.limits
+    return Plan(
+        snapshot=snapshot,
+        compiled=compiled,
+        steps=steps,
+        deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
+        budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
+        votes=_needs_votes(snapshot.policy),
+        temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
+        shares_encoder=_shares_encoder(snapshot),
+    )
+
+
+def _needs_votes(policy: Policy) -> bool:
+    return any(stage.score == "agreement" for stage in policy.stages[:-1])
+
+
+def _shares_encoder(snapshot: Snapshot) -> bool:
+    """Return whether two stages read the same encoding, so that it is worth keeping."""
+    family = snapshot.family
+    used = [family.encoders[family.variant(s.variant).encoder].sha256 for s in snapshot.policy.stages]
+    return len(set(used)) < len(used)
+
+
+def _step(rules: CompiledStage, stages: Mapping[str, Stage], family: Family) -> Step:
+    """A stage without a temperature uses the variant's own, as the predictions behind the policy did."""
+    if rules.temperature is None and rules.score not in NEEDS_LOGITS:
+        rules = replace(rules, temperature=family.variant(rules.variant).temperature)
+    return Step(rules, stages[rules.variant], rules.temperature or 1.0)

@@ -1,0 +1,326 @@
+"""The data plane: what every protocol asks, and where it is decided which stage answers. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from contract.errors import (
+    DeadlineExceeded,
+    NotReady,
+    Overloaded,
+    RequestError,
+    StageFailed,
+    UnknownModel,
+)
+from router.decide.cascade import ANSWER
+from router.decide.scores import IntArray, softmax
+from runtime.api import Logits
+from serve.dataplane.escalation import StageTime
+from serve.dataplane.plan import Plan, make_plan
+from serve.dataplane.request_state import RequestState
+from serve.settings import RequestLimits
+from serve.types.clock import Clock
+from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo, Texts
+from serve.types.recorder import Recorder, RequestRecord
+from serve.types.stage import Snapshot, Snapshots, Stage
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.02
+
+
+class _Held:
+    """Requests that work on one plan."""
+
+    __slots__ = ("count", "drained", "plan")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.count = 0
+        self.drained = asyncio.Event()
+
+
+class DataPlane:
+    """Answers requests with the cascade or with one variant by name.
+
+    Args:
+        snapshots: gives the snapshot in force; raises NotReady.
+        limits: admission and the longest time that a request may take.
+        recorder: told once per answered request.
+        clock: seconds; stages see deadlines on it.
+    """
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        limits: RequestLimits,
+        recorder: Recorder,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._snapshots = snapshots
+        self._limits = limits
+        self._recorder = recorder
+        self._clock = clock
+        self._held: _Held | None = None
+        self._leaving: dict[Snapshot, _Held] = {}
+        self._in_flight = 0
+        self._times: dict[str, StageTime] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Texts inside."""
+        return self._in_flight
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Answer every text of a request.
+
+        Raises:
+            UnknownModel, Overloaded, DeadlineExceeded, NotReady, StageFailed.
+        """
+        held = self._current()
+        plan = held.plan
+        cascade = request.model == CASCADE
+        if not cascade and request.model not in plan.snapshot.stages:
+            raise _unknown(request.model, plan)
+        n = len(request.texts)
+        if self._in_flight and self._in_flight + n > self._limits.max_in_flight_texts:
+            raise Overloaded("the gateway is full")
+        deadline_at = self._deadline(request, plan.deadline_s if cascade else None)
+        self._in_flight += n
+        held.count += 1
+        try:
+            if cascade:
+                return await self._cascade(plan, request, deadline_at)
+            return await self._single(plan, request, deadline_at)
+        finally:
+            self._in_flight -= n
+            held.count -= 1
+            if not held.count and held is not self._held:
+                self._leaving.pop(plan.snapshot, None)
+                held.drained.set()
+
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy would answer now."""
+        try:
+            plan = self._current().plan
+        except NotReady:
+            return False
+        return all(await asyncio.gather(*(step.stage.ready() for step in plan.steps)))
+
+    async def model_ready(self, model: str) -> bool:
+        """Return whether that model would answer now. Raises UnknownModel, NotReady."""
+        info = self.model(model)
+        if info.name == CASCADE:
+            return await self.ready()
+        return await self._current().plan.snapshot.stages[model].ready()
+
+    def model(self, name: str) -> ModelInfo:
+        """Describe a served model. Raises UnknownModel, NotReady."""
+        plan = self._current().plan
+        family = plan.snapshot.family
+        if name == CASCADE:
+            return ModelInfo(name, family.labels, CASCADE, plan.snapshot.policy.version)
+        self.check_served(name)
+        variant = family.variant(name)
+        return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256)
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names of what is served, the cascade first. Raises NotReady."""
+        return (CASCADE, *self._current().plan.snapshot.stages)
+
+    def made_at(self) -> str:
+        """Return when the family in force was made, as its manifest says; empty where it does not."""
+        return self._current().plan.snapshot.family.created_at
+
+    def check_served(self, name: str) -> None:
+        """Raise UnknownModel unless that model is served, NotReady when none is yet."""
+        plan = self._current().plan
+        if name != CASCADE and name not in plan.snapshot.stages:
+            raise _unknown(name, plan)
+
+    def serves(self, name: str) -> bool:
+        """Return whether that is the name of a served model; no name is before the first revision."""
+        try:
+            self.check_served(name)
+        except (UnknownModel, NotReady):
+            return False
+        return True
+
+    async def drain(self) -> None:
+        """Refuse new requests and be unready from now on; return once none is left inside."""
+        self._snapshots = _stopping
+        while self._in_flight:
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def drained(self, snapshot: Snapshot) -> None:
+        """Return once no request works on `snapshot`, which is out of force. Raises NotReady."""
+        self._current()
+        if snapshot in self._leaving:
+            await self._leaving[snapshot].drained.wait()
+
+    def _current(self) -> _Held:
+        snapshot = self._snapshots()
+        held = self._held
+        if held is not None and held.plan.snapshot is snapshot:
+            return held
+        if held is not None and held.count:
+            self._leaving[held.plan.snapshot] = held
+        self._held = _Held(make_plan(snapshot))
+        return self._held
+
+    def _deadline(self, request: ClassifyRequest, policy_s: float | None) -> float:
+        """Return the clock second of the nearest limit that client, policy or gateway sets."""
+        limit_s = self._limits.max_seconds
+        if request.timeout_s is not None and request.timeout_s < limit_s:
+            limit_s = request.timeout_s
+        if policy_s is not None and policy_s < limit_s:
+            limit_s = policy_s
+        return request.arrived_at + limit_s
+
+    async def _single(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
+        family = plan.snapshot.family
+        temperature = plan.temperatures[request.model]
+        stage = plan.snapshot.stages[request.model]
+        logits = await self._ask(stage, request.texts, len(family.labels), deadline_at)
+        probabilities = softmax(logits, temperature)
+        n = len(request.texts)
+        result = ClassifyResult(
+            model=request.model,
+            labels=family.labels,
+            predicted=probabilities.argmax(axis=1).tolist(),
+            confidence=probabilities.max(axis=1).tolist(),
+            variant=[request.model] * n,
+            escalated=[False] * n,
+            degraded=[False] * n,
+            logits=logits,
+            temperatures=[temperature] * n,
+            policy_version=None,
+        )
+        self._recorder.answered(
+            RequestRecord(
+                request.model, result.variant, result.confidence, self._clock() - request.arrived_at
+            )
+        )
+        return result
+
+    async def _cascade(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
+        n = len(request.texts)
+        first = plan.steps[0]
+        classes = plan.compiled.classes
+        texts = Texts(request.texts) if plan.shares_encoder else request.texts
+        logits = await self._ask(first.stage, texts, classes, deadline_at)
+        scored = first.rules.score_logits(logits)
+        verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
+        if plan.budget is not None:
+            plan.budget.earn(n)
+        state = None
+        if (verdict != ANSWER).any():
+            state = RequestState(plan, logits, scored, verdict)
+            await self._escalate(plan, state, texts, deadline_at)
+        result = ClassifyResult(
+            model=CASCADE,
+            labels=plan.snapshot.family.labels,
+            predicted=scored.predicted.tolist(),
+            confidence=scored.confidence.tolist(),
+            variant=[first.rules.variant] * n,
+            escalated=[False] * n,
+            degraded=[False] * n,
+            logits=logits,
+            temperatures=[first.temperature] * n,
+            policy_version=plan.snapshot.policy.version,
+        )
+        total_s = self._clock() - request.arrived_at
+        if state is None:
+            self._recorder.answered(RequestRecord(CASCADE, result.variant, result.confidence, total_s))
+            return result
+        result = state.merge(result)
+        self._recorder.answered(
+            RequestRecord(
+                CASCADE,
+                result.variant,
+                result.confidence,
+                total_s,
+                state.seconds,
+                state.escalations,
+                state.degradations,
+            )
+        )
+        return result
+
+    async def _escalate(
+        self, plan: Plan, state: RequestState, texts: Sequence[str], deadline_at: float
+    ) -> None:
+        """Take the texts that no stage has answered yet through the later stages."""
+        for step in plan.steps[1:]:
+            rows = np.flatnonzero(state.going_to == step.rules.index)
+            if len(rows) == 0:
+                continue
+            started = self._clock()
+            time_of = self._times.setdefault(step.rules.variant, StageTime())
+            if started + time_of.expected_s(len(rows)) >= deadline_at:
+                time_of.doubt()
+                state.degrade(rows, "deadline")
+                continue
+            if plan.budget is not None:
+                rows = state.pay(rows, plan.budget)
+                if len(rows) == 0:
+                    continue
+            try:
+                logits = await self._ask(step.stage, _chosen(texts, rows), plan.compiled.classes, deadline_at)
+            except DeadlineExceeded:
+                state.degrade(rows, "deadline")
+            except Overloaded:
+                state.degrade(rows, "overloaded")
+            except RequestError:
+                state.degrade(rows, "failed")
+            else:
+                state.answer(step, rows, logits)
+            state.seconds += self._clock() - started
+
+    async def _ask(self, stage: Stage, texts: Sequence[str], classes: int, deadline_at: float) -> Logits:
+        """Ask a stage, and stop waiting at the deadline even if the stage does not."""
+        started = self._clock()
+        try:
+            async with asyncio.timeout(deadline_at - started):
+                logits = await stage.logits(texts, deadline_at)
+        except TimeoutError:
+            self._learn(stage.variant, self._clock() - started, len(texts))
+            raise DeadlineExceeded("the deadline passed before there was an answer") from None
+        except RequestError:
+            raise
+        except Exception as problem:
+            log.exception("stage %s raised what no stage should", stage.variant)
+            raise StageFailed(f"{stage.variant} failed on this request") from problem
+        self._learn(stage.variant, self._clock() - started, len(texts))
+        if logits.shape != (len(texts), classes):
+            log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
+            raise StageFailed(f"{stage.variant} gave no usable answer")
+        return logits
+
+    def _learn(self, variant: str, seconds: float, texts: int) -> None:
+        time_of = self._times.get(variant)
+        if time_of is None:
+            time_of = self._times[variant] = StageTime()
+        time_of.learn(seconds, texts)
+
+
+def _stopping() -> Snapshot:
+    raise NotReady("the gateway is stopping")
+
+
+def _chosen(texts: Sequence[str], rows: IntArray) -> Sequence[str]:
+    if len(rows) == len(texts):
+        return texts
+    if isinstance(texts, Texts):
+        return texts.rows(rows.tolist())
+    return [texts[row] for row in rows.tolist()]
+
+
+def _unknown(model: str, plan: Plan) -> UnknownModel:
+    return UnknownModel(model, (CASCADE, *plan.snapshot.stages))

@@ -1,0 +1,96 @@
+"""Where each text of one request stands on its way through the cascade. No clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.decide.cascade import ANSWER
+from router.decide.scores import IntArray, Scored
+from runtime.api import Logits
+from serve.dataplane.escalation import EscalationBudget
+from serve.dataplane.plan import Plan, Step
+from serve.types.messages import ClassifyResult
+from serve.types.recorder import DegradedReason
+
+NOT_RUN = -9
+
+
+class RequestState:
+    """Where each of N texts of one request stands on its way through the stages."""
+
+    def __init__(self, plan: Plan, logits: Logits, scored: Scored, verdict: IntArray) -> None:
+        n = len(verdict)
+        self._plan = plan
+        self.going_to = verdict
+        self.at = np.zeros(n, dtype=np.int64)
+        self.predicted = scored.predicted.copy()
+        self.confidence = scored.confidence.copy()
+        self.score = scored.score.copy()
+        self.logits = logits.copy()
+        self.degraded = np.zeros(n, dtype=bool)
+        self.seen: NDArray[np.int64] | None = None
+        if plan.votes:
+            self.seen = np.full((n, len(plan.steps)), NOT_RUN, dtype=np.int64)
+            self.seen[:, 0] = scored.predicted
+        self.seconds = 0.0
+        self.escalations: list[tuple[str, str, int]] = []
+        self.degradations: list[tuple[DegradedReason, int]] = []
+
+    def pay(self, rows: IntArray, budget: EscalationBudget) -> IntArray:
+        """Return the rows that the budget lets go on, the least sure first; for the others, degrade.
+
+        A text pays when it leaves the first stage and never again: it counts as one escalated text.
+        """
+        paying = rows[self.at[rows] == 0]
+        granted = budget.spend(len(paying))
+        if granted == len(paying):
+            return rows
+        surest_last = paying[np.argsort(self.score[paying], kind="stable")]
+        self.degrade(surest_last[granted:], "budget")
+        left: IntArray = rows[self.going_to[rows] != ANSWER]
+        return left
+
+    def degrade(self, rows: IntArray, reason: DegradedReason) -> None:
+        """Let the answers in hand stand for `rows`."""
+        self.going_to[rows] = ANSWER
+        self.degraded[rows] = True
+        self.degradations.append((reason, len(rows)))
+
+    def answer(self, step: Step, rows: IntArray, logits: Logits) -> None:
+        """Take a stage's logits for `rows`, and decide again."""
+        index = step.rules.index
+        scored = step.rules.score_logits(logits, None if self.seen is None else self.seen[rows, :index])
+        for origin in np.unique(self.at[rows]).tolist():
+            self.escalations.append(
+                (
+                    self._plan.steps[origin].rules.variant,
+                    step.rules.variant,
+                    int((self.at[rows] == origin).sum()),
+                )
+            )
+        if self.seen is not None:
+            self.seen[rows, index] = scored.predicted
+        self.at[rows] = index
+        self.predicted[rows] = scored.predicted
+        self.confidence[rows] = scored.confidence
+        self.score[rows] = scored.score
+        self.logits[rows] = logits
+        self.going_to[rows] = self._plan.compiled.decide_batch(index, scored.predicted, scored.score)
+
+    def merge(self, result: ClassifyResult) -> ClassifyResult:
+        """Return the result with what the later stages said."""
+        steps = self._plan.steps
+        at = self.at.tolist()
+        return replace(
+            result,
+            predicted=self.predicted.tolist(),
+            confidence=self.confidence.tolist(),
+            variant=[steps[index].rules.variant for index in at],
+            escalated=[index > 0 for index in at],
+            degraded=self.degraded.tolist(),
+            logits=self.logits,
+            temperatures=[steps[index].temperature for index in at],
+        )

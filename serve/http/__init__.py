@@ -1,0 +1,1 @@
+"""The HTTP application: fast routes in front, the rest and its description behind."""

@@ -1,0 +1,190 @@
+"""The gateway as one ASGI application: hot routes in front, FastAPI for the rest and for the description."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from contract.errors import RequestError
+from serve.dataplane.plane import DataPlane
+from serve.http import page
+from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
+from serve.http.forgiving import Forgiving, allowed
+from serve.http.models import MetricsPage, add_health, add_models
+from serve.http.refusals import REFUSALS, add_refusals
+from serve.settings import RequestLimits
+from serve.types.recorder import Recorder
+from serve.wire import schemas
+from serve.wire.body import Receive
+from serve.wire.common import Reply
+from serve.wire.errors import error_reply, plain_error
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SUMMARY = (
+    "Small compressed models answer first; texts that they are unsure about escalate to the large one. "
+    "The model named `cascade` is the router; every variant answers by its own name."
+)
+
+
+class Gateway:
+    """The ASGI application.
+
+    Attributes:
+        hot: the routes that carry the load, for a host that can call them before its own bookkeeping.
+        shell: everything else; it does not answer the hot routes.
+    """
+
+    def __init__(
+        self, dataplane: DataPlane, limits: RequestLimits, recorder: Recorder, metrics_page: MetricsPage
+    ) -> None:
+        self.hot = HotRoutes(dataplane, limits, recorder)
+        self.shell = make_shell(dataplane, self.hot, limits, metrics_page)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI event stream."""
+        if self.hot.takes(scope):
+            await self.hot(scope, receive, send)
+        else:
+            await self.shell(scope, receive, send)
+
+
+class _Passed(Response):
+    """A response that lets the hot routes write it."""
+
+    def __init__(self, hot: HotRoutes) -> None:
+        super().__init__()
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._hot(scope, receive, send)
+
+
+def make_shell(
+    dataplane: DataPlane, hot: HotRoutes, limits: RequestLimits, metrics_page: MetricsPage
+) -> FastAPI:
+    """Return the FastAPI application: it answers every route, the hot ones by way of `hot`."""
+    shell = FastAPI(
+        title="Sluicegate",
+        version=version("sluicegate"),
+        description=SUMMARY,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    shell.add_middleware(Forgiving)
+    _answer_errors_in_one_form(shell)
+    _add_inference(shell, hot)
+    add_health(shell, dataplane)
+    add_models(shell, dataplane, limits, metrics_page)
+    add_refusals(shell)
+
+    @shell.get("/metrics", response_class=Response, summary="Prometheus metrics", tags=["operation"])
+    async def metrics() -> Response:
+        return Response(await asyncio.to_thread(metrics_page), media_type=METRICS_TYPE)
+
+    @shell.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(page.render(shell.openapi()), media_type="text/html", headers=page.HEADERS)
+
+    _describe_bodies(shell)
+    return shell
+
+
+def _answer_errors_in_one_form(shell: FastAPI) -> None:
+    @shell.exception_handler(HTTPException)
+    async def of_routing(request: Request, problem: HTTPException) -> Response:
+        if problem.status_code == 404:
+            paths = ", ".join(sorted(shell.openapi()["paths"]))
+            return _response(plain_error(404, f"no such path; there are: {paths}; to read: /docs"))
+        if problem.status_code == 405:
+            methods = ", ".join(allowed(shell.routes, request.scope))
+            allow = ((b"allow", methods.encode()),)
+            if request.method == "OPTIONS":
+                return _response(Reply(b"", headers=allow))
+            text = f"{request.method[:16]} is not offered on this path; it takes {methods}"
+            return _response(plain_error(405, text, allow))
+        return _response(plain_error(problem.status_code, problem.detail))
+
+    @shell.exception_handler(RequestError)
+    async def of_requests(_: Request, problem: RequestError) -> Response:
+        return _response(error_reply(problem))
+
+    @shell.exception_handler(Exception)
+    async def of_ours(_: Request, __: Exception) -> Response:
+        return _response(plain_error(500, "internal error"))
+
+
+def _add_inference(shell: FastAPI, hot: HotRoutes) -> None:
+    @shell.post(
+        CLASSIFY,
+        response_model=schemas.ClassifyReply,
+        responses=REFUSALS,
+        openapi_extra=_body_of(schemas.ClassifyBody),
+        summary="Classify texts",
+        tags=["inference"],
+    )
+    async def classify() -> Response:
+        return _Passed(hot)
+
+    @shell.post(
+        "/v2/models/{model}/infer",
+        response_model=schemas.InferReply,
+        responses=REFUSALS,
+        openapi_extra=_body_of(schemas.InferBody),
+        summary="Infer (Open Inference Protocol)",
+        tags=["inference"],
+    )
+    async def infer(model: str) -> Response:  # noqa: ARG001 - for the description; `hot` reads the path
+        return _Passed(hot)
+
+    @shell.post(
+        "/v2/models/{model}/versions/{version_}/infer",
+        response_model=schemas.InferReply,
+        responses=REFUSALS,
+        openapi_extra=_body_of(schemas.InferBody),
+        summary="Infer with a version (Open Inference Protocol)",
+        tags=["inference"],
+    )
+    async def infer_version(model: str, version_: str) -> Response:  # noqa: ARG001 - as above
+        return _Passed(hot)
+
+
+def _response(reply: Reply) -> Response:
+    headers = {name.decode(): value.decode() for name, value in reply.headers}
+    return Response(reply.body, reply.status, headers, reply.content_type.decode())
+
+
+def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+
+
+def _describe_bodies(shell: FastAPI) -> None:
+    """Let the description hold the request types, which no FastAPI parameter mentions."""
+
+    def describe() -> dict[str, Any]:
+        if shell.openapi_schema is None:
+            schema = get_openapi(
+                title=shell.title, version=shell.version, description=shell.description, routes=shell.routes
+            )
+            components = schema["components"]["schemas"]
+            for model in (schemas.ClassifyBody, schemas.InferBody, schemas.IndexBody):
+                described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                components.update(described.pop("$defs", {}))
+                components[model.__name__] = described
+            for name in ("HTTPValidationError", "ValidationError"):
+                components.pop(name, None)
+            for path in schema["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            schema["components"]["schemas"] = dict(sorted(components.items()))
+            shell.openapi_schema = schema
+        return shell.openapi_schema
+
+    shell.openapi = describe  # type: ignore[method-assign]

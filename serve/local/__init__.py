@@ -1,0 +1,1 @@
+"""A gateway on this machine: checks, the run folder, Ray's environment, the host process."""

@@ -1,0 +1,102 @@
+"""HAProxy's configuration as Ray generates it, with our front end in place of Ray's. Pure.
+
+Ray tells HAProxy to listen where the replicas listen, opens two pages of statistics on all interfaces, asks
+for more files than a machine may allow, and while no replica is there answers 404 or 500 in plain text. None
+of this can be set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from contract.errors import EnvironmentProblem
+from serve.local.front_end.frontend import FrontEnd
+
+IDLE_S = 90
+"""A connection that sends no request is closed after as long as one that sends no further request."""
+UNAVAILABLE = (
+    "HTTP/1.1 503 Service Unavailable\r\n"
+    "Content-Type: application/json\r\n"
+    "Content-Length: 36\r\n"
+    "Retry-After: 1\r\n"
+    "\r\n"
+    '{"error": "not serving: try again"}\n'
+)
+"""What clients get where no replica can answer, in the form of our own errors."""
+_FRONT_END = "frontend http_frontend"
+_NO_ROUTE = "backend default_backend"
+_PAGES = ("frontend prometheus", "listen stats")
+
+
+@dataclass
+class _Section:
+    title: str
+    lines: list[str] = field(default_factory=list)
+
+    def only(self, beginning: str) -> int:
+        """Return the index of the only line of this section that begins with some words."""
+        words = beginning.split()
+        found = [i for i, line in enumerate(self.lines) if line.split()[: len(words)] == words]
+        if len(found) != 1:
+            raise _unexpected(
+                f"the section {self.title!r} has {len(found)} lines that begin with {beginning!r}"
+            )
+        return found[0]
+
+
+def rewrite(config: str, front: FrontEnd, unavailable: str) -> str:
+    """Return the configuration with the front end's addresses and limits, and without the pages.
+
+    `unavailable` is the path of a file with UNAVAILABLE.
+
+    Raises:
+        EnvironmentProblem: it does not look as Ray 2.60 writes it, so a front end might stay where nobody
+            asked for it.
+    """
+    sections = {section.title: section for section in _sections(config)}
+    for title in ("global", "defaults", _FRONT_END, _NO_ROUTE, *_PAGES):
+        if title not in sections:
+            raise _unexpected(f"there is no section {title!r}")
+    for title in _PAGES:
+        sections.pop(title).only("bind")
+    limits, defaults, served = sections["global"], sections["defaults"], sections[_FRONT_END]
+    limits.lines[limits.only("maxconn")] = f"    maxconn {front.max_connections}"
+    if any("http-request" in line.split()[1:2] for line in defaults.lines):
+        raise _unexpected("it has a timeout for requests of its own")
+    defaults.lines[:0] = ["    option http-ignore-probes", f"    timeout http-request {IDLE_S}s"]
+    for code in (502, 503, 504):
+        defaults.lines[defaults.only(f"errorfile {code}")] = f"    errorfile {code} {unavailable}"
+    no_route = sections[_NO_ROUTE]
+    no_route.lines[no_route.only("http-request return status 404")] = (
+        "    http-request return status 503 default-errorfiles"
+    )
+    at = served.only("bind")
+    if served.lines[at].split()[1:] != [f"127.0.0.1:{front.port}"]:
+        raise _unexpected(f"the front end's line is {served.lines[at].strip()!r}")
+    served.lines[at : at + 1] = [f"    bind {where}" for where in front.binds]
+    for section in sections.values():
+        if section is not served and any(line.split()[:1] == ["bind"] for line in section.lines):
+            raise _unexpected(f"the section {section.title!r} listens too")
+    return "".join(f"{line}\n" for section in sections.values() for line in [section.title, *section.lines])
+
+
+def _sections(config: str) -> list[_Section]:
+    """Split at the lines that are not indented; raise where one comes twice or something precedes them."""
+    found: list[_Section] = []
+    for line in config.splitlines():
+        if line and not line[0].isspace() and not line.startswith("#"):
+            if any(section.title == line.strip() for section in found):
+                raise _unexpected(f"the section {line.strip()!r} comes twice")
+            found.append(_Section(line.strip()))
+        elif found:
+            found[-1].lines.append(line)
+        elif line.strip():
+            raise _unexpected(f"it begins with {line.strip()[:60]!r}")
+    return found
+
+
+def _unexpected(what: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"HAProxy's configuration is not as Ray 2.60 writes it: {what}",
+        hint="pip install 'sluicegate[serve]', which brings the Ray that this version is made for",
+    )

@@ -1,0 +1,67 @@
+"""The gateway for `serve deploy` and KubeRay: the application that a Serve config file names.
+
+Ray runs already, with the switches in its environment (deploy/ray.env); what `sluice serve` does on one
+machine before Ray starts is the operator's part there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from ray import serve as ray_serve
+
+from contract.errors import EnvironmentProblem, InputError
+from contract.records import first_problem
+from serve.control.bootstrap import assign
+from serve.ray.deployments import make_application
+from serve.settings import Setting, Settings
+
+SWITCHES = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_AUTH_MODE": "token",
+}
+
+
+class ClusterArguments(Setting):
+    """`args` of the application in a Serve config file."""
+
+    settings: Settings
+    metrics: str = Field(
+        default="/tmp",
+        description="Folder on every node; each deploy makes one of its own in it for its processes' metrics",
+    )
+
+
+def application(args: dict[str, Any]) -> ray_serve.Application:
+    """Return the whole gateway as one Serve application.
+
+    Args:
+        args: the JSON form of ClusterArguments. `settings` needs `family` (or `fake`) and `state`, on paths
+            that every node sees; `host` and `port` only describe what `http_options` sets.
+
+    Raises:
+        InputError: an argument breaks a rule, or family and policy do not fit.
+        EnvironmentProblem: Ray runs without the switches that the gateway is built on.
+    """
+    try:
+        given = ClusterArguments.model_validate(args)
+    except ValidationError as problem:
+        raise InputError(first_problem(problem), where="args", hint="see deploy/ray-serve.yaml") from None
+    missing = [name for name, value in SWITCHES.items() if os.environ.get(name) != value]
+    if missing:
+        raise EnvironmentProblem(
+            f"Ray was started without {', '.join(missing)}", hint="start every node with deploy/ray.env"
+        )
+    if given.settings.state is None:
+        raise InputError("settings.state is needed: every node must see the same revisions", where="args")
+    metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
+    scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
+    # At this level it is in the logs of the deploy, whatever Ray leaves out of them.
+    return make_application(assign(given.settings, scratch, logging.getLogger(__name__).warning), metrics)

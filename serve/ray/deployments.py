@@ -1,0 +1,304 @@
+"""The gateway as Ray Serve deployments: slots that stay as they are, whatever policy is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from contract.errors import NotReady, RequestError
+from runtime.energy import EnergyMeter
+from serve.control.admin import make_admin
+from serve.control.plane import ControlPlane, ReplicaState
+from serve.control.revision_store import StateDirectory
+from serve.ray import ingress_middleware
+from serve.ray.gateway_replica import GatewayReplica, account
+from serve.ray.stage_worker import StageWorker
+from serve.stages.loading import Assignment, read_served_family
+from serve.stages.remote import Ask, Call, Ping, RemoteStage, Reply, StageUnreachable
+from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "sluicegate"
+GATEWAY = "gateway"
+CONTROL = "control"
+SHELF = "shelf"
+
+_FAR_ABOVE_OUR_OWN_BOUND = 100_000
+_BROADCAST_S = 20.0
+METER_EVERY_S = 1.0
+
+
+class Gateway:
+    """The ingress: requests come in here, cheap stages run here."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, assignment: str, stages: dict[str, DeploymentHandle], control: DeploymentHandle
+    ) -> None:
+        del control  # bound so that Serve deploys it with the gateway; it has no part in requests
+        given = Assignment.model_validate_json(assignment)
+        family = read_served_family(given)
+        remotes = {
+            name: RemoteStage(
+                name,
+                call_through(handle, name, family.variant(name).artifact.sha256),
+                ping_through(handle, name),
+                given.settings.stage_of(name),
+            )
+            for name, handle in stages.items()
+        }
+        name = ray_serve.get_replica_context().replica_id.unique_id
+        self._replica = await asyncio.to_thread(
+            GatewayReplica, name, given, remotes, Telemetry(), StateDirectory(Path(given.state))
+        )
+        await self._replica.start()
+        ingress_middleware.install(self._replica)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return what Serve calls where the hook is not used."""
+        return self._replica.gateway.shell
+
+    async def prepare(self, revision: dict[str, Any]) -> str | None:
+        """Load a revision beside the one in force; return what speaks against it, if anything."""
+        return await self._replica.prepare(revision)
+
+    async def catch_up(self) -> ReplicaState:
+        """Put the newest revision in force and say where this replica is."""
+        return await self._replica.catch_up()
+
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy answers, seen from here."""
+        return await self._replica.ready()
+
+    async def drain(self) -> None:
+        """Take no more requests; return once those inside are answered."""
+        await self._replica.drain()
+
+
+class StageReplica:
+    """A variant in a process of its own, or several on the shelf."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, assignment: str, variants: tuple[str, ...], *, preload: bool
+    ) -> None:
+        given = Assignment.model_validate_json(assignment)
+        given.check_package()
+        telemetry = Telemetry()
+        self._worker = StageWorker(given, variants, telemetry)
+        for variant in variants if preload else ():
+            await self._worker.load(variant)
+        self._tasks = [asyncio.create_task(account(telemetry, dict))]
+        if not preload:
+            self._tasks.append(asyncio.create_task(self._worker.load_when(AllReplicas().ready)))
+
+    async def infer(self, variant: str, artifact_sha256: str, asks: list[Ask]) -> list[Reply]:
+        """Answer asks, each with logits or its own error."""
+        try:
+            return await self._worker.infer(variant, artifact_sha256, asks)
+        except RequestError as problem:
+            return [problem for _ in asks]
+
+    async def ready(self, variant: str) -> bool:
+        """Return whether the variant answers."""
+        try:
+            return await self._worker.ready(variant)
+        except NotReady:
+            return False
+
+
+class AllReplicas:
+    """The gateway's replicas, reached by broadcast."""
+
+    def __init__(self) -> None:
+        self._handle: DeploymentHandle | None = None
+
+    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
+        """See serve.control.Replicas."""
+        return list(await self._all("prepare", revision))
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """See serve.control.Replicas."""
+        replies = await self._all("catch_up", keep_errors=True)
+        states = [reply for reply in replies if isinstance(reply, ReplicaState)]
+        if not states:
+            raise NotReady("no gateway replica answers")
+        return states
+
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy answers, seen from every replica."""
+        try:
+            return all(await self._all("ready"))
+        except NotReady:
+            return False
+
+    async def _all(self, method: str, *given: Any, keep_errors: bool = False) -> list[Any]:
+        if self._handle is None:
+            self._handle = ray_serve.get_deployment_handle(GATEWAY, APPLICATION, _check_exists=False)
+        try:
+            replies = self._handle.broadcast(method, *given)
+            return list(await replies.results_async(timeout_s=_BROADCAST_S, return_exceptions=keep_errors))
+        except (RayError, RayServeException, TimeoutError) as problem:
+            raise NotReady(f"not every gateway replica answers: {type(problem).__name__}") from problem
+
+
+class Control:
+    """The only writer of the live state, with the admin interface on loopback."""
+
+    async def __init__(self, assignment: str) -> None:  # type: ignore[misc] # Serve awaits it
+        given = Assignment.model_validate_json(assignment)
+        given.check_package()
+        settings = given.settings
+        family = read_served_family(given)
+        plane = ControlPlane(
+            StateDirectory(Path(given.state)), family, Path(given.family), AllReplicas(), given.otherwise
+        )
+        description = {
+            "family": {"name": family.name, "sha256": family.sha256, "path": given.family},
+            "slots": given.slots.model_dump(mode="json"),
+            "port": settings.port,
+            "admin_port": settings.admin_port,
+        }
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", settings.admin_port))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_admin(plane, lambda: description), lifespan="off", access_log=False, log_config=None
+            )
+        )
+        self._server = asyncio.create_task(server._serve([listener]))
+        self._metering = asyncio.create_task(meter_energy(plane, Telemetry(), settings.watts_per_core))
+
+    async def check_health(self) -> None:
+        """Have Serve replace this replica when the admin interface has ended."""
+        if self._server.done():
+            raise NotReady("the admin interface has ended")
+
+
+async def meter_energy(
+    plane: ControlPlane, telemetry: Telemetry, watts_per_core: float | None = None
+) -> None:
+    """Add this machine's energy to the metrics once a second, for ever, from when the gateway answers."""
+    while True:
+        try:
+            await plane.states()
+            break
+        except NotReady:
+            await asyncio.sleep(METER_EVERY_S)
+    meter = await asyncio.to_thread(EnergyMeter(watts_per_core=watts_per_core).start)
+    booked = 0.0
+    while True:
+        await asyncio.sleep(METER_EVERY_S)
+        joules = meter.joules()
+        if joules is not None and joules > booked:
+            telemetry.energy.labels(meter.provenance).inc(joules - booked)
+            booked = joules
+
+
+async def drain(within_s: float) -> None:
+    """Have every gateway replica answer what it has in hand and take no more, while the stages still run.
+
+    Serve's own draining does not see requests that come in by the hook, and stops the stages meanwhile.
+    """
+    try:
+        handle = ray_serve.get_deployment_handle(GATEWAY, APPLICATION)
+        await handle.broadcast("drain").results_async(timeout_s=within_s)
+    except (RayError, RayServeException, TimeoutError):
+        log.exception("not every gateway replica had answered all requests within %g s", within_s)
+
+
+def call_through(handle: DeploymentHandle, variant: str, artifact_sha256: str) -> Call:
+    """Return a call that sends asks through a deployment handle."""
+    infer = handle.infer
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        try:
+            return list(await infer.remote(variant, artifact_sha256, asks))
+        except RayTaskError:
+            raise
+        except (RayError, RayServeException) as problem:
+            raise StageUnreachable(f"{variant} is not there now") from problem
+
+    return call
+
+
+def ping_through(handle: DeploymentHandle, variant: str) -> Ping:
+    """Return a call that asks a replica whether the variant answers."""
+    ready = handle.ready
+
+    async def ping() -> bool:
+        try:
+            return bool(await ready.remote(variant))
+        except (RayError, RayServeException):
+            return False
+
+    return ping
+
+
+def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.Application:
+    """Return the whole gateway as one Serve application."""
+    settings, slots = assignment.settings, assignment.slots
+    given = assignment.model_dump_json()
+    processes = len(slots.own) + bool(slots.shelf)
+    gpus = 0.0 if settings.provider == "cpu" or not processes else int(100 / processes) / 100
+    environment = {
+        MULTIPROCESS_DIR: str(metrics_folder),
+        "OMP_NUM_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+    def slot(kind: type, name: str, *, gpus: float = 0.0, **options: Any) -> ray_serve.Deployment:
+        actor: dict[str, Any] = {
+            "num_cpus": 0.1,
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": options.pop("environment", environment)},
+            **options.pop("actor", {}),
+        }
+        return ray_serve.deployment(
+            kind,
+            name=name,
+            ray_actor_options=actor,
+            max_ongoing_requests=_FAR_ABOVE_OUR_OWN_BOUND,
+            health_check_period_s=1,
+            health_check_timeout_s=10,
+            graceful_shutdown_wait_loop_s=0.2,
+            graceful_shutdown_timeout_s=settings.stop_timeout_s / 2,
+            logging_config={"enable_access_log": False},
+            **options,
+        )
+
+    stages: dict[str, Any] = {}
+    for name in slots.own:
+        replicas = settings.stage_of(name).replicas
+        own = slot(StageReplica, f"stage-{name}", gpus=gpus, num_replicas=replicas)
+        stages[name] = own.bind(given, (name,), preload=True)
+    if slots.shelf:
+        shelf = slot(StageReplica, SHELF, gpus=gpus, num_replicas=1).bind(given, slots.shelf, preload=False)
+        stages |= dict.fromkeys(slots.shelf, shelf)
+    control = slot(
+        Control,
+        CONTROL,
+        num_replicas=1,
+        actor={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
+    )
+    gateway = slot(
+        ray_serve.ingress()(Gateway),
+        GATEWAY,
+        num_replicas=settings.gateway_replicas,
+        environment={
+            **environment,
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress_middleware.IMPORT_PATH,
+        },
+    )
+    return gateway.bind(given, stages, control.bind(given))

@@ -1,1 +1,0 @@
-"""The routes of the gateway that carry no load: health, models, what is refused, the page to read."""

@@ -1,0 +1,94 @@
+"""A stage inside this process: a loaded variant behind its micro-batcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from contract.errors import StageFailed
+from runtime.api import Encoded, LoadedVariant, Logits, stack
+from serve.settings import BatchRules
+from serve.stages.batching import MicroBatcher
+from serve.types.clock import Clock
+from serve.types.messages import Texts
+from serve.types.recorder import Recorder
+
+
+class InlineStage:
+    """Answers from this process. Closing it finishes what is inside and frees the variant."""
+
+    def __init__(
+        self,
+        loaded: LoadedVariant,
+        rules: BatchRules,
+        recorder: Recorder,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._loaded = loaded
+        self._batcher: MicroBatcher[str, Logits] = MicroBatcher(
+            loaded.name, self._run, rules, recorder, clock=clock
+        )
+        self._closed = False
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant."""
+        return self._loaded.name
+
+    @property
+    def artifact_sha256(self) -> str:
+        """Hash of the artifact that answers."""
+        return self._loaded.artifact_sha256
+
+    @property
+    def queued(self) -> int:
+        """Texts waiting or running."""
+        return self._batcher.outstanding
+
+    async def logits(self, texts: Sequence[str], deadline_at: float | None) -> Logits:
+        """Return float32 logits [N, C]; see serve.stages.Stage."""
+        parts = await self._batcher.submit(texts, deadline_at)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    async def ready(self) -> bool:
+        """Return True until closed: a variant is loaded before its stage exists."""
+        return not self._closed
+
+    async def close(self) -> None:
+        """Finish what is inside and free the variant."""
+        self._closed = True
+        await self._batcher.close()
+        self._loaded.runtime.close()
+
+    def _run(self, groups: Sequence[Sequence[str]]) -> list[Logits]:
+        logits = self._loaded.runtime.logits(self._encode(groups))
+        count = sum(len(group) for group in groups)
+        if logits.shape != (count, len(self._loaded.labels)) or not np.isfinite(logits).all():
+            raise StageFailed(f"{self.variant} gave no usable answer")
+        if len(groups) == 1:
+            return [logits]
+        parts: list[Logits] = []
+        start = 0
+        for group in groups:
+            parts.append(logits[start : start + len(group)])
+            start += len(group)
+        return parts
+
+    def _encode(self, groups: Sequence[Sequence[str]]) -> Encoded:
+        """Encode what no earlier stage has, and leave it for the next."""
+        encoder = self._loaded.encoder
+        if not any(isinstance(group, Texts) for group in groups):
+            return encoder.encode(groups[0] if len(groups) == 1 else list(chain.from_iterable(groups)))
+        parts: list[Encoded] = []
+        for group in groups:
+            known = group.encodings.get(encoder.sha256) if isinstance(group, Texts) else None
+            if known is None:
+                known = encoder.encode(group)
+                if isinstance(group, Texts):
+                    group.encodings[encoder.sha256] = known
+            parts.append(known)
+        return stack(parts)

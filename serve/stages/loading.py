@@ -1,0 +1,116 @@
+"""From settings and a family folder to stages that answer: what gateway replicas and stage replicas share."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+import serve
+from contract.errors import EnvironmentProblem, PolicyError
+from contract.family import Family, read_family
+from contract.live import Revision
+from contract.machine import Provider
+from contract.policy import check_policy_fits
+from router.decide.cascade import compile_policy
+from runtime.load import load_variant
+from serve.settings import Setting, Settings, Slots
+from serve.stages.inline import InlineStage
+from serve.types.recorder import Recorder
+from serve.types.stage import Snapshot, Stage
+
+_LOOP_MS = 0.3
+"""Variants measured below this run on the event loop: handing over to a thread would cost as much again."""
+
+
+class Assignment(Setting):
+    """What the launcher tells every process of a run.
+
+    `otherwise` says in words what is other about the answers of variants on the launcher's machine.
+    """
+
+    settings: Settings
+    slots: Slots
+    family: str
+    state: str
+    package: str
+    otherwise: dict[str, str] = Field(default_factory=dict)
+
+    def check_package(self) -> None:
+        """Raise EnvironmentProblem unless `serve` is the launcher's own package in this process too."""
+        found = package_folder()
+        if found != self.package:
+            raise EnvironmentProblem(
+                f"the package `serve` resolves to {found}, not to {self.package}",
+                hint="remove the folder named `serve` from PYTHONPATH or from the working directory",
+            )
+
+
+def package_folder() -> str:
+    """Return the folder of the package `serve` as this process sees it."""
+    return str(Path(next(iter(serve.__path__))).resolve())
+
+
+def load_stages(
+    assignment: Assignment, family: Family, names: Iterable[str], recorder: Recorder, provider: Provider
+) -> dict[str, InlineStage]:
+    """Load several variants. Raises as `runtime.load.load_variant`."""
+    return {name: load_stage(assignment, family, name, recorder, provider) for name in names}
+
+
+def load_stage(
+    assignment: Assignment, family: Family, name: str, recorder: Recorder, provider: Provider
+) -> InlineStage:
+    """Load one variant, answer one text with it, and put it behind its micro-batcher."""
+    settings = assignment.settings.stage_of(name)
+    loaded = load_variant(
+        Path(assignment.family),
+        family,
+        name,
+        provider=provider,
+        threads=settings.threads,
+    )
+    rules = settings.batch
+    if family.variant(name).runtime != "fake":
+        usual = [loaded.encoder.example]
+        loaded.logits(usual)
+        if quickest_ms(lambda: loaded.logits(usual)) < _LOOP_MS:
+            rules = rules.model_copy(update={"run_in": "loop"})
+    return InlineStage(loaded, rules, recorder)
+
+
+def quickest_ms(
+    call: Callable[[], object], calls: int = 10, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the least time that a call takes: other work on the machine only ever adds to it."""
+    found = math.inf
+    for _ in range(calls):
+        started = clock()
+        call()
+        found = min(found, clock() - started)
+    return found * 1e3
+
+
+def read_served_family(assignment: Assignment) -> Family:
+    """Read the manifest; the artifacts' hashes are checked when each is loaded."""
+    return read_family(Path(assignment.family), verify=False)
+
+
+def make_snapshot(revision: Revision, family: Family, stages: Mapping[str, Stage]) -> Snapshot:
+    """Compile a revision against what is loaded. Raises PolicyError when it does not fit."""
+    if revision.family_sha256 != family.sha256:
+        raise PolicyError(
+            f"revision {revision.number} is for another family ({revision.family_sha256[:12]}…)",
+            hint="start the gateway with that family",
+        )
+    check_policy_fits(revision.policy, family)
+    return Snapshot(
+        revision=revision.number,
+        policy=revision.policy,
+        compiled=compile_policy(revision.policy, family.labels),
+        family=family,
+        stages=stages,
+    )

@@ -1,0 +1,88 @@
+"""Requests and results: what protocols and data plane hand each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.decide.scores import FloatArray, softmax
+from runtime.api import Encoded, Logits
+
+CASCADE = "cascade"
+
+
+class Texts(list[str]):
+    """The texts of one request, with what a stage in this process has already encoded of them.
+
+    Attributes:
+        encodings: by the encoder's sha256; a stage uses what is there and adds what it made.
+    """
+
+    __slots__ = ("encodings",)
+
+    def __init__(self, texts: Sequence[str], encodings: dict[str, Encoded] | None = None) -> None:
+        super().__init__(texts)
+        self.encodings = {} if encodings is None else encodings
+
+    def rows(self, rows: Sequence[int]) -> Texts:
+        """Return some of the texts, their encodings with them."""
+        encodings = {sha256: encoded.take(rows) for sha256, encoded in self.encodings.items()}
+        return Texts([self[row] for row in rows], encodings)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """N >= 1 texts for one model, checked against the limits by the protocol that read them.
+
+    Attributes:
+        model: `cascade` or the name of a variant.
+        texts: [N].
+        timeout_s: seconds that the client is ready to wait, from `arrived_at`.
+        arrived_at: clock second at which the head of the request was there.
+    """
+
+    model: str
+    texts: Sequence[str]
+    timeout_s: float | None
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassifyResult:
+    """Answers to N texts, all from one snapshot.
+
+    Attributes:
+        model: as asked.
+        labels: the label set; class indices point into it.
+        predicted, confidence, variant, escalated, degraded: [N] each.
+        logits: [N, C] of the stage that answered each text.
+        temperatures: [N] that divide them.
+        policy_version: of the policy in force; None where no policy had a part.
+    """
+
+    model: str
+    labels: tuple[str, ...]
+    predicted: list[int]
+    confidence: list[float]
+    variant: list[str]
+    escalated: list[bool]
+    degraded: list[bool]
+    logits: Logits
+    temperatures: list[float]
+    policy_version: str | None
+
+    def probabilities(self) -> FloatArray:
+        """Return calibrated probabilities [N, C]."""
+        return softmax(self.logits / np.asarray(self.temperatures)[:, None])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a client may know of a served model; `content_sha256` names its policy or artifact."""
+
+    name: str
+    labels: tuple[str, ...]
+    kind: str
+    content_sha256: str

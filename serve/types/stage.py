@@ -1,0 +1,67 @@
+"""The seam inside the gateway: what a stage is, and the snapshot that one request works on from start to end.
+
+The data plane knows only what is here. A stage runs in the gateway replica or behind a deployment handle; its
+caller cannot tell, except by the time it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from contract.family import Family
+from contract.policy import Policy
+from router.decide.cascade import CompiledPolicy
+from runtime.api import Logits
+
+
+class Stage(Protocol):
+    """One variant that answers texts, micro-batched, bounded and deadline-aware."""
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant."""
+        ...
+
+    async def logits(self, texts: Sequence[str], deadline_at: float | None) -> Logits:
+        """Return float32 logits [N, C] of N >= 1 texts, in order.
+
+        Args:
+            texts: the texts of one request.
+            deadline_at: `time.monotonic()` second of this process after which nobody wants it, if any.
+
+        Raises:
+            Overloaded: no room in the queue.
+            DeadlineExceeded: too late to answer.
+            NotReady: not serving (yet).
+            StageFailed: the variant broke; details are logged where it happened.
+        """
+        ...
+
+    async def ready(self) -> bool:
+        """Return whether the stage would answer now; never raises."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One revision of the live state, compiled and loaded. A request that holds one sees no change.
+
+    Attributes:
+        revision: number of the live-state revision.
+        policy: the policy in force.
+        compiled: the same policy, ready to decide on class indices of `family.labels`.
+        family: the family that is served.
+        stages: every variant by name, those outside the cascade too.
+    """
+
+    revision: int
+    policy: Policy
+    compiled: CompiledPolicy
+    family: Family
+    stages: Mapping[str, Stage]
+
+
+Snapshots = Callable[[], Snapshot]
+"""Gives the snapshot in force; raises NotReady before the first and when the replica fell behind."""

@@ -1,0 +1,74 @@
+"""What all wire forms share: a reply, and checks on parsed JSON that name the field they refuse."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from contract.errors import BadRequest, TooLarge
+from serve.settings import RequestLimits
+
+JSON_TYPE = b"application/json"
+BINARY_TYPE = b"application/octet-stream"
+GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer, content-length left to the server edge."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON_TYPE
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body holds. Raises BadRequest."""
+    if not body:
+        raise BadRequest("the body is empty; it must be a JSON object")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as problem:
+        if body.startswith(codecs.BOM_UTF8):
+            return parse_object(body[len(codecs.BOM_UTF8) :])
+        raise BadRequest(_what_is_wrong(body, problem)) from None
+    if type(value) is not dict:
+        raise BadRequest("the body must be a JSON object")
+    return value
+
+
+def _what_is_wrong(body: bytes, problem: orjson.JSONDecodeError) -> str:
+    """Return why a body is no JSON, in words that name the remedy where there is one."""
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the body is not JSON in UTF-8, but UTF-16"
+    if body.startswith(GZIP):
+        return "the body is gzip data: say so with Content-Encoding: gzip"
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        return f"the body is not JSON in UTF-8: byte 0x{body[wrong.start]:02x} at {wrong.start}"
+    return f"the body is not JSON: {str(problem)[:120]}"
+
+
+def check_texts(texts: list[Any], field: str, limits: RequestLimits) -> list[str]:
+    """Return `texts` once every element is a string of bearable length. Raises BadRequest, TooLarge."""
+    if len(texts) > limits.max_texts:
+        raise TooLarge(f"{field} holds {len(texts)} texts; at most {limits.max_texts} in one request")
+    longest = limits.max_characters
+    for position, text in enumerate(texts):
+        if type(text) is not str:
+            raise BadRequest(f"{field}[{position}] must be a string")
+        if len(text) > longest:
+            raise TooLarge(f"{field}[{position}] has {len(text)} characters; at most {longest}")
+    return texts
+
+
+def check_number(value: Any, field: str) -> float:
+    """Return a JSON number as a float. Raises BadRequest."""
+    if type(value) is not int and type(value) is not float:
+        raise BadRequest(f"{field} must be a number")
+    return float(value)

@@ -1,0 +1,260 @@
+"""Revisions on disk, replicas that follow them, and the control plane that writes them; no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import RayError
+from starlette.testclient import TestClient
+
+from contract.errors import NotReady, PolicyError
+from contract.family import Family
+from contract.live import Revision
+from contract.policy import Policy, single_variant_policy
+from runtime.fake_family import write_fake_family
+from serve.control.admin import make_admin
+from serve.control.follower import Follower
+from serve.control.plane import ControlPlane, ReplicaState
+from serve.control.revision_store import RevisionTaken, StateDirectory, next_revision
+from serve.ray.deployments import AllReplicas
+from serve.stages.loading import make_snapshot
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Family:
+    """A family of fakes."""
+    return write_fake_family(tmp_path / "family", rows=60)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    """An empty state directory."""
+    return StateDirectory(tmp_path / "state")
+
+
+def revision(latest: Revision | None, policy: Policy, family: Family) -> Revision:
+    """The revision that follows."""
+    return next_revision(latest, policy, family_sha256=family.sha256, family_path=Path("/f"), reason="test")
+
+
+def seeded(state: StateDirectory, family: Family, variant: str = "fake-large") -> Revision:
+    """The first revision, committed."""
+    first = revision(None, single_variant_policy(variant), family)
+    state.commit(first)
+    return first
+
+
+def follower(state: StateDirectory, family: Family) -> Follower:
+    """A replica that holds every variant (by name only)."""
+    return Follower(state, lambda found: make_snapshot(found, family, {}))
+
+
+class Replicas:
+    """Replicas in this process, one of which may refuse to prepare."""
+
+    def __init__(self, *followers: Follower) -> None:
+        self.followers = followers
+        self.refusal: str | None = None
+
+    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
+        """Prepare on each."""
+        for each in self.followers:
+            each.prepare(Revision.model_validate(revision))
+        return [self.refusal, *(None for _ in self.followers)]
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """Catch up each."""
+        return [ReplicaState("r", 1, await each.catch_up(), each.problem) for each in self.followers]
+
+
+class Broadcasting:
+    """A deployment handle whose replicas give these replies."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        self.replies = replies
+
+    def broadcast(self, _: str) -> Broadcasting:
+        """Return the response."""
+        return self
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        """Return the replies, or raise the first error, as Serve does."""
+        errors = [reply for reply in self.replies if isinstance(reply, Exception)]
+        if errors and not return_exceptions:
+            raise errors[0]
+        return self.replies
+
+
+def control(state: StateDirectory, family: Family, replicas: Replicas) -> ControlPlane:
+    """A control plane over these replicas."""
+    return ControlPlane(state, family, Path("/f"), replicas)
+
+
+def test_a_revision_is_written_once(state: StateDirectory, family: Family) -> None:
+    """The second writer of a number is refused, and the first one's content stays."""
+    first = seeded(state, family)
+    with pytest.raises(RevisionTaken):
+        state.commit(revision(None, single_variant_policy("fake-small"), family))
+    assert state.latest() == first
+    assert [path.name for path in sorted((state._folder).iterdir())] == ["00000001.json"]
+
+
+def test_history_is_complete_and_in_order(state: StateDirectory, family: Family) -> None:
+    """Every committed revision can be read again, oldest first."""
+    first = seeded(state, family)
+    second = revision(first, single_variant_policy("fake-small"), family)
+    state.commit(second)
+    assert state.history() == [first, second]
+    assert state.newer_than(1) == second
+    assert state.newer_than(2) is None
+
+
+def test_a_revision_that_is_not_one_is_named(state: StateDirectory, family: Family) -> None:
+    """A file that was altered to another number is refused with its path."""
+    seeded(state, family)
+    file = state._folder / "00000001.json"
+    file.write_text(file.read_text().replace('"number": 1', '"number": 7'))
+    with pytest.raises(PolicyError, match=r"00000001\.json"):
+        state.latest()
+
+
+async def test_a_replica_has_no_snapshot_before_the_first_revision(
+    state: StateDirectory, family: Family
+) -> None:
+    """An empty state directory means not ready; the first revision makes ready."""
+    replica = follower(state, family)
+    assert await replica.catch_up() == 0
+    with pytest.raises(NotReady):
+        replica.snapshot()
+    seeded(state, family)
+    assert await replica.catch_up() == 1
+    assert replica.snapshot().policy.reference == "fake-large"
+
+
+async def test_a_replica_that_cannot_load_the_newest_goes_unready_until_it_can(
+    state: StateDirectory, family: Family
+) -> None:
+    """A broken revision takes the replica out; a good one that follows brings it back."""
+    replica = follower(state, family)
+    first = seeded(state, family)
+    await replica.catch_up()
+    stranger = revision(first, single_variant_policy("stranger"), family)
+    state.commit(stranger)
+    await replica.catch_up()
+    assert "stranger" in (replica.problem or "")
+    with pytest.raises(NotReady):
+        replica.snapshot()
+    state.commit(revision(stranger, single_variant_policy("fake-small"), family))
+    assert await replica.catch_up() == 3
+    assert replica.problem is None
+    assert replica.snapshot().policy.reference == "fake-small"
+
+
+async def test_a_request_keeps_the_snapshot_that_it_began_with(state: StateDirectory, family: Family) -> None:
+    """A snapshot taken before a flip does not change."""
+    replica = follower(state, family)
+    first = seeded(state, family)
+    await replica.catch_up()
+    held = replica.snapshot()
+    state.commit(revision(first, single_variant_policy("fake-small"), family))
+    await replica.catch_up()
+    assert (held.revision, held.policy.reference) == (1, "fake-large")
+    assert replica.snapshot().revision == 2
+
+
+async def test_a_push_reaches_every_replica(state: StateDirectory, family: Family) -> None:
+    """After a push all replicas are on the new number, and rollback makes a further one."""
+    replicas = Replicas(follower(state, family), follower(state, family))
+    plane = control(state, family, replicas)
+    seeded(state, family)
+    pushed, states = await plane.push(single_variant_policy("fake-small").dump())
+    assert pushed.number == 2
+    assert [each.revision for each in states] == [2, 2]
+    back, _ = await plane.rollback(1)
+    assert (back.number, back.reason, back.policy.reference) == (3, "rollback to 1", "fake-large")
+
+
+async def test_a_push_that_one_replica_refuses_changes_nothing(state: StateDirectory, family: Family) -> None:
+    """The complaint of the replica is passed on and no revision is written."""
+    replicas = Replicas(follower(state, family))
+    replicas.refusal = "no memory"
+    seeded(state, family)
+    with pytest.raises(PolicyError, match="no memory"):
+        await control(state, family, replicas).push(single_variant_policy("fake-small").dump())
+    assert len(state.history()) == 1
+
+
+async def test_a_push_whose_replicas_fall_silent_after_the_commit_is_reported_as_done(
+    state: StateDirectory, family: Family
+) -> None:
+    """What is committed is in force: the reply gives its revision, and no replica."""
+
+    class Silent(Replicas):
+        async def catch_up(self) -> list[ReplicaState]:
+            raise NotReady("nobody answers")
+
+    seeded(state, family)
+    pushed, states = await control(state, family, Silent()).push(single_variant_policy("fake-small").dump())
+    assert (pushed.number, states) == (2, [])
+    assert state.latest() == pushed
+
+
+async def test_replicas_that_do_not_answer_are_left_out() -> None:
+    """One dead replica hides none of the others; with none left there is nothing to say."""
+    alive = ReplicaState("a", 1, 2, None)
+    replicas = AllReplicas()
+    for replies, told in (([alive, RayError("gone")], [alive]), ([RayError("gone")], None)):
+        replicas._handle = Broadcasting(replies)
+        if told is None:
+            with pytest.raises(NotReady):
+                await replicas.catch_up()
+        else:
+            assert await replicas.catch_up() == told
+
+
+async def test_a_policy_for_another_build_is_refused(state: StateDirectory, family: Family) -> None:
+    """A revision whose family has another hash is not loaded."""
+    other = family.model_copy(update={"name": "other"})
+    replica = follower(state, other)
+    seeded(state, family)
+    assert await replica.catch_up() == 0
+    assert "another family" in (replica.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        ("PUT", "/policy", b"{", {"content-type": "application/json"}, 400),
+        ("PUT", "/policy", b"[" * 100_000, {"content-type": "application/json"}, 400),
+        ("PUT", "/policy", b"{}", {"content-type": "text/plain"}, 415),
+        ("PUT", "/policy", b"{}", {"content-type": "application/json", "origin": "http://e"}, 403),
+        ("PUT", "/policy", b'{"status": 3}', {"content-type": "application/json"}, 400),
+        ("PUT", "/policy", b" " * (5 << 20), {"content-type": "application/json"}, 413),
+        ("POST", "/rollback/99", b"", {}, 400),
+        ("POST", "/rollback/x", b"", {}, 404),
+        ("GET", "/nowhere", b"", {}, 404),
+        ("DELETE", "/policy", b"", {}, 405),
+    ],
+)
+def test_wrong_admin_input_gets_words(
+    state: StateDirectory,
+    family: Family,
+    method: str,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    """Whatever is sent, the answer is a 4xx with {"error": ...} and the live state stays."""
+    seeded(state, family)
+    app = make_admin(control(state, family, Replicas()), dict)
+    reply = TestClient(app, raise_server_exceptions=False).request(
+        method, path, content=body, headers=headers
+    )
+    assert reply.status_code == status
+    assert reply.json()["error"]
+    assert len(state.history()) == 1

@@ -1,0 +1,119 @@
+"""The stage inside the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from contract.errors import NotReady, StageFailed
+from runtime.api import Encoded, LoadedVariant, Logits
+from runtime.fake import FakeEncoder
+from serve.settings import BatchRules
+from serve.stages.inline import InlineStage
+from serve.types.messages import Texts
+from tests.serve.parts import Kept
+
+pytestmark = pytest.mark.anyio
+
+
+class Lengths:
+    """Answers with the length of the text as the first of two logits; fails as told by the length."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def logits(self, encoded: Encoded) -> Logits:
+        """[N, 2]; length 3 is NaN, length 4 gives a third column."""
+        rows = np.zeros((len(encoded), 3 if 4 in encoded.lengths else 2), dtype=np.float32)
+        rows[:, 0] = np.where(encoded.lengths == 3, np.nan, encoded.lengths)
+        return rows
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+def stage(runtime: Lengths, **rules: int | str) -> InlineStage:
+    """A stage over the runtime."""
+    loaded = LoadedVariant("lengths", "0" * 64, ("a", "b"), 1.0, FakeEncoder(), runtime)
+    return InlineStage(loaded, BatchRules.model_validate(rules), Kept())
+
+
+async def test_each_request_gets_its_own_rows() -> None:
+    """Requests that went together, and requests larger than a batch, get their logits in order."""
+    inline = stage(Lengths(), max_items=2)
+    answers = await asyncio.gather(
+        inline.logits(["a"], None),
+        inline.logits(["aa", "aaaaa", "", "a", "aa"], None),
+        inline.logits([""], None),
+    )
+    assert [rows[:, 0].tolist() for rows in answers] == [[1], [2, 5, 0, 1, 2], [0]]
+    assert inline.queued == 0
+    await inline.close()
+
+
+@pytest.mark.parametrize("text", ["aaa", "aaaa"])
+async def test_an_answer_that_is_none_fails_its_request_alone(text: str) -> None:
+    """NaN or a wrong number of classes is a failure of that request, not of its batchmates."""
+    inline = stage(Lengths(), run_in="loop")
+    good, bad = await asyncio.gather(
+        inline.logits(["a"], None), inline.logits([text], None), return_exceptions=True
+    )
+    assert isinstance(good, np.ndarray)
+    assert isinstance(bad, StageFailed)
+    await inline.close()
+
+
+async def test_a_closed_stage_is_not_ready_and_frees_its_variant() -> None:
+    """Ready until closed; then requests are refused and the runtime is closed."""
+    runtime = Lengths()
+    inline = stage(runtime)
+    assert await inline.ready()
+    await inline.close()
+    assert not await inline.ready()
+    assert runtime.closed
+    with pytest.raises(NotReady):
+        await inline.logits(["a"], None)
+
+
+class Counting:
+    """An encoder that counts the texts it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self._inner = FakeEncoder()
+        self.example = self._inner.example
+
+    @property
+    def sha256(self) -> str:
+        """As the fake's."""
+        return self._inner.sha256
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Count and encode."""
+        self.seen.extend(texts)
+        return self._inner.encode(texts)
+
+
+async def test_stages_with_one_encoder_encode_a_request_once() -> None:
+    """What the first stage encoded, the second reads, for some rows or all, with strangers in its batch."""
+    encoder = Counting()
+    first, second = (
+        InlineStage(
+            LoadedVariant(name, "0" * 64, ("a", "b"), 1.0, encoder, Lengths()),
+            BatchRules(run_in="loop"),
+            Kept(),
+        )
+        for name in ("first", "second")
+    )
+    texts = Texts(["a", "aa", "aaaaa"])
+    await first.logits(texts, None)
+    some, stranger = await asyncio.gather(
+        second.logits(texts.rows([2, 0]), None), second.logits(["aaaaaa"], None)
+    )
+    assert some[:, 0].tolist() == [5, 1]
+    assert stranger[:, 0].tolist() == [6]
+    assert encoder.seen == ["a", "aa", "aaaaa", "aaaaaa"]

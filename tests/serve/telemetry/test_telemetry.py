@@ -1,0 +1,86 @@
+"""Metrics of several processes, dead ones included, add up in one scrape."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract import metrics
+from serve.ray import deployments
+from serve.telemetry.metrics import Telemetry
+
+WRITE = """
+from serve.types.recorder import BatchRecord, RequestRecord
+from serve.telemetry.metrics import Telemetry
+t = Telemetry()
+t.answered(RequestRecord("cascade", ["small", "large"], [0.9, 0.99], 0.004, 0.002, [("small", "large", 1)]))
+t.refused("cascade", "overloaded", 3)
+t.batch(BatchRecord("small", 2, [0.0, 0.001], 0.002, 0.0015))
+t.account_for_the_rest(0.5)
+t.queue_items.labels("small").set(7)
+"""
+READ = """
+import sys
+from serve.telemetry.metrics import Telemetry
+sys.stdout.buffer.write(Telemetry().render(0, None))
+"""
+
+
+def scrape(folder: Path, writers: int) -> dict[str, float]:
+    """Samples after some processes have written and ended, by name and labels."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    for _ in range(writers):
+        subprocess.run([sys.executable, "-c", WRITE], env=environment, check=True)
+    page = subprocess.run(
+        [sys.executable, "-c", READ], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    return {
+        sample.name + "".join(f",{k}={v}" for k, v in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_the_folder_is_made_where_it_is_needed(tmp_path: Path) -> None:
+    """A process on a node where nobody made the folder makes it, for its own user alone."""
+    folder = tmp_path / "of" / "this-run"
+    assert scrape(folder, 1)["sluice_requests_total,model=cascade,outcome=ok,variant=small"] == 1
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_totals_of_dead_processes_stay_and_their_queues_do_not(tmp_path: Path) -> None:
+    """Counters and histograms of two ended processes add up; their queue lengths are forgotten."""
+    samples = scrape(tmp_path, 2)
+    assert samples["sluice_requests_total,model=cascade,outcome=ok,variant=small"] == 2
+    assert samples["sluice_requests_total,model=cascade,outcome=overloaded,variant=none"] == 6
+    assert samples["sluice_request_duration_seconds_count,model=cascade,stage=total"] == 2
+    assert samples["sluice_escalations_total,from_variant=small,to_variant=large"] == 2
+    assert abs(samples["sluice_cpu_seconds_total,variant=small"] - 0.003) < 1e-9
+    assert abs(samples["sluice_cpu_seconds_total,variant=gateway"] - (1.0 - 0.003)) < 1e-9
+    assert f"{metrics.QUEUE_ITEMS.name},variant=small" not in samples
+
+
+@pytest.mark.anyio
+async def test_energy_at_a_users_price_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --watts-per-core, what CodeCarbon thinks does not matter: the counter's provenance is the user."""
+
+    class Ready:
+        async def states(self) -> list[Any]:
+            return []
+
+    monkeypatch.setattr(deployments, "METER_EVERY_S", 0.01)
+    telemetry = Telemetry()
+    metering = asyncio.create_task(deployments.meter_energy(cast(Any, Ready()), telemetry, 5.0))
+    while (page := telemetry.render(0, None)) and b'joules_total{provenance="user-constant"}' not in page:
+        assert not metering.done()
+        sum(number * number for number in range(100_000))
+        await asyncio.sleep(0)
+    metering.cancel()
+    assert b"estimated-load" not in page
