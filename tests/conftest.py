@@ -21,9 +21,10 @@ from tests.support.turns import turns_of_this_run
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-# A shell starts background jobs with SIGINT ignored, and children inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and children inherit that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 TURNS = turns_of_this_run()
 SERIAL = "timing, ray"

@@ -19,7 +19,7 @@ TRAINED = ("teacher", "distil", "cnn", "twin", "prune", "magnitude", "latency", 
 def test_the_runtime_that_predicts_is_in_the_key_of_measurements() -> None:
     """Predictions behind a certificate are made again when the code that serves them changes."""
     wanted = SERVING | {
-        "router.tune.tune.calibrate",
+        "router.tune.calibrate",
         "compress.measurement.peak_memory",
         "compress.measurement.measure",
         "runtime.energy",
@@ -63,7 +63,7 @@ def test_a_module_brings_those_that_it_imports() -> None:
     assert {
         "compress.learning.linear",
         "runtime.linear",
-        "router.tune.tune.calibrate",
+        "router.tune.calibrate",
         "compress.learning.training",
     } <= set(code)
     assert all(name.partition(".")[0] in {"compress", "router", "runtime"} for name in code)
