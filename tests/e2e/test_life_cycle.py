@@ -52,15 +52,15 @@ def _classify(url: str, model: str, texts: list[str]) -> list[dict[str, Any]]:
     return outputs
 
 
-def _wait_until_queued(url: str, variant: str, *, limit_s: float = 30) -> None:
-    """Return once /metrics says that texts wait for a variant."""
-    waiting = re.compile(rf'^sluice_queue_items{{variant="{variant}"}} [1-9]', re.MULTILINE)
+def _wait_until_queued(url: str, variant: str, more_than: int, *, limit_s: float = 30) -> None:
+    """Return once /metrics says that more texts than these wait for a variant."""
+    waiting = re.compile(rf'^sluice_queue_items{{variant="{variant}"}} (\d+)', re.MULTILINE)
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as page:
-            if waiting.search(page.read().decode()):
+            if sum(map(int, waiting.findall(page.read().decode()))) > more_than:
                 return
-    pytest.fail(f"nothing ever waited for {variant}")
+    pytest.fail(f"never more than {more_than} waited for {variant}")
 
 
 def _half_written(folder: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(alone: Sluice) 
         "serve",
         "--fake",
         "--fake-delay-ms",
-        "100",
+        "60",
         "--port",
         str(port),
         "--admin-port",
@@ -84,14 +84,16 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(alone: Sluice) 
     )
     url = f"http://127.0.0.1:{port}"
     _wait_for_words(process, "ready at")
-    texts = [f"story {n}" for n in range(25)]
+    few, many = ([f"story {n}" for n in range(count)] for count in (40, 100))
     with ThreadPoolExecutor(2) as aside:
-        asked = [aside.submit(_classify, url, model, texts) for model in ("cascade", "fake-large")]
-        _wait_until_queued(url, "fake-large")
-        assert not any(one.done() for one in asked)
+        cascaded = aside.submit(_classify, url, "cascade", few)
+        _wait_until_queued(url, "fake-large", 0)
+        direct = aside.submit(_classify, url, "fake-large", many)
+        _wait_until_queued(url, "fake-large", len(few))
+        assert not direct.done()
         process.send_signal(signal.SIGTERM)
-        for one in asked:
-            outputs = one.result(60)
+        for asked, texts in ((cascaded, few), (direct, many)):
+            outputs = asked.result(60)
             assert len(outputs) == len(texts)
             assert not any(output["degraded"] for output in outputs)
             assert any(output["variant"] == "fake-large" for output in outputs)
