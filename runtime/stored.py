@@ -20,6 +20,7 @@ from contract.errors import FamilyError
 from contract.family import Family, Variant
 from contract.files import inside
 from contract.machine import Machine
+from contract.probabilities import softmax
 from runtime.api import Logits
 from runtime.load import load_variant
 
@@ -166,7 +167,8 @@ def other_processor(made: Machine | None, here: Machine) -> str | None:
 def _compared(variant: Variant, wanted: Logits, found: Logits, seconds: float) -> Repeated:
     own = LOWERED_LIMIT if variant.precision != "fp32" else FULL_PRECISION_LIMIT
     span, mates = max(float(np.ptp(wanted)), float(np.finfo(np.float32).tiny)), _moved_by_mates(variant)
-    moved = np.abs(_probabilities(wanted, variant) - _probabilities(found, variant))
+    temperature = variant.temperature
+    moved = np.abs(softmax(wanted, temperature) - softmax(found, temperature))
     logits = np.abs(wanted - found) / span
     finite = bool(np.isfinite(found).all())
     return Repeated(
@@ -176,7 +178,7 @@ def _compared(variant: Variant, wanted: Logits, found: Logits, seconds: float) -
         change=float(moved.max()) if finite else 1.0,
         logit_change=float(logits.max()) if finite else 1.0,
         # A probability moves by at most half of what every logit moves.
-        limit=max(own, min(mates / (2 * variant.temperature), MOST_BY_MATES)),
+        limit=max(own, min(mates / (2 * temperature), MOST_BY_MATES)),
         logit_limit=max(own, min(mates / span, MOST_BY_MATES)),
         seconds=seconds,
     )
@@ -187,10 +189,3 @@ def _moved_by_mates(variant: Variant) -> float:
     check = variant.verification
     known = None if check is None or variant.batching == "single" else check.batched_logit_change
     return 2 * (known or 0.0)
-
-
-def _probabilities(logits: Logits, variant: Variant) -> NDArray[np.float64]:
-    scaled = logits.astype(np.float64) / variant.temperature
-    odds: NDArray[np.float64] = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    odds /= odds.sum(axis=1, keepdims=True)
-    return odds

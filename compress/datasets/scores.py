@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.probabilities import softmax
 from tables.labelled import ABSENT
 from tables.labels import shown
 from tables.numbers import is_missing, number_in, numbers_in
@@ -88,9 +89,8 @@ def are_shares(values: NDArray[np.float64]) -> bool:
 
 def of_logits(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the probabilities of a row's logits [C]."""
-    odds: NDArray[np.float64] = np.exp(logits - logits.max())
-    odds /= odds.sum()
-    return odds
+    shares: NDArray[np.float64] = softmax(logits[np.newaxis])[0]
+    return shares
 
 
 def of_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from compress.onnx_graphs.given import Given, Row
 from compress.onnx_graphs.session import open_session
 from contract.errors import RecipeError
 from contract.family import Precision, Verification
+from contract.probabilities import softmax
 from runtime.stored import FULL_PRECISION_LIMIT, LOWERED_LIMIT
 from runtime.wordpiece import INPUT_IDS
 
@@ -101,7 +102,7 @@ def fit_graph(
         try:
             asked = _Asked(served)
             found = np.stack([asked(row)[0] for row in rows])
-            found = logarithms(_probabilities(found)) if ends.probabilities else found
+            found = logarithms(softmax(found)) if ends.probabilities else found
         except RecipeError as failed:
             problem = failed.rule
             continue
@@ -198,12 +199,6 @@ def _padded(rows: Sequence[Row], pad: int, most: int) -> Row:
             whole[number, : row[name].shape[1]] = row[name]
         found[name] = whole
     return found
-
-
-def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
 
 
 def logarithms(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

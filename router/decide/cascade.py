@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from contract.errors import PolicyError
 from contract.policy import Policy, Stage
 from contract.predictions import VariantPredictions
+from contract.probabilities import softmax
 from router.decide.scores import (
     FITTED_SCORES,
     NEEDS_LOGITS,
@@ -27,7 +28,6 @@ from router.decide.scores import (
     margin,
     max_probability,
     scorer_from_parameters,
-    softmax,
 )
 
 ANSWER = -1

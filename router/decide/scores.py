@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.probabilities import softmax
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -31,15 +33,6 @@ class Scored:
     predicted: IntArray
     confidence: FloatArray
     score: FloatArray
-
-
-def softmax(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> FloatArray:
-    """Return probabilities [N, C] of logits [N, C] divided by `temperature`, computed in float64."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=1, keepdims=True)
-    return scaled
 
 
 def max_probability(probabilities: FloatArray) -> FloatArray:

@@ -17,8 +17,9 @@ from contract.errors import (
     StageFailed,
     UnknownModel,
 )
+from contract.probabilities import softmax
 from router.decide.cascade import ANSWER
-from router.decide.scores import IntArray, softmax
+from router.decide.scores import IntArray
 from runtime.api import Logits
 from serve.dataplane.escalation import StageTime
 from serve.dataplane.plan import Plan, make_plan

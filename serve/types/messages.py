@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.decide.scores import FloatArray, softmax
+from contract.probabilities import softmax
+from router.decide.scores import FloatArray
 from runtime.api import Encoded, Logits
 
 CASCADE = "cascade"

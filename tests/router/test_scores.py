@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from contract.probabilities import softmax
 from router.decide.scores import (
     agreement,
     basic_score,
@@ -17,7 +18,6 @@ from router.decide.scores import (
     margin,
     max_probability,
     scorer_from_parameters,
-    softmax,
 )
 from router.tune.calibrate import expected_calibration_error, fit_deferral, fit_per_class, fit_temperature
 
