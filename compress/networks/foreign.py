@@ -9,17 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.networks.heads import Head, match_head
 from compress.networks.models import (
-    Examples,
     GraphInputs,
-    Network,
-    Segmented,
-    Tokens,
+    WholeNetwork,
     filling,
     read_shape,
     token_inputs,
@@ -28,7 +24,6 @@ from compress.networks.models import (
 from compress.networks.padding import NO_TOKEN, padding_changes, settle_padding
 from compress.networks.weights import Bundle
 from contract.errors import RecipeError
-from runtime.api import Encoded
 from runtime.wordpiece import TOKEN_TYPES
 
 UNLIMITED = 8192
@@ -72,7 +67,7 @@ class ForeignShape:
     pad_id: int = 0
 
 
-class ForeignNetwork(Network):
+class ForeignNetwork(WholeNetwork[ForeignShape]):
     """A model of transformers: token ids, their mask and, where it reads them, segments in; logits out."""
 
     def __init__(self, shape: ForeignShape, model: nn.Module) -> None:
@@ -117,27 +112,10 @@ class ForeignNetwork(Network):
         return answered
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.shape.classes
-
-    @property
-    def alone(self) -> bool:
-        """Whether padding changes its answers."""
-        return self.shape.alone
-
-    @property
     def word_table(self) -> Tensor:
         """The table of word embeddings [V, H]."""
         table: Tensor = self.model.get_input_embeddings().weight
         return table
-
-    def examples(self, encoded: Encoded) -> Examples:
-        """Return the tokens of texts, with their segments where it reads them."""
-        tokens = Tokens.of(encoded)
-        if not self.shape.token_types:
-            return tokens
-        return Segmented(tokens.ids, tokens.lengths, encoded.arrays[TOKEN_TYPES].astype(np.int64, copy=False))
 
     def graph_inputs(self) -> GraphInputs:
         """Return inputs of any batch and length, unpadded where padding changes answers."""

@@ -16,11 +16,8 @@ from torch import Tensor
 
 from compress.networks.models import (
     ARCHITECTURE,
-    Examples,
     GraphInputs,
-    Network,
-    Segmented,
-    Tokens,
+    WholeNetwork,
     read_shape,
     token_inputs,
 )
@@ -29,7 +26,6 @@ from compress.onnx_graphs.session import open_session
 from contract.errors import FamilyError
 from contract.family import Precision
 from contract.files import write_bytes, write_json
-from runtime.api import Encoded
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPES
 
 if TYPE_CHECKING:
@@ -70,7 +66,7 @@ class GraphShape:
     parameters: int = 0
 
 
-class GraphNetwork(Network):
+class GraphNetwork(WholeNetwork[GraphShape]):
     """A given ONNX graph: token ids, their mask and, where it reads them, segments in; logits out."""
 
     def __init__(self, shape: GraphShape, graph: Path) -> None:
@@ -100,16 +96,6 @@ class GraphNetwork(Network):
         return torch.from_numpy(self._session.run([LOGITS], feeds)[0])
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.shape.classes
-
-    @property
-    def alone(self) -> bool:
-        """Whether it must be asked text by text."""
-        return self.shape.alone
-
-    @property
     def one_text(self) -> bool:
         """Whether it takes one text at a time and no more."""
         return self.shape.one_text
@@ -135,13 +121,6 @@ class GraphNetwork(Network):
         if found is None:
             raise FamilyError("the graph has no table of word embeddings in float32", where=self._graph)
         return torch.from_numpy(numpy_helper.to_array(found).copy())
-
-    def examples(self, encoded: Encoded) -> Examples:
-        """Return the tokens of texts, with their segments where it reads them."""
-        tokens = Tokens.of(encoded)
-        if not self.shape.token_types:
-            return tokens
-        return Segmented(tokens.ids, tokens.lengths, encoded.arrays[TOKEN_TYPES].astype(np.int64, copy=False))
 
     def graph_inputs(self) -> GraphInputs:
         """Return the inputs of a batch, by name; a graph is not traced."""
