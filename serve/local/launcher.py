@@ -125,9 +125,10 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
             not come up.
     """
     clean_dead_runs(progress)
-    check_room(settings, run_root())
+    root = run_root(progress)
+    check_room(settings, root)
     front = _front_end(settings, progress)
-    folder, lock = make_run_folder(progress)
+    folder, lock = make_run_folder(root)
     process: subprocess.Popen[bytes] | None = None
     try:
         assignment = assign(settings, folder, progress)

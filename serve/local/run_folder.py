@@ -97,9 +97,9 @@ class RunLock:
         self._opened.close()
 
 
-def make_run_folder(report: Report = lambda _: None) -> tuple[Path, RunLock]:
-    """Create a private folder for one run; return it with the lock that marks it as owned."""
-    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=run_root(report)))
+def make_run_folder(root: Path) -> tuple[Path, RunLock]:
+    """Create a private folder for one run below `root`; return it with the lock that marks it as owned."""
+    folder = Path(tempfile.mkdtemp(prefix="sluice-", dir=root))
     return folder, RunLock(folder)
 
 

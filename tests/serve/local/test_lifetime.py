@@ -20,7 +20,7 @@ import pytest
 from contract.errors import EnvironmentProblem
 from serve.local import launcher, run_folder
 from serve.local.front_end.ports import DRAWN_PORTS, free_ports
-from serve.local.run_folder import MARK, clean_dead_runs, make_run_folder, remove_run
+from serve.local.run_folder import MARK, clean_dead_runs, make_run_folder, remove_run, run_root
 from serve.settings import Settings
 from tests.serve.conftest import fake_settings
 
@@ -229,7 +229,7 @@ def test_a_second_signal_while_starting_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_signal_amid_the_removal_is_handled_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ctrl-C while a run is removed counts once nothing of the run is left."""
-    folder, lock = make_run_folder()
+    folder, lock = make_run_folder(run_root())
 
     def end_processes(_: Path) -> int:
         signal.raise_signal(signal.SIGINT)
@@ -251,7 +251,7 @@ def test_orphans_are_reaped_and_the_child_waited_for_is_not() -> None:
 def test_a_run_lives_as_long_as_its_lock_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever clocks and process ids say, only a run whose lock nobody holds is cleaned up."""
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1.0)
-    folder, lock = make_run_folder()
+    folder, lock = make_run_folder(run_root())
     said: list[str] = []
     with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: str(folder)}) as marked:
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: 2.0)
@@ -267,7 +267,7 @@ def test_a_run_lives_as_long_as_its_lock_is_held(monkeypatch: pytest.MonkeyPatch
 
 def test_a_process_whose_mark_was_overwritten_is_ended_and_a_visitor_is_not() -> None:
     """Ray's titles can hide the mark: its processes are known by title and folder, a shell there is not."""
-    folder, lock = make_run_folder()
+    folder, lock = make_run_folder(run_root())
     bare, said = {"PATH": os.environ["PATH"]}, list[str]()
     with (
         subprocess.Popen(["ray::Agent", "60"], executable="/bin/sleep", cwd=folder, env=bare),
@@ -283,7 +283,7 @@ def test_a_process_whose_mark_was_overwritten_is_ended_and_a_visitor_is_not() ->
 
 def test_the_folder_of_a_run_is_locked_itself() -> None:
     """What cleans /tmp by age, such as systemd-tmpfiles, passes over folders that it cannot lock."""
-    folder, lock = make_run_folder()
+    folder, lock = make_run_folder(run_root())
     cleaner = os.open(folder, os.O_RDONLY)
     try:
         with pytest.raises(BlockingIOError):
@@ -297,7 +297,7 @@ def test_the_folder_of_a_run_is_locked_itself() -> None:
 
 def test_a_process_that_inherits_the_lock_keeps_the_run_alive() -> None:
     """With the launcher's own handle closed, the host's is enough."""
-    folder, lock = make_run_folder()
+    folder, lock = make_run_folder(run_root())
     with subprocess.Popen(["sleep", "60"], pass_fds=(lock.fileno(),)) as heir:
         lock.close()
         clean_dead_runs(lambda _: None)

@@ -133,7 +133,7 @@ def test_where_no_folder_will_do_each_is_named_with_its_reason(monkeypatch: pyte
     monkeypatch.setenv("TMPDIR", "/a/folder/with/a/long/path")
     monkeypatch.setattr(tempfile, "mkdtemp", full)
     with pytest.raises(EnvironmentProblem) as told:
-        make_run_folder()
+        make_run_folder(run_root())
     words = str(told.value)
     assert "/a/folder/with/a/long/path is longer than 8 bytes; " in words
     assert "/tmp: No space left on device; /var/tmp: No space" in words
