@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from compress.networks.heads import Head, match_head
 from compress.networks.models import (
     GraphInputs,
-    WholeNetwork,
     filling,
     read_shape,
     token_inputs,
@@ -23,6 +22,7 @@ from compress.networks.models import (
 )
 from compress.networks.padding import NO_TOKEN, padding_changes, settle_padding
 from compress.networks.weights import Bundle
+from compress.networks.whole import WholeNetwork
 from contract.errors import RecipeError
 from runtime.wordpiece import TOKEN_TYPES
 

@@ -21,7 +21,7 @@ from contract.errors import FamilyError
 from contract.family import Precision
 from contract.files import atomic_path, read_json, write_json
 from runtime.api import Encoded, Encoder
-from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPES
+from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "model.safetensors"
@@ -169,46 +169,6 @@ class TokenNetwork(Network, Generic[Shape]):
         """Drop that share of activations in training, and record it in the shape."""
         super().set_dropout(share)
         self.shape = replace(cast(Any, self.shape), dropout=share)
-
-
-class WholeShape(TokenShape, Protocol):
-    """What the shapes of networks that are never taken apart have in common; frozen dataclasses."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether padding or batchmates change answers."""
-        ...
-
-    @property
-    def token_types(self) -> bool:
-        """Whether the segment of each token is read."""
-        ...
-
-
-Whole = TypeVar("Whole", bound=WholeShape)
-
-
-class WholeNetwork(Network, Generic[Whole]):
-    """Base of the networks that are never taken apart: token ids, their mask, and segments where read."""
-
-    shape: Whole
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.shape.classes
-
-    @property
-    def alone(self) -> bool:
-        """Whether it must be asked text by text, because padding or batchmates change its answers."""
-        return self.shape.alone
-
-    def examples(self, encoded: Encoded) -> Examples:
-        """Return the tokens of texts, with their segments where it reads them."""
-        tokens = Tokens.of(encoded)
-        if not self.shape.token_types:
-            return tokens
-        return Segmented(tokens.ids, tokens.lengths, encoded.arrays[TOKEN_TYPES].astype(np.int64, copy=False))
 
 
 def write_network(folder: Path, kind: str, shape: Any, weights: Mapping[str, Tensor]) -> None:

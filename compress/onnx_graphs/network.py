@@ -17,10 +17,10 @@ from torch import Tensor
 from compress.networks.models import (
     ARCHITECTURE,
     GraphInputs,
-    WholeNetwork,
     read_shape,
     token_inputs,
 )
+from compress.networks.whole import WholeNetwork
 from compress.onnx_graphs.adapting import LOGITS
 from compress.onnx_graphs.session import open_session
 from contract.errors import FamilyError
