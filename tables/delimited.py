@@ -185,6 +185,8 @@ def _fitting(content: str, separator: str) -> Parsed:
     if separator == "\t" and '"' in content:
         # Many tab-separated files know no quoting: a lone quote would swallow rows up to the next one.
         plain = parse(content, Dialect(separator, "none"))
+        if plain.records[:1] != parsed.records[:1]:
+            return parsed  # its header is quoted
         if not plain.ragged() and len(plain.records) != len(parsed.records):
             return plain
         if not plain.ragged() and (parsed.open_at is not None or parsed.ragged()):

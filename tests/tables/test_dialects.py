@@ -12,7 +12,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from contract.errors import DataError
@@ -154,6 +154,7 @@ def test_compressed_text_is_read(tmp_path: Path, name: str, pack: object) -> Non
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
 
 
+@example(rows=[("", "\n\t")], separator="\t", backslash=False, end="\n")
 @settings(max_examples=150, deadline=None)
 @given(
     rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8),
