@@ -33,7 +33,7 @@ from report.sections.run_tables import arms_table
 from router.tune.targets import Targets
 from router.tune.tune import TuneResult, TuneSettings, tune
 from serve.local.launcher import start
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 from sluicegate.common import FOLDER, json_option, print_json, progress_console, result_console
 from sluicegate.extras import require
 from sluicegate.inputs import read_table

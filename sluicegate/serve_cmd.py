@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from contract.records import first_problem
 from serve.local.launcher import run_until_stopped
-from serve.settings import FakeSettings, RequestLimits, Settings, StageSettings
+from serve.settings.gateway import Settings
+from serve.settings.limits import RequestLimits
+from serve.settings.stages import FakeSettings, StageSettings
 from sluicegate.common import ANY_PATH, FILE, FOLDER, progress_console, provider_option, watts_option
 from sluicegate.extras import require
 

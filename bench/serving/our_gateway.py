@@ -16,7 +16,8 @@ from router.decide.cascade import compile_policy
 from runtime.load import load_variant
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.settings import BatchRules, RequestLimits
+from serve.settings.limits import RequestLimits
+from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
 from serve.telemetry.metrics import Telemetry
 from serve.types.stage import Snapshot

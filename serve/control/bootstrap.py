@@ -18,7 +18,9 @@ from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import StateDirectory, next_revision
-from serve.settings import FakeSettings, Settings, slots_of
+from serve.settings.gateway import Settings
+from serve.settings.slots import slots_of
+from serve.settings.stages import FakeSettings
 from serve.stages.loading import Assignment, package_folder
 
 Progress = Callable[[str], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from contract.family import Family
 from runtime.machine import describe_machine
 from runtime.stored import other_processor, repeat_answers
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 
 
 def compare_answers(

@@ -24,7 +24,7 @@ from runtime.api import Logits
 from serve.dataplane.escalation import StageTime
 from serve.dataplane.plan import Plan, make_plan
 from serve.dataplane.request_state import RequestState
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo, Texts
 from serve.types.recorder import Recorder, RequestRecord

@@ -18,7 +18,7 @@ from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
 from serve.http.forgiving import Forgiving, allowed
 from serve.http.models import MetricsPage, add_health, add_models
 from serve.http.refusals import REFUSALS, add_refusals
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.recorder import Recorder
 from serve.wire import schemas
 from serve.wire.body import Receive

@@ -14,7 +14,7 @@ from typing import Any
 from contract.errors import RequestError, UnknownModel
 from contract.metrics import Outcome
 from serve.dataplane.plane import DataPlane
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
 from serve.types.messages import ClassifyRequest
 from serve.types.recorder import Recorder
@@ -22,6 +22,7 @@ from serve.wire import oip, v1
 from serve.wire.body import BodyReader, ClientLeft, Receive
 from serve.wire.common import Reply
 from serve.wire.errors import error_reply, outcome_of, plain_error
+from serve.wire.headers import read_headers
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,13 @@ class HotRoutes:
         """Answer one request that `takes` has accepted."""
         arrived_at = self._clock()
         try:
-            body, header_length = await self._bodies.read(scope["headers"], receive)
+            headers = read_headers(scope["headers"])
+            body = await self._bodies.read(headers, receive)
             if scope["path"] == CLASSIFY:
                 reply = await self._classify(body, arrived_at)
             else:
-                reply = await self._infer(scope["path"], body, header_length, arrived_at)
+                length = headers.inference_header_content_length
+                reply = await self._infer(scope["path"], body, length, arrived_at)
         except ClientLeft:
             return
         except RequestError as problem:

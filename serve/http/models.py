@@ -12,10 +12,11 @@ from fastapi import FastAPI, Request
 from contract.errors import BadRequest, NotReady, UnknownModel
 from serve.dataplane.plane import DataPlane
 from serve.http.refusals import MODEL, NOT_READY
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.wire import oip, oip_models, schemas
 from serve.wire.body import BodyReader, ClientLeft
 from serve.wire.common import parse_object
+from serve.wire.headers import read_headers
 
 MetricsPage = Callable[[], bytes]
 MAX_INDEX_BYTES = 4096
@@ -191,7 +192,7 @@ def add_models(
     )
     async def index(request: Request) -> list[dict[str, str]]:
         try:
-            body, _ = await bodies.read(request.scope["headers"], request.receive)
+            body = await bodies.read(read_headers(request.scope["headers"]), request.receive)
         except ClientLeft:
             return []
         asked = parse_object(body) if body.strip() else {}

@@ -8,7 +8,7 @@ from typing import Any
 from contract.errors import NotReady
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot
 

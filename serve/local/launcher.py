@@ -33,7 +33,7 @@ from serve.local.run_folder import (
     remove_run,
     run_root,
 )
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 
 _HOST = "from serve.local.host_process import main; main()"
 

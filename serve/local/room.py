@@ -13,7 +13,7 @@ from pathlib import Path
 from contract.errors import EnvironmentProblem
 from runtime.room import Room, disk_room, memory_room, process_room
 from serve.local.run_folder import MAX_ROOT
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 
 MIB = 1 << 20
 OBJECT_STORE_BYTES = 100 * MIB

@@ -20,7 +20,8 @@ from contract.errors import EnvironmentProblem, InputError
 from contract.records import first_problem
 from serve.control.bootstrap import assign
 from serve.ray.deployments import make_application
-from serve.settings import Setting, Settings
+from serve.settings.gateway import Settings
+from serve.settings.record import Setting
 
 SWITCHES = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",

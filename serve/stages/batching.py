@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError, StageFailed
-from serve.settings import BatchRules
+from serve.settings.stages import BatchRules
 from serve.types.clock import Clock
 from serve.types.recorder import BatchRecord, Recorder
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from contract.errors import StageFailed
 from runtime.api import Encoded, LoadedVariant, Logits, stack
-from serve.settings import BatchRules
+from serve.settings.stages import BatchRules
 from serve.stages.batching import MicroBatcher
 from serve.types.clock import Clock
 from serve.types.messages import Texts

@@ -17,7 +17,9 @@ from contract.machine import Provider
 from contract.policy import check_policy_fits
 from router.decide.cascade import compile_policy
 from runtime.load import load_variant
-from serve.settings import Setting, Settings, Slots
+from serve.settings.gateway import Settings
+from serve.settings.record import Setting
+from serve.settings.slots import Slots
 from serve.stages.inline import InlineStage
 from serve.types.recorder import Recorder
 from serve.types.stage import Snapshot, Stage

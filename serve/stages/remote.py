@@ -17,7 +17,7 @@ import numpy as np
 
 from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError, StageFailed
 from runtime.api import Logits
-from serve.settings import StageSettings
+from serve.settings.stages import StageSettings
 from serve.types.clock import Clock
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from contract.errors import BadRequest, TooLarge
 from serve.wire.common import GZIP
+from serve.wire.headers import RequestHeaders
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -41,9 +42,7 @@ class BodyReader:
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(
-        self, headers: Iterable[tuple[bytes, bytes]], receive: Receive
-    ) -> tuple[bytes, bytes | None]:
+    async def read(self, headers: RequestHeaders, receive: Receive) -> bytes:
         """Return what `read_body` does. Raises as it does, and TooSlow when the time is up."""
         task = asyncio.current_task()
         assert task is not None
@@ -84,10 +83,8 @@ class ClientLeft(Exception):
     """The client closed the connection before its body was complete; nobody waits for a reply."""
 
 
-async def read_body(
-    headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int
-) -> tuple[bytes, bytes | None]:
-    """Return the body, unpacked, and the value of Inference-Header-Content-Length if there is one.
+async def read_body(headers: RequestHeaders, receive: Receive, limit: int) -> bytes:
+    """Return the body, unpacked.
 
     Raises:
         TooLarge: beyond `limit` bytes as sent or as unpacked.
@@ -95,17 +92,11 @@ async def read_body(
         BadRequest: the compressed data are broken.
         ClientLeft: the connection closed.
     """
-    encoding = header_length = None
-    for name, value in headers:
-        if name == b"content-length":
-            if value.isdigit() and int(value[:20]) > limit:
-                raise _too_large(limit)
-        elif name == b"content-type":
-            _check_type(value)
-        elif name == b"content-encoding":
-            encoding = value.strip().lower()
-        elif name == b"inference-header-content-length":
-            header_length = value
+    length = headers.content_length
+    if length is not None and length.isdigit() and int(length[:20]) > limit:
+        raise _too_large(limit)
+    if headers.content_type is not None:
+        _check_type(headers.content_type)
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] != "http.request":
@@ -114,9 +105,11 @@ async def read_body(
         body = await _read_rest(body, receive, limit)
     if len(body) > limit:
         raise _too_large(limit)
-    if encoding and encoding != b"identity":
-        body = unpack(body, encoding, limit)
-    return body, header_length
+    if headers.content_encoding is not None:
+        encoding = headers.content_encoding.strip().lower()
+        if encoding and encoding != b"identity":
+            return unpack(body, encoding, limit)
+    return body
 
 
 async def _read_rest(first: bytes, receive: Receive, limit: int) -> bytes:

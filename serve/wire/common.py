@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from contract.errors import BadRequest, TooLarge
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from contract.errors import BadRequest, TooLarge
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo
 from serve.wire import oip_binary
 from serve.wire.common import BINARY_TYPE, Reply, check_number, check_texts, parse_object

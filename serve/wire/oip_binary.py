@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from contract.errors import BadRequest, TooLarge
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 
 PREFIX = 4
 LONGEST_CHARACTER = 4

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from contract.errors import BadRequest
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
 from serve.wire.common import Reply, check_number, check_texts, parse_object
 

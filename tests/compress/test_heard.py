@@ -24,7 +24,7 @@ from contract.family import Family, read_family
 from contract.policy import read_policy
 from runtime.load import check_family_runs, load_variant
 from serve.control.bootstrap import assign
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 from sluicegate.main import cli
 from tests.compress.conftest import toy_texts
 

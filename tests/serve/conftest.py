@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from serve.local import launcher
-from serve.settings import FakeSettings, Settings
+from serve.settings.gateway import Settings
+from serve.settings.stages import FakeSettings
 from tests.ports import free_port
 from tests.serve.parts import fake_folder, served
 

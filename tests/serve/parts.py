@@ -21,7 +21,8 @@ from runtime.fake_family import write_fake_family
 from runtime.load import load_variant
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.settings import BatchRules, RequestLimits
+from serve.settings.limits import RequestLimits
+from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
 from serve.types.recorder import BatchRecord, Recorder, RequestRecord
 from serve.types.stage import Snapshot

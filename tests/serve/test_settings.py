@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from contract.policy import Policy, Stage, single_variant_policy
 from runtime.fake_family import write_fake_family
-from serve.settings import FakeSettings, Settings, StageSettings, slots_of
+from serve.settings.gateway import Settings
+from serve.settings.slots import slots_of
+from serve.settings.stages import FakeSettings, StageSettings
 
 
 def test_cheap_stages_are_inline_the_last_has_its_own_and_the_rest_share_a_shelf(tmp_path: Path) -> None:

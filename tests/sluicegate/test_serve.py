@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from serve.settings import RequestLimits, Settings
+from serve.settings.gateway import Settings
+from serve.settings.limits import RequestLimits
 from sluicegate.serve_cmd import command
 
 

@@ -17,7 +17,7 @@ from runtime.machine import describe_machine
 from serve.control.bootstrap import assign
 from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import StateDirectory, next_revision
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 from sluicegate.inspect_cmd import command
 from tests.support.measured import compute_otherwise, write_measured_family
 

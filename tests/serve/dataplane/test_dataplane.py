@@ -25,7 +25,7 @@ from router.decide.cascade import compile_policy
 from router.decide.simulate import simulate
 from runtime.api import Logits
 from serve.dataplane.plane import DataPlane
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.messages import ClassifyRequest, ClassifyResult
 from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot

@@ -22,7 +22,7 @@ from runtime.api import Logits
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.http.fast_routes import HotRoutes
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot
 from serve.wire.schemas import ClassifyReply, ErrorBody, ModelMetadata, ServerMetadata

@@ -10,7 +10,7 @@ from contract import errors
 from contract.errors import RequestError
 from serve.http.openapi import build
 from serve.http.refusals import REFUSED
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.wire import oip, v1
 from serve.wire.errors import error_reply
 from serve.wire.schemas import ClassifyReply

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.telemetry.metrics import Telemetry
 from serve.wire import oip, oip_models, schemas
 from tests.serve.parts import FakeFolder, Served, serving, snapshot_of, two_stage_policy

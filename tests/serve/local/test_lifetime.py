@@ -21,11 +21,11 @@ from contract.errors import EnvironmentProblem
 from serve.local import launcher, run_folder
 from serve.local.front_end.ports import DRAWN_PORTS, free_ports
 from serve.local.run_folder import MARK, clean_dead_runs, make_run_folder, remove_run, run_root
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 from tests.serve.conftest import fake_settings
 
 SERVE = (
-    "import sys; from serve.local import launcher; from serve.settings import Settings; "
+    "import sys; from serve.local import launcher; from serve.settings.gateway import Settings; "
     "launcher.run_until_stopped(Settings.model_validate_json(sys.argv[1]), lambda m: print(m, flush=True))"
 )
 
@@ -50,7 +50,7 @@ STUB = """
 import os, signal, sys
 from pathlib import Path
 from serve.local import launcher, run_folder
-from serve.settings import Settings
+from serve.settings.gateway import Settings
 settings, launcher._HOST, os.environ["STUB_FOLDER"], os.environ["STUB_EVENT"] = sys.argv[1:]
 if os.environ["STUB_EVENT"] == "progress":
     end = run_folder.end_processes

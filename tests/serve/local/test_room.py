@@ -17,14 +17,16 @@ from runtime.room import Room
 from serve.local import room
 from serve.local.room import check_room
 from serve.local.run_folder import make_run_folder, run_root
-from serve.settings import FakeSettings, Settings
+from serve.settings.gateway import Settings
+from serve.settings.stages import FakeSettings
 
 TWO = Settings(fake=FakeSettings(), replicas=2)
 LOW = """
 import resource, sys
 from pathlib import Path
 from serve.local import launcher
-from serve.settings import FakeSettings, Settings
+from serve.settings.gateway import Settings
+from serve.settings.stages import FakeSettings
 number = getattr(resource, sys.argv[1])
 resource.setrlimit(number, (1 << 30, 1 << 30 if sys.argv[2:] else resource.getrlimit(number)[1]))
 launcher.start(Settings(fake=FakeSettings()))

@@ -16,7 +16,8 @@ from serve.control.bootstrap import assign
 from serve.control.revision_store import StateDirectory
 from serve.ray.gateway_replica import GatewayReplica
 from serve.ray.stage_worker import StageWorker
-from serve.settings import FakeSettings, Settings
+from serve.settings.gateway import Settings
+from serve.settings.stages import FakeSettings
 from serve.stages.loading import Assignment, quickest_ms
 from serve.stages.remote import Ask, RemoteStage, Reply
 from serve.telemetry.metrics import Telemetry

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contract.errors import BadRequest, DeadlineExceeded, NotReady, Overloaded, StageFailed
-from serve.settings import BatchRules
+from serve.settings.stages import BatchRules
 from serve.stages.batching import MicroBatcher
 from tests.serve.parts import Kept
 

@@ -19,7 +19,9 @@ from router.decide.cascade import compile_policy
 from runtime.pixels import PIXELS, PixelOptions, pixel_spec, png_text
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.settings import RequestLimits, Settings, Slots
+from serve.settings.gateway import Settings
+from serve.settings.limits import RequestLimits
+from serve.settings.slots import Slots
 from serve.stages.loading import Assignment, load_stages, package_folder
 from serve.types.stage import Snapshot
 from tests.serve.parts import Kept, serving

@@ -11,7 +11,7 @@ import pytest
 from contract.errors import NotReady, StageFailed
 from runtime.api import Encoded, LoadedVariant, Logits
 from runtime.fake import FakeEncoder
-from serve.settings import BatchRules
+from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
 from serve.types.messages import Texts
 from tests.serve.parts import Kept

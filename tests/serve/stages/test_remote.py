@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from contract.errors import DeadlineExceeded, Overloaded, StageFailed
 from runtime.api import Logits
-from serve.settings import BatchRules, StageSettings
+from serve.settings.stages import BatchRules, StageSettings
 from serve.stages.remote import Ask, RemoteStage, Reply, StageUnreachable, split
 
 pytestmark = pytest.mark.anyio

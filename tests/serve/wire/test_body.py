@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from contract.errors import BadRequest, TooLarge
 from serve.wire.body import BodyReader, ClientLeft, Receive, TooSlow, UnsupportedMedia, read_body, unpack
+from serve.wire.headers import read_headers
 
 pytestmark = pytest.mark.anyio
 LIMIT = 100
@@ -39,7 +40,8 @@ def receiver(*parts: bytes, left: bool = False) -> Receive:
 async def test_a_body_in_parts_is_put_together() -> None:
     """Chunks are joined, and the header of the binary extension is handed on."""
     headers = [(b"inference-header-content-length", b"3"), (b"content-type", b"application/json")]
-    assert await read_body(headers, receiver(b"ab", b"", b"c"), LIMIT) == (b"abc", b"3")
+    assert await read_body(read_headers(headers), receiver(b"ab", b"", b"c"), LIMIT) == b"abc"
+    assert read_headers(headers).inference_header_content_length == b"3"
 
 
 @pytest.mark.parametrize("stated", [b"101", b"9" * 60])
@@ -50,14 +52,14 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(stated: bytes) -> No
         pytest.fail("the body was read")
 
     with pytest.raises(TooLarge):
-        await read_body([(b"content-length", stated)], never, LIMIT)
+        await read_body(read_headers([(b"content-length", stated)]), never, LIMIT)
 
 
 async def test_a_body_that_grows_too_large_is_cut_off() -> None:
     """Chunked bodies, and those whose stated length lies, are counted as they come."""
     for parts in ((b"a" * 101,), (b"a" * 60, b"a" * 60, b"never read")):
         with pytest.raises(TooLarge):
-            await read_body([(b"content-length", b"1")], receiver(*parts), LIMIT)
+            await read_body(read_headers([(b"content-length", b"1")]), receiver(*parts), LIMIT)
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
@@ -74,11 +76,12 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
 
     bodies = BodyReader(LIMIT, 0.01)
     ends = await asyncio.gather(
-        *(bodies.read([], receive) for receive in (never, receiver(b"ab"), half)), return_exceptions=True
+        *(bodies.read(read_headers([]), receive) for receive in (never, receiver(b"ab"), half)),
+        return_exceptions=True,
     )
-    assert [type(end) for end in ends] == [TooSlow, tuple, TooSlow]
+    assert [type(end) for end in ends] == [TooSlow, bytes, TooSlow]
     with pytest.raises(TooSlow, match=r"0\.01 s"):
-        await bodies.read([], never)
+        await bodies.read(read_headers([]), never)
 
 
 async def test_a_task_that_is_cancelled_while_it_reads_ends_as_cancelled() -> None:
@@ -90,7 +93,7 @@ async def test_a_task_that_is_cancelled_while_it_reads_ends_as_cancelled() -> No
         await asyncio.Event().wait()
         raise AssertionError
 
-    reading = asyncio.create_task(BodyReader(LIMIT, 60).read([], never))
+    reading = asyncio.create_task(BodyReader(LIMIT, 60).read(read_headers([]), never))
     await waiting.wait()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -101,7 +104,7 @@ async def test_a_client_that_leaves_early_gets_no_reply() -> None:
     """A connection that closes before the body is whole raises ClientLeft."""
     for receive in (receiver(), receiver(b"a", left=True)):
         with pytest.raises(ClientLeft):
-            await read_body([], receive, LIMIT)
+            await read_body(read_headers([]), receive, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +113,14 @@ async def test_a_client_that_leaves_early_gets_no_reply() -> None:
 )
 async def test_types_that_clients_send_with_json_are_taken(kind: bytes) -> None:
     """curl and others do not say application/json; the body decides."""
-    assert (await read_body([(b"content-type", kind)], receiver(b"{}"), LIMIT))[0] == b"{}"
+    assert await read_body(read_headers([(b"content-type", kind)]), receiver(b"{}"), LIMIT) == b"{}"
 
 
 @pytest.mark.parametrize("kind", [b"multipart/form-data; boundary=x", b"application/xml", b"image/png"])
 async def test_other_types_are_refused(kind: bytes) -> None:
     """Forms and documents are another media type: 415."""
     with pytest.raises(UnsupportedMedia):
-        await read_body([(b"content-type", kind)], receiver(b"{}"), LIMIT)
+        await read_body(read_headers([(b"content-type", kind)]), receiver(b"{}"), LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ async def test_other_types_are_refused(kind: bytes) -> None:
 )
 async def test_packed_bodies_are_unpacked(encoding: bytes, body: bytes) -> None:
     """gzip, and deflate with and without its zlib frame."""
-    assert (await read_body([(b"content-encoding", encoding)], receiver(body), LIMIT))[0] == b"{}"
+    assert await read_body(read_headers([(b"content-encoding", encoding)]), receiver(body), LIMIT) == b"{}"
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
@@ -168,4 +171,4 @@ def test_no_packed_bytes_break_the_reader(body: bytes, encoding: bytes) -> None:
 async def test_a_first_part_that_is_too_large_is_enough() -> None:
     """The verdict does not wait for a second part that may never come."""
     with pytest.raises(TooLarge):
-        await read_body([], receiver(b"a" * 101, left=True), LIMIT)
+        await read_body(read_headers([]), receiver(b"a" * 101, left=True), LIMIT)

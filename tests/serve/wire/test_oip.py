@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.errors import BadRequest, RequestError, TooLarge
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.messages import ClassifyResult, ModelInfo
 from serve.wire import oip, oip_binary
 from serve.wire.schemas import InferBody, InferReply, ModelMetadata

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contract.errors import BadRequest, RequestError, TooLarge
-from serve.settings import RequestLimits
+from serve.settings.limits import RequestLimits
 from serve.types.messages import ClassifyResult
 from serve.wire import v1
 from serve.wire.schemas import ClassifyBody, ClassifyReply

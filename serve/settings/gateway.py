@@ -1,0 +1,76 @@
+"""Everything that `sluice serve` can be told, in one record."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from contract.machine import Provider
+from runtime.machine import core_count
+from serve.settings.limits import RequestLimits
+from serve.settings.record import Setting
+from serve.settings.stages import FakeSettings, StageSettings
+
+_UNDECODED = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
+
+
+class Settings(Setting):
+    """Everything that `sluice serve` can be told. Exactly one of `family` and `fake` is given."""
+
+    family: str | None = Field(default=None, description="Absolute path of the family folder")
+    policy: str | None = Field(
+        default=None, description="Absolute path of policy.json; null: the reference alone"
+    )
+    fake: FakeSettings | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    admin_port: int = Field(default=8001, ge=1, le=65535)
+    state: str | None = Field(
+        default=None, description="State directory; null: one that lasts as long as the run"
+    )
+    provider: Provider = "cpu"
+    replicas: int | None = Field(default=None, gt=0, description="Gateway replicas; null: by the cores")
+    inline_below_ms: float = Field(
+        default=2.0,
+        ge=0,
+        description="A variant that is measured as fast as this runs inside the gateway replica",
+    )
+    watts_per_core: float | None = Field(
+        default=None, gt=0, description="Energy of a busy CPU-second; null: as CodeCarbon has it"
+    )
+    limits: RequestLimits = RequestLimits()
+    stage: StageSettings = StageSettings()
+    stages: dict[str, StageSettings] = Field(
+        default_factory=dict, description="By variant, in place of `stage`"
+    )
+    ready_timeout_s: float = Field(default=60.0, gt=0)
+    stop_timeout_s: float = Field(default=15.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.family is None) == (self.fake is None):
+            raise ValueError("give a family folder, or --fake, and not both")
+        if self.port == self.admin_port:
+            raise ValueError("port and admin port must differ")
+        for name in ("family", "policy", "state"):
+            value = getattr(self, name)
+            if value is not None and not Path(value).is_absolute():
+                raise ValueError(f"{name} must be an absolute path: replicas do not run in your folder")
+            if value is not None and _UNDECODED.search(value):
+                raise ValueError(f"{name} {value!a} is no text in this locale: rename it, or LC_ALL=C.UTF-8")
+        return self
+
+    def stage_of(self, variant: str) -> StageSettings:
+        """Return the settings of that variant."""
+        return self.stages.get(variant, self.stage)
+
+    @property
+    def gateway_replicas(self) -> int:
+        """Replicas of the gateway: as set, else 2 on up to 4 cores and 6 on 16."""
+        if self.replicas is not None:
+            return self.replicas
+        return max(2, min(6, core_count() * 3 // 8))

@@ -1,0 +1,17 @@
+"""Caps of requests."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from serve.settings.record import Setting
+
+
+class RequestLimits(Setting):
+    """Caps of one request and of all requests that one gateway replica holds at a time."""
+
+    max_body_bytes: int = Field(default=1 << 20, gt=0, description="Body, before and after decompression")
+    max_texts: int = Field(default=256, gt=0, description="Texts of one request")
+    max_characters: int = Field(default=50_000, gt=0, description="Characters of one text")
+    max_in_flight_texts: int = Field(default=2048, gt=0, description="Texts held at a time; beyond: 429")
+    max_seconds: float = Field(default=30.0, gt=0, description="No request lasts longer, whatever it asks")
