@@ -36,7 +36,7 @@ def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) ->
 
     async def push(request: Request) -> Response:
         raw = await _json_body(request)
-        return _changed(*await control.push(raw, request.query_params.get("reason", "push")[:200]))
+        return _changed(*await control.push(raw, request.query_params.get("reason", "push")))
 
     async def history(_: Request) -> Response:
         return JSONResponse([_line(revision) for revision in control.history()])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract.family import Family, read_family
+from contract.live import FamilyReference
 from contract.policy import (
     Policy,
     Stage,
@@ -17,7 +18,7 @@ from contract.policy import (
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
 from serve.control.machine_check import compare_answers
-from serve.control.revision_store import StateDirectory, next_revision
+from serve.control.revision_store import StateDirectory, first_revision, following
 from serve.settings.gateway import Settings
 from serve.settings.slots import slots_of
 from serve.settings.stages import FakeSettings
@@ -93,8 +94,9 @@ def _seed(
             f"the state directory was for another family: its revision {latest.number} is out of force, "
             f"and revision {latest.number + 1} starts this one"
         )
-    reason = "seed" if latest is None else "seed for another family"
-    state.commit(
-        next_revision(latest, policy, family_sha256=family.sha256, family_path=family_folder, reason=reason)
-    )
+    named = FamilyReference(name=family.name, sha256=family.sha256, path=str(family_folder))
+    if latest is None:
+        state.commit(first_revision(policy, named, "seed"))
+    else:
+        state.commit(following(latest, latest.serving(policy, named), "seed for another family"))
     return policy

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from contract.errors import InputError, NotReady
+from contract.files import sha256_of_json
 from contract.live import Revision
 from serve.control.revision_store import StateDirectory
 from serve.types.stage import Snapshot
@@ -102,4 +103,4 @@ class Follower:
 
 
 def _key(revision: Revision) -> str:
-    return f"{revision.number}:{revision.policy.version}:{revision.family_sha256}"
+    return sha256_of_json(revision.dump())

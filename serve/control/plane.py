@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import Revision
-from contract.policy import Policy, check_policy_fits, parse_policy, require_certified_answers
-from serve.control.revision_store import RevisionTaken, StateDirectory, next_revision
+from contract.policy import check_policy_fits, parse_policy, require_certified_answers
+from serve.control.revision_store import RevisionTaken, StateDirectory, following
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +27,10 @@ class ReplicaState:
     pid: int
     revision: int
     problem: str | None
+
+
+Change = Callable[[Revision], Revision]
+Committed = tuple[Revision, list[ReplicaState]]
 
 
 class Replicas(Protocol):
@@ -51,7 +54,6 @@ class ControlPlane:
     Args:
         state: where revisions are committed.
         family: what is served; a policy must fit it.
-        family_path: where replicas find it.
         replicas: the gateway's.
         otherwise: what is other about the answers of variants here; no certificate over them is served.
     """
@@ -60,14 +62,12 @@ class ControlPlane:
         self,
         state: StateDirectory,
         family: Family,
-        family_path: Path,
         replicas: Replicas,
         otherwise: Mapping[str, str] | None = None,
     ) -> None:
         self._state = state
         self._otherwise = otherwise or {}
         self._family = family
-        self._family_path = family_path
         self._replicas = replicas
         self._one_at_a_time = asyncio.Lock()
 
@@ -82,55 +82,63 @@ class ControlPlane:
         """Return all revisions, oldest first."""
         return self._state.history()
 
-    async def push(self, raw: Any, reason: str = "push") -> tuple[Revision, list[ReplicaState]]:
-        """Put a policy (its JSON form) in force; return its revision and where each replica is then.
+    async def push(self, raw: Any, reason: str = "push") -> Committed:
+        """Put a policy (its JSON form) in force, as `commit` does. Raises PolicyError."""
+        policy = parse_policy(raw)
+        return await self.commit(lambda now: now.serving(policy), reason)
 
-        A replica that does not answer after the commit is left out: it catches up by itself.
+    async def rollback(self, number: int) -> Committed:
+        """Put policy and family of an earlier revision in force again, as a new revision. Raises PolicyError.
+
+        Nothing else of that revision comes back: a key that was revoked since stays revoked.
+        """
+        then = self._state.read(number)
+        return await self.commit(lambda now: now.serving(then.policy, then.family), f"rollback to {number}")
+
+    async def commit(self, change: Change, reason: str) -> Committed:
+        """Commit the revision in force, changed; return it and where each replica is then.
+
+        One after the other: `change` is given what is in force when its turn has come, and is asked again
+        when another writer was first. A replica that does not answer after the commit is left out: it
+        catches up by itself.
+
+        Args:
+            change: returns what is to be in force. Number, time and reason are set here, whatever it says.
+            reason: for the history.
 
         Raises:
-            PolicyError: it breaks a rule, does not fit the family, or a replica could not prepare it; then
-                nothing has changed.
+            PolicyError: the policy does not fit the family, or a replica could not prepare it; then nothing
+                has changed.
         """
-        policy = parse_policy(raw)
-        self._check(policy)
         async with self._one_at_a_time:
-            return await self._commit(policy, reason)
-
-    async def rollback(self, number: int) -> tuple[Revision, list[ReplicaState]]:
-        """Put the policy of an earlier revision in force again, as a new revision. Raises PolicyError."""
-        policy = self._state.read(number).policy
-        self._check(policy)
-        async with self._one_at_a_time:
-            return await self._commit(policy, f"rollback to {number}")
+            for _ in range(_TRIES):
+                latest = self.current()
+                revision = following(latest, change(latest), reason)
+                self._check(revision)
+                complaints = [text for text in await self._replicas.prepare(revision.dump()) if text]
+                if complaints:
+                    raise PolicyError(
+                        f"{len(complaints)} replica(s) cannot load it, nothing has changed: {complaints[0]}"
+                    )
+                try:
+                    self._state.commit(revision)
+                except RevisionTaken:
+                    continue
+                return revision, await self._those_that_answer()
+            raise PolicyError("other writers keep committing revisions", hint="push again")
 
     async def states(self) -> list[ReplicaState]:
         """Return where each replica is."""
         return await self._replicas.catch_up()
 
-    def _check(self, policy: Policy) -> None:
-        check_policy_fits(policy, self._family)
-        require_certified_answers(policy, self._otherwise)
-
-    async def _commit(self, policy: Policy, reason: str) -> tuple[Revision, list[ReplicaState]]:
-        for _ in range(_TRIES):
-            revision = next_revision(
-                self._state.latest(),
-                policy,
-                family_sha256=self._family.sha256,
-                family_path=self._family_path,
-                reason=reason,
+    def _check(self, revision: Revision) -> None:
+        if revision.family_sha256 != self._family.sha256:
+            raise PolicyError(
+                f"it is for another family ({revision.family_sha256[:12]}…) than is served",
+                hint="start the gateway with that family",
             )
-            complaints = [text for text in await self._replicas.prepare(revision.dump()) if text]
-            if complaints:
-                raise PolicyError(
-                    f"{len(complaints)} replica(s) cannot load it, so nothing was changed: {complaints[0]}"
-                )
-            try:
-                self._state.commit(revision)
-            except RevisionTaken:
-                continue
-            return revision, await self._those_that_answer()
-        raise PolicyError("other writers keep committing revisions", hint="push again")
+        check_policy_fits(revision.policy, self._family)
+        require_certified_answers(revision.policy, self._otherwise)
 
     async def _those_that_answer(self) -> list[ReplicaState]:
         """Return where the replicas are; what is committed stays so, even when none of them answers."""

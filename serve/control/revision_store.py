@@ -10,10 +10,11 @@ from pathlib import Path
 
 from contract.errors import PolicyError, SluiceError
 from contract.files import read_json
-from contract.live import Revision, parse_revision
+from contract.live import FamilyReference, Revision, parse_revision
 from contract.policy import Policy
 
 _DIGITS = 8
+MAX_REASON = 200
 
 
 class RevisionTaken(SluiceError):
@@ -82,15 +83,25 @@ class StateDirectory:
         return self._folder / f"{number:0{_DIGITS}}.json"
 
 
-def next_revision(
-    latest: Revision | None, policy: Policy, *, family_sha256: str, family_path: Path, reason: str
-) -> Revision:
-    """Return the revision that follows `latest` and puts `policy` in force."""
+def first_revision(policy: Policy, family: FamilyReference, reason: str) -> Revision:
+    """Return the revision that a state directory begins with."""
     return Revision(
-        number=1 if latest is None else latest.number + 1,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        number=1,
+        created_at=_now(),
         reason=reason,
         policy=policy,
-        family_sha256=family_sha256,
-        family_path=str(family_path),
+        family_sha256=family.sha256,
+        family_path=family.path,
+        family_name=family.name,
     )
+
+
+def following(latest: Revision, changed: Revision, reason: str) -> Revision:
+    """Return the revision after `latest` that holds what `changed` does."""
+    return changed.model_copy(
+        update={"number": latest.number + 1, "created_at": _now(), "reason": reason[:MAX_REASON]}
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

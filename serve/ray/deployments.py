@@ -159,9 +159,7 @@ class Control:
         given.check_package()
         settings = given.settings
         family = read_served_family(given)
-        plane = ControlPlane(
-            StateDirectory(Path(given.state)), family, Path(given.family), AllReplicas(), given.otherwise
-        )
+        plane = ControlPlane(StateDirectory(Path(given.state)), family, AllReplicas(), given.otherwise)
         description = {
             "family": {"name": family.name, "sha256": family.sha256, "path": given.family},
             "slots": given.slots.model_dump(mode="json"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from starlette.testclient import TestClient
 
 from contract.errors import NotReady, PolicyError
 from contract.family import Family
-from contract.live import Revision
+from contract.live import FamilyReference, Revision, parse_revision
 from contract.policy import Policy, single_variant_policy
 from runtime.fake_family import write_fake_family
 from serve.control.admin import make_admin
 from serve.control.follower import Follower
 from serve.control.plane import ControlPlane, ReplicaState
-from serve.control.revision_store import RevisionTaken, StateDirectory, next_revision
+from serve.control.revision_store import RevisionTaken, StateDirectory, first_revision, following
 from serve.ray.deployments import AllReplicas
 from serve.stages.loading import make_snapshot
 
@@ -38,7 +39,10 @@ def state(tmp_path: Path) -> StateDirectory:
 
 def revision(latest: Revision | None, policy: Policy, family: Family) -> Revision:
     """The revision that follows."""
-    return next_revision(latest, policy, family_sha256=family.sha256, family_path=Path("/f"), reason="test")
+    named = FamilyReference(name=family.name, sha256=family.sha256, path="/f")
+    if latest is None:
+        return first_revision(policy, named, "test")
+    return following(latest, latest.serving(policy, named), "test")
 
 
 def seeded(state: StateDirectory, family: Family, variant: str = "fake-large") -> Revision:
@@ -91,7 +95,7 @@ class Broadcasting:
 
 def control(state: StateDirectory, family: Family, replicas: Replicas) -> ControlPlane:
     """A control plane over these replicas."""
-    return ControlPlane(state, family, Path("/f"), replicas)
+    return ControlPlane(state, family, replicas)
 
 
 def test_a_revision_is_written_once(state: StateDirectory, family: Family) -> None:
@@ -201,6 +205,46 @@ async def test_a_push_whose_replicas_fall_silent_after_the_commit_is_reported_as
     pushed, states = await control(state, family, Silent()).push(single_variant_policy("fake-small").dump())
     assert (pushed.number, states) == (2, [])
     assert state.latest() == pushed
+
+
+async def test_a_change_is_given_what_is_in_force_and_keeps_what_it_does_not_touch(
+    state: StateDirectory, family: Family
+) -> None:
+    """Number, time and reason are the plane's; keys that only a newer version knows survive a push."""
+    first = seeded(state, family)
+    newer = first.model_copy(update={"number": 2, "later": {"x": 1}})
+    state.commit(newer)
+    plane = control(state, family, Replicas(follower(state, family)))
+    changed, _ = await plane.commit(
+        lambda now: now.model_copy(update={"number": 77, "more": now.number}), "test of changes"
+    )
+    assert (changed.number, changed.reason) == (3, "test of changes")
+    pushed, _ = await plane.push(single_variant_policy("fake-small").dump())
+    told = state.read(4).dump()
+    assert pushed.number == 4
+    assert (told["later"], told["more"]) == ({"x": 1}, 2)
+
+
+async def test_changes_at_the_same_time_follow_one_another(state: StateDirectory, family: Family) -> None:
+    """None of them is lost: each is given the revision that the one before it has made."""
+    seeded(state, family)
+    plane = control(state, family, Replicas(follower(state, family)))
+
+    async def add(key: str) -> None:
+        await plane.commit(lambda now: now.model_copy(update={key: now.number}), key)
+
+    async with asyncio.TaskGroup() as group:
+        for key in "abc":
+            group.create_task(add(f"key_{key}"))
+    last = plane.current().dump()
+    assert sorted(last[f"key_{key}"] for key in "abc") == [1, 2, 3]
+
+
+def test_a_revision_of_an_older_version_is_read(family: Family) -> None:
+    """What came later has a default: the family's name is empty, and nothing else is missed."""
+    raw = revision(None, single_variant_policy("fake-small"), family).dump()
+    old = parse_revision({key: value for key, value in raw.items() if key != "family_name"})
+    assert (old.family.name, old.family.sha256) == ("", family.sha256)
 
 
 async def test_replicas_that_do_not_answer_are_left_out() -> None:

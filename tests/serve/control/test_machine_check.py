@@ -16,7 +16,7 @@ from contract.policy import Certificate, Policy, Stage, read_policy, write_polic
 from runtime.machine import describe_machine
 from serve.control.bootstrap import assign
 from serve.control.plane import ControlPlane, ReplicaState
-from serve.control.revision_store import StateDirectory, next_revision
+from serve.control.revision_store import StateDirectory, following
 from serve.settings.gateway import Settings
 from sluicegate.inspect_cmd import command
 from tests.support.measured import compute_otherwise, write_measured_family
@@ -105,11 +105,10 @@ def test_a_certified_revision_in_force_is_held_to_it_too(tmp_path: Path) -> None
     state = StateDirectory(tmp_path / "state")
     settings_of(tmp_path)
     certified = read_policy(tmp_path / "policy.json")
-    state.commit(
-        next_revision(
-            state.latest(), certified, family_sha256=family.sha256, family_path=tmp_path, reason="push"
-        )
-    )
+    latest = state.latest()
+    assert latest is not None
+    assert latest.family_sha256 == family.sha256
+    state.commit(following(latest, latest.serving(certified), "push"))
     with pytest.raises(PolicyError, match="other answers than this machine gives"):
         assign(settings_of(tmp_path, certified=False), tmp_path)
 
@@ -134,7 +133,7 @@ async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> No
     given = assign(settings_of(tmp_path, certified=False), tmp_path)
     assert set(given.otherwise) == {"small"}
     state = StateDirectory(tmp_path / "state")
-    plane = ControlPlane(state, family, tmp_path, Ready(), given.otherwise)
+    plane = ControlPlane(state, family, Ready(), given.otherwise)
     uncertified = read_policy(tmp_path / "policy.json")
     settings_of(tmp_path)
     with pytest.raises(PolicyError, match="small gives other answers"):
