@@ -16,6 +16,7 @@ from serve.dataplane.plane import DataPlane
 from serve.http import page
 from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
 from serve.http.forgiving import Forgiving, allowed
+from serve.http.identified import Identified
 from serve.http.models import MetricsPage, add_health, add_models
 from serve.http.refusals import REFUSALS, add_refusals
 from serve.settings.limits import RequestLimits
@@ -24,6 +25,7 @@ from serve.wire import schemas
 from serve.wire.body import Receive
 from serve.wire.common import Reply
 from serve.wire.errors import error_reply, plain_error
+from serve.wire.request_ids import HEADER, request_id_in
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SUMMARY = (
@@ -78,6 +80,7 @@ def make_shell(
         redirect_slashes=False,
     )
     shell.add_middleware(Forgiving)
+    shell.add_middleware(Identified)
     _answer_errors_in_one_form(shell)
     _add_inference(shell, hot)
     add_health(shell, dataplane)
@@ -116,8 +119,10 @@ def _answer_errors_in_one_form(shell: FastAPI) -> None:
         return _response(error_reply(problem))
 
     @shell.exception_handler(Exception)
-    async def of_ours(_: Request, __: Exception) -> Response:
-        return _response(plain_error(500, "internal error"))
+    async def of_ours(request: Request, __: Exception) -> Response:
+        # Starlette answers these outside of every middleware.
+        identity = (HEADER, request_id_in(request.scope["headers"]))
+        return _response(plain_error(500, "internal error", (identity,)))
 
 
 def _add_inference(shell: FastAPI, hot: HotRoutes) -> None:

@@ -23,6 +23,7 @@ from serve.wire.body import BodyReader, ClientLeft, Receive
 from serve.wire.common import Reply
 from serve.wire.errors import error_reply, outcome_of, plain_error
 from serve.wire.headers import read_headers
+from serve.wire.request_ids import HEADER, request_id
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,9 @@ class HotRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that `takes` has accepted."""
         arrived_at = self._clock()
+        headers = read_headers(scope["headers"])
+        identity = request_id(headers.x_request_id)
         try:
-            headers = read_headers(scope["headers"])
             body = await self._bodies.read(headers, receive)
             if scope["path"] == CLASSIFY:
                 reply = await self._classify(body, arrived_at)
@@ -86,7 +88,7 @@ class HotRoutes:
             log.exception("a request failed in a way that none should")
             self._recorder.refused("unknown", "server_error", 1)
             reply = plain_error(500, "internal error")
-        await send_reply(reply, send)
+        await send_reply(reply, identity, send)
 
     async def _classify(self, body: bytes, arrived_at: float) -> Reply:
         call = v1.parse(body, self._limits, arrived_at)
@@ -113,11 +115,12 @@ class HotRoutes:
         return error_reply(problem)
 
 
-async def send_reply(reply: Reply, send: Send) -> None:
-    """Send a whole reply."""
+async def send_reply(reply: Reply, identity: bytes, send: Send) -> None:
+    """Send a whole reply to the request of that id."""
     headers = [
         (b"content-type", reply.content_type),
         (b"content-length", b"%d" % len(reply.body)),
+        (HEADER, identity),
         *reply.headers,
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -9,6 +9,7 @@ READ = (
     "content-type",
     "content-encoding",
     "inference-header-content-length",
+    "x-request-id",
 )
 """Names as on the wire; each is an attribute of `RequestHeaders`, with underscores."""
 
@@ -25,12 +26,14 @@ class RequestHeaders:
     content_type: bytes | None
     content_encoding: bytes | None
     inference_header_content_length: bytes | None
+    x_request_id: bytes | None
 
     def __init__(self) -> None:
         self.content_length = None
         self.content_type = None
         self.content_encoding = None
         self.inference_header_content_length = None
+        self.x_request_id = None
 
 
 _ATTRIBUTE = {name.encode(): name.replace("-", "_") for name in READ}

@@ -23,6 +23,14 @@ UNAVAILABLE = (
     '{"error": "not serving: try again"}\n'
 )
 """What clients get where no replica can answer, in the form of our own errors."""
+REQUEST_IDS = (
+    "http-request set-var(txn.request_id) req.hdr(x-request-id) "
+    "if { req.hdr(x-request-id) -m reg -- ^[A-Za-z0-9._:/+=@-]{1,128}$ }",
+    "http-after-response set-header x-request-id %[var(txn.request_id)] "
+    "if !{ res.hdr(x-request-id) -m found } { var(txn.request_id) -m found }",
+    "http-after-response set-header x-request-id %[uuid()] if !{ res.hdr(x-request-id) -m found }",
+)
+"""What HAProxy answers itself carries a request id too, by the rule of serve/wire/request_ids.py."""
 _FRONT_END = "frontend http_frontend"
 _NO_ROUTE = "backend default_backend"
 _PAGES = ("frontend prometheus", "listen stats")
@@ -74,6 +82,7 @@ def rewrite(config: str, front: FrontEnd, unavailable: str) -> str:
     if served.lines[at].split()[1:] != [f"127.0.0.1:{front.port}"]:
         raise _unexpected(f"the front end's line is {served.lines[at].strip()!r}")
     served.lines[at : at + 1] = [f"    bind {where}" for where in front.binds]
+    served.lines[at + len(front.binds) : at + len(front.binds)] = [f"    {line}" for line in REQUEST_IDS]
     for section in sections.values():
         if section is not served and any(line.split()[:1] == ["bind"] for line in section.lines):
             raise _unexpected(f"the section {section.title!r} listens too")

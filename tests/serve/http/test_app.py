@@ -139,6 +139,34 @@ def test_wrong_bodies_get_a_4xx_and_the_service_goes_on(
     assert_serving(client)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/classify", b'{"inputs": "sport: story 1"}'),
+        ("POST", INFER, json.dumps({"inputs": [TENSOR]}).encode()),
+        ("POST", "/v1/classify", b"not json"),
+        ("POST", "/v2/models/nobody/infer", b"{}"),
+        ("POST", "/v1//classify/", b'{"inputs": "sport: story 1"}'),
+        ("GET", "/v2/health/ready", b""),
+        ("GET", "/metrics", b""),
+        ("GET", "/nowhere", b""),
+        ("PUT", "/v2", b""),
+        ("HEAD", "/v2", b""),
+    ],
+)
+def test_every_reply_carries_one_request_id(
+    client: httpx.Client, method: str, path: str, body: bytes
+) -> None:
+    """The client's own where it is fit, else a new one, whoever in the gateway answers."""
+    own = client.request(method, path, content=body, headers={"x-request-id": "order-7"})
+    assert own.headers.get_list("x-request-id") == ["order-7"]
+    strange = client.request(method, path, content=body, headers={"x-request-id": 'a "b"'})
+    missing = client.request(method, path, content=body)
+    given = [*strange.headers.get_list("x-request-id"), *missing.headers.get_list("x-request-id")]
+    assert len(set(given)) == 2
+    assert all(id_.replace("-", "").isalnum() for id_ in given)
+
+
 def test_an_endless_chunked_body_is_refused(served: Served) -> None:
     """A body without a length is refused once it passes the limit, long before it ends."""
     host, port = served.url.removeprefix("http://").split(":")

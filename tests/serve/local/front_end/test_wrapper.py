@@ -192,3 +192,21 @@ def test_a_port_that_was_taken_meanwhile_is_haproxys_last_word(tmp_path: Path) -
         with (tmp_path / "1.stderr.log").open("wb") as log:
             subprocess.run(words, env=environment, stderr=log, check=False, timeout=60)
     assert "annot bind socket" in last_words(tmp_path)
+
+
+def test_what_haproxy_answers_itself_carries_a_request_id(tmp_path: Path) -> None:
+    """The client's where it is fit, else a new one: whoever reports a 503 can be found in a log."""
+    front = FrontEnd("127.0.0.1", free_port(), (Address("127.0.0.1"),), (), 100)
+    given = {"own": "order-7", "long": "x" * 129, "none": None}
+    found: dict[str, list[str]] = {}
+    with running(tmp_path, front):
+        for name, value in given.items():
+            connection = HTTPConnection("127.0.0.1", front.port, timeout=20)
+            connection.request(
+                "POST", "/v1/classify", body="{}", headers={"x-request-id": value} if value else {}
+            )
+            found[name] = connection.getresponse().headers.get_all("x-request-id") or []
+            connection.close()
+    assert found["own"] == ["order-7"]
+    assert len({*found["long"], *found["none"]}) == 2
+    assert all(len(value) == 36 for value in (*found["long"], *found["none"]))
