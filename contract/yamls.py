@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,31 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def line_of(text: str, keys: Sequence[int | str]) -> int | None:
+    """Return the line, from 1, of what stands under these keys and places in lists; None where unreadable.
+
+    A key that is not there leaves the line of the mapping in which it is missing; names that are not from
+    the document, as of a choice between two forms, are passed over.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    if node is None:
+        return None
+    line = node.start_mark.line
+    for wanted in keys:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value == str(wanted):
+                    line, node = key.start_mark.line, value
+                    break
+        elif isinstance(node, yaml.SequenceNode) and isinstance(wanted, int) and wanted < len(node.value):
+            node = node.value[wanted]
+            line = node.start_mark.line
+    return int(line) + 1
 
 
 def _require_single_keys(node: yaml.Node) -> None:

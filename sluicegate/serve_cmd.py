@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
+import yaml
+from click.core import ParameterSource
 from pydantic import ValidationError
 
 from contract.records import first_problem
+from serve.control.bootstrap import planned_slots
 from serve.local.launcher import run_until_stopped
+from serve.settings.file import Flag, read_settings, settings_of
 from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
-from serve.settings.stages import FakeSettings, StageSettings
-from sluicegate.common import ANY_PATH, FILE, FOLDER, progress_console, provider_option, watts_option
+from sluicegate.common import (
+    ANY_PATH,
+    FILE,
+    FOLDER,
+    json_option,
+    print_json,
+    progress_console,
+    provider_option,
+    watts_option,
+)
 from sluicegate.extras import require
 
 PORT = click.IntRange(1, 65535)
@@ -22,6 +35,14 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 
 @click.command("serve")
 @click.argument("family", type=ANY_PATH, required=False)
+@click.option(
+    "--settings",
+    "settings_file",
+    type=FILE,
+    help="YAML with every setting, also those without an option; options given here win over it.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be in force, and start nothing.")
+@json_option
 @click.option("--policy", type=FILE, help="Default: everything goes to the family's teacher.")
 @click.option("--fake", is_flag=True, help="A small fake family, without weights.")
 @click.option("--fake-delay-ms", type=click.FloatRange(min=0), default=0.0, help="Of the fake's last stage.")
@@ -47,39 +68,89 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Longer texts get 413. An image is a text: a third longer than its file.",
 )
-def command(family: Path | None, policy: Path | None, fake: bool, state: Path | None, **asked: Any) -> None:
+def command(settings_file: Path | None, dry_run: bool, as_json: bool, **asked: Any) -> None:
     """Serve a family under a policy until SIGINT or SIGTERM; then drain and exit 0.
 
     \b
     Example: sluice serve sluicegate-demo/family --policy sluicegate-demo/policy.json
     Example: sluice serve --fake --fake-delay-ms 20 --host 0.0.0.0
+    Example: sluice serve --settings settings.yaml --dry-run
     """
-    if (family is None) != fake:
+    if as_json and not dry_run:
+        raise click.UsageError("--json goes with --dry-run")
+    if asked["family"] is not None and asked["fake"]:
         raise click.UsageError("give either FAMILY or --fake")
-    limits = RequestLimits(
-        max_body_bytes=int(asked["max_body_mib"] * 2**20), max_characters=asked["max_characters"]
-    )
-    fakes = FakeSettings(delay_ms=asked["fake_delay_ms"], error_rate=asked["fake_error_rate"])
-    try:
-        settings = Settings(
-            family=_absolute(family),
-            policy=_absolute(policy),
-            fake=fakes if fake else None,
-            host=asked["host"],
-            port=asked["port"],
-            admin_port=asked["admin_port"],
-            state=_absolute(state),
-            provider=asked["provider"],
-            replicas=asked["replicas"],
-            watts_per_core=asked["watts_per_core"],
-            limits=limits,
-            stage=StageSettings(threads=asked["threads"]),
-        )
-    except ValidationError as problem:
-        raise click.UsageError(first_problem(problem)) from None
+    settings, said = _settings(settings_file, asked)
+    for words in said:
+        _say(words)
+    if dry_run:
+        _show(settings, as_json)
+        return
     require("sluice serve", "serve")
-    run_until_stopped(settings, lambda words: progress_console.print(words, highlight=False, soft_wrap=True))
+    run_until_stopped(settings, _say)
 
 
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+FLAGS: dict[str, tuple[str, ...]] = {
+    "family": ("family",),
+    "policy": ("policy",),
+    "fake_delay_ms": ("fake", "delay_ms"),
+    "fake_error_rate": ("fake", "error_rate"),
+    "host": ("host",),
+    "port": ("port",),
+    "admin_port": ("admin_port",),
+    "state": ("state",),
+    "provider": ("provider",),
+    "watts_per_core": ("watts_per_core",),
+    "replicas": ("replicas",),
+    "threads": ("stage", "threads"),
+    "max_body_mib": ("limits", "max_body_bytes"),
+    "max_characters": ("limits", "max_characters"),
+}
+"""Where each option stands in the settings."""
+
+
+def _settings(file: Path | None, asked: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
+    """Return the settings of file and command line, and in words what the command line has replaced."""
+    context = click.get_current_context()
+    fakes = asked["fake"] or (file is not None and asked["family"] is None)
+    flags = []
+    for name, keys in FLAGS.items():
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if keys[0] == "fake" and (not fakes or not (given or asked["fake"])):
+            continue
+        if given or keys[0] == "fake":
+            flags.append(Flag(_option(context, name), keys, _value(name, asked[name]), not given))
+    if file is None:
+        if asked["family"] is None and not asked["fake"]:
+            raise click.UsageError("give FAMILY, --fake, or --settings with one of the two")
+        try:
+            return settings_of(tuple(flags)), ()
+        except ValidationError as problem:
+            raise click.UsageError(first_problem(problem)) from None
+    instead = "fake" if asked["family"] is not None else "family" if asked["fake"] else None
+    return read_settings(file, tuple(flags), without=instead)
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return int(value * 2**20) if name == "max_body_mib" else value
+
+
+def _option(context: click.Context, name: str) -> str:
+    found = next(parameter for parameter in context.command.params if parameter.name == name)
+    return found.opts[0] if isinstance(found, click.Option) else name.upper()
+
+
+def _show(settings: Settings, as_json: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        slots = planned_slots(settings, Path(folder))
+    told = {"settings": settings.model_dump(mode="json"), "slots": slots.model_dump(mode="json")}
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _say(words: str) -> None:
+    progress_console.print(words, highlight=False, soft_wrap=True)

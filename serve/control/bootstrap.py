@@ -20,7 +20,7 @@ from runtime.load import check_family_runs
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import StateDirectory, first_revision, following
 from serve.settings.gateway import Settings
-from serve.settings.slots import slots_of
+from serve.settings.slots import Slots, slots_of
 from serve.settings.stages import FakeSettings
 from serve.stages.loading import Assignment, package_folder
 
@@ -50,6 +50,13 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
         package=package_folder(),
         otherwise=otherwise,
     )
+
+
+def planned_slots(settings: Settings, folder: Path) -> Slots:
+    """Return where each variant would run, with nothing started and nothing seeded; raises as `assign`."""
+    _, family, policy = _read(settings, folder)
+    check_policy_fits(policy, family)
+    return slots_of(settings, family, policy)
 
 
 def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:

@@ -23,6 +23,7 @@ from serve.control.revision_store import StateDirectory
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.stage_worker import StageWorker
+from serve.settings.scaling import fewest
 from serve.stages.loading import Assignment, read_served_family
 from serve.stages.remote import Ask, Call, Ping, RemoteStage, Reply, StageUnreachable
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
@@ -278,7 +279,7 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
 
     stages: dict[str, Any] = {}
     for name in slots.own:
-        replicas = settings.stage_of(name).replicas
+        replicas = fewest(settings.stage_of(name).replicas)
         own = slot(StageReplica, f"stage-{name}", gpus=gpus, num_replicas=replicas)
         stages[name] = own.bind(given, (name,), preload=True)
     if slots.shelf:

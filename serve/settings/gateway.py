@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -12,10 +12,15 @@ from contract.machine import Provider
 from runtime.machine import core_count
 from serve.settings.limits import RequestLimits
 from serve.settings.record import Setting
+from serve.settings.scaling import Replicas, fewest
 from serve.settings.stages import FakeSettings, StageSettings
 
 _UNDECODED = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
+
+
+PATHS: tuple[tuple[str, ...], ...] = (("family",), ("policy",), ("state",))
+"""Settings that are paths: a settings file may have them relative to its own folder."""
 
 
 class Settings(Setting):
@@ -33,7 +38,9 @@ class Settings(Setting):
         default=None, description="State directory; null: one that lasts as long as the run"
     )
     provider: Provider = "cpu"
-    replicas: int | None = Field(default=None, gt=0, description="Gateway replicas; null: by the cores")
+    replicas: Replicas | None = Field(
+        default=None, description="Gateway replicas, a number or a range by load; null: by the cores"
+    )
     inline_below_ms: float = Field(
         default=2.0,
         ge=0,
@@ -45,10 +52,25 @@ class Settings(Setting):
     limits: RequestLimits = RequestLimits()
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(
-        default_factory=dict, description="By variant, in place of `stage`"
+        default_factory=dict, description="By variant, over `stage`: what is not said here is as said there"
     )
     ready_timeout_s: float = Field(default=60.0, gt=0)
     stop_timeout_s: float = Field(default=15.0, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over(cls, raw: Any) -> Any:
+        """Fill what `stages` leave out from `stage`, where both are as written by people."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("stage"), dict):
+            return raw
+        stages = raw.get("stages")
+        if not isinstance(stages, dict):
+            return raw
+        filled = {
+            name: _laid_over(raw["stage"], own) if isinstance(own, dict) else own
+            for name, own in stages.items()
+        }
+        return raw | {"stages": filled}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -70,7 +92,15 @@ class Settings(Setting):
 
     @property
     def gateway_replicas(self) -> int:
-        """Replicas of the gateway: as set, else 2 on up to 4 cores and 6 on 16."""
+        """Replicas that the gateway starts with: as set, else 2 on up to 4 cores and 6 on 16."""
         if self.replicas is not None:
-            return self.replicas
+            return fewest(self.replicas)
         return max(2, min(6, core_count() * 3 // 8))
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = below | above
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            merged[key] = _laid_over(below[key], value)
+    return merged

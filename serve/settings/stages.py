@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from serve.settings.record import Setting
+from serve.settings.scaling import Replicas
 
 Placement = Literal["auto", "inline", "own", "shelf"]
 
@@ -30,7 +31,7 @@ class StageSettings(Setting):
     threads: int = Field(default=1, gt=0, description="Threads of the runtime's session")
     batch: BatchRules = BatchRules()
     placement: Placement = "auto"
-    replicas: int = Field(default=1, gt=0, description="Of its own deployment")
+    replicas: Replicas = Field(default=1, description="Of its own deployment: a number, or a range by load")
     calls_in_flight: int = Field(
         default=2,
         gt=0,

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from serve.ray.cluster import SWITCHES, ClusterArguments
+from serve.settings.file import read_settings
+from serve.settings.gateway import Settings
 
 CONTAINER = {
     "type": "object",
@@ -150,6 +152,29 @@ def test_import_path_leads_to_a_builder_and_its_arguments_are_known(serve_file: 
     assert given.port == serve_file["http_options"]["port"]
     assert given.host == serve_file["http_options"]["host"]
     assert given.state is not None
+
+
+def test_a_settings_file_and_a_serve_config_have_the_same_names(
+    serve_file: dict[str, Any], in_cluster: dict[str, Any], tmp_path: Path
+) -> None:
+    """`args.settings` of either config, written to a file, is what `sluice serve --settings` reads."""
+    for config in (serve_file, in_cluster):
+        raw = config["applications"][0]["args"]["settings"]
+        path = tmp_path / "settings.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        settings, _ = read_settings(path)
+        assert settings == ClusterArguments.model_validate({"settings": raw}).settings
+
+
+def test_the_example_of_a_settings_file_holds_every_setting(deploy: Path) -> None:
+    """It is accepted as it stands, and names everything that can be set but the fakes."""
+    path = deploy / "settings.example.yaml"
+    settings, _ = read_settings(path)
+    assert settings.stage_of("teacher").batch.max_items == 32
+    raw = yaml.safe_load(path.read_text())
+    assert set(raw) == set(Settings.model_fields) - {"fake"}
+    for name in ("limits", "stage"):
+        assert set(raw[name]) == set(type(getattr(settings, name)).model_fields)
 
 
 def test_every_switch_is_set_for_every_way_to_start(

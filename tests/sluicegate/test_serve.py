@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from serve.settings.gateway import Settings
@@ -34,3 +37,46 @@ def test_a_price_of_energy_reaches_the_gateway(monkeypatch: pytest.MonkeyPatch) 
     for options in ((), ("--watts-per-core", "4.5")):
         CliRunner().invoke(command, ["--fake", *options], catch_exceptions=False)
     assert [settings.watts_per_core for settings in served] == [None, 4.5]
+
+
+def test_a_settings_file_is_served_with_the_command_line_over_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Options that were typed win; the defaults of the others do not."""
+    served: list[Settings] = []
+    monkeypatch.setattr("sluicegate.serve_cmd.run_until_stopped", lambda settings, _: served.append(settings))
+    file = tmp_path / "settings.yaml"
+    file.write_text("fake: {delay_ms: 3}\nport: 9000\nstage: {threads: 4}\nlimits: {max_texts: 7}\n")
+    options = ["--settings", str(file), "--port", "9100", "--max-body-mib", "2"]
+    result = CliRunner().invoke(command, options, catch_exceptions=False)
+    assert "--port 9100 wins over port: 9000" in result.output.replace("\n", " ")
+    (settings,) = served
+    assert settings.fake is not None
+    assert (settings.port, settings.stage.threads, settings.fake.delay_ms) == (9100, 4, 3)
+    assert settings.limits == RequestLimits(max_texts=7, max_body_bytes=2 << 20)
+
+
+def test_a_family_on_the_command_line_takes_the_place_of_the_files_fakes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The two exclude each other, so one that was typed puts the other out."""
+    served: list[Settings] = []
+    monkeypatch.setattr("sluicegate.serve_cmd.run_until_stopped", lambda settings, _: served.append(settings))
+    file = tmp_path / "settings.yaml"
+    file.write_text("fake: {delay_ms: 3}\n")
+    CliRunner().invoke(command, [str(tmp_path), "--settings", str(file)], catch_exceptions=False)
+    file.write_text("family: elsewhere\n")
+    CliRunner().invoke(command, ["--fake", "--settings", str(file)], catch_exceptions=False)
+    assert [settings.family for settings in served] == [str(tmp_path), None]
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_dry_run_shows_settings_and_slots_and_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """All defaults are filled in, and every variant has its place."""
+    monkeypatch.delattr("sluicegate.serve_cmd.run_until_stopped")
+    result = CliRunner().invoke(command, ["--fake", "--dry-run", *options], catch_exceptions=False)
+    told = (json.loads if options else yaml.safe_load)(result.output)
+    assert told["settings"]["stage"]["batch"]["max_items"] == 16
+    assert told["slots"] == {"inline": ["fake-small"], "own": ["fake-large"], "shelf": ["fake-other"]}
