@@ -1,7 +1,7 @@
-"""Is a newer run worse than an older one, beyond what chance explains?
+"""Whether a newer run is worse than an older one, beyond what chance explains.
 
-Meant for one job that runs base and head side by side, below the knee: at saturation p99 swings twofold
-from run to run.
+Meant for one job that runs base and head side by side, below the knee: at saturation p99 swings twofold from
+run to run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What there is at a URL: does anything answer there, and is it this machine?"""
+"""What there is at a URL: whether anything answers there, and whether it is this machine."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
-"""The routing mathematics: scores, cascade decisions, certificates, tuning, replay and live monitoring;
-pure, no clock.
+"""The routing mathematics: scores, cascade decisions, certificates, tuning, replay and live monitoring.
+
+Pure: no clock, no network.
 """

@@ -1,4 +1,4 @@
-"""`sluice gate`: is the newer run worse?"""
+"""`sluice gate`: tells whether the newer run is worse."""
 
 from __future__ import annotations
 

@@ -84,10 +84,11 @@ def _scale(values: NDArray[np.float64]) -> str | None:
 def logits_of(
     table: pa.Table, variant: str, labels: Sequence[LabelValue], where: object
 ) -> tuple[NDArray[np.float32] | None, list[str], float]:
-    """Return the logits [N, C] of a variant where the table has them, lines that say what was done, and how
-    far apart two numbers of the column may be by rounding alone, as a share of the larger.
+    """Return the logits [N, C] of a variant where the table has them, and what was done to read them.
 
-    Rows of probabilities (each from 0 to 1, summing to 1) become their logarithms, which are their logits.
+    The last value is how far apart two numbers of the column may be by rounding alone, as a share of the
+    larger. Rows of probabilities (each from 0 to 1, summing to 1) become their logarithms, which are their
+    logits.
     """
     column = f"{variant}/logits"
     if column not in table.column_names:

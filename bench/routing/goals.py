@@ -28,8 +28,9 @@ DRAWS = 200
 
 
 def api_marketplace(data: Path) -> str:
-    """Return FrugalML's RAFDB table: cost and accuracy by drop target and by budget, tuned on one half,
-    read on the other.
+    """Return FrugalML's RAFDB table: cost and accuracy by drop target and by budget.
+
+    Tuned on one half, read on the other.
     """
     table = read(data, "frugalml_rafdb")
     predictions, costs = table.predictions, table.costs
@@ -93,8 +94,9 @@ def _means(got: list[Figures]) -> list[str]:
 
 
 def two_stages(data: Path) -> str:
-    """Return violations and escalation of certified and naive two-stage cascades over random draws of
-    ImageNet rows.
+    """Return how often certified and naive two-stage cascades break their promise, and what they escalate.
+
+    Each is tuned on random draws of ImageNet rows.
     """
     table = read(data, "imagenet_resnets")
     predictions, costs = table.predictions, table.costs
@@ -154,8 +156,9 @@ def _violations(drops: list[float], epsilon: float) -> str:
 
 
 def three_stages(data: Path) -> str:
-    """Return what two and three stages cost at one point, tuned on one half of ImageNet without a
-    certificate.
+    """Return what two and three stages cost at one point, without a certificate.
+
+    Tuned on one half of ImageNet.
     """
     table = read(data, "imagenet_resnets")
     predictions, costs = table.predictions, table.costs
@@ -190,8 +193,9 @@ def three_stages(data: Path) -> str:
 
 
 def ties_and_strangers(data: Path) -> str:
-    """Return violations on API tables with ties and answers outside the label set, counted on the full
-    table.
+    """Return violations on API tables with ties and answers outside the label set.
+
+    They are counted on the full table.
     """
     lines = []
     for name, n in (("frugalml_command", 2000), ("frugalml_digit", 1000)):
@@ -316,8 +320,9 @@ def speed() -> str:
 
 
 def synthetic(n: int, names: tuple[str, ...], seed: int = 0) -> tuple[Predictions, dict[str, Cost]]:
-    """Return n rows whose variants are right with a probability near their confidence, and costs of 1, 4
-    and 15.
+    """Return n rows whose variants are right with a probability near their confidence.
+
+    Their costs are 1, 4 and 15.
     """
     rng = np.random.default_rng(seed)
     classes = 10

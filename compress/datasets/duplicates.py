@@ -13,8 +13,10 @@ from tables.problems import refuse
 
 @dataclass(frozen=True)
 class Removed:
-    """How many rows were left out: those that repeat a whole text, those equal to another once cut or but
-    for upper and lower case, and those that contradict another's label.
+    """How many rows were left out, by reason.
+
+    Those that repeat a whole text, those equal to another once cut or but for upper and lower case, and those
+    that contradict another's label.
     """
 
     in_full: int = 0

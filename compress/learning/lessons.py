@@ -85,9 +85,10 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
 def prepare_lesson(
     context: Context, teacher: Finished, part: Learner | LinearPart, *, precision: str
 ) -> Lesson:
-    """Return the texts that a part learns from and a teacher's answers: training texts, with `extra` also
-    the extra and unlabelled ones, and altered copies of all of them where the part asks for copies. No copy
-    is a text of any split.
+    """Return the texts that a part learns from, and a teacher's answers to them.
+
+    These are the training texts, with `extra` also the extra and unlabelled ones, and altered copies of all
+    of them where the part asks for copies. No copy is a text of any split.
     """
     everything = read_dataset(context.inputs["data"].file(DATA))
     data = everything.of("train", *([EXTRA, UNLABELLED] if part.extra else []))

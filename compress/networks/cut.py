@@ -168,8 +168,9 @@ def shrink(
 
 
 def keep_states(network: Classifier, kept: NDArray[np.int64]) -> Classifier:
-    """Return a copy whose states have only the given dimensions, in that order: every matrix, norm and table
-    is cut accordingly. Heads keep their size and number.
+    """Return a copy whose states have only the given dimensions, in that order.
+
+    Every matrix, norm and table is cut accordingly. Heads keep their size and number.
     """
     smaller = Classifier(replace(network.shape, hidden=len(kept)))
     rows = torch.from_numpy(kept)

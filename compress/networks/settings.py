@@ -24,8 +24,9 @@ MOST = 1 << 31
 
 
 def require_settings(config: Mapping[str, Any], source: str) -> None:
-    """Raise RecipeError where a configuration holds something else under a name than everybody who reads it
-    expects there; null is a name that was left out.
+    """Refuse a configuration that holds something else under a name than its readers expect there.
+
+    Null is a name that was left out. Raises RecipeError.
     """
 
     def refuse(key: str, wanted: str) -> RecipeError:

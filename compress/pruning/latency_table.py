@@ -73,8 +73,11 @@ class LatencyTable:
         return float(np.interp(width, known, middles))
 
     def p50_ms(self, layers: Sequence[LayerShape]) -> float:
-        """Return the predicted median latency over the length mix: latency grows with length, so it is
-        the latency at the median length, here the mean of the two tenths around it."""
+        """Return the predicted median latency over the length mix.
+
+        Latency grows with length, so it is the latency at the median length, here the mean of the two tenths
+        around it.
+        """
         return middle(np.array(self.fixed_ms)) + sum(
             self.half_ms("attention", layer.heads) + self.half_ms("feed", layer.neurons) for layer in layers
         )

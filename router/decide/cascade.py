@@ -1,6 +1,4 @@
-"""The cascade decision: a policy compiled for one label set, and the pure choice that every request meets
-at a stage.
-"""
+"""The cascade decision: a policy compiled for one label set, and the choice that every request meets."""
 
 from __future__ import annotations
 
@@ -47,11 +45,10 @@ class Escalate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledStage:
-    """One stage with its rules as arrays over the classes; the last entry serves answers outside the label
-    set.
+    """One stage with its rules as arrays over the classes.
 
-    thresholds [C + 1] (accept when score >= threshold; -inf at the last stage), nexts [C + 1] (stage index
-    to escalate to).
+    The last entry of each serves answers outside the label set. thresholds [C + 1]: accept when the score is
+    at least that; -inf at the last stage. nexts [C + 1]: index of the stage to escalate to.
     """
 
     index: int
@@ -63,16 +60,18 @@ class CompiledStage:
     scorer: PerClassCurve | DeferralRule | None = None
 
     def score_logits(self, logits: NDArray[np.floating[Any]], earlier: IntArray | None = None) -> Scored:
-        """Score a batch of logits [N, C]; `earlier` [N, k] are classes that previous stages predicted
-        (agreement only).
+        """Score a batch of logits [N, C].
+
+        `earlier` [N, k] are classes that previous stages predicted; only the agreement score reads them.
         """
         probabilities = softmax(logits, 1.0 if self.temperature is None else self.temperature)
         predicted = probabilities.argmax(axis=1)
         return self._finish(predicted, max_probability(probabilities), probabilities, earlier)
 
     def score_table(self, variant: VariantPredictions, earlier: IntArray | None = None) -> Scored:
-        """Score rows of a predictions table: from logits where the stage has a temperature or needs them,
-        else as given.
+        """Score rows of a predictions table, from logits where the stage needs them, else as given.
+
+        A stage that has a temperature needs them too.
 
         Raises:
             PolicyError: when the stage needs logits that the table lacks.
@@ -112,8 +111,9 @@ class CompiledStage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledPolicy:
-    """A policy ready to decide. `verdicts` and `limits` are plain lists so that a single decision allocates
-    nothing.
+    """A policy ready to decide.
+
+    `verdicts` and `limits` are plain lists so that a single decision allocates nothing.
     """
 
     stages: tuple[CompiledStage, ...]
@@ -138,9 +138,7 @@ class CompiledPolicy:
         return self.verdicts[stage_index][slot]
 
     def decide_batch(self, stage_index: int, predicted: IntArray, score: FloatArray) -> IntArray:
-        """Return [N]: ANSWER (-1) where the stage's answer is accepted, else the index of the stage to go
-        to.
-        """
+        """Return [N]: ANSWER (-1) where the stage's answer is accepted, else the index of the next stage."""
         if stage_index == self.last:
             return np.full(len(predicted), ANSWER, dtype=np.int64)
         stage = self.stages[stage_index]

@@ -1,5 +1,4 @@
-"""Scores: the numbers that a stage compares with its threshold, computed from logits or from a given
-confidence.
+"""Scores: the numbers that a stage compares with its threshold, from logits or a given confidence.
 
 Every score lies in [0, 1] and a higher score means a surer answer, so `score >= threshold` accepts whatever
 the score's name.
@@ -58,8 +57,7 @@ def entropy(probabilities: FloatArray) -> FloatArray:
 
 
 def agreement(confidence: FloatArray, predicted: IntArray, earlier: IntArray | None) -> FloatArray:
-    """Return (earlier stages that gave the same answer + own confidence) / (earlier stages + 1): [N] in [0,
-    1].
+    """Return the agreement score [N]: (earlier stages of one answer + confidence) / (earlier stages + 1).
 
     `earlier` [N, k] holds the classes that the stages before this one predicted. Any vote more outranks every
     confidence, and confidence orders rows of equal votes (agreement-based cascading).
@@ -82,18 +80,19 @@ def basic_score(name: str, logits: NDArray[np.floating[Any]], temperature: float
 
 @dataclass(frozen=True, slots=True)
 class PerClassCurve:
-    """P(right | predicted class, confidence) as one increasing piecewise-linear curve per class; unknown
-    classes use `default`.
+    """P(right | predicted class, confidence) as one increasing piecewise-linear curve per class.
 
-    knots [K] are confidences; curves [C + 1, K] are the values there, the last row being the pooled default.
+    knots [K] are confidences; curves [C + 1, K] are the values there. The last row is the pooled curve, which
+    serves unknown classes.
     """
 
     knots: FloatArray
     curves: FloatArray
 
     def __call__(self, confidence: FloatArray, predicted: IntArray) -> FloatArray:
-        """Return calibrated scores [N] by linear interpolation; a class of -1 or beyond the known ones uses
-        the default.
+        """Return calibrated scores [N] by linear interpolation.
+
+        A class of -1 or beyond the known ones uses the pooled curve.
         """
         rows = np.where(
             (predicted >= 0) & (predicted < len(self.curves) - 1), predicted, len(self.curves) - 1
@@ -107,10 +106,10 @@ class PerClassCurve:
 
 @dataclass(frozen=True, slots=True)
 class DeferralRule:
-    """Learned deferral: score = (1 + P(this right) - P(next right)) / 2 from two logistic models of the
-    log-odds and the class.
+    """Learned deferral: score = (1 + P(this right) - P(next right)) / 2.
 
-    weights [2] and class biases [C + 1] (last: any other class) for this stage and for the next.
+    Both probabilities come from logistic models of the log-odds and the class: weights [2] and class biases
+    [C + 1] (last: any other class) for this stage and for the next.
     """
 
     own_weights: FloatArray
@@ -130,8 +129,9 @@ class DeferralRule:
 
 
 def deferral_features(confidence: FloatArray) -> FloatArray:
-    """Return the features [N, 2] of the learned rule: the confidence's log-odds (clipped at 7) and the
-    confidence itself.
+    """Return the features [N, 2] of the learned rule.
+
+    They are the confidence's log-odds, clipped at 7, and the confidence itself.
     """
     clipped = np.clip(confidence, 1e-3, 1 - 1e-3)
     return np.stack([np.log(clipped / (1 - clipped)), confidence], axis=1)
@@ -144,8 +144,9 @@ def _sigmoid(values: FloatArray) -> FloatArray:
 def scorer_from_parameters(
     name: str, parameters: Mapping[str, Any], labels: Sequence[str]
 ) -> PerClassCurve | DeferralRule:
-    """Rebuild a fitted scorer from a stage's `score_parameters`; classes without an entry use the `default`
-    entry.
+    """Rebuild a fitted scorer from a stage's `score_parameters`.
+
+    Classes without an entry use the `default` entry.
     """
     position = {label: index for index, label in enumerate(labels)}
     if name == "per_class":

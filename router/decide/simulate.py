@@ -52,8 +52,9 @@ class Simulation:
     variants: tuple[str, ...]
 
     def answers(self) -> list[dict[str, Any]]:
-        """Return per row what the gateway would answer: label (None outside the label set), confidence,
-        variant, escalated.
+        """Return per row what the gateway would answer.
+
+        Label (None outside the label set), confidence, variant, and whether it escalated.
         """
         return [
             {
@@ -113,12 +114,11 @@ def replay(policy: CompiledPolicy, predictions: Predictions) -> Replay:
 def simulate(
     predictions: Predictions, costs: Mapping[str, Cost], policy: Policy, *, confidence: float = 0.95
 ) -> Simulation:
-    """Replay `policy` on all rows of `predictions` and sum up; a figure that needs labels or an absent cost
-    is None.
+    """Replay `policy` on all rows of `predictions` and sum up.
 
-    `confidence` is the level of the Wilson intervals. A class that only the policy's rules name is one that
-    no row is of. Raises PolicyError or PredictionsError by name of
-    what is missing.
+    A figure that needs labels or an absent cost is None. `confidence` is the level of the Wilson intervals. A
+    class that only the policy's rules name is one that no row is of. Raises PolicyError or PredictionsError,
+    which name what is missing.
     """
     names = tuple(stage.variant for stage in policy.stages)
     for name in names:
@@ -180,8 +180,9 @@ def _all_labels(policy: Policy, predictions: Predictions) -> tuple[LabelValue, .
 
 
 def expected_cost(values: list[float | None], share: FloatArray) -> float | None:
-    """Return the mean cost of a request: the sum over stages of cost times the share of requests that ran
-    it; None if a stage that runs has no figure.
+    """Return the mean cost of a request; None if a stage that runs has no figure.
+
+    It is the sum over stages of cost times the share of requests that ran it.
     """
     total = 0.0
     for value, part in zip(values, share.tolist(), strict=True):

@@ -1,6 +1,4 @@
-"""The quality alarm: a bet, kept up over the whole life of a policy, that the drop exceeds what was
-promised.
-"""
+"""The quality alarm: a lifelong bet that a policy's drop exceeds what was promised."""
 
 from __future__ import annotations
 
@@ -13,21 +11,21 @@ BETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 @dataclass(frozen=True)
 class DropAlarm:
-    """An e-process for H0 "the mean drop is at most epsilon, at every moment": fires once its wealth
-    reaches 1 / delta.
+    """An e-process for H0 "the mean drop is at most epsilon, at every moment".
 
-    Wealth is the mean over fixed bets b of the product of 1 + b (X - epsilon) / (1 / q_min + epsilon), with
-    X = D / q for an
-    audited request and 0 else (Waudby-Smith and Ramdas 2024; Ville 1939). False alarms over the whole life
-    have probability
-    at most delta. Mixing fixed bets keeps it valid and near the best of them, whatever the size of the
-    change.
+    It fires once its wealth reaches 1 / delta. Wealth is the mean over fixed bets b of the product of 1 + b
+    (X - epsilon) / (1 / q_min + epsilon), with X = D / q for an audited request and 0 else (Waudby-Smith and
+    Ramdas 2024; Ville 1939). False alarms over the whole life have probability at most delta. Mixing fixed
+    bets keeps it valid and near the best of them, whatever the size of the change.
 
     Attributes:
-        epsilon: the promised largest drop; delta: chance of ever raising a false alarm; q_min: smallest
-        audit probability.
-        wealth_logs: log-wealth per bet since the start; n: requests seen; peak: largest log-wealth of the
-        mixture. fired_at: n at which it fired first, None while quiet.
+        epsilon: the promised largest drop.
+        delta: chance of ever raising a false alarm.
+        q_min: smallest audit probability.
+        wealth_logs: log-wealth per bet since the start.
+        n: requests seen.
+        peak: largest log-wealth of the mixture.
+        fired_at: n at which it fired first; None while quiet.
     """
 
     epsilon: float
@@ -44,10 +42,10 @@ class DropAlarm:
             raise ValueError("DropAlarm needs -1 < epsilon < 1, 0 < delta < 1 and 0 < q_min <= 1")
 
     def seen(self, loss: float | None, probability: float) -> DropAlarm:
-        """Return the alarm after one request: its loss in [-1, 1] where audited (None where not) and its
-        audit probability.
+        """Return the alarm after one request.
 
-        An escalated request counts as loss 0 at probability 1.
+        Its loss is in [-1, 1] where it was audited, None where not. An escalated request counts as loss 0 at
+        audit probability 1.
 
         Raises:
             ValueError: a probability outside [q_min, 1] or a loss outside [-1, 1].

@@ -1,12 +1,9 @@
-"""Auditing live traffic: which accepted answers to check against the reference, and what the checks say of
-the drop.
+"""Auditing live traffic: which accepted answers to check, and what the checks say of the drop.
 
 A request that the cascade accepted is audited with probability q, known before its answer is checked. The
-loss D of an audited
-request is 1[cascade wrong] - 1[reference wrong] (or the disagreement, where no truth comes in); D / q, and
-0 for a request that
-was not audited, is an unbiased estimate of D (Horvitz and Thompson 1952). Escalated traffic says nothing
-about accepted traffic.
+loss D of an audited request is 1[cascade wrong] - 1[reference wrong] (or the disagreement, where no truth
+comes in); D / q, and 0 for a request that was not audited, is an unbiased estimate of D (Horvitz and Thompson
+1952). Escalated traffic says nothing about accepted traffic.
 """
 
 from __future__ import annotations
@@ -24,11 +21,10 @@ BISECTIONS = 60
 
 
 def audit_probabilities(disagreement: FloatArray, rate: float, q_min: float) -> FloatArray:
-    """Return audit probabilities [N] proportional to sqrt(P(disagree | score)), at least q_min, of mean
-    `rate`.
+    """Return audit probabilities [N] proportional to sqrt(P(disagree | score)), of mean `rate`.
 
-    The square root gives the least variance of the estimate for a given number of audits (Neyman allocation
-    of D / q).
+    None is below q_min. The square root gives the least variance of the estimate for a given number of audits
+    (Neyman allocation of D / q).
 
     Raises:
         ValueError: unless 0 < q_min <= rate <= 1.
@@ -92,8 +88,9 @@ class DropEstimate:
         return self.after(np.zeros(1), 0)
 
     def after(self, values: FloatArray, audits: int) -> DropEstimate:
-        """Return the estimate after values D / q [k] in the order they came (0 where not audited), `audits`
-        of them audited.
+        """Return the estimate after values D / q [k] in the order they came.
+
+        They are 0 where not audited; `audits` of them were audited.
         """
         bound = 1.0 / self.q_min
         if len(values) and float(np.abs(values).max()) > bound * (1 + 1e-9):

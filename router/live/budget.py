@@ -1,5 +1,6 @@
-"""The budget controller: hold a long-run escalation rate by moving one threshold, never past what was
-certified.
+"""The budget controller: holds a long-run escalation rate by moving one threshold.
+
+It never moves it past what was certified.
 """
 
 from __future__ import annotations
@@ -65,15 +66,17 @@ class BudgetController:
 
     @property
     def adapted(self) -> bool:
-        """Whether the threshold in use is another than the certified one; then the offline certificate does
-        not describe it.
+        """Whether the threshold in use is another than the certified one.
+
+        Then the offline certificate does not describe it.
         """
         return self.threshold != self.certified
 
     @property
     def in_conflict(self) -> bool:
-        """Whether the threshold sits at the certified one and still escalates too much: an operator must
-        rank the two.
+        """Whether the threshold sits at the certified one and still escalates too much.
+
+        Then an operator must rank the budget and the promise.
         """
         over = self.recent is not None and self.recent > self.rate + TOLERANCE
         return over and self.on_conflict == "keep_quality" and self.threshold <= self.certified + self.eta

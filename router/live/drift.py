@@ -1,5 +1,6 @@
-"""Score shift: an early warning that traffic no longer looks like the data a policy was tuned on. It proves
-nothing of quality.
+"""Score shift: an early warning that traffic no longer looks like the data a policy was tuned on.
+
+It proves nothing of quality.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class ScoreShift:
 
     @property
     def psi(self) -> float:
-        """The population stability index, sum of (now - then) log(now / then), each share kept at 1e-4 or
-        more; 0 when empty.
+        """The population stability index, sum of (now - then) log(now / then); 0 when empty.
+
+        Each share is kept at 1e-4 or more.
         """
         total = sum(self.counts)
         if total < 1.0:
@@ -62,8 +64,9 @@ class ScoreShift:
 
     @property
     def state(self) -> str:
-        """ "quiet", "watch" (PSI over 0.1) or "shifted" (over 0.25); quiet until a quarter of the window is
-        full.
+        """ "quiet", "watch" (PSI over 0.1) or "shifted" (over 0.25).
+
+        Quiet until a quarter of the window is full.
         """
         if sum(self.counts) < self.window / 4:
             return "quiet"

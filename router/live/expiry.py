@@ -39,8 +39,9 @@ def expiry_reasons(
 def standing(
     policy: Policy, artifact_sha256: Mapping[str, str], data_sha256: str | None = None, *, adapted: bool
 ) -> Standing:
-    """Return how the policy in use may be called: its certificate lapses by new artifacts or data, and by
-    adapted thresholds.
+    """Return how the policy in use may be called.
+
+    Its certificate lapses by new artifacts or data, and by adapted thresholds.
     """
     if policy.status != "certified":
         return policy.status

@@ -66,8 +66,9 @@ class Board:
 
 @dataclass(frozen=True)
 class ScoreModel:
-    """A score with what was fitted for it on the tune part: temperatures by variant and parameters by
-    (variant, next).
+    """A score with what was fitted for it on the tune part.
+
+    That is temperatures by variant and parameters by (variant, next).
     """
 
     name: str

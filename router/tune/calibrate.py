@@ -1,6 +1,4 @@
-"""Calibration on the tune part: temperatures, per-class curves, the learned deferral rule, and the
-calibration error.
-"""
+"""Calibration on the tune part: temperatures, per-class curves, the learned deferral rule, and its error."""
 
 from __future__ import annotations
 
@@ -19,11 +17,10 @@ TILT = 1e-3
 
 
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: IntArray, *, seed: int = 0) -> float:
-    """Return the temperature that minimises the negative log-likelihood of labels [N] under logits [N, C] /
-    T (Guo et al. 2017).
+    """Return the temperature T with the least negative log-likelihood of labels [N] under logits [N, C] / T.
 
-    At most TEMPERATURE_ROWS rows, drawn with `seed`, are used: one parameter needs no more. The result lies
-    in [0.05, 20].
+    After Guo et al. 2017. At most TEMPERATURE_ROWS rows, drawn with `seed`, are used: one parameter needs no
+    more. The result lies in [0.05, 20].
     """
     if len(labels) > TEMPERATURE_ROWS:
         rows = np.random.default_rng(seed).choice(len(labels), TEMPERATURE_ROWS, replace=False)
@@ -43,8 +40,9 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: IntArray, *, seed
 
 
 def expected_calibration_error(confidence: FloatArray, right: BoolArray, bins: int = 15) -> float:
-    """Return the ECE: the count-weighted mean of |accuracy - confidence| over equal-width bins (Naeini et
-    al. 2015).
+    """Return the expected calibration error over equal-width bins (Naeini et al. 2015).
+
+    It is the count-weighted mean of |accuracy - confidence|.
     """
     slot = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count = np.bincount(slot, minlength=bins)
@@ -60,12 +58,11 @@ def fit_per_class(
     min_count: int,
     shrinkage: float,
 ) -> dict[str, Any]:
-    """Return the parameters of P(right | predicted class, confidence): one increasing curve per class with
-    enough rows.
+    """Return the parameters of P(right | predicted class, confidence): increasing curves, by class.
 
-    The pooled curve is isotonic regression of `right` on binned confidence; a class with at least
-    `min_count` rows gets its own, every bin shrunk towards the pooled value as if by `shrinkage`
-    pseudo-rows spread over the bins.
+    The pooled curve is isotonic regression of `right` on binned confidence; a class with at least `min_count`
+    rows gets its own, every bin shrunk towards the pooled value as if by `shrinkage` pseudo-rows spread over
+    the bins.
     """
     inner = np.unique(np.quantile(confidence, np.linspace(0, 1, KNOTS)[1:-1]))
     knots = np.unique(np.concatenate([[0.0], inner, [1.0]]))
@@ -89,8 +86,9 @@ def fit_per_class(
 
 
 def _curve(rates: FloatArray, weights: FloatArray, knots: FloatArray) -> list[float]:
-    """Return values at the knots: the isotonic bin rates at the bins' middles, interpolated, with a slight
-    tilt that keeps order.
+    """Return values at the knots: the isotonic bin rates at the bins' middles, interpolated.
+
+    A slight tilt keeps the order of confidences.
     """
     rising = np.asarray(scipy.optimize.isotonic_regression(rates, weights=weights).x, dtype=np.float64)
     middles = (knots[:-1] + knots[1:]) / 2
@@ -106,12 +104,11 @@ def fit_deferral(
     labels: Sequence[str],
     min_count: int,
 ) -> dict[str, Any]:
-    """Return the parameters of the learned deferral rule: two ridge logistic models on log-odds, confidence
-    and predicted class.
+    """Return the parameters of the learned deferral rule: two ridge logistic models.
 
-    After Jitkrittum et al. 2023 ("When does confidence-based cascade deferral suffice?"): defer by the
-    estimated gain P(next right) - P(this right). Classes with fewer than `min_count` rows share the common
-    bias.
+    Their features are log-odds, confidence and predicted class. After Jitkrittum et al. 2023 ("When does
+    confidence-based cascade deferral suffice?"): defer by the estimated gain P(next right) - P(this right).
+    Classes with fewer than `min_count` rows share the common bias.
     """
     count = np.bincount(predicted, minlength=len(labels) + 1)[: len(labels)]
     kept = np.flatnonzero(count >= min_count)
@@ -130,8 +127,9 @@ def fit_deferral(
 def _fit_logistic(
     features: FloatArray, group: IntArray, groups: int, target: FloatArray
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Minimise the mean log-loss plus 5 / n times the squared class biases; `group` equal to `groups` has
-    no bias of its own.
+    """Minimise the mean log-loss plus 5 / n times the squared class biases.
+
+    A `group` equal to `groups` has no bias of its own.
     """
     n, width = features.shape
     penalty = 5.0 / n

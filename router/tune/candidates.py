@@ -1,6 +1,4 @@
-"""Candidates: cascades with their thresholds, how they route a board, and the exhaustive search of a
-threshold grid.
-"""
+"""Candidates: cascades with their thresholds, how they route a board, and the search of a threshold grid."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ MOST_CHAINS = 400
 
 @dataclass(frozen=True, eq=False)
 class ClassRules:
-    """Thresholds [C + 1] and places in the chain to escalate to [C + 1]; the last entry serves every other
-    answer.
+    """Thresholds [C + 1] and places in the chain to escalate to [C + 1].
+
+    The last entry serves every other answer.
     """
 
     thresholds: FloatArray
@@ -32,8 +31,9 @@ class ClassRules:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A cascade: `chain` of variant indices, one rule per stage but the last (a threshold, or rules per
-    class).
+    """A cascade: `chain` of variant indices, and one rule per stage but the last.
+
+    A rule is a threshold, or rules per class.
     """
 
     chain: tuple[int, ...]
@@ -42,8 +42,9 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Routed:
-    """chosen [N]: the variant that answered; place [N]: its place in the chain; ran [N, stages]: which
-    stages ran.
+    """Who answered each row, and who ran.
+
+    chosen [N]: the variant that answered; place [N]: its place in the chain; ran [N, stages]: which ran.
     """
 
     chosen: IntArray
@@ -72,8 +73,9 @@ def route(candidate: Candidate, board: Board, scores: Sequence[FloatArray]) -> R
 
 
 def chains_of(count: int, max_stages: int | None = None) -> Iterator[tuple[int, ...]]:
-    """Yield chains of variants 0..count-1 (cheapest first), shortest chains first, at most MOST_CHAINS and
-    the full one.
+    """Yield chains of variants 0..count-1 (cheapest first), shortest chains first.
+
+    At most MOST_CHAINS, and the full one.
     """
     longest = min(count, max_stages or count)
     every = itertools.chain.from_iterable(
@@ -94,11 +96,10 @@ def chain_counts(count: int, max_stages: int | None = None) -> tuple[int, int]:
 
 
 def threshold_grid(scores: FloatArray, size: int) -> FloatArray:
-    """Return at most `size` ascending thresholds: accept all, midpoints between neighbouring distinct
-    scores, escalate all.
+    """Return at most `size` ascending thresholds, from accepting all to escalating all.
 
-    Each midpoint lies in the widest gap near its quantile, so that a score that moves by rounding stays on
-    its side.
+    Between them lie midpoints of neighbouring distinct scores. Each midpoint lies in the widest gap near its
+    quantile, so that a score that moves by rounding stays on its side.
     """
     distinct, counts = np.unique(scores, return_counts=True)
     if len(distinct) < 2:
@@ -190,8 +191,9 @@ def sweep_grid(
 
 
 def _summed(flat: IntArray, weights: FloatArray | None, cells: tuple[int, ...], places: int) -> FloatArray:
-    """Return the histogram of shape `cells`, summed over the bins below each index on the first `places`
-    axes.
+    """Return the histogram of shape `cells`, summed over the bins below each index.
+
+    The sums run over the first `places` axes.
     """
     size = int(np.prod(cells, dtype=np.int64))
     table = np.bincount(flat, weights, size).astype(np.float64).reshape(cells)
@@ -202,8 +204,9 @@ def _summed(flat: IntArray, weights: FloatArray | None, cells: tuple[int, ...], 
 
 
 def _accepted(table: FloatArray, place: int, last: int) -> FloatArray:
-    """Return the sums over the bins at or above each index on axis `place`; the last stage accepts
-    everything.
+    """Return the sums over the bins at or above each index on axis `place`.
+
+    The last stage accepts everything.
     """
     if place == last:
         return table

@@ -1,6 +1,4 @@
-"""Certification on rows that tuning never saw: fixed-sequence testing, safest candidate first, each at
-level delta.
-"""
+"""Certification on rows that tuning never saw: fixed-sequence testing, safest first, each at level delta."""
 
 from __future__ import annotations
 
@@ -27,8 +25,9 @@ STEPS = (0.5, 0.75)
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """One candidate of the sequence, its p-value (None where the drop is zero by construction) and whether
-    it passed.
+    """One candidate of the sequence, its p-value and whether it passed.
+
+    The p-value is None where the drop is zero by construction.
     """
 
     estimate: Estimate
@@ -40,10 +39,10 @@ class Tested:
 def sequence_of(
     search: Search, n_certify: int, trivial: Estimate | None, given: Sequence[Estimate]
 ) -> list[Estimate]:
-    """Return the candidates in the order of testing, safest first: the Pareto set of cost and handicapped
-    margin, thinned, behind a start that is nearer to what is certain.
+    """Return the candidates in the order of testing, safest first.
 
-    `trivial`, which needs no test, bounds the cost: nothing as dear as it is worth testing.
+    They are the Pareto set of cost and handicapped margin, thinned, behind a start that is nearer to what is
+    certain. `trivial`, which needs no test, bounds the cost: nothing as dear as it is worth testing.
     """
     if not given:
         return []
@@ -75,8 +74,9 @@ def _is_pair(search: Search, estimate: Estimate) -> bool:
 
 
 def _safer(search: Search, pair: Estimate, trivial: Estimate) -> list[Estimate]:
-    """Return candidates that accept half and three quarters of what `pair` accepts, the surest first: steps
-    from what is certain, which is to accept nothing.
+    """Return candidates that accept half and three quarters of what `pair` accepts, the surest first.
+
+    They are steps from what is certain, which is to accept nothing.
     """
     chain = pair.candidate.chain
     (scores,) = search.model.chain_scores(search.board, chain)
@@ -94,8 +94,9 @@ def _safer(search: Search, pair: Estimate, trivial: Estimate) -> list[Estimate]:
 
 
 def sequence_by_accuracy(estimates: Sequence[Estimate], n_certify: int) -> list[Estimate]:
-    """Return the candidates that nothing beats in cost and accuracy, safest first, thinned: for the most
-    accurate policy no cost is too high.
+    """Return the candidates that nothing beats in cost and accuracy, safest first, thinned.
+
+    For the most accurate policy no cost is too high.
     """
     most = SEQUENCE if n_certify <= MANY_ROWS else SEQUENCE_OF_MANY_ROWS
     return sorted(thin(estimates, most), key=lambda e: (-e.margin, -(e.accuracy or 0.0)))
@@ -104,13 +105,11 @@ def sequence_by_accuracy(estimates: Sequence[Estimate], n_certify: int) -> list[
 def fixed_sequence(
     search: Search, sequence: Sequence[Estimate], board: Board, order: IntArray, delta: float
 ) -> list[Tested]:
-    """Test candidates in order, each at delta, until the first failure (Angelopoulos et al. 2021, "Learn
-    then Test", 2.3).
+    """Test candidates in order, each at delta, until the first failure.
 
-    All that passed hold together with probability at least 1 - delta, without a Bonferroni factor and
-    without monotonicity.
-    `order` [N] is the fixed shuffle in which rows are bet on. Several constraints and budgets: the largest
-    p-value counts.
+    All that passed hold together with probability at least 1 - delta, without a Bonferroni factor and without
+    monotonicity (Angelopoulos et al. 2021, "Learn then Test", 2.3). `order` [N] is the fixed shuffle in which
+    rows are bet on. Of several constraints and budgets the largest p-value counts.
     """
     shuffled = board.take(order)
     losses = [constraint.losses(shuffled) for constraint in search.constraints]
@@ -154,8 +153,9 @@ def worst_budget_p_value(search: Search, estimate: Estimate, routed: Routed, del
 
 
 def budget_losses(search: Search, estimate: Estimate, routed: Routed) -> list[tuple[FloatArray, float]]:
-    """Return per budget the rows' costs [N] and the budget, both divided by the cost of running every
-    stage.
+    """Return per budget the rows' costs [N] and the budget.
+
+    Both are divided by the cost of running every stage.
     """
     found: list[tuple[FloatArray, float]] = []
     for name, limit in search.budgets.items():

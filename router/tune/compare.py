@@ -1,6 +1,4 @@
-"""Comparisons for people and plots: deferral curves of all scores side by side, and the trade-off of cost
-and accuracy.
-"""
+"""Comparisons for people and plots: deferral curves of all scores, and the trade-off of cost and accuracy."""
 
 from __future__ import annotations
 
@@ -46,12 +44,12 @@ class ScoreCurve:
 def compare_scores(
     predictions: Predictions, costs: Mapping[str, Cost], settings: TuneSettings | None = None
 ) -> tuple[ScoreCurve, ...]:
-    """Return the deferral curves of every score, and of an oracle, for each variant cheaper than the
-    reference.
+    """Return the deferral curves of every score, and of an oracle, for each variant but the reference.
 
-    Drawn on the tune part alone: what a score needs is fitted on one half of it and the curve drawn on the
-    other, both ways, and the mean of the two shown, so that the rows for the certificate stay unread. A score
-    that needs logits where there are none is listed with the reason.
+    Only variants cheaper than the reference have one. It is drawn on the tune part alone: what a score needs
+    is fitted on one half of it and the curve drawn on the other, both ways, and the mean of the two shown, so
+    that the rows for the certificate stay unread. A score that needs logits where there are none is listed
+    with the reason.
 
     Raises:
         PredictionsError: a variant or its cost is missing, or there are too few labelled rows.

@@ -1,6 +1,4 @@
-"""The explanation: what a policy does, saves and risks, how sure that is, and the choices beside it, in
-plain words.
-"""
+"""The explanation in plain words: what a policy does, saves and risks, how sure that is, and what is near."""
 
 from __future__ import annotations
 
@@ -89,9 +87,7 @@ def threshold_text(threshold: float) -> str:
 def alternatives_of(
     evidence: Evidence, chosen: Estimate | None, tested: Sequence[Tested], estimates: Sequence[Estimate]
 ) -> tuple[Alternative, ...]:
-    """Return up to two safer and two cheaper neighbours of the choice, and the naive choice of the tune
-    part.
-    """
+    """Return up to two safer and two cheaper neighbours of the choice, and the tune part's naive choice."""
     found: list[Alternative] = []
     place = next((i for i, t in enumerate(tested) if t.estimate is chosen), None)
     shown = list(tested[:3] if place is None else tested[max(0, place - 2) : place + 3])

@@ -17,11 +17,10 @@ MOST_ROWS = 10_000_000
 
 
 def f1_influence(board: Board, answers: IntArray, at: IntArray) -> FloatArray:
-    """Return [N]: each row's part in macro-F1 if answered by `answers`, linearised where the answers are
-    `at`; mean is macro-F1 there.
+    """Return [N]: each row's part in macro-F1 if answered by `answers`, linearised where answers are `at`.
 
-    F1_c = 2 T_c / (A_c + P_c); its derivative in T is 2 / S_c and in A or P is -F1_c / S_c, with S_c = A_c
-    + P_c.
+    The mean is macro-F1 there. F1_c = 2 T_c / (A_c + P_c); with S_c = A_c + P_c its derivative in T is 2 /
+    S_c, and in A or P it is -F1_c / S_c.
     """
     n, classes = len(board), board.classes
     label = np.where(board.label < 0, classes, board.label)
@@ -153,8 +152,9 @@ def f1_needed_n(counts: F1Counts, epsilon: float, delta: float) -> int | None:
 def _box(
     union: FloatArray, true: FloatArray, n: int, level: float
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return bounds [C + 1] below and above of F1 = 2J / (1 + J) and of S = u (1 + J): J is the share of
-    `true` in `union`, u the share of `union` in all rows.
+    """Return bounds [C + 1] below and above of F1 = 2J / (1 + J) and of S = u (1 + J).
+
+    J is the share of `true` in `union`, u the share of `union` in all rows.
     """
     low_share, high_share = _exact(true, union, level)
     low_union, high_union = _exact(union, np.full_like(union, n), level)

@@ -1,10 +1,8 @@
-"""Per-class routing: thresholds and next stages that depend on the predicted class, found by coordinate
-ascent.
+"""Per-class routing: thresholds and next stages that depend on the predicted class.
 
-After FrugalML (Chen, Zaharia, Zou 2020), for any number of stages: at a price lambda per unit of cost, each
-stage in turn
-takes, for every class it predicts, the threshold and the next stage that lose least, the other stages held
-fixed.
+They are found by coordinate ascent, after FrugalML (Chen, Zaharia, Zou 2020), for any number of stages: at a
+price lambda per unit of cost, each stage in turn takes, for every class it predicts, the threshold and the
+next stage that lose least, the other stages held fixed.
 """
 
 from __future__ import annotations
@@ -54,10 +52,10 @@ class _Stage:
 def per_class_estimates(
     search: Search, plain: Sequence[Estimate], *, seed: int, max_stages: int | None = None
 ) -> list[Estimate]:
-    """Return candidates with rules per class along a path of prices, judged on rows that each fold's rules
-    did not see.
+    """Return candidates with rules per class along a path of prices.
 
-    Empty where no class of the cheapest stages is predicted often enough (MIN_COUNT) for rules of its own.
+    They are judged on rows that each fold's rules did not see. Empty where no class of the cheapest stages is
+    predicted often enough (MIN_COUNT) for rules of its own.
     """
     rng = np.random.default_rng(seed)
     board = search.board
@@ -131,8 +129,9 @@ def _combined_loss(search: Search) -> FloatArray:
 
 
 def _chains(count: int, max_stages: int | None, plain: Sequence[Estimate]) -> list[tuple[int, ...]]:
-    """Return all chains of two stages or more where they are few, else those of the plain candidates that
-    nothing beats.
+    """Return all chains of two stages or more where they are few.
+
+    Else those of the plain candidates that nothing beats.
     """
     longest = min(count, max_stages or count)
     every = [chain for size in range(2, longest + 1) for chain in itertools.combinations(range(count), size)]
@@ -216,11 +215,10 @@ def _best_rules(
     arrived: np.ndarray[tuple[int], np.dtype[np.bool_]] | None,
     n: int,
 ) -> tuple[IntArray, IntArray]:
-    """Return per group the number of lowest bins that escalate and where to, the best over thresholds and
-    later stages.
+    """Return per group the number of lowest bins that escalate and where to.
 
-    Each group's gain is joined by that of SHRINKAGE rows like the average, so that few rows cannot move it
-    far.
+    It is the best over thresholds and later stages. Each group's gain is joined by that of SHRINKAGE rows
+    like the average, so that few rows cannot move it far.
     """
     best = np.zeros(stage.groups)
     cut = np.zeros(stage.groups, dtype=np.int64)

@@ -24,8 +24,9 @@ NEEDED_CANDIDATES = 40
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that a tuning run knew: the search on the tune part, the board to certify on (None: uncertified),
-    provenance.
+    """All that a tuning run knew.
+
+    The search on the tune part, the board to certify on (None: uncertified), and provenance.
     """
 
     search: Search
@@ -58,8 +59,9 @@ class Evidence:
 def build_policy(
     evidence: Evidence, chosen: Estimate | None, tested: Sequence[Tested], estimates: Sequence[Estimate]
 ) -> Policy:
-    """Return the sealed policy of the chosen candidate; without one, the reference alone and status
-    no_safe_threshold.
+    """Return the sealed policy of the chosen candidate.
+
+    Without one it is the reference alone, with status no_safe_threshold.
     """
     candidate = Candidate((evidence.reference,), ()) if chosen is None else chosen.candidate
     limit = evidence.targets.max_escalation_rate
@@ -91,11 +93,11 @@ def method_name(evidence: Evidence) -> str:
 
 
 def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
-    """Return about how many rows to certify with would let some cheaper candidate pass; None where no
-    number would.
+    """Return about how many rows to certify with would let some cheaper candidate pass.
 
     Each candidate's losses on the tune part stand for those of rows to come; where by them the rows at hand
-    should have been enough, the worse of both parts does, and None means that these rows spoke against all.
+    should have been enough, the worse of both parts does. None: no number would, or these rows spoke against
+    all.
     """
     search = evidence.search
     dearest = np.inf

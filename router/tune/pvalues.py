@@ -1,8 +1,7 @@
-"""P-values for "the true risk is at least epsilon": small pure functions, each valid for any sample size
-unless it says otherwise.
+"""P-values for "the true risk is at least epsilon": small pure functions.
 
-A small p-value is evidence that the risk is below epsilon. Losses are i.i.d. (or drawn without replacement)
-in a known range.
+Each is valid for any sample size unless it says otherwise. A small p-value is evidence that the risk is below
+epsilon. Losses are i.i.d. (or drawn without replacement) in a known range.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ TRUNCATION = 0.75
 def betting_log_capital(
     losses: FloatArray, epsilon: float, delta: float, low: float = -1.0, high: float = 1.0
 ) -> FloatArray:
-    """Return the running log-capital [n] of a bet that the mean of `losses` (in [low, high]) is below
-    epsilon.
+    """Return the running log-capital [n] of a bet that the mean of `losses` is below epsilon.
 
-    Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024), the hedged
-    capital's lower
-    half with the predictable plug-in bet lambda_t = min(c / (1 - m), sqrt(2 log(1/delta) / (n
-    sigma2_{t-1}))).
+    Losses lie in [low, high]. Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
+    betting" (2024), the hedged capital's lower half, with the predictable plug-in bet lambda_t = min(c / (1 -
+    m), sqrt(2 log(1/delta) / (n sigma2_{t-1}))).
     """
     span = high - low
     values = (np.asarray(losses, dtype=np.float64) - low) / span
@@ -45,10 +42,10 @@ def betting_log_capital(
 def betting_p_value(
     losses: FloatArray, epsilon: float, delta: float, low: float = -1.0, high: float = 1.0
 ) -> float:
-    """Return the p-value of H0: E[loss] >= epsilon, one over the largest capital ever reached (Ville's
-    inequality).
+    """Return the p-value of H0: E[loss] >= epsilon.
 
-    `delta` only shapes the bets (it is the level the bets are best for); the p-value is valid whatever it is.
+    It is one over the largest capital ever reached (Ville's inequality). `delta` only shapes the bets (it is
+    the level they are best for); the p-value is valid whatever it is.
     """
     capital = betting_log_capital(losses, epsilon, delta, low, high)
     return float(math.exp(-max(0.0, float(capital.max(initial=0.0)))))
@@ -64,11 +61,11 @@ def binomial_p_value(events: int, n: int, epsilon: float) -> float:
 def betting_needed_n(
     losses: FloatArray, epsilon: float, delta: float, low: float = -1.0, high: float = 1.0
 ) -> int | None:
-    """Return about how many rows like `losses` a bet needs to pass at level delta; None where their mean is
-    not below epsilon.
+    """Return about how many rows like `losses` a bet needs to pass at level delta.
 
-    The best constant bet grows by g = max over lambda of E[log(1 - lambda (x - m))] a row; log(1/delta) / g
-    rows are needed on average, and half again to pass in most draws.
+    None where their mean is not below epsilon. The best constant bet grows by g = max over lambda of E[log(1
+    - lambda (x - m))] a row; log(1/delta) / g rows are needed on average, and half again to pass in most
+    draws.
     """
     span = high - low
     values = (np.asarray(losses, dtype=np.float64) - low) / span

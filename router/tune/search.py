@@ -1,6 +1,4 @@
-"""The search on the tune part: every subset of the family, every threshold of a grid, reduced to what
-nothing beats.
-"""
+"""The search on the tune part: subsets of the family times grids of thresholds, less what is beaten."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What a search works on: the tune board, its scores, the constraints with their losses, costs and
-    budgets.
-    """
+    """What a search works on: the tune board, its scores, and the constraints with their losses and costs."""
 
     board: Board
     model: ScoreModel
@@ -86,8 +82,9 @@ class Search:
         *,
         honest: bool = False,
     ) -> Estimate:
-        """Return the estimate of the means and mean squares of all losses (the last is the error where
-        labelled).
+        """Return the estimate of the means and mean squares of all losses.
+
+        The last is the error where rows are labelled.
         """
         count = len(self.constraints)
         figures = {}
@@ -112,11 +109,10 @@ class Search:
     def budget_margin(
         self, chain: Sequence[int], reach: Sequence[FloatArray] | FloatArray, escalation: FloatArray
     ) -> FloatArray:
-        """Return how many standard errors the tightest budget lies above the mean cost; infinite where no
-        request can exceed it.
+        """Return how many standard errors the tightest budget lies above the mean cost.
 
-        A row that runs stage j is taken to have run the ones before it, which rules per class may skip: this
-        orders candidates, and no guarantee rests on it.
+        Infinite where no request can exceed it. A row that runs stage j is taken to have run the ones before
+        it, which rules per class may skip: this orders candidates, and no guarantee rests on it.
         """
         n = max(1, len(self.board))
         found = [np.full(np.shape(escalation), np.inf)]
@@ -151,8 +147,9 @@ class Search:
         return all(figures[name] <= limit for name, limit in self.budgets.items())
 
     def starts_at_reference(self, chain: Sequence[int]) -> bool:
-        """Whether every request goes to the reference at once, which a limit on escalations means to
-        prevent.
+        """Whether every request goes to the reference at once.
+
+        A limit on escalations means to prevent that.
         """
         return chain[0] == self.reference
 
@@ -163,8 +160,9 @@ def margins(
     squares: Sequence[float] | Sequence[FloatArray],
     sizes: Sequence[int],
 ) -> FloatArray:
-    """Return the smallest of (epsilon - mean) / standard error over the constraints; one pseudo-event keeps
-    the error above 0.
+    """Return the smallest of (epsilon - mean) / standard error over the constraints.
+
+    One pseudo-event keeps the error above 0.
     """
     found = [
         (c.epsilon - np.asarray(mean))
@@ -208,8 +206,9 @@ def make_search(
 def grid_estimates(
     search: Search, *, max_stages: int | None = None, accuracy_first: bool = False
 ) -> list[Estimate]:
-    """Return, over all chains and threshold grids, the estimates that nothing beats in cost and margin (or
-    accuracy).
+    """Return the estimates that nothing beats in cost and margin (or accuracy).
+
+    They are taken over all chains and threshold grids.
     """
     found: list[Estimate] = []
     cached: dict[tuple[int, int], FloatArray] = {}
@@ -278,8 +277,9 @@ def chain_estimates(
 
 
 def refine(search: Search, best: Estimate, *, accuracy_first: bool = False) -> list[Estimate]:
-    """Return estimates on finer grids around a plain candidate: each threshold's neighbourhood is cut up
-    again.
+    """Return estimates on finer grids around a plain candidate.
+
+    Each threshold's neighbourhood is cut up again.
     """
     chain = best.candidate.chain
     if len(chain) < 2 or not all(isinstance(rule, float) for rule in best.candidate.rules):
@@ -299,9 +299,7 @@ def refine(search: Search, best: Estimate, *, accuracy_first: bool = False) -> l
 
 
 def frontier(cost: FloatArray, worth: FloatArray) -> IntArray:
-    """Return the indices, dearest first, of the points that no cheaper (or equally cheap) point matches in
-    worth.
-    """
+    """Return the indices, dearest first, of the points that no point as cheap or cheaper matches in worth."""
     order = np.lexsort((-worth, cost))
     best = np.maximum.accumulate(worth[order])
     better = np.concatenate([[True], best[1:] > best[:-1]]) if len(order) else np.zeros(0, dtype=bool)
@@ -309,8 +307,9 @@ def frontier(cost: FloatArray, worth: FloatArray) -> IntArray:
 
 
 def thin(estimates: Sequence[Estimate], most: int = 100) -> list[Estimate]:
-    """Return the Pareto set of cost and accuracy (or margin, without labels), dearest first, at most `most`
-    of it.
+    """Return the Pareto set of cost and accuracy (or margin, without labels), dearest first.
+
+    At most `most` of it.
     """
     if not estimates:
         return []

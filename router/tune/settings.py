@@ -56,8 +56,9 @@ class TuneSettings:
 
 
 def split_parts(predictions: Predictions, settings: TuneSettings) -> tuple[Predictions, Predictions | None]:
-    """Return the rows to tune on and to certify with; without a certificate all of both are for tuning.
-    `test` is never read.
+    """Return the rows to tune on and to certify with; `test` is never read.
+
+    Without a certificate all of both are for tuning.
     """
     if predictions.split is not None:
         if settings.certified:

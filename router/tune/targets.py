@@ -31,11 +31,10 @@ BUDGETS = ("max_usd_per_1k", "max_latency_ms", "max_energy_wh_per_1k", "max_esca
 
 @dataclass(frozen=True)
 class Targets:
-    """What a policy must keep, all optional and all at once; drops and rates are fractions against the
-    reference.
+    """What a policy must keep, all optional and all at once.
 
-    Budgets are means over requests. `objective` ranks the policies that keep them all: by usd_per_1k or by
-    accuracy.
+    Drops and rates are fractions against the reference. Budgets are means over requests. `objective` ranks
+    the policies that keep them all: by usd_per_1k or by accuracy.
     """
 
     max_accuracy_drop: float | None = None
@@ -99,8 +98,9 @@ class Constraint:
         return f"{self.metric} under {self.epsilon:.4g}"
 
     def rows(self, board: Board) -> BoolArray:
-        """Return the mask [N] of rows that the target concerns; without a label only disagreement can be
-        told.
+        """Return the mask [N] of rows that the target concerns.
+
+        Without a label only disagreement can be told.
         """
         mask = np.ones(len(board), dtype=bool) if self.kind == "disagreement" else board.label >= 0
         if self.label is not None:
@@ -110,8 +110,9 @@ class Constraint:
         return np.asarray(mask)
 
     def losses(self, board: Board) -> FloatArray:
-        """Return [V, N], the loss of a row if variant v answers it (f1_drop: linearised at the reference's
-        answers).
+        """Return [V, N], the loss of a row if variant v answers it.
+
+        f1_drop is linearised at the reference's answers.
         """
         if self.kind == "disagreement":
             return np.asarray(board.answers != board.answers[self.reference], dtype=np.float64)
@@ -222,8 +223,9 @@ def constraints_of(
 
 
 def check_budgets(targets: Targets, names: tuple[str, ...], costs: Mapping[str, Cost]) -> None:
-    """Raise InputError for a budget out of range and PredictionsError for a cost that a budget needs and a
-    variant lacks.
+    """Raise InputError for a budget out of range.
+
+    Raises PredictionsError for a cost that a budget needs and a variant lacks.
     """
     for budget, value in targets.budgets().items():
         if not value >= 0 or (budget == "max_escalation_rate" and value > 1):

@@ -1,6 +1,4 @@
-"""Tuning: from predictions, costs and targets to a policy with its certificate, its explanation and its
-neighbours.
-"""
+"""Tuning: from predictions, costs and targets to a policy, its certificate, explanation and neighbours."""
 
 from __future__ import annotations
 
@@ -192,8 +190,9 @@ def _empirical_best(search: Search, estimates: Sequence[Estimate], accuracy_firs
 
 
 def _reference_alone(evidence: Evidence) -> Estimate | None:
-    """Return the policy that is the reference alone where every target is a drop against it, which is then
-    zero for certain.
+    """Return the policy that is the reference alone where every target is a drop against it.
+
+    Such a drop is zero for certain.
     """
     search = evidence.search
     if not search.constraints or any(c.kind == "error" for c in search.constraints):

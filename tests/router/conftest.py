@@ -21,9 +21,7 @@ def make_world(
     skills: tuple[float, ...] = (0.7, 0.85, 0.95),
     logits: bool = False,
 ) -> Predictions:
-    """Return n labelled rows seen by variants cheap, middle, large whose confidence tells how likely they
-    are right.
-    """
+    """Return n labelled rows seen by three variants whose confidence tells how likely they are right."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, classes, n)
     hardness = rng.random(n)

@@ -1,6 +1,4 @@
-"""Live mathematics on simulated streams: intervals that cover, alarms that stay quiet, budgets that hold,
-expiry.
-"""
+"""Live mathematics on simulated streams: intervals that cover, quiet alarms, budgets that hold, expiry."""
 
 from __future__ import annotations
 
@@ -24,8 +22,9 @@ Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _stream(rng: np.random.Generator, n: int, harm: float, help_: float) -> tuple[Floats, Floats]:
-    """Return audit probabilities [n] and values D / q [n] (0 where not audited) of a stream with this harm
-    and help.
+    """Return audit probabilities [n] and values D / q [n] of a stream with this harm and help.
+
+    The values are 0 where not audited.
     """
     q = rng.uniform(0.1, 0.6, n)
     u = rng.random(n)
@@ -36,8 +35,9 @@ def _stream(rng: np.random.Generator, n: int, harm: float, help_: float) -> tupl
 
 @given(hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)), st.floats(0.05, 0.9))
 def test_audit_probabilities_keep_the_rate_and_the_floor(disagreement: Floats, rate: float) -> None:
-    """The mean is the rate asked for (unless all are capped at 1), none is under the floor, and order
-    follows disagreement.
+    """The mean is the rate asked for (unless all are capped at 1), and none is under the floor.
+
+    Order follows disagreement.
     """
     q = audit_probabilities(disagreement, rate, 0.02)
     assert q.min() >= 0.02 - 1e-12
@@ -48,9 +48,7 @@ def test_audit_probabilities_keep_the_rate_and_the_floor(disagreement: Floats, r
 
 
 def test_auditing_by_the_square_root_takes_fewer_audits_for_the_same_error() -> None:
-    """At one audit rate, the variance of the estimate is at least a quarter lower than that of uniform
-    audits.
-    """
+    """At one audit rate, the estimate's variance is at least a quarter lower than that of uniform audits."""
     score = np.random.default_rng(0).beta(6, 1.5, 20_000)
     disagreement = np.clip(1 - score, 0.001, 1) ** 2
     q = audit_probabilities(disagreement, 0.1, 0.02)
@@ -58,9 +56,7 @@ def test_auditing_by_the_square_root_takes_fewer_audits_for_the_same_error() -> 
 
 
 def test_the_drop_interval_covers_at_every_moment_of_nearly_every_stream() -> None:
-    """Over 60 streams of 3,000 requests, looked at 30 times each, at most alpha of them ever miss the true
-    drop.
-    """
+    """Over 60 streams of 3,000 requests, looked at 30 times each, at most alpha ever miss the true drop."""
     rng = np.random.default_rng(5)
     missed = 0
     for _ in range(60):
@@ -167,9 +163,7 @@ def _first_alarm(values: Floats, epsilon: float) -> int | None:
 
 
 def test_the_alarm_finds_a_broken_model_and_says_when() -> None:
-    """With a drop of 12 points against 2 promised, all of 30 streams alarm, half of them within 1,500
-    requests.
-    """
+    """With a drop of 12 points against 2 promised, all of 30 streams alarm, half within 1,500 requests."""
     rng = np.random.default_rng(3)
     delays = [_first_alarm(_stream(rng, 6000, 0.14, 0.02)[1], 0.02) for _ in range(30)]
     assert all(delay is not None for delay in delays)
@@ -216,9 +210,7 @@ def test_the_budget_holds_within_a_point_on_drifting_streams(drift: str) -> None
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=300), st.floats(0.05, 0.9))
 def test_the_budget_never_takes_a_threshold_below_the_certified_one(scores: list[float], rate: float) -> None:
-    """While quality ranks first the threshold stays at or above the certificate's on any sequence of
-    scores.
-    """
+    """While quality ranks first the threshold stays at or above the certificate's on any scores."""
     control = BudgetController(rate=rate, certified=0.6)
     for score in scores:
         control = control.seen(score)
@@ -256,8 +248,9 @@ def _policy() -> Policy:
 
 
 def test_a_certificate_expires_with_its_artifacts_and_its_data() -> None:
-    """It holds for the very hashes it names, lapses by name when one changes, and an adapted threshold is
-    shown as such.
+    """A certificate holds for the very hashes it names, and lapses by name when one changes.
+
+    An adapted threshold is shown as such.
     """
     policy = _policy()
     assert expiry_reasons(policy, {"a": "1", "b": "2", "c": "3"}, "d") == ()

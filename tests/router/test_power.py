@@ -25,8 +25,9 @@ CLASSES, ROWS, TUNE, EPSILON, DELTA = 77, 897, 300, 0.01, 0.1
 
 
 def _family(n: int, seed: int) -> Predictions:
-    """Return n rows of intents seen by five variants whose errors go together, the INT8 student half a point
-    better than the teacher.
+    """Return n rows of intents seen by five variants whose errors go together.
+
+    The INT8 student is half a point better than the teacher.
     """
     rng = np.random.default_rng(seed)
     label = rng.integers(0, CLASSES, n)

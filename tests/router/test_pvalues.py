@@ -16,8 +16,9 @@ LOSSES = hnp.arrays(np.float64, st.integers(1, 200), elements=st.sampled_from([-
 
 
 def test_betting_capital_of_one_row_by_hand() -> None:
-    """One loss of 0 against epsilon 0.1: value 0.5, mean 0.55, prior variance 1/4, so the bet is capped at
-    0.75 / 0.45.
+    """One loss of 0 against epsilon 0.1 gives the capital that was worked out by hand.
+
+    Value 0.5, mean 0.55, prior variance 1/4, so the bet is capped at 0.75 / 0.45.
     """
     bet = min(0.75 / 0.45, math.sqrt(2 * math.log(10) / 0.25))
     capital = betting_log_capital(np.array([0.0]), 0.1, 0.1)
@@ -28,8 +29,9 @@ def test_betting_capital_of_one_row_by_hand() -> None:
 def test_betting_p_values_lie_between_zero_and_one_and_fall_with_epsilon_given_no_loss(
     losses: np.ndarray[tuple[int], np.dtype[np.float64]], epsilon: float, delta: float
 ) -> None:
-    """Any data give a p-value in (0, 1]; a mean loss at or above epsilon is never significant by itself at
-    n = 1.
+    """Any data give a p-value in (0, 1].
+
+    A mean loss at or above epsilon is never significant by itself at n = 1.
     """
     p = betting_p_value(losses, epsilon, delta)
     assert 0.0 < p <= 1.0
@@ -70,9 +72,7 @@ def test_the_smallest_binomial_sample_is_299_at_one_point_and_five_percent() -> 
     ids=["rare", "some", "many", "most"],
 )
 def test_betting_rejects_a_true_null_at_most_delta_of_the_time(harm: float, help_: float) -> None:
-    """With the true mean at epsilon exactly, p <= 0.1 in at most 10% of 1,500 draws (plus three standard
-    errors).
-    """
+    """With the true mean at epsilon, p <= 0.1 in at most 10% of 1,500 draws (plus three standard errors)."""
     rng = np.random.default_rng(7)
     draws, n, delta = 1500, 400, 0.1
     u = rng.random((draws, n))
@@ -91,9 +91,7 @@ def test_binomial_rejects_a_true_null_at_most_delta_of_the_time() -> None:
 
 
 def test_needed_n_is_enough_in_most_draws_and_none_when_hopeless() -> None:
-    """Draws of the size it names pass three times in four; a mean at or over epsilon needs no number of
-    rows.
-    """
+    """Draws of the size it names pass three times in four; a mean at or over epsilon needs no number."""
     rng = np.random.default_rng(1)
     sample = np.where(rng.random(4000) < 0.004, 1.0, 0.0)
     needed = betting_needed_n(sample, 0.01, 0.1)

@@ -44,8 +44,7 @@ def _plain_reading(policy: dict[str, Any], table: Predictions, row: int) -> tupl
 
 @given(st.data())
 def test_replay_follows_the_words_of_the_format(data: st.DataObject) -> None:
-    """For any policy with rules per class and any table, with ties and strangers, both readings agree on "
-    "every row."""
+    """For any per-class policy and any table, with ties and strangers, both readings agree on every row."""
     grid = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
     n = data.draw(st.integers(1, 12))
     variants = {
@@ -128,8 +127,7 @@ def test_unlabelled_rows_count_in_costs_and_not_in_accuracy() -> None:
 def test_a_gateway_scoring_logits_agrees_with_replay_of_the_table(
     world: World, costs: dict[str, Cost]
 ) -> None:
-    """Stage by stage, float32 logits scored in batches give the rows the same stage, answer and "
-    "confidence."""
+    """Scored stage by stage in batches, float32 logits give rows the same stage, answer and confidence."""
     from router.decide.cascade import compile_policy
     from router.decide.simulate import replay
 

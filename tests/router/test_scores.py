@@ -60,9 +60,7 @@ def test_agreement_ranks_votes_before_confidence() -> None:
 
 
 def test_the_temperature_that_made_the_logits_is_found_again() -> None:
-    """Labels drawn from softmax(logits / 2.5) give a temperature near 2.5, and calibration gets better by
-    it.
-    """
+    """Labels drawn from softmax(logits / 2.5) give a temperature near 2.5, and better calibration."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, (8000, 6))
     p = softmax(logits, 2.5)
@@ -82,8 +80,9 @@ def _classes(
     np.ndarray[tuple[int], np.dtype[np.int64]],
     np.ndarray[tuple[int], np.dtype[np.bool_]],
 ]:
-    """Return confidences, predicted classes and rightness where class 0 is overconfident, 1 honest and 2
-    rare.
+    """Return confidences, predicted classes and rightness of three classes.
+
+    Class 0 is overconfident, 1 honest and 2 rare.
     """
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.3, 1.0, n)
@@ -93,8 +92,9 @@ def _classes(
 
 
 def test_the_score_by_class_is_calibrated_where_a_class_has_rows_and_pooled_where_not() -> None:
-    """An overconfident class scores lower at one confidence; a rare class and strangers use the pooled
-    curve; order stays.
+    """An overconfident class scores lower at one confidence, and the order of confidences stays.
+
+    A rare class and strangers use the pooled curve.
     """
     confidence, predicted, right = _classes()
     labels = ("a", "b", "c")

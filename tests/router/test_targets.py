@@ -159,9 +159,7 @@ def test_always_escalating_is_certified_only_if_asked(world: World, costs: Costs
 
 
 def test_without_labels_disagreement_bounds_the_drop(world: World, costs: Costs) -> None:
-    """Unlabelled rows certify by disagreement with the reference, and cost more than labelled ones
-    would.
-    """
+    """Unlabelled rows certify by disagreement with the reference, and cost more than labelled ones would."""
     predictions = world(6000, skills=(0.9, 0.97, 0.995))
     blind = replace(predictions, label=np.full(6000, -1))
     settings = TuneSettings(reference="large")

@@ -22,9 +22,7 @@ World = Callable[..., Predictions]
     "score", ["max_probability", "margin", "entropy", "per_class", "deferral", "agreement"]
 )
 def test_what_tune_expects_is_what_simulate_finds(world: World, costs: dict[str, Cost], score: str) -> None:
-    """On the very rows an uncertified policy was tuned on, replay gives the expected figures exactly, for
-    every score.
-    """
+    """On the rows an uncertified policy was tuned on, replay gives the expected figures, for every score."""
     predictions = world(3000, logits=True)
     settings = TuneSettings(certified=False, score=score, per_class="never")
     result = tune(predictions, costs, Targets(max_accuracy_drop=0.02), settings)

@@ -171,8 +171,10 @@ def test_put_together_from_whole_halves_is_the_network(network: Classifier) -> N
 
 @pytest.mark.parametrize("emptied", [[0], [1], [2, 3, 4], [5], [0, 5], [1, 3]])
 def test_whole_halves_go_as_when_they_are_cut(network: Classifier, emptied: list[int]) -> None:
-    """Emptied halves, several in a row or after one that was missing before, leave the same network whichever
-    way they are emptied."""
+    """Emptied halves leave the same network whichever way they are emptied.
+
+    Also several in a row, or after one that was missing before.
+    """
     tokens, _ = toy_tokens(40)
     with torch.no_grad():
         for at in emptied:

@@ -58,8 +58,11 @@ def test_removing_silent_parts_changes_nothing(network: Classifier) -> None:
 
 
 def test_a_silent_half_goes_with_its_normalisation(network: Classifier) -> None:
-    """A half whose output weights are zero leaves no operator behind, and answers to other texts stay near
-    what they were: nearer by far than when its normalisation alone is left out."""
+    """A half whose output weights are zero leaves no operator behind.
+
+    Answers to other texts stay near what they were: nearer by far than when its normalisation alone is left
+    out.
+    """
     tokens, _ = toy_tokens(200)
     heads, neurons = everything(network)
     with torch.no_grad():
