@@ -21,7 +21,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from bench.turns import time_in_turns
+from bench.interleaving import time_interleaved
 from compress.graphs.biases import bias_products
 from compress.graphs.export import export_onnx
 from compress.graphs.fuse import REWRITES, fuse
@@ -68,7 +68,7 @@ def main() -> None:
             path = Path(folder) / f"{depth}.onnx"
             export_onnx(keep_layers(whole, tuple(range(depth))), path, fused=False)
             sessions = dict(_sessions(path))
-            rounds = time_in_turns(
+            rounds = time_interleaved(
                 {key: partial(session.run, None) for key, session in sessions.items()},
                 feeds,
                 rounds=given.rounds,

@@ -16,11 +16,11 @@ from compress.costs import step_costs, training_of
 from compress.datasets.data import DATA, Dataset, read_dataset, write_dataset
 from compress.encoders import encoder_spec
 from compress.heard import hear, reference_of
+from compress.lineage import KINDS, Lineage, lineages_of, lowerings_of
 from compress.measurement.limits import judged
 from compress.measurement.measure_step import HELD_OUT, LOGITS
 from compress.measurement.predict import answers_of
 from compress.measurement.quality import quality_of, slice_rows
-from compress.origins import KINDS, Origin, lowerings_of, origins_of
 from compress.recipes.recipe import Recipe
 from compress.steps import Step
 from compress.store import Finished
@@ -70,8 +70,8 @@ def assemble_family(
     Raises:
         RecipeError: when the teacher has not been measured, nor a variant that could stand in its place.
     """
-    origins, lowered = origins_of(recipe), lowerings_of(recipe)
-    done = [name for name in origins if f"{name}.measure" in finished]
+    lineages, lowered = lineages_of(recipe), lowerings_of(recipe)
+    done = [name for name in lineages if f"{name}.measure" in finished]
     own, elected = reference_of(recipe, done, finished)
     data = read_dataset(finished["data"].file(DATA))
     held = data.of(*HELD_OUT)
@@ -89,7 +89,9 @@ def assemble_family(
         encoders[key] = spec
         said = logits[name][rows].argmax(1)
         quality = quality_of(test, said, taught if name != own or by_heard else None, seed=recipe.seed)
-        variant = _variant(name, origins[name], finished, out, key, training_of(name, origins, steps, costs))
+        variant = _variant(
+            name, lineages[name], finished, out, key, training_of(name, lineages, steps, costs)
+        )
         errors = _calibration_errors(logits[name][rows], test.targets, variant.temperature)
         told: dict[str, Any] = {
             "lowering": lowered.get(name, {}),
@@ -185,7 +187,7 @@ def _place(out: Path, source: Path, name: str, sha256: str) -> Artifact:
 
 
 def _variant(
-    name: str, origin: Origin, finished: Mapping[str, Finished], out: Path, encoder: str, training: Training
+    name: str, origin: Lineage, finished: Mapping[str, Finished], out: Path, encoder: str, training: Training
 ) -> Variant:
     made, measured = _artifact_step(finished, name), finished[f"{name}.measure"].result
     result, learnt = made.result, finished[name].result

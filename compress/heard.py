@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compress.datasets.data import Dataset
 from compress.datasets.recorded import RECORDED, read_recorded
-from compress.origins import TWIN, origins_of
+from compress.lineage import TWIN, lineages_of
 from compress.recipes.recipe import Recipe
 from compress.store import Finished
 from contract.errors import RecipeError
@@ -88,9 +88,9 @@ def reference_of(recipe: Recipe, done: Sequence[str], finished: Mapping[str, Fin
         RecipeError: when it has not been measured.
     """
     named = recipe.teacher.reference if recipe.teacher.answers is not None else recipe.teacher.name
-    origins = origins_of(recipe)
+    lineages = lineages_of(recipe)
     able = [name for name in done if named is None or name == named]
-    able = [name for name in able if origins[name].technique != TWIN or named is not None]
+    able = [name for name in able if lineages[name].technique != TWIN or named is not None]
     if not able:
         missing = "no variant is measured that could stand in the teacher's place"
         raise RecipeError(

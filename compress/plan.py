@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.code import code_version
+from compress.code_version import code_version
 from compress.datasets.sources import located
-from compress.depth import require_all_layers
+from compress.feasibility import require_all_layers
 from compress.networks.image_weights import image_fingerprint
 from compress.networks.weights import fingerprint
 from compress.onnx_graphs.source import GraphSource, find_graph

@@ -8,7 +8,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from compress.code import code_of
+from compress.code_version import code_of
 from compress.network_kinds import NETWORKS
 from compress.recipes.recipe import Recipe
 from compress.store import Finished

@@ -31,7 +31,7 @@ from report.format.document import (
 from report.format.figures import percent, plain, points, short_hash, significant, size, times
 from report.sections.family_sections import family_sections
 from report.sections.load import arm_charts, latency_chart, load_charts
-from report.sections.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.sections.policy_text import certificate_in_words, expected_in_words, path_in_words
 from report.sections.provenance import Run, machine_of, provenance
 from report.sections.run_tables import arms_table, runs_table, shares_table
 from report.sections.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart

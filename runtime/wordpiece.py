@@ -15,7 +15,7 @@ from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Artifact, EncoderSpec
 from contract.files import sha256_of_bytes, sha256_of_json
 from runtime.api import EXAMPLE_TEXT, Encoded
-from runtime.words import TOKEN_BYTES, word_tokens
+from runtime.word_cache import TOKEN_BYTES, word_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,8 +53,8 @@ class WordPieceEncoder:
     """Turns texts into `input_ids` and `attention_mask`, both int64 [N, longest].
 
     Each call runs on one thread; calls from several threads run side by side. Plain texts are looked up word
-    by word where the tokenizer allows it (`runtime.words`), with the tokenizer's own answer. The lengths and
-    the mask of a single text are shared between calls and cannot be written to.
+    by word where the tokenizer allows it (`runtime.word_cache`), with the tokenizer's own answer. The lengths
+    and the mask of a single text are shared between calls and cannot be written to.
 
     Args:
         tokenizer_json: content of the file.

@@ -13,9 +13,9 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests.support.machine_lock import lock_of_this_run
 from tests.support.simulations import FEW, FULL
 from tests.support.spent import Spent
-from tests.support.turns import turns_of_this_run
 
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -26,7 +26,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
-TURNS = turns_of_this_run()
+TURNS = lock_of_this_run()
 SERIAL = "timing, ray"
 # The longest first, so that no worker is left alone with them at the end.
 ORDER = (SERIAL, "tests/compress/", "tests/router/", "tests/sluicegate/")

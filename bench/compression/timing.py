@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.turns import time_in_turns
+from bench.interleaving import time_interleaved
 from contract.family import Family
 from runtime.api import LoadedVariant
 from runtime.load import load_variant
@@ -54,7 +54,7 @@ def time_family(
     """
     rng = np.random.default_rng(seed)
     loaded = {name: load_variant(folder, family, name, threads=1) for name in family.names}
-    taken = time_in_turns(
+    taken = time_interleaved(
         {name: partial(_answer, variant) for name, variant in loaded.items()},
         texts,
         rounds=rounds,

@@ -69,7 +69,7 @@ def final_name(shape: Shape) -> str:
     return f"{name[: room - 7]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def try_name(shape: Shape) -> str:
+def trial_name(shape: Shape) -> str:
     """Return the name of a shape's short training."""
     return f"try-{shape.name}"
 

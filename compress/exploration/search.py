@@ -14,9 +14,9 @@ from compress.exploration.candidate import is_its_own, reason_of
 from compress.exploration.explore import explore
 from compress.exploration.genome import Candidate, TeacherSize, quantize_part, space_of, training_part
 from compress.exploration.pareto import Point, non_dominated, spread
-from compress.exploration.tries import Rates, Tries, teacher_size
+from compress.exploration.trials import Rates, Trials, teacher_size
+from compress.lineage import lineages_of
 from compress.measurement.measure_step import HELD_OUT, LOGITS
-from compress.origins import origins_of
 from compress.pipeline import Run, run_pipeline, running
 from compress.plan import DATA_STEP, plan_steps, select
 from compress.progress import Progress
@@ -86,7 +86,7 @@ def run_search(
     part = recipe.search or SearchPart()
     if minutes is not None:
         part = part.model_copy(update={"minutes": minutes})
-    own = tuple(origins_of(recipe))
+    own = tuple(lineages_of(recipe))
     for name in own:
         if name.startswith(PREFIX):
             raise RecipeError(
@@ -103,28 +103,28 @@ def run_search(
             if step.name not in run.finished:
                 run.make(step)
         rates = Rates.of(run.finished[f"{teacher}.measure"].result)
-        tries = Tries(run, part, size, rates)
+        trials = Trials(run, part, size, rates)
         explore(
             space,
             part,
             recipe.seed,
-            tries,
-            stop=lambda: tries.seconds >= part.minutes * 60,
+            trials,
+            stop=lambda: trials.seconds >= part.minutes * 60,
         )
-        if not tries.points:
+        if not trials.points:
             raise TargetNotMet(
-                f"no candidate of the search could be made: {next(iter(tries.failed.values()))}"
+                f"no candidate of the search could be made: {next(iter(trials.failed.values()))}"
             )
         compared = {name: _compared(run, steps, name, rates) for name in own}
-        chosen = _survivors(tries, part, compared[teacher].accuracy)
+        chosen = _survivors(trials, part, compared[teacher].accuracy)
         trained, failed = _train(run, part, size, chosen, rates)
         least = compared[teacher].accuracy - part.accuracy_drop
     able = {name: point for name, point in trained.items() if point.accuracy >= least}
     kept = tuple(name for name in non_dominated({**compared, **able}) if name in able)
-    final = _with_variants(recipe, part, size, [tries.candidates[name] for name in kept])
+    final = _with_variants(recipe, part, size, [trials.candidates[name] for name in kept])
     family = run_pipeline(final, out, progress=progress)
     write_bytes(out / SEARCHED, f"# Found by `sluice compress --search`.\n{dump_recipe(final)}".encode())
-    found = Searched(family, final, tries.points, trained, kept, {**tries.failed, **failed}, tries.seconds)
+    found = Searched(family, final, trials.points, trained, kept, {**trials.failed, **failed}, trials.seconds)
     write_json(out / RECORD, _record(recipe, part, rates, found))
     return found
 
@@ -137,12 +137,12 @@ def validation_accuracy(run: Run, name: str) -> float:
     return float((logits[rows].argmax(1) == held.targets[rows]).mean())
 
 
-def _survivors(tries: Tries, part: SearchPart, teacher: float) -> list[Candidate]:
+def _survivors(trials: Trials, part: SearchPart, teacher: float) -> list[Candidate]:
     """Return which candidates are worth a full training, fastest first."""
     least = teacher - part.short_accuracy_drop
-    able = {name: point for name, point in tries.points.items() if point.accuracy >= least}
+    able = {name: point for name, point in trials.points.items() if point.accuracy >= least}
     front = {name: able[name] for name in non_dominated(able)}
-    return [tries.candidates[name] for name in spread(front, part.survivors)]
+    return [trials.candidates[name] for name in spread(front, part.survivors)]
 
 
 def _train(

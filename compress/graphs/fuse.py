@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from compress.graphs.ends import pool_by_product, slice_places
+from compress.graphs.embeddings_and_pooling import pool_by_product, slice_places
 from compress.graphs.matching import Graph
 from compress.onnx_graphs.forms import CONTRIB
 from contract.files import atomic_path

@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 
 from compress.graphs.calibration import Range
 from compress.graphs.qdq import LEVELS, SMALLEST_SCALE
-from compress.learning.lessons import learn_from
 from compress.learning.teacher import finish_network, parent_encoder
+from compress.learning.transfer_set import learn_from
 from compress.networks.models import Network, load_network
 from compress.networks.network import Classifier
 from compress.recipes.parts import QatPart

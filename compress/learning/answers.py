@@ -50,7 +50,7 @@ def ask(teacher: Finished, texts: Sequence[str], *, precision: str = "fp32") -> 
     """Return a finished teacher's answers to N texts.
 
     A network of any kind is run, unless it has answered the same texts a moment ago: learners often share a
-    lesson. Recorded answers are looked up by text.
+    transfer. Recorded answers are looked up by text.
 
     Args:
         teacher: the step that made it.

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.learning.importance import importance, scored_rows, state_importance
-from compress.learning.lessons import learn_from
 from compress.learning.start import start_of
 from compress.learning.teacher import finish_network
+from compress.learning.transfer_set import learn_from
 from compress.networks.cut import keep_states, shrink
 from compress.networks.models import Tokens
 from compress.networks.network import Classifier, keep_layers

@@ -84,10 +84,10 @@ def _taught(
     if "parent" not in context.inputs:
         train = data.of("train", *([EXTRA] if part.extra else []))
         return train.texts, train.targets, None
-    from compress.learning.lessons import prepare_lesson
+    from compress.learning.transfer_set import prepare_transfer_set
 
-    lesson = prepare_lesson(context, context.inputs["parent"], part, precision="auto")
-    return lesson.texts, lesson.targets, lesson.answers
+    transfer = prepare_transfer_set(context, context.inputs["parent"], part, precision="auto")
+    return transfer.texts, transfer.targets, transfer.answers
 
 
 def _log_loss(logits: Logits, targets: NDArray[np.int64]) -> float:

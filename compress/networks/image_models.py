@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.code import code_of, code_version
+from compress.code_version import code_of, code_version
 from compress.networks.efficientnet import EfficientNetLite0, load_published
 from compress.networks.image_weights import EFFICIENTNET, SMALL_CNN, efficientnet_state, user_function
 from compress.networks.models import Examples, GraphInputs, Network, filling, read_shape, write_network

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.datasets.data import DATA, read_dataset
-from compress.learning.lessons import learn_from
 from compress.learning.teacher import finish_network, parent_encoder
+from compress.learning.transfer_set import learn_from
 from compress.networks.image_models import (
     ImageNetwork,
     Pixels,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from compress.datasets.data import DATA, read_dataset
-from compress.learning.lessons import learn_from
 from compress.learning.teacher import finish_network, parent_classifier, parent_encoder
 from compress.learning.training import Report, predict
+from compress.learning.transfer_set import learn_from
 from compress.networks.models import Examples, Tokens, load_network
 from compress.networks.network import Classifier, LayerShape
 from compress.pruning.budget import Allocation, Found, Options, search

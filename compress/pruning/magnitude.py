@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compress.datasets.data import DATA, read_dataset
-from compress.learning.lessons import learn_from
 from compress.learning.teacher import finish_network, parent_encoder
 from compress.learning.training import predict
+from compress.learning.transfer_set import learn_from
 from compress.networks.models import Network, load_network
 from compress.pruning.rounds import round_of
 from compress.recipes.parts import MagnitudePart

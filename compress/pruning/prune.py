@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.learning.importance import Scores, importance, scored_rows
-from compress.learning.lessons import learn_from
 from compress.learning.teacher import finish_network, parent_classifier, parent_encoder
+from compress.learning.transfer_set import learn_from
 from compress.networks.cut import shrink
 from compress.networks.network import Classifier, keep_layers
 from compress.pruning.rounds import epochs_per_round, round_of

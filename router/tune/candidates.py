@@ -1,4 +1,4 @@
-"""Candidates: cascades with their thresholds, how they route a board, and the search of a threshold grid."""
+"""Candidates: cascades with their thresholds, how they route a sample, and the search of a threshold grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.decide.scores import FloatArray, IntArray
-from router.tune.board import Board
+from router.tune.sample import Sample
 
 ACCEPT_ALL = 0.0
 ESCALATE_ALL = 2.0
@@ -52,9 +52,9 @@ class Routed:
     ran: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
-def route(candidate: Candidate, board: Board, scores: Sequence[FloatArray]) -> Routed:
-    """Send every row of the board through the candidate; scores[j] is [N] for stage j."""
-    n, last = len(board), len(candidate.chain) - 1
+def route(candidate: Candidate, sample: Sample, scores: Sequence[FloatArray]) -> Routed:
+    """Send every row of the sample through the candidate; scores[j] is [N] for stage j."""
+    n, last = len(sample), len(candidate.chain) - 1
     current = np.zeros(n, dtype=np.int64)
     place = np.full(n, last, dtype=np.int64)
     ran = np.zeros((n, last + 1), dtype=bool)
@@ -62,7 +62,7 @@ def route(candidate: Candidate, board: Board, scores: Sequence[FloatArray]) -> R
         here = current == index
         ran[:, index] = here
         if isinstance(rule, ClassRules):
-            slot = board.answers[candidate.chain[index]]
+            slot = sample.answers[candidate.chain[index]]
             accepted, following = scores[index] >= rule.thresholds[slot], rule.nexts[slot]
         else:
             accepted, following = scores[index] >= rule, np.full(n, index + 1)

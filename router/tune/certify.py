@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.decide.scores import FloatArray, IntArray
-from router.tune.board import Board
 from router.tune.candidates import Candidate, ClassRules, Routed
 from router.tune.pvalues import betting_p_value
+from router.tune.sample import Sample
 from router.tune.search import Estimate, Search, frontier, routed_by, thin
 from router.tune.targets import Constraint
 
@@ -79,7 +79,7 @@ def _safer(search: Search, pair: Estimate, trivial: Estimate) -> list[Estimate]:
     They are steps from what is certain, which is to accept nothing.
     """
     chain = pair.candidate.chain
-    (scores,) = search.model.chain_scores(search.board, chain)
+    (scores,) = search.model.chain_scores(search.sample, chain)
     accepted = np.sort(scores[scores >= float(pair.candidate.rules[0])])[::-1]  # type: ignore[arg-type]
     found = []
     for share in STEPS:
@@ -87,7 +87,7 @@ def _safer(search: Search, pair: Estimate, trivial: Estimate) -> list[Estimate]:
         if count == 0 or accepted[count - 1] == accepted[count]:
             continue
         candidate = Candidate(chain, (float(accepted[count - 1] + accepted[count]) / 2,))
-        estimate = search.estimate(candidate, routed_by(search, candidate, search.board))
+        estimate = search.estimate(candidate, routed_by(search, candidate, search.sample))
         if search.within_budget(estimate) and estimate.usd_per_1k < trivial.usd_per_1k:
             found.append(estimate)
     return found
@@ -103,7 +103,7 @@ def sequence_by_accuracy(estimates: Sequence[Estimate], n_certify: int) -> list[
 
 
 def fixed_sequence(
-    search: Search, sequence: Sequence[Estimate], board: Board, order: IntArray, delta: float
+    search: Search, sequence: Sequence[Estimate], sample: Sample, order: IntArray, delta: float
 ) -> list[Tested]:
     """Test candidates in order, each at delta, until the first failure.
 
@@ -111,7 +111,7 @@ def fixed_sequence(
     monotonicity (Angelopoulos et al. 2021, "Learn then Test", 2.3). `order` [N] is the fixed shuffle in which
     rows are bet on. Of several constraints and budgets the largest p-value counts.
     """
-    shuffled = board.take(order)
+    shuffled = sample.take(order)
     losses = [constraint.losses(shuffled) for constraint in search.constraints]
     tested: list[Tested] = []
     for estimate in sequence:
@@ -130,12 +130,12 @@ def fixed_sequence(
 def worst_p_value(
     constraints: Sequence[Constraint],
     losses: Sequence[FloatArray],
-    board: Board,
+    sample: Sample,
     chosen: IntArray,
     delta: float,
 ) -> float:
     """Return the largest of the constraints' p-values when variant chosen[i] answers row i."""
-    found = [c.p_value(board, chosen, loss, delta) for c, loss in zip(constraints, losses, strict=True)]
+    found = [c.p_value(sample, chosen, loss, delta) for c, loss in zip(constraints, losses, strict=True)]
     return max(found, default=0.0)
 
 

@@ -12,7 +12,7 @@ from contract.costs import Cost
 from contract.errors import PolicyError, PredictionsError
 from contract.predictions import Predictions
 from router.decide.scores import SCORE_NAMES, FloatArray
-from router.tune.board import Board, by_cost, fit_scores, make_board
+from router.tune.sample import Sample, by_cost, fit_scores, make_sample
 from router.tune.settings import TuneSettings, checked_names, chosen_reference, labelled_rows, split_parts
 
 POINTS = 101
@@ -88,7 +88,7 @@ def _curves(
         except PolicyError as problem:
             curves += [ScoreCurve(score, ordered[v], reference, missing=problem.rule) for v in cheaper]
             continue
-        board = make_board(drawn, ordered, usd, model)
+        sample = make_sample(drawn, ordered, usd, model)
         for variant in cheaper:
             chain: tuple[int, ...] = (variant, last)
             if score == "agreement":
@@ -97,11 +97,11 @@ def _curves(
                     curves.append(ScoreCurve(score, ordered[variant], reference, missing=why))
                     continue
                 chain = (*[v for v in cheaper if v < variant], variant, last)
-            values = model.chain_scores(board, chain)[-1]
-            curves.append(_curve(score, board, variant, last, values))
+            values = model.chain_scores(sample, chain)[-1]
+            curves.append(_curve(score, sample, variant, last, values))
             if score == "max_probability":
-                gain = board.right[variant].astype(np.float64) - board.right[last]
-                curves.append(_curve("oracle", board, variant, last, gain))
+                gain = sample.right[variant].astype(np.float64) - sample.right[last]
+                curves.append(_curve("oracle", sample, variant, last, gain))
     return curves
 
 
@@ -112,20 +112,20 @@ def _mean(one: ScoreCurve, other: ScoreCurve) -> ScoreCurve:
     return replace(one, accuracies=tuple((a + b) / 2 for a, b in both), area=(one.area + other.area) / 2)
 
 
-def _curve(score: str, board: Board, variant: int, last: int, values: FloatArray) -> ScoreCurve:
+def _curve(score: str, sample: Sample, variant: int, last: int, values: FloatArray) -> ScoreCurve:
     order = np.argsort(values, kind="stable")
-    gain = (board.right[last].astype(np.float64) - board.right[variant])[order]
+    gain = (sample.right[last].astype(np.float64) - sample.right[variant])[order]
     _, start, count = np.unique(values[order], return_index=True, return_counts=True)
     by_tie = np.add.reduceat(gain, start) / count
-    total = np.concatenate([[0.0], np.cumsum(np.repeat(by_tie, count))]) / len(board)
-    shares = np.arange(len(board) + 1) / len(board)
+    total = np.concatenate([[0.0], np.cumsum(np.repeat(by_tie, count))]) / len(sample)
+    shares = np.arange(len(sample) + 1) / len(sample)
     rates = np.linspace(0.0, 1.0, POINTS)
-    accuracy = float(board.right[variant].mean()) + np.interp(rates, shares, total)
+    accuracy = float(sample.right[variant].mean()) + np.interp(rates, shares, total)
     return ScoreCurve(
         score=score,
-        variant=board.names[variant],
-        reference=board.names[last],
+        variant=sample.names[variant],
+        reference=sample.names[last],
         rates=tuple(rates.tolist()),
         accuracies=tuple(accuracy.tolist()),
-        area=float(board.right[variant].mean() + total.mean()),
+        area=float(sample.right[variant].mean() + total.mean()),
     )

@@ -169,12 +169,12 @@ def explain(
 
 def _better_than_reference(evidence: Evidence) -> list[str]:
     """Return a line where a variant is right more often than the reference by more than chance explains."""
-    board = evidence.search.board
-    known = board.label >= 0
+    sample = evidence.search.sample
+    known = sample.label >= 0
     n = int(known.sum())
     if n == 0:
         return []
-    gain = board.right[:, known].astype(np.float64) - board.right[evidence.reference, known]
+    gain = sample.right[:, known].astype(np.float64) - sample.right[evidence.reference, known]
     mean, error = gain.mean(axis=1), gain.std(axis=1) / np.sqrt(n)
     best = int(mean.argmax())
     if mean[best] <= 2.6 * error[best] or mean[best] <= 0:
@@ -249,11 +249,11 @@ def _who_answers(policy: Policy) -> list[str]:
 
 
 def _who_escalates(evidence: Evidence, candidate: Candidate) -> list[str]:
-    board = evidence.shown
-    routed = routed_by(evidence.search, candidate, board)
+    sample = evidence.shown
+    routed = routed_by(evidence.search, candidate, sample)
     escalated = routed.place > 0
     lines = [
-        f"Who escalates: {escalated.mean():.1%} of requests ({int(escalated.sum())} of {len(board)} rows); "
+        f"Who escalates: {escalated.mean():.1%} of requests ({int(escalated.sum())} of {len(sample)} rows); "
         "answered by "
         + ", ".join(
             f"{evidence.names[v]!r} {np.mean(routed.place == place):.1%}"
@@ -261,10 +261,10 @@ def _who_escalates(evidence: Evidence, candidate: Candidate) -> list[str]:
         )
         + "."
     ]
-    first = board.answers[candidate.chain[0]]
-    count = np.bincount(first, minlength=board.classes + 1)[: board.classes]
-    rate = np.bincount(first, escalated, board.classes + 1)[: board.classes] / np.maximum(count, 1)
-    common = np.flatnonzero(count >= max(10, len(board) // 200))
+    first = sample.answers[candidate.chain[0]]
+    count = np.bincount(first, minlength=sample.classes + 1)[: sample.classes]
+    rate = np.bincount(first, escalated, sample.classes + 1)[: sample.classes] / np.maximum(count, 1)
+    common = np.flatnonzero(count >= max(10, len(sample) // 200))
     top = [
         index
         for index in common[np.argsort(-rate[common])][:3].tolist()

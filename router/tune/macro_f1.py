@@ -9,21 +9,21 @@ import numpy as np
 import scipy
 
 from router.decide.scores import FloatArray, IntArray
-from router.tune.board import Board
+from router.tune.sample import Sample
 
 BETS = np.geomspace(0.01, 1.0, 8)
 BOX_SHARE = 0.2
 MOST_ROWS = 10_000_000
 
 
-def f1_influence(board: Board, answers: IntArray, at: IntArray) -> FloatArray:
+def f1_influence(sample: Sample, answers: IntArray, at: IntArray) -> FloatArray:
     """Return [N]: each row's part in macro-F1 if answered by `answers`, linearised where answers are `at`.
 
     The mean is macro-F1 there. F1_c = 2 T_c / (A_c + P_c); with S_c = A_c + P_c its derivative in T is 2 /
     S_c, and in A or P it is -F1_c / S_c.
     """
-    n, classes = len(board), board.classes
-    label = np.where(board.label < 0, classes, board.label)
+    n, classes = len(sample), sample.classes
+    label = np.where(sample.label < 0, classes, sample.label)
     hit = label == at
     true = np.bincount(label[hit], minlength=classes + 1)[:classes]
     size = (np.bincount(label, minlength=classes + 1) + np.bincount(at, minlength=classes + 1))[:classes]

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from router.decide.scores import FloatArray, IntArray
-from router.tune.board import Board
 from router.tune.candidates import (
     ACCEPT_ALL,
     ESCALATE_ALL,
@@ -24,6 +23,7 @@ from router.tune.candidates import (
     route,
     threshold_grid,
 )
+from router.tune.sample import Sample
 from router.tune.search import Estimate, Search, frontier
 
 MIN_COUNT = 100
@@ -58,22 +58,22 @@ def per_class_estimates(
     predicted often enough (MIN_COUNT) for rules of its own.
     """
     rng = np.random.default_rng(seed)
-    board = search.board
+    sample = search.sample
     rows = (
-        np.arange(len(board))
-        if len(board) <= FIT_ROWS
-        else np.sort(rng.choice(len(board), FIT_ROWS, replace=False))
+        np.arange(len(sample))
+        if len(sample) <= FIT_ROWS
+        else np.sort(rng.choice(len(sample), FIT_ROWS, replace=False))
     )
-    part = board.take(rows)
+    part = sample.take(rows)
     utility = -_combined_loss(search)[:, rows]
     fold = rng.permutation(len(part)) % FOLDS
     found: list[Estimate] = []
-    scale = max(1e-12, float(board.usd.max()))
+    scale = max(1e-12, float(sample.usd.max()))
     prices = np.geomspace(0.01, 1.5, COARSE_PRICES) / scale
-    for chain in _chains(len(board.names), max_stages, plain):
+    for chain in _chains(len(sample.names), max_stages, plain):
         scores = search.model.chain_scores(part, chain)
         stages = [
-            _bin_stage(part.answers[v], s, board.classes) for v, s in zip(chain[:-1], scores, strict=True)
+            _bin_stage(part.answers[v], s, sample.classes) for v, s in zip(chain[:-1], scores, strict=True)
         ]
         if all(stage.groups < 2 for stage in stages):
             continue
@@ -84,7 +84,7 @@ def per_class_estimates(
             stages: Sequence[_Stage] = stages,
             scores: Sequence[FloatArray] = scores,
         ) -> Estimate | None:
-            full = _prune(_fit(chain, stages, utility, board.usd, price, None, board.classes), part, scores)
+            full = _prune(_fit(chain, stages, utility, sample.usd, price, None, sample.classes), part, scores)
             if full is None:
                 return None
             routed = _cross_fitted(chain, stages, utility, price, part, scores, fold)
@@ -120,7 +120,7 @@ def _combined_loss(search: Search) -> FloatArray:
     if count == 0:
         return search.losses[-1]
     first = max(search.constraints[0].epsilon, SMALLEST_EPSILON)
-    n = len(search.board)
+    n = len(search.sample)
     parts = [
         loss * (n / max(1, size)) * (first / max(constraint.epsilon, SMALLEST_EPSILON))
         for constraint, loss, size in zip(search.constraints, search.losses, search.sizes, strict=False)
@@ -252,7 +252,7 @@ def _cross_fitted(
     stages: Sequence[_Stage],
     utility: FloatArray,
     price: float,
-    part: Board,
+    part: Sample,
     scores: Sequence[FloatArray],
     fold: IntArray,
 ) -> Routed:
@@ -269,7 +269,7 @@ def _cross_fitted(
     return Routed(chosen, place, ran)
 
 
-def _prune(candidate: Candidate, part: Board, scores: Sequence[FloatArray]) -> Candidate | None:
+def _prune(candidate: Candidate, part: Sample, scores: Sequence[FloatArray]) -> Candidate | None:
     """Drop stages that no row reaches; None where fewer than two remain."""
     kept = np.flatnonzero(route(candidate, part, scores).ran.any(axis=0))
     if len(kept) < 2:
@@ -294,7 +294,7 @@ def _estimate(
 ) -> Estimate:
     """Return the estimate of `candidate` from the cross-fitted routing of the full chain."""
     drawn = [loss[judged.chosen, rows] for loss in search.losses]
-    share = len(rows) / max(1, len(search.board))
+    share = len(rows) / max(1, len(search.sample))
     means = [float(d.sum()) / max(1.0, size * share) for d, size in zip(drawn, search.sizes, strict=True)]
     squares = [
         float((d**2).sum()) / max(1.0, size * share) for d, size in zip(drawn, search.sizes, strict=True)
@@ -303,6 +303,6 @@ def _estimate(
     summed = search.summed(
         whole, means, squares, judged.ran.mean(axis=0), float((judged.place > 0).mean()), honest=True
     )
-    right = search.board.right
+    right = search.sample.right
     drop = float(right[search.reference, rows].mean() - right[judged.chosen, rows].mean())
     return replace(summed, candidate=candidate, n_judged=len(rows), accuracy_drop=drop)

@@ -11,10 +11,10 @@ from contract.costs import Cost
 from contract.formulas import wilson_interval
 from contract.policy import Certificate, CertifiedTarget, ClassRule, Expected, Limits, Policy, Stage
 from router.decide.simulate import expected_cost
-from router.tune.board import Board
 from router.tune.candidates import Candidate, ClassRules
 from router.tune.certify import Tested, budget_losses
 from router.tune.pvalues import betting_needed_n
+from router.tune.sample import Sample
 from router.tune.search import Estimate, Search, routed_by
 from router.tune.targets import Targets
 
@@ -26,13 +26,13 @@ NEEDED_CANDIDATES = 40
 class Evidence:
     """All that a tuning run knew.
 
-    The search on the tune part, the board to certify on (None: uncertified), and provenance.
+    The search on the tune part, the sample to certify on (None: uncertified), and provenance.
     """
 
     search: Search
     reference: int
     targets: Targets
-    certify: Board | None
+    certify: Sample | None
     n_tune: int
     delta: float
     seed: int
@@ -48,12 +48,12 @@ class Evidence:
     @property
     def names(self) -> tuple[str, ...]:
         """The variants, cheapest first."""
-        return self.search.board.names
+        return self.search.sample.names
 
     @property
-    def shown(self) -> Board:
+    def shown(self) -> Sample:
         """The rows that figures are shown for: those held back for the certificate, else the tune part."""
-        return self.search.board if self.certify is None else self.certify
+        return self.search.sample if self.certify is None else self.certify
 
 
 def build_policy(
@@ -102,12 +102,12 @@ def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
     search = evidence.search
     dearest = np.inf
     if evidence.targets.objective == "cheapest" and all(c.kind != "error" for c in search.constraints):
-        dearest = float(search.board.usd[evidence.reference]) if search.constraints else np.inf
+        dearest = float(search.sample.usd[evidence.reference]) if search.constraints else np.inf
     hopeful = sorted(
         (e for e in estimates if e.margin > 0 and e.usd_per_1k < dearest), key=lambda e: -e.margin
     )
     few = hopeful[:: max(1, len(hopeful) // NEEDED_CANDIDATES)]
-    parts = [search.board]
+    parts = [search.sample]
     best = min((n for e in few if (n := _needed(evidence, e, parts)) is not None), default=None)
     if best is None or evidence.certify is None or best > len(evidence.certify):
         return best
@@ -117,14 +117,14 @@ def needed_n(evidence: Evidence, estimates: Sequence[Estimate]) -> int | None:
     return min((n for n in both if n > len(evidence.certify)), default=None)
 
 
-def _needed(evidence: Evidence, estimate: Estimate, boards: Sequence[Board]) -> int | None:
-    """Return how many rows a candidate needs if those to come are like those of the worst board."""
+def _needed(evidence: Evidence, estimate: Estimate, samples: Sequence[Sample]) -> int | None:
+    """Return how many rows a candidate needs if those to come are like those of the worst sample."""
     search = evidence.search
     worst = 0
-    for board in boards:
-        routed = routed_by(search, estimate.candidate, board)
+    for sample in samples:
+        routed = routed_by(search, estimate.candidate, sample)
         found = [
-            constraint.needed_n(board, routed.chosen, constraint.losses(board), evidence.delta)
+            constraint.needed_n(sample, routed.chosen, constraint.losses(sample), evidence.delta)
             for constraint in search.constraints
         ]
         found += [
@@ -229,13 +229,13 @@ def _cross_fitted(chosen: Estimate) -> Expected:
 
 
 def _expected(evidence: Evidence, candidate: Candidate) -> Expected:
-    board = evidence.shown
-    routed = routed_by(evidence.search, candidate, board)
-    rows = np.arange(len(board))
-    known = board.label >= 0
+    sample = evidence.shown
+    routed = routed_by(evidence.search, candidate, sample)
+    rows = np.arange(len(sample))
+    known = sample.label >= 0
     n = int(known.sum())
-    hits = int(board.right[routed.chosen, rows][known].sum())
-    reference_hits = int(board.right[evidence.reference][known].sum())
+    hits = int(sample.right[routed.chosen, rows][known].sum())
+    reference_hits = int(sample.right[evidence.reference][known].sum())
     share = routed.ran.mean(axis=0)
     costs = [evidence.costs[evidence.names[variant]] for variant in candidate.chain]
     return Expected(

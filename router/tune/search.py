@@ -9,7 +9,6 @@ import numpy as np
 
 from contract.costs import Cost
 from router.decide.scores import FloatArray, IntArray
-from router.tune.board import Board, ScoreModel
 from router.tune.candidates import (
     Candidate,
     GridSums,
@@ -20,6 +19,7 @@ from router.tune.candidates import (
     sweep_grid,
     threshold_grid,
 )
+from router.tune.sample import Sample, ScoreModel
 from router.tune.targets import Constraint
 
 PER_CHAIN = 400
@@ -51,9 +51,9 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What a search works on: the tune board, its scores, and the constraints with their losses and costs."""
+    """What a search works on: the tune sample, its scores, and the constraints with losses and costs."""
 
-    board: Board
+    sample: Sample
     model: ScoreModel
     constraints: tuple[Constraint, ...]
     losses: tuple[FloatArray, ...]
@@ -64,8 +64,8 @@ class Search:
     reference: int
 
     def estimate(self, candidate: Candidate, routed: Routed, *, honest: bool = False) -> Estimate:
-        """Return the figures of a routed candidate on the whole board."""
-        rows = np.arange(len(self.board))
+        """Return the figures of a routed candidate on the whole sample."""
+        rows = np.arange(len(self.sample))
         drawn = [loss[routed.chosen, rows] for loss in self.losses]
         means = [float(d.sum()) / max(1, size) for d, size in zip(drawn, self.sizes, strict=True)]
         squares = [float((d**2).sum()) / max(1, size) for d, size in zip(drawn, self.sizes, strict=True)]
@@ -114,7 +114,7 @@ class Search:
         Infinite where no request can exceed it. A row that runs stage j is taken to have run the ones before
         it, which rules per class may skip: this orders candidates, and no guarantee rests on it.
         """
-        n = max(1, len(self.board))
+        n = max(1, len(self.sample))
         found = [np.full(np.shape(escalation), np.inf)]
         for name, limit in self.budgets.items():
             key = name.removeprefix("max_")
@@ -136,7 +136,7 @@ class Search:
 
     def cheapest_is_reference(self) -> bool:
         """Whether no variant costs less than the reference, so that there is nothing to route to."""
-        usd = self.board.usd
+        usd = self.sample.usd
         return bool((usd >= usd[self.reference]).all())
 
     def within_budget(self, estimate: Estimate) -> bool:
@@ -175,31 +175,31 @@ def margins(
 
 
 def make_search(
-    board: Board,
+    sample: Sample,
     model: ScoreModel,
     constraints: tuple[Constraint, ...],
     costs: Mapping[str, Cost],
     budgets: Mapping[str, float],
     reference: int,
 ) -> Search:
-    """Return the search over `board`, with the losses of every constraint worked out once."""
-    labelled = bool((board.label >= 0).all())
+    """Return the search over `sample`, with the losses of every constraint worked out once."""
+    labelled = bool((sample.label >= 0).all())
     losses: list[FloatArray] = []
     sizes: list[int] = []
     for constraint in constraints:
-        mask = constraint.rows(board)
-        losses.append(constraint.losses(board) * mask)
+        mask = constraint.rows(sample)
+        losses.append(constraint.losses(sample) * mask)
         sizes.append(int(mask.sum()))
     if labelled:
-        losses.append(np.asarray(1.0 - board.right, dtype=np.float64))
-        sizes.append(len(board))
+        losses.append(np.asarray(1.0 - sample.right, dtype=np.float64))
+        sizes.append(len(sample))
     figures: dict[str, FloatArray | None] = {}
     for key in ("usd_per_1k", "latency_ms", "energy_wh_per_1k"):
-        values = [getattr(costs[name], key) for name in board.names]
+        values = [getattr(costs[name], key) for name in sample.names]
         known = any(value is not None for value in values)
         figures[key] = np.array([np.nan if v is None else v for v in values]) if known else None
     return Search(
-        board, model, constraints, tuple(losses), tuple(sizes), figures, budgets, labelled, reference
+        sample, model, constraints, tuple(losses), tuple(sizes), figures, budgets, labelled, reference
     )
 
 
@@ -212,8 +212,8 @@ def grid_estimates(
     """
     found: list[Estimate] = []
     cached: dict[tuple[int, int], FloatArray] = {}
-    for chain in chains_of(len(search.board.names), max_stages):
-        scores = search.model.chain_scores(search.board, chain)
+    for chain in chains_of(len(search.sample.names), max_stages):
+        scores = search.model.chain_scores(search.sample, chain)
         size = grid_size(len(chain))
         grids = []
         for place, values in enumerate(scores):
@@ -237,7 +237,7 @@ def chain_estimates(
     accuracy_first: bool = False,
 ) -> list[Estimate]:
     """Return the estimates of one chain's grid that nothing beats, at most PER_CHAIN, within the budgets."""
-    sums = sweep_grid(chain, scores, grids, search.losses, search.sizes, len(search.board))
+    sums = sweep_grid(chain, scores, grids, search.losses, search.sizes, len(search.sample))
     usd = _mean_cost(search.costs["usd_per_1k"], chain, sums)
     allowed = np.ones(usd.shape, dtype=bool)
     for name, limit in search.budgets.items():
@@ -284,7 +284,7 @@ def refine(search: Search, best: Estimate, *, accuracy_first: bool = False) -> l
     chain = best.candidate.chain
     if len(chain) < 2 or not all(isinstance(rule, float) for rule in best.candidate.rules):
         return []
-    scores = search.model.chain_scores(search.board, chain)
+    scores = search.model.chain_scores(search.sample, chain)
     size = grid_size(len(chain))
     grids = []
     for values, rule in zip(scores, best.candidate.rules, strict=True):
@@ -320,9 +320,9 @@ def thin(estimates: Sequence[Estimate], most: int = 100) -> list[Estimate]:
     return [estimates[index] for index in kept]
 
 
-def routed_by(search: Search, candidate: Candidate, board: Board) -> Routed:
-    """Route another board through a candidate with the scores fitted for this search."""
-    return route(candidate, board, search.model.chain_scores(board, candidate.chain))
+def routed_by(search: Search, candidate: Candidate, sample: Sample) -> Routed:
+    """Route another sample through a candidate with the scores fitted for this search."""
+    return route(candidate, sample, search.model.chain_scores(sample, candidate.chain))
 
 
 def _mean_cost(values: FloatArray | None, chain: tuple[int, ...], sums: GridSums) -> FloatArray:

@@ -12,9 +12,9 @@ from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
 from contract.predictions import Predictions
 from router.decide.scores import BoolArray, FloatArray, IntArray
-from router.tune.board import Board
 from router.tune.macro_f1 import F1Counts, f1_counts, f1_influence, f1_needed_n, f1_p_value
 from router.tune.pvalues import betting_needed_n, betting_p_value, binomial_p_value
+from router.tune.sample import Sample
 
 Objective = Literal["cheapest", "most_accurate"]
 Method = Literal["betting", "binomial", "disagreement"]
@@ -97,69 +97,69 @@ class Constraint:
             return f"accuracy over {self.asked:.4g}"
         return f"{self.metric} under {self.epsilon:.4g}"
 
-    def rows(self, board: Board) -> BoolArray:
+    def rows(self, sample: Sample) -> BoolArray:
         """Return the mask [N] of rows that the target concerns.
 
         Without a label only disagreement can be told.
         """
-        mask = np.ones(len(board), dtype=bool) if self.kind == "disagreement" else board.label >= 0
+        mask = np.ones(len(sample), dtype=bool) if self.kind == "disagreement" else sample.label >= 0
         if self.label is not None:
-            mask = mask & (board.label == self.label)
+            mask = mask & (sample.label == self.label)
         if self.slice_ is not None:
-            mask = mask & board.slices[self.slice_]
+            mask = mask & sample.slices[self.slice_]
         return np.asarray(mask)
 
-    def losses(self, board: Board) -> FloatArray:
+    def losses(self, sample: Sample) -> FloatArray:
         """Return [V, N], the loss of a row if variant v answers it.
 
         f1_drop is linearised at the reference's answers.
         """
         if self.kind == "disagreement":
-            return np.asarray(board.answers != board.answers[self.reference], dtype=np.float64)
+            return np.asarray(sample.answers != sample.answers[self.reference], dtype=np.float64)
         if self.kind == "error":
-            return np.asarray(1.0 - board.right, dtype=np.float64)
+            return np.asarray(1.0 - sample.right, dtype=np.float64)
         if self.kind == "f1_drop":
-            known = board.label >= 0
-            part = board.take(known)
+            known = sample.label >= 0
+            part = sample.take(known)
             at = part.answers[self.reference]
             values = np.stack([f1_influence(part, answers, at) for answers in part.answers])
-            found = np.zeros(board.answers.shape)
+            found = np.zeros(sample.answers.shape)
             found[:, known] = values[self.reference] - values
             return found
-        gap = board.right[self.reference].astype(np.float64) - board.right
+        gap = sample.right[self.reference].astype(np.float64) - sample.right
         return np.asarray(np.maximum(gap, 0.0) if self.kind == "harm" else gap)
 
-    def drawn(self, board: Board, chosen: IntArray, losses: FloatArray) -> FloatArray:
+    def drawn(self, sample: Sample, chosen: IntArray, losses: FloatArray) -> FloatArray:
         """Return the losses [n] of the rows concerned when variant chosen[i] answers row i."""
-        rows = np.flatnonzero(self.rows(board))
+        rows = np.flatnonzero(self.rows(sample))
         values: FloatArray = losses[chosen[rows], rows]
         return values
 
-    def p_value(self, board: Board, chosen: IntArray, losses: FloatArray, delta: float) -> float:
-        """Return the p-value of H0 when variant chosen[i] answers row i of `board` at these losses."""
+    def p_value(self, sample: Sample, chosen: IntArray, losses: FloatArray, delta: float) -> float:
+        """Return the p-value of H0 when variant chosen[i] answers row i of `sample` at these losses."""
         if self.kind == "f1_drop":
-            return f1_p_value(self._f1_counts(board, chosen), self.epsilon, delta)
-        drawn = self.drawn(board, chosen, losses)
+            return f1_p_value(self._f1_counts(sample, chosen), self.epsilon, delta)
+        drawn = self.drawn(sample, chosen, losses)
         if self.kind == "accuracy_drop":
             return betting_p_value(drawn, self.epsilon, delta)
         return binomial_p_value(int(drawn.sum()), len(drawn), self.epsilon)
 
-    def needed_n(self, board: Board, chosen: IntArray, losses: FloatArray, delta: float) -> int | None:
-        """Return about how many rows to certify with, like those of `board`, this target needs to pass."""
+    def needed_n(self, sample: Sample, chosen: IntArray, losses: FloatArray, delta: float) -> int | None:
+        """Return about how many rows to certify with, like those of `sample`, this target needs to pass."""
         if self.kind == "f1_drop":
-            counts = self._f1_counts(board, chosen)
+            counts = self._f1_counts(sample, chosen)
             needed, n = f1_needed_n(counts, self.epsilon, delta), counts.n
         else:
-            drawn = self.drawn(board, chosen, losses)
+            drawn = self.drawn(sample, chosen, losses)
             low = -1.0 if self.kind == "accuracy_drop" else 0.0
             needed, n = betting_needed_n(drawn, self.epsilon, delta, low), len(drawn)
-        return None if needed is None or n == 0 else round(needed * len(board) / n)
+        return None if needed is None or n == 0 else round(needed * len(sample) / n)
 
-    def _f1_counts(self, board: Board, chosen: IntArray) -> F1Counts:
-        rows = np.flatnonzero(self.rows(board))
-        reference = board.answers[self.reference][rows]
+    def _f1_counts(self, sample: Sample, chosen: IntArray) -> F1Counts:
+        rows = np.flatnonzero(self.rows(sample))
+        reference = sample.answers[self.reference][rows]
         return f1_counts(
-            board.label[rows], reference, board.answers[chosen[rows], rows], board.classes, self.classes
+            sample.label[rows], reference, sample.answers[chosen[rows], rows], sample.classes, self.classes
         )
 
 

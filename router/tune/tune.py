@@ -11,12 +11,12 @@ from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
 from contract.policy import Policy
 from contract.predictions import Predictions
-from router.tune.board import by_cost, fit_scores, make_board
 from router.tune.candidates import Candidate, route
 from router.tune.certify import Tested, fixed_sequence, sequence_by_accuracy, sequence_of
 from router.tune.explain import Alternative, alternatives_of, explain
 from router.tune.perclass import per_class_estimates
 from router.tune.policies import Evidence, build_policy
+from router.tune.sample import by_cost, fit_scores, make_sample
 from router.tune.search import Estimate, Search, grid_estimates, make_search, refine, thin
 from router.tune.settings import (
     TuneSettings,
@@ -92,8 +92,8 @@ def tune(
         certify_part = None if certify_part is None else labelled_rows(certify_part, "certify")
     model = fit_scores(tune_part, ordered, given.score, seed=given.seed)
     usd = {name: costs[name].usd_per_1k for name in ordered}
-    board = make_board(tune_part, ordered, usd, model)
-    search = make_search(board, model, constraints, costs, targets.budgets(), ordered.index(reference))
+    sample = make_sample(tune_part, ordered, usd, model)
+    search = make_search(sample, model, constraints, costs, targets.budgets(), ordered.index(reference))
     evidence = Evidence(
         search=search,
         reference=ordered.index(reference),
@@ -101,7 +101,7 @@ def tune(
         stands_for=given.stands_for if reference == given.teacher else None,
         machine=given.machine,
         targets=targets,
-        certify=None if certify_part is None else make_board(certify_part, ordered, usd, model),
+        certify=None if certify_part is None else make_sample(certify_part, ordered, usd, model),
         n_tune=len(tune_part),
         delta=1.0 - given.confidence,
         seed=given.seed,
@@ -111,7 +111,7 @@ def tune(
         costs=costs,
         max_stages=given.max_stages,
     )
-    for part, rows in (("tune", board), ("certify", evidence.certify)):
+    for part, rows in (("tune", sample), ("certify", evidence.certify)):
         for constraint in constraints:
             if rows is not None and not constraint.rows(rows).any():
                 raise PredictionsError(f"the {part} part has no row for the target {constraint.metric}")
@@ -142,20 +142,20 @@ def _uncertified(evidence: Evidence, estimates: Sequence[Estimate]) -> TuneResul
 
 
 def _certified(evidence: Evidence, estimates: Sequence[Estimate], settings: TuneSettings) -> TuneResult:
-    search, board = evidence.search, evidence.certify
-    if board is None:
+    search, sample = evidence.search, evidence.certify
+    if sample is None:
         raise InputError("a certificate needs rows to certify with")
-    order = np.random.default_rng(evidence.seed).permutation(len(board))
+    order = np.random.default_rng(evidence.seed).permutation(len(sample))
     trivial = _reference_alone(evidence)
     accuracy_first = evidence.targets.objective == "most_accurate" or not search.constraints
     if trivial is not None and search.cheapest_is_reference() and search.within_budget(trivial):
         return _result(evidence, trivial, [], estimates)
     sequence = (
-        sequence_by_accuracy(estimates, len(board))
+        sequence_by_accuracy(estimates, len(sample))
         if accuracy_first
-        else sequence_of(search, len(board), trivial, estimates)
+        else sequence_of(search, len(sample), trivial, estimates)
     )
-    tested = fixed_sequence(search, sequence, board, order, evidence.delta)
+    tested = fixed_sequence(search, sequence, sample, order, evidence.delta)
     passed = [t for t in tested if t.passed]
     if accuracy_first:
         best = max(passed, key=lambda t: t.estimate.accuracy or 0.0, default=None)
@@ -198,4 +198,4 @@ def _reference_alone(evidence: Evidence) -> Estimate | None:
     if not search.constraints or any(c.kind == "error" for c in search.constraints):
         return None
     candidate = Candidate((evidence.reference,), ())
-    return replace(search.estimate(candidate, route(candidate, search.board, [])), margin=float("inf"))
+    return replace(search.estimate(candidate, route(candidate, search.sample, [])), margin=float("inf"))

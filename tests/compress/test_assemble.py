@@ -10,7 +10,7 @@ import pytest
 
 from compress.assemble import _calibration_errors
 from compress.costs import step_costs, training_of
-from compress.origins import KINDS, Origin, lowerings_of, origins_of
+from compress.lineage import KINDS, Lineage, lineages_of, lowerings_of
 from compress.plan import plan_steps
 from compress.recipes.parts import QuantizePart, VariantPart
 from compress.recipes.recipe import Recipe, parse_recipe
@@ -51,21 +51,21 @@ def test_every_kind_of_part_has_its_kind_of_variant() -> None:
 
 def test_parts_that_make_several_variants_give_each_its_origin(recipe: Recipe) -> None:
     """A chain of speed-ups goes from one to the next, and a twin comes from nothing."""
-    assert origins_of(recipe) == {
-        "teacher": Origin("teacher"),
-        "small": Origin("distil", "teacher"),
-        "small-twin": Origin("twin"),
-        "fast-2x": Origin("latency", "teacher"),
-        "fast-4x": Origin("latency", "fast-2x"),
-        "fast-int8": Origin("quantize", "fast-4x"),
-        "aware": Origin("qat", "small"),
-        "alone": Origin("linear"),
+    assert lineages_of(recipe) == {
+        "teacher": Lineage("teacher"),
+        "small": Lineage("distil", "teacher"),
+        "small-twin": Lineage("twin"),
+        "fast-2x": Lineage("latency", "teacher"),
+        "fast-4x": Lineage("latency", "fast-2x"),
+        "fast-int8": Lineage("quantize", "fast-4x"),
+        "aware": Lineage("qat", "small"),
+        "alone": Lineage("linear"),
     }
 
 
 def test_a_variant_tells_the_techniques_of_what_is_not_listed(recipe: Recipe) -> None:
     """INT8 of an unlisted chain has the nearest listed parent, and names every technique on the way once."""
-    found = origins_of(recipe.model_copy(update={"unlisted": ("fast-2x", "fast-4x")}))["fast-int8"]
+    found = lineages_of(recipe.model_copy(update={"unlisted": ("fast-2x", "fast-4x")}))["fast-int8"]
     assert (found.technique, found.parent, found.told) == ("quantize", "teacher", "latency + quantize")
 
 
@@ -104,7 +104,7 @@ def test_training_sums_the_steps_that_made_a_variant(recipe: Recipe, name: str, 
     """Seconds, energy and CO2e of all steps from its parent on: a chain's table, the two halves of QAT."""
     steps = plan_steps(recipe)
     done = {step.name: finished(step, energy_wh=2.0, provenance="estimated-load") for step in steps}
-    training = training_of(name, origins_of(recipe), steps, step_costs(steps, done))
+    training = training_of(name, lineages_of(recipe), steps, step_costs(steps, done))
     assert list(training.steps) == summed
     assert training.seconds == len(summed)
     assert training.energy_wh == 2.0 * len(summed)
@@ -117,7 +117,7 @@ def test_a_step_that_was_not_metered_leaves_the_sum_unknown(recipe: Recipe) -> N
     steps = plan_steps(recipe)
     done = {step.name: finished(step, energy_wh=2.0, provenance="measured-rapl") for step in steps}
     done["aware"] = finished(next(s for s in steps if s.name == "aware"))
-    training = training_of("aware", origins_of(recipe), steps, step_costs(steps, done))
+    training = training_of("aware", lineages_of(recipe), steps, step_costs(steps, done))
     assert (training.seconds, training.energy_wh, training.gco2e) == (3.0, None, None)
     assert training.energy_provenance == "none"
 
@@ -128,7 +128,7 @@ def test_energy_is_as_sure_as_its_least_sure_part(recipe: Recipe) -> None:
     done = {step.name: finished(step, energy_wh=1.0, provenance="measured-rapl") for step in steps}
     table = next(step for step in steps if step.name == "fast.table")
     done["fast.table"] = finished(table, energy_wh=1.0, provenance="estimated-load")
-    assert training_of("fast-4x", origins_of(recipe), steps, step_costs(steps, done)).energy_provenance == (
+    assert training_of("fast-4x", lineages_of(recipe), steps, step_costs(steps, done)).energy_provenance == (
         "estimated-load"
     )
 

@@ -29,8 +29,8 @@ VARIANTS: list[dict[str, Any]] = [
 def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
     """A recipe of dotted names, over weights that need not be there."""
     monkeypatch.setattr(plan, "fingerprint", lambda weights: "0")
-    monkeypatch.setattr("compress.depth.depth_of", lambda weights: 6)
-    monkeypatch.setattr("compress.depth.foreign_reason", lambda weights: None)
+    monkeypatch.setattr("compress.feasibility.depth_of", lambda weights: 6)
+    monkeypatch.setattr("compress.feasibility.foreign_reason", lambda weights: None)
     (tmp_path / "data.csv").write_text("text,label\n")
     raw = {"name": "r", "data": {"file": "data.csv"}, "teacher": {"weights": "model"}, "variants": VARIANTS}
     return parse_recipe(raw, folder=tmp_path)

@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 import yaml
 
-from compress.code import code_of
+from compress.code_version import code_of
 from compress.network_kinds import NETWORKS
 from compress.recipes.recipe import Target
 from compress.steps import KINDS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.code import code_version
+from compress.code_version import code_version
 from compress.store import Store
 from contract.errors import EnvironmentProblem
 

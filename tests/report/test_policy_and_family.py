@@ -32,7 +32,7 @@ from report.sections.family_tables import (
     verdicts_table,
 )
 from report.sections.frontier import AXES, beaten_by, best_by, frontier_chart, write_frontier
-from report.sections.policy_words import certificate_in_words, expected_in_words, path_in_words
+from report.sections.policy_text import certificate_in_words, expected_in_words, path_in_words
 from report.sections.tradeoff import choices_table, tradeoff, tradeoff_chart
 
 

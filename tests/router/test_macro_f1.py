@@ -12,8 +12,8 @@ from contract.formulas import macro_f1
 from contract.predictions import Predictions, VariantPredictions
 from router.decide.cascade import compile_policy
 from router.decide.simulate import replay
-from router.tune.board import Board, fit_scores, make_board
 from router.tune.macro_f1 import f1_counts, f1_influence, f1_needed_n, f1_p_value
+from router.tune.sample import Sample, fit_scores, make_sample
 from router.tune.targets import Constraint, Targets
 from router.tune.tune import TuneSettings, tune
 from tests.support.simulations import most
@@ -109,19 +109,19 @@ def test_the_linear_form_has_the_macro_f1_as_its_mean_and_skips_rows_without_a_l
     answers = {name: np.where(rng.random(400) < 0.8, label, 0) for name in ("cheap", "large")}
     half = np.where(np.arange(400) % 2 == 0, label, -1)
 
-    def board(of: Ints, rows: Ints) -> Board:
+    def sample(of: Ints, rows: Ints) -> Sample:
         table = {k: VariantPredictions(v[rows], np.full(len(rows), 0.5)) for k, v in answers.items()}
         held = Predictions(("a", "b", "c"), of[rows], table)
         names = ("cheap", "large")
-        return make_board(
+        return make_sample(
             held, names, dict.fromkeys(names, 1.0), fit_scores(held, names, "max_probability", seed=0)
         )
 
-    whole = board(label, np.arange(400))
+    whole = sample(label, np.arange(400))
     mean = f1_influence(whole, whole.answers[0], whole.answers[0]).mean()
     assert mean == pytest.approx(macro_f1(label, answers["cheap"], 3))
     asked = Constraint("f1_drop", "f1_drop", 0.1, 1, classes=(0, 1, 2))
-    mixed, even = board(half, np.arange(400)), board(label, np.arange(0, 400, 2))
+    mixed, even = sample(half, np.arange(400)), sample(label, np.arange(0, 400, 2))
     assert asked.rows(mixed).sum() == 200
     assert np.allclose(asked.losses(mixed)[:, ::2], asked.losses(even))
     assert (asked.losses(mixed)[:, 1::2] == 0).all()

@@ -13,8 +13,8 @@ from contract.costs import Cost
 from contract.errors import InputError
 from contract.predictions import Predictions, VariantPredictions
 from router.decide.simulate import simulate
-from router.tune.board import fit_scores, make_board
 from router.tune.candidates import chain_counts, chains_of
+from router.tune.sample import fit_scores, make_sample
 from router.tune.settings import content_hash
 from router.tune.targets import Constraint, Targets
 from router.tune.tune import TuneResult, TuneSettings, tune
@@ -36,12 +36,12 @@ def test_rows_without_a_label_dilute_no_loss_but_disagreement(world: World, kind
     predictions = replace(_blind(world(400), 0.5), slices={"vip": np.arange(400) % 2 == 0})
     names = ("cheap", "large")
     model = fit_scores(predictions, names, "max_probability", seed=0)
-    board = make_board(predictions, names, dict.fromkeys(names, 1.0), model)
+    sample = make_sample(predictions, names, dict.fromkeys(names, 1.0), model)
     known = predictions.label >= 0
     constraint = Constraint("x", kind, 0.1, 1, slice_="vip", classes=(0, 1, 2, 3))
-    assert (constraint.rows(board) == (known & predictions.slices["vip"])).all()
+    assert (constraint.rows(sample) == (known & predictions.slices["vip"])).all()
     differ = Constraint("x", "disagreement", 0.1, 1)
-    assert differ.rows(board).all()
+    assert differ.rows(sample).all()
 
 
 def test_a_slice_certificate_is_not_diluted_by_unlabelled_rows(costs: Costs, draws: int) -> None:

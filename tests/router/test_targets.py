@@ -260,18 +260,18 @@ def test_a_policy_that_does_not_fit_the_table_is_refused_by_name(world: World, c
 
 def test_harm_and_disagreement_never_ask_less_than_the_net_loss(world: World) -> None:
     """Row by row: net loss <= harm <= disagreement, so their certificates are safe for the drop."""
-    from router.tune.board import fit_scores, make_board
+    from router.tune.sample import fit_scores, make_sample
 
     predictions = world(500)
     names = ("cheap", "large")
-    board = make_board(
+    sample = make_sample(
         predictions,
         names,
         dict.fromkeys(names, 1.0),
         fit_scores(predictions, names, "max_probability", seed=0),
     )
     net, harm, differ = (
-        Constraint("accuracy_drop", kind, 0.1, 1).losses(board)
+        Constraint("accuracy_drop", kind, 0.1, 1).losses(sample)
         for kind in ("accuracy_drop", "harm", "disagreement")
     )
     assert (net <= harm).all()

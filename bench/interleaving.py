@@ -13,7 +13,7 @@ Key = TypeVar("Key", bound=Hashable)
 Input = TypeVar("Input")
 
 
-def time_in_turns(
+def time_interleaved(
     calls: Mapping[Key, Callable[[Input], object]],
     inputs: Sequence[Input],
     *,

@@ -20,9 +20,9 @@ from compress.encoders import encoder_of
 from compress.learning.distil import distil_student
 from compress.learning.imitate import Imitation, attention_loss, spread_layers, state_loss
 from compress.learning.importance import state_importance
-from compress.learning.lessons import easiest_first, prepare_lesson
 from compress.learning.text_cnn import TextCnn, distil_cnn
 from compress.learning.training import fit, hard_loss, predict, soft_loss
+from compress.learning.transfer_set import easiest_first, prepare_transfer_set
 from compress.learning.twin import equal_epochs, randomize, train_twin
 from compress.networks.cut import keep_states
 from compress.networks.models import load_network
@@ -121,16 +121,16 @@ def test_a_lesson_holds_copies_and_unlabelled_texts_without_labels(tmp_path: Pat
     data = with_unlabelled()
     part = student_part(augment={"copies": 1, "replace": 0.5})
     context = toy_context(tmp_path, part, data, parent=parent)
-    lesson = prepare_lesson(context, parent, DistilPart.model_validate(part), precision="fp32")
-    copies = len(lesson.texts) - 100
+    transfer = prepare_transfer_set(context, parent, DistilPart.model_validate(part), precision="fp32")
+    copies = len(transfer.texts) - 100
     assert copies > 50
-    assert (lesson.targets == -1).sum() == 5 + copies
-    assert not set(lesson.texts) & set(data.of("validation").texts)
+    assert (transfer.targets == -1).sum() == 5 + copies
+    assert not set(transfer.texts) & set(data.of("validation").texts)
     network = random_network()
-    encoded = encoder_of(parent).encode(lesson.texts)
-    np.testing.assert_allclose(lesson.answers, predict(network, network.examples(encoded)), atol=1e-5)
+    encoded = encoder_of(parent).encode(transfer.texts)
+    np.testing.assert_allclose(transfer.answers, predict(network, network.examples(encoded)), atol=1e-5)
     alone = DistilPart.model_validate({**part, "extra": False, "augment": None})
-    assert len(prepare_lesson(context, parent, alone, precision="fp32").texts) == 95
+    assert len(prepare_transfer_set(context, parent, alone, precision="fp32").texts) == 95
 
 
 def test_no_copy_is_a_held_out_text(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_no_copy_is_a_held_out_text(tmp_path: Path) -> None:
     for case in (data, replace(data, texts=texts, split=(*data.split[:30], *("test",) * 10))):
         part = student_part(augment=chances)
         context = toy_context(tmp_path, part, case, parent=parent)
-        lesson = prepare_lesson(context, parent, DistilPart.model_validate(part), precision="fp32")
-        found.append(len(set(lesson.texts) & set(shortened)))
+        transfer = prepare_transfer_set(context, parent, DistilPart.model_validate(part), precision="fp32")
+        found.append(len(set(transfer.texts) & set(shortened)))
     assert found[0] > 0
     assert found[1] == 0
 
@@ -158,8 +158,8 @@ def test_a_curriculum_begins_with_what_the_teacher_is_surest_about(
     parent = finished_network(tmp_path / "teacher", random_network())
     part = student_part(curriculum=curriculum, training={**RUN, "batch_size": 5})
     context = toy_context(tmp_path, part, toy_dataset(), parent=parent)
-    lesson = prepare_lesson(context, parent, DistilPart.model_validate(part), precision="fp32")
-    surest = set(easiest_first(lesson.answers)[:25].tolist())
+    transfer = prepare_transfer_set(context, parent, DistilPart.model_validate(part), precision="fp32")
+    surest = set(easiest_first(transfer.answers)[:25].tolist())
     seen: list[int] = []
 
     def noting(*arguments: Any) -> Any:
@@ -171,7 +171,7 @@ def test_a_curriculum_begins_with_what_the_teacher_is_surest_about(
 
         return noted
 
-    monkeypatch.setattr("compress.learning.lessons.soft_loss", noting)
+    monkeypatch.setattr("compress.learning.transfer_set.soft_loss", noting)
     distil_student(context)
     assert (set(seen[:10]) <= surest) is curriculum
 
@@ -233,7 +233,7 @@ def test_answers_are_kept_for_one_teacher_alone(tmp_path: Path) -> None:
         teacher = finished_network(tmp_path / name / "teacher", network)
         context = toy_context(tmp_path / name, student_part(), toy_dataset(), parent=teacher)
         part = DistilPart.model_validate(student_part())
-        answers.append(prepare_lesson(context, teacher, part, precision="fp32").answers)
+        answers.append(prepare_transfer_set(context, teacher, part, precision="fp32").answers)
     np.testing.assert_allclose(answers[1] - answers[0], [[0, 0, 9]] * 100, atol=1e-4)
 
 

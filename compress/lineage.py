@@ -26,7 +26,7 @@ KINDS: dict[str, VariantKind] = {
 
 
 @dataclass(frozen=True)
-class Origin:
+class Lineage:
     """Where a variant comes from: the technique that makes it, and the variant that it is made from.
 
     `skipped` are the techniques of unlisted variants between the two, the first one first.
@@ -42,24 +42,26 @@ class Origin:
         return " + ".join(dict.fromkeys((*self.skipped, self.technique)))
 
 
-def origins_of(recipe: Recipe) -> dict[str, Origin]:
-    """Return the origin of every variant of a recipe's family, the teacher first where it is one.
+def lineages_of(recipe: Recipe) -> dict[str, Lineage]:
+    """Return the lineage of every variant of a recipe's family, the teacher first where it is one.
 
     What is made from an unlisted variant has the nearest listed one before it as its parent; what is made
     from nothing but a teacher's answers has none.
     """
     elsewhere = recipe.teacher.answers is not None
-    found = {} if elsewhere else {recipe.teacher.name: Origin("teacher")}
+    found = {} if elsewhere else {recipe.teacher.name: Lineage("teacher")}
     for part in recipe.variants:
-        found |= _origins(part)
+        found |= _lineages(part)
 
-    def from_listed(origin: Origin) -> Origin:
-        while origin.parent is not None and origin.parent in recipe.unlisted:
-            before = found[origin.parent]
-            origin = replace(origin, parent=before.parent, skipped=(before.technique, *origin.skipped))
-        return replace(origin, parent=None) if elsewhere and origin.parent == recipe.teacher.name else origin
+    def from_listed(lineage: Lineage) -> Lineage:
+        while lineage.parent is not None and lineage.parent in recipe.unlisted:
+            before = found[lineage.parent]
+            lineage = replace(lineage, parent=before.parent, skipped=(before.technique, *lineage.skipped))
+        return (
+            replace(lineage, parent=None) if elsewhere and lineage.parent == recipe.teacher.name else lineage
+        )
 
-    return {name: from_listed(origin) for name, origin in found.items() if name not in recipe.unlisted}
+    return {name: from_listed(lineage) for name, lineage in found.items() if name not in recipe.unlisted}
 
 
 def lowerings_of(recipe: Recipe) -> dict[str, dict[str, float | int | str]]:
@@ -76,10 +78,10 @@ def _lowering(part: QuantizePart | QatPart) -> dict[str, float | int | str]:
     return told
 
 
-def _origins(part: VariantPart) -> dict[str, Origin]:
+def _lineages(part: VariantPart) -> dict[str, Lineage]:
     names = made_by(part)
     if isinstance(part, LatencyPart):
         chain = zip(names, (part.parent, *names), strict=False)
-        return {name: Origin(part.kind, before) for name, before in chain}
+        return {name: Lineage(part.kind, before) for name, before in chain}
     own, *twins = names
-    return {own: Origin(part.kind, part.parent)} | {twin: Origin(TWIN) for twin in twins}
+    return {own: Lineage(part.kind, part.parent)} | {twin: Lineage(TWIN) for twin in twins}

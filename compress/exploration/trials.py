@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from compress.exploration.genome import Candidate, Shape, TeacherSize, quantize_part, short_part, try_name
+from compress.exploration.genome import Candidate, Shape, TeacherSize, quantize_part, short_part, trial_name
 from compress.exploration.pareto import Point
 from compress.pipeline import Run
 from compress.plan import DATA_STEP
@@ -69,7 +69,7 @@ class Rates:
 
 
 @dataclass
-class Tries:
+class Trials:
     """Evaluates candidates by short trainings.
 
     Attributes:
@@ -124,7 +124,7 @@ class Tries:
         target = {**recipe.target.for_choices(), "seconds": min(recipe.target.seconds, TIMED_S)}
         when = f"{self.seconds / 60:.0f} of {self.part.minutes:g} minutes"
         return Step(
-            try_name(shape),
+            trial_name(shape),
             "candidate",
             f"candidate {len(self._known)} ({when}): {shape.name}",
             {"parts": parts, "target": target, "seed": recipe.seed},

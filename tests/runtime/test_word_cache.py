@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from runtime import words
+from runtime import word_cache
+from runtime.word_cache import word_tokens
 from runtime.wordpiece import ATTENTION_MASK, INPUT_IDS, WordPieceEncoder
-from runtime.words import word_tokens
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 PIECES = (
@@ -156,7 +156,7 @@ def test_an_added_token_that_nothing_tells_from_words_keeps_none(content: str) -
 
 def test_a_full_store_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It never holds more than its bound, and today's texts are looked up the second time at the latest."""
-    monkeypatch.setattr(words, "_MOST_WORDS", 3)
+    monkeypatch.setattr(word_cache, "_MOST_WORDS", 3)
     tokenizer = a_tokenizer()
     encoder = WordPieceEncoder(tokenizer.to_str().encode(), max_length=16)
     store = encoder._words

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom
 
+from tests.support.machine_lock import MachineLock
 from tests.support.simulations import FEW, FULL, most
-from tests.support.turns import Turns
 
 
 def test_who_waits_to_be_alone_comes_before_later_ones(tmp_path: Path) -> None:
@@ -18,18 +18,18 @@ def test_who_waits_to_be_alone_comes_before_later_ones(tmp_path: Path) -> None:
     first_in, first_out = threading.Event(), threading.Event()
 
     def take(name: str, *, alone: bool) -> None:
-        turns = Turns(tmp_path)
-        turns.take(alone=alone)
+        lock = MachineLock(tmp_path)
+        lock.take(alone=alone)
         order.append(name)
-        turns.leave()
+        lock.leave()
 
     def first() -> None:
-        turns = Turns(tmp_path)
-        turns.take(alone=False)
+        lock = MachineLock(tmp_path)
+        lock.take(alone=False)
         first_in.set()
         first_out.wait(10)
         order.append("first")
-        turns.leave()
+        lock.leave()
 
     holder = threading.Thread(target=first)
     holder.start()
@@ -49,11 +49,11 @@ def test_who_waits_to_be_alone_comes_before_later_ones(tmp_path: Path) -> None:
 
 def test_a_turn_that_is_held_is_kept(tmp_path: Path) -> None:
     """Tests of time that follow each other share one turn: taking it again waits for nobody."""
-    turns = Turns(tmp_path)
-    turns.take(alone=True)
-    turns.take(alone=True)
+    lock = MachineLock(tmp_path)
+    lock.take(alone=True)
+    lock.take(alone=True)
     assert _held(tmp_path / "room.lock")
-    turns.leave()
+    lock.leave()
     assert not _held(tmp_path / "room.lock")
 
 

@@ -26,7 +26,7 @@ from runtime.api import Encoder
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TransferSet:
     """N texts to learn from.
 
     Attributes:
@@ -65,26 +65,28 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
         SluiceError: when the loss is not finite.
     """
     role = next(role for role in ("teacher", "origin", "parent") if role in context.inputs)
-    lesson = prepare_lesson(context, context.inputs[role], part, precision=part.training.precision)
-    alike = lesson.asked is not None and encoder.sha256 == lesson.encoder
-    examples = lesson.asked if alike and lesson.asked is not None else student.read(encoder, lesson.texts)
+    transfer = prepare_transfer_set(context, context.inputs[role], part, precision=part.training.precision)
+    alike = transfer.asked is not None and encoder.sha256 == transfer.encoder
+    examples = (
+        transfer.asked if alike and transfer.asked is not None else student.read(encoder, transfer.texts)
+    )
     fit(
         student,
         examples,
-        soft_loss(lesson.targets, lesson.answers, part.distillation, part.training.label_smoothing),
+        soft_loss(transfer.targets, transfer.answers, part.distillation, part.training.label_smoothing),
         part.training,
         seed=context.recipe.seed,
         report=context.update,
-        order=easiest_first(lesson.answers) if part.curriculum else None,
-        companion=_imitation(student, examples, lesson, part, context.recipe.seed),
+        order=easiest_first(transfer.answers) if part.curriculum else None,
+        companion=_imitation(student, examples, transfer, part, context.recipe.seed),
         name=context.step.name,
     )
-    return len(lesson.texts)
+    return len(transfer.texts)
 
 
-def prepare_lesson(
+def prepare_transfer_set(
     context: Context, teacher: Finished, part: Learner | LinearPart, *, precision: str
-) -> Lesson:
+) -> TransferSet:
     """Return the texts that a part learns from, and a teacher's answers to them.
 
     These are the training texts, with `extra` also the extra and unlabelled ones, and altered copies of all
@@ -110,7 +112,7 @@ def prepare_lesson(
         # What has neither a label nor an answer teaches nothing.
         texts, targets = tuple(texts[row] for row in useful), targets[useful]
         found = ask(teacher, texts, precision=precision)
-    return Lesson(
+    return TransferSet(
         texts=texts,
         targets=targets,
         answers=found.logits,
@@ -141,15 +143,15 @@ def _neighbours(
 
 
 def _imitation(
-    student: Network, examples: Examples, lesson: Lesson, part: Learner, seed: int
+    student: Network, examples: Examples, transfer: TransferSet, part: Learner, seed: int
 ) -> Imitation | None:
-    settings, teacher = part.distillation, lesson.teacher
+    settings, teacher = part.distillation, transfer.teacher
     if not (settings.hidden_weight or settings.attention_weight):
         return None
     where = f"variant {part.name!r}: distillation"
     if not isinstance(student, Classifier) or not isinstance(teacher, Classifier):
         raise RecipeError(f"{where}: only a transformer can imitate the states of a transformer")
-    if lesson.asked is None or not _same_pieces(examples, lesson.asked):
+    if transfer.asked is None or not _same_pieces(examples, transfer.asked):
         raise RecipeError(
             f"{where}: the teacher reads texts in other word pieces, so their states cannot be compared",
             hint="leave hidden_weight and attention_weight at 0, or take a teacher with the same tokenizer",
@@ -161,7 +163,7 @@ def _imitation(
     for layer in layer_map:
         if not 0 <= layer < layers:
             raise RecipeError(f"{where}.layer_map: no layer {layer}; the teacher has 0 to {layers - 1}")
-    return Imitation(student, teacher, lesson.asked, settings, layer_map, seed=seed)
+    return Imitation(student, teacher, transfer.asked, settings, layer_map, seed=seed)
 
 
 def _same_pieces(mine: Examples, theirs: Examples) -> bool:

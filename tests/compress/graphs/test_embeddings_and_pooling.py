@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from compress.graphs.ends import pool_by_product, slice_places
+from compress.graphs.embeddings_and_pooling import pool_by_product, slice_places
 from compress.graphs.export import check_probes
 from compress.graphs.fuse import fuse
 from compress.graphs.matching import Graph

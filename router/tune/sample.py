@@ -1,4 +1,4 @@
-"""The board: the arrays that searching and testing work on, and the fitted scores of the variants."""
+"""The sample: the arrays that searching and testing work on, and the fitted scores of the variants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from router.tune.calibrate import fit_deferral, fit_per_class, fit_temperature
 
 
 @dataclass(frozen=True, eq=False)
-class Board:
+class Sample:
     """N rows seen by V variants, cheapest first.
 
     Attributes:
@@ -51,7 +51,7 @@ class Board:
     def __len__(self) -> int:
         return len(self.label)
 
-    def take(self, rows: IntArray | BoolArray) -> Board:
+    def take(self, rows: IntArray | BoolArray) -> Sample:
         """Return the rows of a mask or index array."""
         return replace(
             self,
@@ -76,20 +76,20 @@ class ScoreModel:
     temperatures: Mapping[str, float]
     parameters: Mapping[tuple[str, str | None], Mapping[str, Any]]
 
-    def chain_scores(self, board: Board, chain: Sequence[int]) -> list[FloatArray]:
+    def chain_scores(self, sample: Sample, chain: Sequence[int]) -> list[FloatArray]:
         """Return the score [N] of every stage but the last, were all rows to reach it."""
         found = []
         for place, variant in enumerate(chain[:-1]):
-            confidence = board.confidence[variant]
+            confidence = sample.confidence[variant]
             if self.name == "agreement":
-                earlier = board.answers[list(chain[:place])].T
-                found.append(agreement(confidence, board.answers[variant], earlier))
+                earlier = sample.answers[list(chain[:place])].T
+                found.append(agreement(confidence, sample.answers[variant], earlier))
             elif self.name == "deferral":
-                parameters = self.stage_parameters(board.names[variant], board.names[chain[place + 1]])
+                parameters = self.stage_parameters(sample.names[variant], sample.names[chain[place + 1]])
                 scorer = scorer_from_parameters("deferral", parameters or {}, self.labels)
-                found.append(scorer(confidence, board.answers[variant]))
+                found.append(scorer(confidence, sample.answers[variant]))
             else:
-                found.append(board.basic[variant])
+                found.append(sample.basic[variant])
         return found
 
     def stage_parameters(self, variant: str, following: str) -> Mapping[str, Any] | None:
@@ -145,38 +145,38 @@ def fit_scores(
             f"score {score!r} is fitted on labels, and the tune rows have none",
             hint="use --score max_probability",
         )
-    board = make_board(
+    sample = make_sample(
         predictions.take(labelled), names, dict.fromkeys(names, 0.0), replace(model, name="max_probability")
     )
     parameters: dict[tuple[str, str | None], Mapping[str, Any]] = {}
-    for index, name in enumerate(board.names):
+    for index, name in enumerate(sample.names):
         if score == "per_class":
             parameters[name, None] = fit_per_class(
-                board.confidence[index],
-                board.answers[index],
-                board.right[index],
+                sample.confidence[index],
+                sample.answers[index],
+                sample.right[index],
                 labels,
                 min_count,
                 shrinkage,
             )
         else:
-            for other, following in enumerate(board.names):
+            for other, following in enumerate(sample.names):
                 if other != index:
                     parameters[name, following] = fit_deferral(
-                        board.confidence[index],
-                        board.answers[index],
-                        board.right[index],
-                        board.right[other],
+                        sample.confidence[index],
+                        sample.answers[index],
+                        sample.right[index],
+                        sample.right[other],
                         labels,
                         min_count,
                     )
     return replace(model, parameters=parameters)
 
 
-def make_board(
+def make_sample(
     predictions: Predictions, names: Sequence[str], usd: Mapping[str, float], model: ScoreModel
-) -> Board:
-    """Return the board of all rows of `predictions` for `names` (given cheapest first)."""
+) -> Sample:
+    """Return the sample of all rows of `predictions` for `names` (given cheapest first)."""
     classes = len(predictions.labels)
     n = len(predictions)
     answers = np.empty((len(names), n), dtype=np.int64)
@@ -196,7 +196,7 @@ def make_board(
         elif model.name == "per_class":
             scorer = scorer_from_parameters("per_class", model.parameters[name, None], model.labels)
             basic[index] = scorer(confidence[index], answers[index])
-    return Board(
+    return Sample(
         names=tuple(names),
         usd=np.array([usd[name] for name in names]),
         classes=classes,

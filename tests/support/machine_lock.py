@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 
-class Turns:
+class MachineLock:
     """A lock that many tests share or one has alone; who waits to be alone is let in next.
 
     Locks of files end with their process. Newcomers pass a gate first, which is held by who waits to be
@@ -39,7 +39,7 @@ class Turns:
             self._held = None
 
 
-def turns_of_this_run() -> Turns | None:
+def lock_of_this_run() -> MachineLock | None:
     """Return the lock that the workers of this run share, or None where one process runs all tests."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    return Turns(Path(tempfile.gettempdir()) / f"sluice-tests-{run}") if run else None
+    return MachineLock(Path(tempfile.gettempdir()) / f"sluice-tests-{run}") if run else None
