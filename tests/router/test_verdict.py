@@ -1,6 +1,4 @@
-"""Verdicts on candidates: seldom wrong, whenever one looks; soon there where the truth is plain; and
-anybody's to compute again.
-"""
+"""Verdicts on candidates: seldom wrong whenever one looks, soon there, and anybody's to compute again."""
 
 from __future__ import annotations
 
