@@ -12,6 +12,9 @@ LATENCY_BUCKETS_S = (
 BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 
+NO_KEY = "none"
+"""Label `key` of requests that came without one."""
+
 Outcome = Literal["ok", "client_error", "overloaded", "deadline", "server_error"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -73,9 +76,22 @@ POLICY_EXPECTED_ENERGY = Metric(
     "sluice_policy_expected_energy_joules", "gauge", (), "Joules per request that the policy in force expects"
 )
 QUEUE_ITEMS = Metric("sluice_queue_items", "gauge", ("variant",), "Texts waiting for a variant")
+USD = Metric(
+    "sluice_usd_total",
+    "counter",
+    ("key", "variant"),
+    "Cost of answers by who asked and by the variant that ran",
+)
+SAVED_USD = Metric(
+    "sluice_saved_usd_total",
+    "counter",
+    (),
+    "What the cascade's answers would have cost by the reference alone, less what they cost",
+)
 REVISION = Metric("sluice_revision", "gauge", (), "Number of the live-state revision in force")
 
 ALL = (
     REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
-    POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, QUEUE_ITEMS, REVISION,
+    POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, QUEUE_ITEMS, USD, SAVED_USD,
+    REVISION,
 )  # fmt: skip

@@ -228,6 +228,31 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Money",
+        (
+            Panel(
+                "Spent per hour",
+                "USD by the variant that ran; an escalated text pays for every stage.",
+                "currencyUSD",
+                (Query(f"3600 * {rate_of(m.USD.name, by='variant')}", "{{variant}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Spent per hour by key",
+                "Who asked; none is requests without a key.",
+                "currencyUSD",
+                (Query(f"3600 * {rate_of(m.USD.name, by='key')}", "{{key}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Saved per hour",
+                "What the reference alone would have cost for the cascade's texts, less what they cost.",
+                "currencyUSD",
+                (Query(f"3600 * {rate_of(m.SAVED_USD.name)}", "saved"),),
+            ),
+        ),
+    ),
+    (
         "Energy",
         (
             Panel(

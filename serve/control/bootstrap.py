@@ -41,6 +41,8 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
     state_folder = Path(settings.state) if settings.state else folder / "state"
     in_force = _seed(state_folder, family_folder, family, policy, progress)
     require_certified_answers(in_force, otherwise)
+    if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
+        progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
     slots = slots_of(settings, family, in_force)
     return Assignment(
         settings=settings,

@@ -10,6 +10,7 @@ from contract.policy import Policy
 from router.decide.cascade import CompiledPolicy, CompiledStage
 from router.decide.scores import NEEDS_LOGITS
 from serve.dataplane.escalation import EscalationBudget
+from serve.types.prices import Prices
 from serve.types.stage import Snapshot, Stage
 
 
@@ -34,6 +35,7 @@ class Plan:
     votes: bool
     temperatures: Mapping[str, float]
     shares_encoder: bool
+    prices: Prices
 
 
 def make_plan(snapshot: Snapshot) -> Plan:
@@ -50,6 +52,7 @@ def make_plan(snapshot: Snapshot) -> Plan:
         votes=_needs_votes(snapshot.policy),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
         shares_encoder=_shares_encoder(snapshot),
+        prices=Prices.of_family(snapshot.family, snapshot.policy.reference),
     )
 
 

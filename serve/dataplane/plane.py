@@ -205,7 +205,13 @@ class DataPlane:
         )
         self._recorder.answered(
             RequestRecord(
-                request.model, result.variant, result.confidence, self._clock() - request.arrived_at
+                request.model,
+                result.variant,
+                result.confidence,
+                self._clock() - request.arrived_at,
+                caller=request.caller,
+                first=request.model,
+                prices=plan.prices,
             )
         )
         return result
@@ -238,7 +244,17 @@ class DataPlane:
         )
         total_s = self._clock() - request.arrived_at
         if state is None:
-            self._recorder.answered(RequestRecord(CASCADE, result.variant, result.confidence, total_s))
+            self._recorder.answered(
+                RequestRecord(
+                    CASCADE,
+                    result.variant,
+                    result.confidence,
+                    total_s,
+                    caller=request.caller,
+                    first=first.rules.variant,
+                    prices=plan.prices,
+                )
+            )
             return result
         result = state.merge(result)
         self._recorder.answered(
@@ -250,6 +266,9 @@ class DataPlane:
                 state.seconds,
                 state.escalations,
                 state.degradations,
+                request.caller,
+                first.rules.variant,
+                plan.prices,
             )
         )
         return result

@@ -16,6 +16,8 @@ from prometheus_client.registry import Collector
 from contract import metrics
 from contract.metrics import Metric, Outcome
 from contract.policy import Policy
+from serve.types.messages import CASCADE
+from serve.types.prices import Prices
 from serve.types.recorder import BatchRecord, DegradedReason, RequestRecord
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -53,6 +55,9 @@ class Telemetry:
             multiprocess_mode="livesum",
             registry=own,
         )
+        self.usd = _counter(metrics.USD, own)
+        self.saved_usd = _counter(metrics.SAVED_USD, own)
+        self._unsaved_usd = 0.0
 
         self._children: dict[tuple[str, ...], Any] = {}
         # A rate over a series that starts at its first event misses that event.
@@ -74,6 +79,22 @@ class Telemetry:
             self._child(self.escalations, source, target).inc(texts)
         for reason, texts in record.degraded:
             self._child(self.degraded, reason).inc(texts)
+        if record.prices is not None:
+            self._charge(record, record.prices)
+
+    def _charge(self, record: RequestRecord, prices: Prices) -> None:
+        spent = prices.charges(record.runs())
+        for variant, usd in spent.items():
+            self._child(self.usd, record.caller or metrics.NO_KEY, variant).inc(usd)
+        if record.model == CASCADE and spent and prices.reference_usd is not None:
+            self._save(prices.reference_usd * len(record.variants) - sum(spent.values()))
+
+    def _save(self, usd: float) -> None:
+        """Count what a request saved; a loss, as by one that escalated, is taken off what is saved next."""
+        self._unsaved_usd += usd
+        if self._unsaved_usd > 0:
+            self._child(self.saved_usd).inc(self._unsaved_usd)
+            self._unsaved_usd = 0.0
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Count texts that got no answer; a request without a readable text counts as one."""
@@ -101,7 +122,7 @@ class Telemetry:
         key = (family._name, *labels)
         child = self._children.get(key)
         if child is None:
-            child = self._children[key] = family.labels(*labels)
+            child = self._children[key] = family.labels(*labels) if labels else family
         return child
 
     def render(self, revision: int, policy: Policy | None) -> bytes:

@@ -42,12 +42,14 @@ class ClassifyRequest:
         texts: [N].
         timeout_s: seconds that the client is ready to wait, from `arrived_at`.
         arrived_at: clock second at which the head of the request was there.
+        caller: name of the key that asks; empty without keys.
     """
 
     model: str
     texts: Sequence[str]
     timeout_s: float | None
     arrived_at: float
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from contract.metrics import Outcome
+from serve.types.prices import Prices
 
 DegradedReason = Literal["deadline", "budget", "overloaded", "failed"]
 
@@ -23,6 +24,9 @@ class RequestRecord:
         escalation_s: time spent waiting for stages after the first; None where no text escalated.
         escalations: (from variant, to variant, texts), empty for most requests.
         degraded: (reason, texts), empty for most requests.
+        caller: name of the key that asked; empty without keys.
+        first: variant that every text went through first.
+        prices: of the family that answered; None where nobody keeps count.
     """
 
     model: str
@@ -32,6 +36,15 @@ class RequestRecord:
     escalation_s: float | None = None
     escalations: Sequence[tuple[str, str, int]] = ()
     degraded: Sequence[tuple[DegradedReason, int]] = ()
+    caller: str = ""
+    first: str = ""
+    prices: Prices | None = None
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Yield (variant, texts) of every stage that gave an answer, whether it stood or was overruled."""
+        yield self.first, len(self.variants)
+        for _, variant, texts in self.escalations:
+            yield variant, texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -380,7 +380,7 @@ async def test_agreement_counts_the_stages_that_ran(fake_folder: FakeFolder) -> 
 async def test_live_answers_are_those_of_the_replay(
     fake_folder: FakeFolder, temperature: float | None
 ) -> None:
-    """Row by row, the gateway and `simulate` give the same label, variant, confidence and escalation."""
+    """Row by row, gateway and `simulate` give the same label, variant, confidence, escalation, and cost."""
     family = fake_folder.family
     assert family.predictions is not None
     assert family.costs is not None
@@ -390,10 +390,12 @@ async def test_live_answers_are_those_of_the_replay(
     policy = policy.model_copy(update={"stages": (first, policy.stages[1])}).sealed()
     predictions = read_predictions(inside(fake_folder.folder, family.predictions.path), labels=family.labels)
     costs = read_costs(inside(fake_folder.folder, family.costs.path))
-    expected = simulate(predictions, costs, policy).answers()
+    simulated = simulate(predictions, costs, policy)
+    expected = simulated.answers()
     texts = pq.read_table(inside(fake_folder.folder, family.data.path))["text"].to_pylist()
     snapshot = snapshot_of(fake_folder, policy, NoRecorder())
-    plane = DataPlane(lambda: snapshot, RequestLimits(), NoRecorder())
+    recorder = Kept()
+    plane = DataPlane(lambda: snapshot, RequestLimits(), recorder)
     got = []
     for start in range(0, len(texts), 50):
         result = await plane.classify(
@@ -411,6 +413,10 @@ async def test_live_answers_are_those_of_the_replay(
     assert [without_confidence(a) for a in got] == [without_confidence(a) for a in expected]
     assert [a["confidence"] for a in got] == pytest.approx([a["confidence"] for a in expected], abs=1e-6)
     assert 0.01 < np.mean([a["escalated"] for a in got]) < 0.9
+    usd = sum(
+        sum(record.prices.charges(record.runs()).values()) for record in recorder.answers if record.prices
+    )
+    assert usd * 1000 / len(texts) == pytest.approx(simulated.figures["usd_per_1k"])
 
 
 def without_confidence(answer: dict[str, object]) -> dict[str, object]:
