@@ -45,6 +45,17 @@ class Limits(Frozen):
 
     deadline_ms: float | None = Field(default=None, gt=0)
     max_escalation_rate: float | None = Field(default=None, ge=0, le=1)
+    objective_ms: float | None = Field(
+        default=None, gt=0, description="Answers later than this are worth nothing: rules who may wait"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not said, as certificates do."""
+        told: dict[str, Any] = dump(self)
+        if told["objective_ms"] is None:
+            del told["objective_ms"]
+        return told
 
 
 class CertifiedTarget(Frozen):

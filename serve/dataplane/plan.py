@@ -31,6 +31,7 @@ class Plan:
     compiled: CompiledPolicy
     steps: tuple[Step, ...]
     deadline_s: float | None
+    objective_s: float | None
     budget: EscalationBudget | None
     votes: bool
     temperatures: Mapping[str, float]
@@ -48,6 +49,7 @@ def make_plan(snapshot: Snapshot) -> Plan:
         compiled=compiled,
         steps=steps,
         deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
+        objective_s=None if limits.objective_ms is None else limits.objective_ms / 1e3,
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
         votes=_needs_votes(snapshot.policy),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},

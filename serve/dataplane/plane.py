@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,16 @@ from serve.types.stage import Snapshot, Snapshots, Stage
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.02
+_TO_PLAN_WITH = 0.9
+"""Of the objective: the rest is for the way back to the client."""
+
+
+class Terms(NamedTuple):
+    """By when a request is to be answered: see serve.types.stage.Stage.logits."""
+
+    deadline_at: float
+    due_at: float | None
+    priority: int
 
 
 class _Held:
@@ -72,6 +83,7 @@ class DataPlane:
         self._leaving: dict[Snapshot, _Held] = {}
         self._in_flight = 0
         self._times: dict[str, StageTime] = {}
+        self._objective_s = None if limits.objective_ms is None else limits.objective_ms / 1e3
 
     @property
     def in_flight(self) -> int:
@@ -92,13 +104,13 @@ class DataPlane:
         n = len(request.texts)
         if self._in_flight and self._in_flight + n > self._limits.max_in_flight_texts:
             raise Overloaded("the gateway is full")
-        deadline_at = self._deadline(request, plan.deadline_s if cascade else None)
+        terms = self._terms(request, plan, cascade)
         self._in_flight += n
         held.count += 1
         try:
             if cascade:
-                return await self._cascade(plan, request, deadline_at)
-            return await self._single(plan, request, deadline_at)
+                return await self._cascade(plan, request, terms)
+            return await self._single(plan, request, terms)
         finally:
             self._in_flight -= n
             held.count -= 1
@@ -175,20 +187,27 @@ class DataPlane:
         self._held = _Held(make_plan(snapshot))
         return self._held
 
-    def _deadline(self, request: ClassifyRequest, policy_s: float | None) -> float:
-        """Return the clock second of the nearest limit that client, policy or gateway sets."""
+    def _terms(self, request: ClassifyRequest, plan: Plan, cascade: bool) -> Terms:
+        """Return by when: the nearest limit that client, policy or gateway sets, and the objective."""
         limit_s = self._limits.max_seconds
+        objective_s = self._objective_s
         if request.timeout_s is not None and request.timeout_s < limit_s:
             limit_s = request.timeout_s
-        if policy_s is not None and policy_s < limit_s:
-            limit_s = policy_s
-        return request.arrived_at + limit_s
+        if cascade:
+            if plan.deadline_s is not None and plan.deadline_s < limit_s:
+                limit_s = plan.deadline_s
+            if plan.objective_s is not None:
+                objective_s = plan.objective_s
+        arrived_at = request.arrived_at
+        if objective_s is None:
+            return Terms(arrived_at + limit_s, None, request.priority)
+        return Terms(arrived_at + limit_s, arrived_at + _TO_PLAN_WITH * objective_s, request.priority)
 
-    async def _single(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
+    async def _single(self, plan: Plan, request: ClassifyRequest, terms: Terms) -> ClassifyResult:
         family = plan.snapshot.family
         temperature = plan.temperatures[request.model]
         stage = plan.snapshot.stages[request.model]
-        logits = await self._ask(stage, request.texts, len(family.labels), deadline_at)
+        logits = await self._ask(stage, request.texts, len(family.labels), terms)
         probabilities = softmax(logits, temperature)
         n = len(request.texts)
         result = ClassifyResult(
@@ -216,12 +235,12 @@ class DataPlane:
         )
         return result
 
-    async def _cascade(self, plan: Plan, request: ClassifyRequest, deadline_at: float) -> ClassifyResult:
+    async def _cascade(self, plan: Plan, request: ClassifyRequest, terms: Terms) -> ClassifyResult:
         n = len(request.texts)
         first = plan.steps[0]
         classes = plan.compiled.classes
         texts = Texts(request.texts) if plan.shares_encoder else request.texts
-        logits = await self._ask(first.stage, texts, classes, deadline_at)
+        logits = await self._ask(first.stage, texts, classes, terms)
         scored = first.rules.score_logits(logits)
         verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
         if plan.budget is not None:
@@ -229,7 +248,7 @@ class DataPlane:
         state = None
         if (verdict != ANSWER).any():
             state = RequestState(plan, logits, scored, verdict)
-            await self._escalate(plan, state, texts, deadline_at)
+            await self._escalate(plan, state, texts, terms)
         result = ClassifyResult(
             model=CASCADE,
             labels=plan.snapshot.family.labels,
@@ -273,10 +292,14 @@ class DataPlane:
         )
         return result
 
-    async def _escalate(
-        self, plan: Plan, state: RequestState, texts: Sequence[str], deadline_at: float
-    ) -> None:
-        """Take the texts that no stage has answered yet through the later stages."""
+    async def _escalate(self, plan: Plan, state: RequestState, texts: Sequence[str], terms: Terms) -> None:
+        """Take the texts that no stage has answered yet through the later stages.
+
+        An answer is in hand: where a later one would miss the objective, that one stands.
+        """
+        deadline_at = terms.deadline_at
+        if terms.due_at is not None and terms.due_at < deadline_at:
+            terms = Terms(terms.due_at, terms.due_at, terms.priority)
         for step in plan.steps[1:]:
             rows = np.flatnonzero(state.going_to == step.rules.index)
             if len(rows) == 0:
@@ -292,7 +315,7 @@ class DataPlane:
                 if len(rows) == 0:
                     continue
             try:
-                logits = await self._ask(step.stage, _chosen(texts, rows), plan.compiled.classes, deadline_at)
+                logits = await self._ask(step.stage, _chosen(texts, rows), plan.compiled.classes, terms)
             except DeadlineExceeded:
                 state.degrade(rows, "deadline")
             except Overloaded:
@@ -303,12 +326,12 @@ class DataPlane:
                 state.answer(step, rows, logits)
             state.seconds += self._clock() - started
 
-    async def _ask(self, stage: Stage, texts: Sequence[str], classes: int, deadline_at: float) -> Logits:
+    async def _ask(self, stage: Stage, texts: Sequence[str], classes: int, terms: Terms) -> Logits:
         """Ask a stage, and stop waiting at the deadline even if the stage does not."""
         started = self._clock()
         try:
-            async with asyncio.timeout(deadline_at - started):
-                logits = await stage.logits(texts, deadline_at)
+            async with asyncio.timeout(terms.deadline_at - started):
+                logits = await stage.logits(texts, *terms)
         except TimeoutError:
             self._learn(stage.variant, self._clock() - started, len(texts))
             raise DeadlineExceeded("the deadline passed before there was an answer") from None

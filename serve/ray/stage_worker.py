@@ -103,8 +103,9 @@ class StageWorker:
 
     async def _one(self, stage: InlineStage, ask: Ask, now: float) -> Reply:
         deadline_at = None if ask.remaining_s is None else now + ask.remaining_s
+        due_at = None if ask.due_s is None else now + ask.due_s
         try:
-            return await stage.logits(ask.texts, deadline_at)
+            return await stage.logits(ask.texts, deadline_at, due_at, ask.priority)
         except RequestError as problem:
             return problem
         except Exception:

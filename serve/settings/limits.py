@@ -15,3 +15,9 @@ class RequestLimits(Setting):
     max_characters: int = Field(default=50_000, gt=0, description="Characters of one text")
     max_in_flight_texts: int = Field(default=2048, gt=0, description="Texts held at a time; beyond: 429")
     max_seconds: float = Field(default=30.0, gt=0, description="No request lasts longer, whatever it asks")
+    objective_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Answers later than this are worth nothing: what waits and cannot be answered in time is "
+        "refused, the oldest first; a policy's own limit comes before it; null: only deadlines count",
+    )

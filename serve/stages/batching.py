@@ -1,8 +1,8 @@
 """The micro-batcher: collects requests while its worker is busy, in bounded room, and runs them together.
 
 No timer closes a batch: an idle worker starts at once, a busy one finds everything that arrived meanwhile, so
-batches grow with the load. A request that was given up or came too late is dropped before it costs anything;
-when a batch fails, its requests run again one by one, so that only the bad one fails.
+batches grow with the load. Who waits, in which order, and who no longer can is the admission's
+(serve.stages.admission). When a batch fails, its requests run again one by one: only the bad one fails.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError, StageFailed
+from contract.errors import DeadlineExceeded, RequestError, StageFailed
 from serve.settings.stages import BatchRules
+from serve.stages.admission import Admission
+from serve.stages.forecast import BatchForecast
+from serve.stages.room import Ticket
 from serve.types.clock import Clock
+from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import BatchRecord, Recorder
 
 log = logging.getLogger(__name__)
@@ -27,18 +31,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Group(Generic[Item, Result]):
+class _Group(Ticket, Generic[Item, Result]):
     """The items of one request, at most `max_items`, that run together."""
 
-    __slots__ = ("deadline_at", "enqueued_at", "future", "items", "outcome", "queue_s")
+    __slots__ = ("items", "outcome", "queue_s")
 
     def __init__(
-        self, items: Sequence[Item], deadline_at: float | None, now: float, future: asyncio.Future[Result]
+        self,
+        items: Sequence[Item],
+        deadline_at: float | None,
+        now: float,
+        future: asyncio.Future[Result],
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
     ) -> None:
+        super().__init__(len(items), deadline_at, now, future, due_at, priority)
         self.items = items
-        self.deadline_at = deadline_at
-        self.enqueued_at = now
-        self.future = future
         self.outcome: Result | BaseException | None = None
         self.queue_s = 0.0
 
@@ -69,52 +77,84 @@ class MicroBatcher(Generic[Item, Result]):
         self._recorder = recorder
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._inbox: queue.SimpleQueue[_Group[Item, Result] | None] = queue.SimpleQueue()
-        self._backlog: deque[_Group[Item, Result]] = deque()
+        self._forecast = BatchForecast(rules.max_items, rules.lanes)
+        self._admission: Admission[_Group[Item, Result]] = Admission(name, rules, self._forecast)
+        self._lock = threading.Lock()
+        """Held by whoever touches the admission."""
+        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """One for each lane that has something to do again; False ends it."""
+        self._idle_lanes = 0
         self._flushing = False
-        self._outstanding = 0
-        self._seconds_per_item = 0.0
-        self._closed = False
         self._idle: asyncio.Future[None] | None = None
         self._threads: list[threading.Thread] = []
 
     @property
     def outstanding(self) -> int:
         """Items waiting or running."""
-        return self._outstanding
+        return self._admission.outstanding
 
-    async def submit(self, items: Sequence[Item], deadline_at: float | None) -> list[Result]:
+    async def submit(
+        self,
+        items: Sequence[Item],
+        deadline_at: float | None,
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> list[Result]:
         """Run the items of one request; one result per chunk of at most `max_items`, in order.
 
+        Args:
+            items: of the request.
+            deadline_at: clock second after which nobody wants it.
+            due_at: clock second by which it must be answered to be worth a place in the queue.
+            priority: level, 1 the highest.
+
         Raises:
-            Overloaded: the room is taken, or the expected wait is beyond the rules.
-            DeadlineExceeded: the deadline is over, or would be before its turn.
+            Overloaded: the room is taken, or it could not be answered by `due_at`.
+            DeadlineExceeded: the deadline is over, or would be before it is answered.
             NotReady: closed.
             StageFailed: `run` failed on these very items.
         """
         now = self._clock()
-        self._admit(len(items), deadline_at, now)
         loop = self._loop or self._start()
-        self._outstanding += len(items)
-        if len(items) <= self._rules.max_items:
-            return [await self._enqueue(items, deadline_at, now, loop)]
-        return await self._submit_in_chunks(items, deadline_at, loop)
+        count, most = len(items), self._rules.max_items
+        first = _Group[Item, Result](
+            items if count <= most else items[:most], deadline_at, now, loop.create_future(), due_at, priority
+        )
+        with self._lock:
+            gone = self._admission.admit(first, count, now)
+            wake = self._idle_lanes > 0
+            if wake:
+                self._idle_lanes -= 1
+        if gone:
+            self._refuse(gone)
+        self._wake(wake, loop)
+        if count <= most:
+            return [await first.future]
+        return await self._submit_in_chunks(items, first, loop)
 
     async def _submit_in_chunks(
-        self, items: Sequence[Item], deadline_at: float | None, loop: asyncio.AbstractEventLoop
+        self, items: Sequence[Item], first: _Group[Item, Result], loop: asyncio.AbstractEventLoop
     ) -> list[Result]:
         """Keep one chunk more than there are lanes inside, so that small requests get their turn between."""
         size, count = self._rules.max_items, len(items)
-        inside: deque[asyncio.Future[Result]] = deque()
+        patience = first.order - first.enqueued_at
+        inside = deque([first.future])
         results: list[Result] = []
-        given = 0
+        given = size
         try:
             while given < count:
                 if len(inside) > self._rules.lanes:
                     results.append(await inside[0])
                     inside.popleft()
-                inside.append(self._enqueue(items[given : given + size], deadline_at, self._clock(), loop))
-                given = min(given + size, count)
+                now = self._clock()
+                group = _Group[Item, Result](
+                    items[given : given + size], first.deadline_at, now, loop.create_future()
+                )
+                group.priority = first.priority
+                group.stay(now + patience)
+                self._put(group, loop)
+                inside.append(group.future)
+                given += group.size
             while inside:
                 results.append(await inside[0])
                 inside.popleft()
@@ -126,95 +166,110 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def close(self) -> None:
         """Refuse new requests, finish those inside, and end the threads."""
-        self._closed = True
-        if self._outstanding and self._loop is not None:
+        self._admission.close()
+        if self.outstanding and self._loop is not None:
             self._idle = self._loop.create_future()
             await self._idle
         for _ in self._threads:
-            self._inbox.put(None)
+            self._wakes.put(False)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._threads.clear()
-
-    def _admit(self, count: int, deadline_at: float | None, now: float) -> None:
-        if self._closed:
-            raise NotReady(f"{self._name} is closing")
-        rules = self._rules
-        wait_s = self._outstanding * self._seconds_per_item / rules.lanes
-        if self._outstanding and self._outstanding + count > rules.max_queue_items:
-            raise Overloaded(f"the queue of {self._name} is full", retry_after_s=wait_s)
-        if wait_s > rules.max_queue_s:
-            raise Overloaded(f"the queue of {self._name} is too long", retry_after_s=wait_s)
-        if deadline_at is not None and now + wait_s >= deadline_at:
-            raise DeadlineExceeded(f"the deadline would pass in the queue of {self._name}")
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
         if self._rules.run_in == "thread":
             for lane in range(self._rules.lanes):
                 thread = threading.Thread(
-                    target=self._work, args=(self._loop,), name=f"{self._name}-{lane}", daemon=True
+                    target=self._work, args=(lane, self._loop), name=f"{self._name}-{lane}", daemon=True
                 )
                 thread.start()
                 self._threads.append(thread)
         return self._loop
 
-    def _enqueue(
-        self, items: Sequence[Item], deadline_at: float | None, now: float, loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Future[Result]:
-        group = _Group[Item, Result](items, deadline_at, now, loop.create_future())
-        if self._rules.run_in == "thread":
-            self._inbox.put(group)
-        else:
-            self._backlog.append(group)
-            if not self._flushing:
-                self._flushing = True
-                loop.call_soon(self._flush)
-        return group.future
+    def _put(self, group: _Group[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
+        """Give a further part of a request that was let in its place."""
+        with self._lock:
+            self._admission.room.push(group)
+            wake = self._idle_lanes > 0
+            if wake:
+                self._idle_lanes -= 1
+        self._wake(wake, loop)
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _wake(self, lane: bool, loop: asyncio.AbstractEventLoop) -> None:
+        if lane:
+            self._wakes.put(True)
+        elif self._rules.run_in == "loop" and not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+
+    def _take(self, lane: int) -> tuple[list[_Group[Item, Result]], list[_Group[Item, Result]]]:
+        """Take the next batch and whom it comes too late for; where there is none, the lane is idle."""
+        with self._lock:
+            now = self._clock()
+            batch, gone = self._admission.take(now, self._forecast.limit)
+            if batch:
+                self._forecast.started(lane, sum(group.size for group in batch), now)
+            else:
+                self._forecast.ended(lane)
+                self._idle_lanes += 1
+        return batch, gone
+
+    def _work(self, lane: int, loop: asyncio.AbstractEventLoop) -> None:
         """One lane: take a batch, run it, hand it back to the loop."""
-        held: _Group[Item, Result] | None = None
+        linger_s = self._rules.linger_s
         while True:
-            first = held or self._inbox.get()
-            held = None
-            if first is None:
-                return
-            batch, count = [first], len(first.items)
-            closes_at = self._clock() + self._rules.linger_s
-            while count < self._rules.max_items:
-                try:
-                    patience = closes_at - self._clock() if self._rules.linger_s else 0.0
-                    following = (
-                        self._inbox.get(timeout=patience) if patience > 0 else self._inbox.get_nowait()
-                    )
-                except queue.Empty:
-                    break
-                if following is None:
-                    self._inbox.put(None)
-                    break
-                if count + len(following.items) > self._rules.max_items:
-                    held = following
-                    break
-                batch.append(following)
-                count += len(following.items)
-            record = self._execute(batch)
+            batch, gone = self._take(lane)
             try:
+                if gone:
+                    loop.call_soon_threadsafe(self._refuse, gone)
+                if not batch:
+                    if not self._wakes.get():
+                        return
+                    if linger_s:
+                        self._linger(linger_s)
+                    continue
+                record = self._execute(batch)
                 loop.call_soon_threadsafe(self._deliver, batch, record)
             except RuntimeError:  # the loop closed under us: nobody waits any more
                 return
 
+    def _linger(self, seconds: float) -> None:
+        """Let an idle lane that was woken wait for company, until a batch is full."""
+        closes_at = self._clock() + seconds
+        while self._admission.room.items < self._forecast.limit and (left := closes_at - self._clock()) > 0:
+            with self._lock:
+                self._idle_lanes += 1
+            try:
+                woken = self._wakes.get(timeout=left)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle_lanes:
+                        self._idle_lanes -= 1
+                        return
+                woken = self._wakes.get()
+            if not woken:
+                self._wakes.put(False)
+                return
+
     def _flush(self) -> None:
         """Run one batch on the loop itself."""
-        batch = [self._backlog.popleft()]
-        count = len(batch[0].items)
-        while self._backlog and count + len(self._backlog[0].items) <= self._rules.max_items:
-            batch.append(self._backlog.popleft())
-            count += len(batch[-1].items)
-        self._flushing = bool(self._backlog)
+        now = self._clock()
+        batch, gone = self._admission.take(now, self._forecast.limit)
+        self._flushing = self._admission.room.items > 0
         if self._flushing and self._loop is not None:
             self._loop.call_soon(self._flush)
-        self._deliver(batch, self._execute(batch))
+        if gone:
+            self._refuse(gone)
+        if batch:
+            self._deliver(batch, self._execute(batch))
+
+    def _refuse(self, groups: list[_Group[Item, Result]]) -> None:
+        """On the loop: tell those that cannot be answered in time; those given up want no telling."""
+        for group in groups:
+            self._leave(group.size)
+            if not group.future.done():
+                group.future.set_exception(self._admission.too_late(group))
 
     def _execute(self, batch: list[_Group[Item, Result]]) -> BatchRecord | None:
         """Run the groups that somebody still waits for; leave each outcome in its group."""
@@ -260,8 +315,9 @@ class MicroBatcher(Generic[Item, Result]):
 
     def _deliver(self, batch: list[_Group[Item, Result]], record: BatchRecord | None) -> None:
         """On the loop: settle the futures, learn the pace, report."""
+        now = self._clock()
         for group in batch:
-            self._leave(len(group.items))
+            self._leave(group.size)
             future, outcome = group.future, group.outcome
             if future.done():
                 continue
@@ -272,12 +328,13 @@ class MicroBatcher(Generic[Item, Result]):
             else:
                 future.cancel()
         if record is not None:
-            pace = record.inference_s / record.items
-            known = self._seconds_per_item
-            self._seconds_per_item = pace if known == 0.0 else known + 0.1 * (pace - known)
+            with self._lock:
+                self._forecast.learn(record.items, record.inference_s)
+                if batch[0].expected_at:
+                    self._forecast.answered(now - batch[0].expected_at)
             self._recorder.batch(record)
 
     def _leave(self, count: int) -> None:
-        self._outstanding -= count
-        if self._idle is not None and not self._outstanding and not self._idle.done():
+        self._admission.outstanding -= count
+        if self._idle is not None and not self.outstanding and not self._idle.done():
             self._idle.set_result(None)

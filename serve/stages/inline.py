@@ -14,6 +14,7 @@ from serve.settings.stages import BatchRules
 from serve.stages.batching import MicroBatcher
 from serve.types.clock import Clock
 from serve.types.messages import Texts
+from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import Recorder
 
 
@@ -49,9 +50,15 @@ class InlineStage:
         """Texts waiting or running."""
         return self._batcher.outstanding
 
-    async def logits(self, texts: Sequence[str], deadline_at: float | None) -> Logits:
+    async def logits(
+        self,
+        texts: Sequence[str],
+        deadline_at: float | None,
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Logits:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
-        parts = await self._batcher.submit(texts, deadline_at)
+        parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def ready(self) -> bool:

@@ -1,6 +1,7 @@
 """A stage behind a handle: requests join the outgoing batch, and one call carries many of them.
 
-While all calls are in flight, what arrives waits and goes together; an idle stage is called at once. One
+While all calls are in flight, what arrives waits and goes together; an idle stage is called at once. What
+waits does so here rather than at the stage, as far as it can: here it is ordered, and refused in time. One
 request in a call cannot fail another: every ask gets its own logits or its own error.
 """
 
@@ -9,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError, StageFailed
+from contract.errors import DeadlineExceeded, NotReady, RequestError, StageFailed
 from runtime.api import Logits
 from serve.settings.stages import StageSettings
+from serve.stages.admission import Admission
+from serve.stages.forecast import CallForecast
+from serve.stages.room import Ticket
 from serve.types.clock import Clock
+from serve.types.priority import DEFAULT_PRIORITY
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +33,19 @@ _PING_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one request asks, as it crosses the handle; `remaining_s` until its deadline, if any."""
+    """What one request asks, as it crosses the handle.
+
+    Attributes:
+        texts: [N].
+        remaining_s: seconds until its deadline, if any.
+        due_s: seconds until it must be answered to be worth a place in a queue, if any.
+        priority: level, 1 the highest.
+    """
 
     texts: list[str]
     remaining_s: float | None
+    due_s: float | None = None
+    priority: int = DEFAULT_PRIORITY
 
 
 Reply = Logits | RequestError
@@ -44,13 +57,33 @@ class StageUnreachable(NotReady):
     """The process behind the handle is gone or not there yet; another replica may answer."""
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    texts: list[str]
-    deadline_at: float | None
-    size: int
-    future: asyncio.Future[Logits]
-    tries_left: int = 1
+class _Part(Ticket):
+    """Texts of one request that cross the handle together."""
+
+    __slots__ = ("soft_at", "texts", "tries_left")
+
+    def __init__(
+        self,
+        texts: list[str],
+        deadline_at: float | None,
+        now: float,
+        future: asyncio.Future[Logits],
+        due_at: float | None,
+        priority: int,
+    ) -> None:
+        super().__init__(len(texts), deadline_at, now, future, due_at, priority)
+        self.texts = texts
+        self.soft_at = due_at
+        self.tries_left = 1
+
+    def ask(self, now: float) -> Ask:
+        """Return what crosses the handle."""
+        return Ask(
+            self.texts,
+            None if self.deadline_at is None else self.deadline_at - now,
+            None if self.soft_at is None else self.soft_at - now,
+            self.priority,
+        )
 
 
 class RemoteStage:
@@ -73,10 +106,9 @@ class RemoteStage:
         self._settings = settings
         self._rules = settings.batch
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque()
+        self._forecast = CallForecast(settings.batch.max_items)
+        self._admission: Admission[_Part] = Admission(variant, settings.batch, self._forecast)
         self._calls: set[asyncio.Task[None]] = set()
-        self._outstanding = 0
-        self._seconds_per_item = 0.0
 
     @property
     def variant(self) -> str:
@@ -86,27 +118,27 @@ class RemoteStage:
     @property
     def queued(self) -> int:
         """Texts waiting or under way."""
-        return self._outstanding
+        return self._admission.outstanding
 
-    async def logits(self, texts: Sequence[str], deadline_at: float | None) -> Logits:
+    async def logits(
+        self,
+        texts: Sequence[str],
+        deadline_at: float | None,
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Logits:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
-        self._admit(len(texts), deadline_at)
-        loop = asyncio.get_running_loop()
-        parts = [
-            _Waiting(part, deadline_at, size, loop.create_future())
-            for part, size in split(texts, self._rules.max_items, CALL_BYTES)
-        ]
-        self._waiting.extend(parts)
-        self._outstanding += len(texts)
+        now = self._clock()
+        parts = self._join(texts, deadline_at, now, due_at, priority)
         self._pump()
-        patience = None if deadline_at is None else deadline_at - self._clock()
+        patience = None if deadline_at is None else deadline_at - now
         try:
             async with asyncio.timeout(patience):
                 answers = [await part.future for part in parts]
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline passed while waiting for {self._variant}") from None
         finally:
-            self._outstanding -= len(texts)
+            self._admission.outstanding -= len(texts)
             for part in parts:
                 part.future.cancel()
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
@@ -119,59 +151,58 @@ class RemoteStage:
         except (TimeoutError, RequestError):
             return False
 
-    def _admit(self, count: int, deadline_at: float | None) -> None:
-        rules = self._rules
-        wait_s = self._outstanding * self._seconds_per_item
-        if self._outstanding and self._outstanding + count > rules.max_queue_items:
-            raise Overloaded(f"the queue of {self._variant} is full", retry_after_s=wait_s)
-        if wait_s > rules.max_queue_s:
-            raise Overloaded(f"the queue of {self._variant} is too long", retry_after_s=wait_s)
-        if deadline_at is not None and self._clock() + wait_s >= deadline_at:
-            raise DeadlineExceeded(f"the deadline would pass in the queue of {self._variant}")
+    def _join(
+        self, texts: Sequence[str], deadline_at: float | None, now: float, due_at: float | None, priority: int
+    ) -> list[_Part]:
+        """Give the parts of a request their places in the queue. Raises as Admission.admit."""
+        loop = asyncio.get_running_loop()
+        parts: list[_Part] = []
+        for some, size in split(texts, self._rules.max_items, CALL_BYTES):
+            part = _Part(some, deadline_at, now, loop.create_future(), due_at, priority)
+            part.weight = size
+            parts.append(part)
+        self._refuse(self._admission.admit(parts[0], len(texts), now))
+        for part in parts[1:]:
+            part.stay(part.order)
+            self._admission.room.push(part)
+        return parts
+
+    def _refuse(self, parts: list[_Part]) -> None:
+        for part in parts:
+            if not part.future.done():
+                part.future.set_exception(self._admission.too_late(part))
 
     def _pump(self) -> None:
-        while self._waiting and len(self._calls) < self._settings.calls_in_flight:
-            batch = self._take()
+        admission, forecast = self._admission, self._forecast
+        while admission.room.items and len(self._calls) < self._settings.calls_in_flight:
+            free = forecast.window - forecast.under_way
+            if free < 1:
+                return
+            batch, gone = admission.take(self._clock(), int(min(forecast.limit, free)), CALL_BYTES)
+            self._refuse(gone)
             if batch:
+                forecast.under_way += sum(part.size for part in batch)
                 task = asyncio.get_running_loop().create_task(self._send(batch))
                 self._calls.add(task)
                 task.add_done_callback(self._sent)
 
-    def _take(self) -> list[_Waiting]:
-        """Take what fits into one call from the front, leaving out what nobody waits for any more."""
-        batch: list[_Waiting] = []
-        items = size = 0
-        while self._waiting:
-            first = self._waiting[0]
-            if first.future.done():
-                self._waiting.popleft()
-                continue
-            full = items + len(first.texts) > self._rules.max_items or size + first.size > CALL_BYTES
-            if batch and full:
-                break
-            batch.append(self._waiting.popleft())
-            items += len(first.texts)
-            size += first.size
-        return batch
-
-    async def _send(self, batch: list[_Waiting]) -> None:
+    async def _send(self, batch: list[_Part]) -> None:
         started = self._clock()
-        asks = [
-            Ask(part.texts, None if part.deadline_at is None else part.deadline_at - started)
-            for part in batch
-        ]
+        items = sum(part.size for part in batch)
         try:
-            replies = await self._call(asks)
+            replies = await self._call([part.ask(started) for part in batch])
         except StageUnreachable as problem:
             self._again(batch, problem)
             return
         except Exception:
             log.exception("a call of %s failed", self._variant)
             replies = [StageFailed(f"{self._variant} failed") for _ in batch]
-        items = sum(len(part.texts) for part in batch)
-        pace = (self._clock() - started) / items / self._settings.calls_in_flight
-        known = self._seconds_per_item
-        self._seconds_per_item = pace if known == 0.0 else known + 0.1 * (pace - known)
+        finally:
+            self._forecast.under_way -= items
+        now = self._clock()
+        self._forecast.came_back(items, started, now)
+        if batch[0].expected_at:
+            self._forecast.answered(now - batch[0].expected_at)
         for part, reply in zip(batch, replies, strict=True):
             if part.future.done():
                 continue
@@ -180,14 +211,14 @@ class RemoteStage:
             else:
                 part.future.set_result(reply)
 
-    def _again(self, batch: list[_Waiting], problem: StageUnreachable) -> None:
+    def _again(self, batch: list[_Part], problem: StageUnreachable) -> None:
         """Put what may be tried again back to the front; inference changes nothing, so twice is safe."""
         for part in reversed(batch):
             if part.future.done():
                 continue
             if part.tries_left:
                 part.tries_left -= 1
-                self._waiting.appendleft(part)
+                self._admission.room.push_front(part)
             else:
                 part.future.set_exception(problem)
 

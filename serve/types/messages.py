@@ -10,6 +10,7 @@ import numpy as np
 from contract.probabilities import softmax
 from router.decide.scores import FloatArray
 from runtime.api import Encoded, Logits
+from serve.types.priority import DEFAULT_PRIORITY
 
 CASCADE = "cascade"
 
@@ -43,6 +44,7 @@ class ClassifyRequest:
         timeout_s: seconds that the client is ready to wait, from `arrived_at`.
         arrived_at: clock second at which the head of the request was there.
         caller: name of the key that asks; empty without keys.
+        priority: level, 1 the highest.
     """
 
     model: str
@@ -50,6 +52,7 @@ class ClassifyRequest:
     timeout_s: float | None
     arrived_at: float
     caller: str = ""
+    priority: int = DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True, slots=True, eq=False)

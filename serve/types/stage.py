@@ -14,6 +14,7 @@ from contract.family import Family
 from contract.policy import Policy
 from router.decide.cascade import CompiledPolicy
 from runtime.api import Logits
+from serve.types.priority import DEFAULT_PRIORITY
 
 
 class Stage(Protocol):
@@ -24,15 +25,23 @@ class Stage(Protocol):
         """Name of the variant."""
         ...
 
-    async def logits(self, texts: Sequence[str], deadline_at: float | None) -> Logits:
+    async def logits(
+        self,
+        texts: Sequence[str],
+        deadline_at: float | None,
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Logits:
         """Return float32 logits [N, C] of N >= 1 texts, in order.
 
         Args:
             texts: the texts of one request.
             deadline_at: `time.monotonic()` second of this process after which nobody wants it, if any.
+            due_at: such a second by which it must be answered to be worth a place in the queue, if any.
+            priority: level, 1 the highest.
 
         Raises:
-            Overloaded: no room in the queue.
+            Overloaded: no room in the queue, or none in which it would be answered by `due_at`.
             DeadlineExceeded: too late to answer.
             NotReady: not serving (yet).
             StageFailed: the variant broke; details are logged where it happened.

@@ -27,6 +27,7 @@ from runtime.api import Logits
 from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.types.messages import ClassifyRequest, ClassifyResult
+from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot
 from tables.predictions import read_predictions
@@ -43,14 +44,22 @@ class Scripted:
         self.variant = variant
         self.classes = classes
         self.seen: list[list[str]] = []
+        self.terms: list[tuple[float | None, float | None, int]] = []
         self.problem: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.is_ready = True
 
-    async def logits(self, texts: Sequence[str], deadline_at: float | None) -> Logits:
+    async def logits(
+        self,
+        texts: Sequence[str],
+        deadline_at: float | None,
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Logits:
         """Confidence by `text.split()[self.variant's place]`: "0.6 0.9" is 0.6 here and 0.9 at the next."""
         self.seen.append(list(texts))
+        self.terms.append((deadline_at, due_at, priority))
         await self.gate.wait()
         if self.problem is not None:
             raise self.problem

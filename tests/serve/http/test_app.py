@@ -311,7 +311,7 @@ class Broken:
         self.variant = variant
         self.problem = problem
 
-    async def logits(self, texts: Any, deadline_at: float | None) -> Logits:
+    async def logits(self, texts: Any, *terms: Any) -> Logits:
         """Fail."""
         raise self.problem
 

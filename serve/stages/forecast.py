@@ -1,0 +1,176 @@
+"""When a stage will have answered: learned from what its batches and calls took. No clock."""
+
+from __future__ import annotations
+
+from math import inf
+
+GAIN = 0.1
+OUTLIER = 4.0
+"""A time beyond so many times the expected one counts as that: a pause is no change of pace."""
+BATCH_SHARE = 0.25
+"""Of the time that there is, a batch (or what is under way of a remote stage) takes at most so much."""
+MARGIN_SHARE = 0.3
+
+
+class Pace:
+    """Seconds by size, a + b * size: least squares, newer ones weighing more."""
+
+    __slots__ = ("_cross", "_items", "_seconds", "_square", "each_s", "start_s")
+
+    def __init__(self) -> None:
+        self.start_s = 0.0
+        self.each_s = 0.0
+        self._items = 0.0
+        self._seconds = 0.0
+        self._square = 0.0
+        self._cross = 0.0
+
+    def of(self, items: float) -> float:
+        """Return the time that so many items take together; 0 before anything was learned."""
+        return self.start_s + self.each_s * items if items > 0 else 0.0
+
+    def learn(self, items: int, seconds: float) -> None:
+        """Take one time into account."""
+        if not self._items:
+            self._items, self._seconds = float(items), seconds
+        else:
+            if (known := self.of(items)) > 0:
+                seconds = min(seconds, OUTLIER * known)
+            more, longer = items - self._items, seconds - self._seconds
+            self._items += GAIN * more
+            self._seconds += GAIN * longer
+            self._square = (1 - GAIN) * (self._square + GAIN * more * more)
+            self._cross = (1 - GAIN) * (self._cross + GAIN * more * longer)
+        whole = self._seconds / self._items
+        # Too alike in size to tell start from pace: all is pace, which errs towards too long.
+        slope = self._cross / self._square if self._square > 0.01 * self._items * self._items else whole
+        self.each_s = min(max(slope, 0.0), whole)
+        self.start_s = max(self._seconds - self.each_s * self._items, 0.0)
+
+
+class Forecast:
+    """When what waits at a stage will be answered.
+
+    Args:
+        max_items: of a batch.
+
+    Attributes:
+        limit: items of a batch now: fewer where a full one would take too much of the time there is.
+        horizon_s: that time, as of late; inf where requests have none.
+    """
+
+    __slots__ = ("_deviation_s", "_late_s", "_max_items", "horizon_s", "limit", "pace")
+
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
+        self._late_s = 0.0
+        self._deviation_s = 0.0
+        self.limit = max_items
+        self.horizon_s = inf
+        self.pace = Pace()
+
+    def ends_s(self, now: float, place: int, waiting: int) -> float:
+        """Return the seconds from now until an item in that place, 1 being the first to run, is answered."""
+        raise NotImplementedError
+
+    @property
+    def margin_s(self) -> float:
+        """What is added since answers come later than was expected: mean and twice the deviation, bounded."""
+        return min(max(self._late_s + 2 * self._deviation_s, 0.0), MARGIN_SHARE * self.horizon_s)
+
+    def given(self, seconds: float) -> None:
+        """A request came that has so much time."""
+        if self.horizon_s == inf:
+            self.horizon_s = seconds
+            self._set_limit()
+        else:
+            self.horizon_s += GAIN * (seconds - self.horizon_s)
+
+    def learn(self, items: int, seconds: float) -> None:
+        """A batch of so many items took so long."""
+        self.pace.learn(items, seconds)
+        if self.horizon_s != inf:
+            self._set_limit()
+
+    def answered(self, late_s: float) -> None:
+        """A request was answered so much later (or earlier, below 0) than expected."""
+        error = late_s - self._late_s
+        self._late_s += GAIN * error
+        self._deviation_s += GAIN * (abs(error) - self._deviation_s)
+
+    def _set_limit(self) -> None:
+        most = BATCH_SHARE * self.horizon_s - self.pace.start_s
+        if most >= self.pace.each_s * self._max_items:
+            self.limit = self._max_items
+        else:
+            self.limit = max(1, int(most / self.pace.each_s))
+
+
+class BatchForecast(Forecast):
+    """Of a stage that runs here, `lanes` batches at a time."""
+
+    __slots__ = ("_lanes", "_running", "_started_at")
+
+    def __init__(self, max_items: int, lanes: int) -> None:
+        super().__init__(max_items)
+        self._lanes = lanes
+        self._running = [0] * lanes
+        self._started_at = [0.0] * lanes
+
+    def started(self, lane: int, items: int, now: float) -> None:
+        """A lane began a batch."""
+        self._started_at[lane] = now
+        self._running[lane] = items
+
+    def ended(self, lane: int) -> None:
+        """A lane is free."""
+        self._running[lane] = 0
+
+    def ends_s(self, now: float, place: int, waiting: int) -> float:
+        """Return the seconds until that place is answered: what runs, and full batches up to it."""
+        pace, lanes = self.pace, self._lanes
+        rest = inf
+        for items, since in zip(self._running, self._started_at, strict=True):
+            left = pace.of(items) - (now - since) if items else 0.0
+            rest = min(rest, max(left, 0.0))
+        size = min(self.limit, max(waiting, place))
+        batches = -(-place // size) if size else 0
+        return rest + max(1.0, batches / lanes) * pace.of(size) + self.margin_s
+
+
+class CallForecast(Forecast):
+    """Of a stage behind a handle, which others ask too: what counts is how fast its answers come back here.
+
+    Attributes:
+        under_way: items in calls.
+    """
+
+    __slots__ = ("_each_s", "_last_at", "under_way")
+
+    def __init__(self, max_items: int) -> None:
+        super().__init__(max_items)
+        self._each_s = 0.0
+        self._last_at = 0.0
+        self.under_way = 0
+
+    @property
+    def window(self) -> float:
+        """Items that may be under way: what comes back in a part of the time, so that queues stay here."""
+        if self.horizon_s == inf or not self._each_s:
+            return inf
+        return max(1.0, BATCH_SHARE * self.horizon_s / self._each_s)
+
+    def came_back(self, items: int, sent_at: float, now: float) -> None:
+        """A call of so many items was answered."""
+        self.learn(items, now - sent_at)
+        each = (now - max(self._last_at, sent_at)) / items
+        if self._each_s:
+            self._each_s += GAIN * (min(each, OUTLIER * self._each_s) - self._each_s)
+        else:
+            self._each_s = each
+        self._last_at = now
+
+    def ends_s(self, now: float, place: int, waiting: int) -> float:  # noqa: ARG002
+        """Return the seconds until that place is answered: by the flow of answers, at least one call."""
+        flow = (self.under_way + place) * self._each_s
+        return max(flow, self.pace.of(min(place, self.limit))) + self.margin_s
