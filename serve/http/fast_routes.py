@@ -17,10 +17,11 @@ from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
 from serve.types.messages import ClassifyRequest
+from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import Recorder
 from serve.wire import oip, v1
 from serve.wire.body import BodyReader, ClientLeft, Receive
-from serve.wire.common import Reply
+from serve.wire.common import Reply, priority_of
 from serve.wire.errors import error_reply, outcome_of, plain_error
 from serve.wire.headers import read_headers
 from serve.wire.request_ids import HEADER, request_id
@@ -74,11 +75,13 @@ class HotRoutes:
         identity = request_id(headers.x_request_id)
         try:
             body = await self._bodies.read(headers, receive)
+            asked = headers.x_sluice_priority
+            priority = DEFAULT_PRIORITY if asked is None else priority_of(asked)
             if scope["path"] == CLASSIFY:
-                reply = await self._classify(body, arrived_at)
+                reply = await self._classify(body, arrived_at, priority)
             else:
                 length = headers.inference_header_content_length
-                reply = await self._infer(scope["path"], body, length, arrived_at)
+                reply = await self._infer(scope["path"], body, length, arrived_at, priority)
         except ClientLeft:
             return
         except RequestError as problem:
@@ -90,19 +93,21 @@ class HotRoutes:
             reply = plain_error(500, "internal error")
         await send_reply(reply, identity, send)
 
-    async def _classify(self, body: bytes, arrived_at: float) -> Reply:
-        call = v1.parse(body, self._limits, arrived_at)
+    async def _classify(self, body: bytes, arrived_at: float, priority: int) -> Reply:
+        call = v1.parse(body, self._limits, arrived_at, priority)
         try:
             return v1.render(await self._dataplane.classify(call.request), call.top_k)
         except RequestError as problem:
             return self._refuse(call.request, problem)
 
-    async def _infer(self, path: str, body: bytes, header_length: bytes | None, arrived_at: float) -> Reply:
+    async def _infer(
+        self, path: str, body: bytes, header_length: bytes | None, arrived_at: float, priority: int
+    ) -> Reply:
         model, version = _infer_target(path) or ("", None)
         self._dataplane.check_served(model)
         if version is not None and version != oip.VERSION:
             raise UnknownModel(f"{model}, version {version}")
-        call = oip.parse(body, header_length, model, self._limits, arrived_at)
+        call = oip.parse(body, header_length, model, self._limits, arrived_at, priority)
         try:
             return oip.render(call, await self._dataplane.classify(call.request))
         except RequestError as problem:

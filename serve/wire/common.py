@@ -10,9 +10,12 @@ import orjson
 
 from contract.errors import BadRequest, TooLarge
 from serve.settings.limits import RequestLimits
+from serve.types.priority import DEFAULT_PRIORITY, level_of
 
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
+MAX_PRIORITY = (1 << 64) - 1
+"""The protocol's own: an unsigned integer of 64 bits."""
 GZIP = b"\x1f\x8b"
 
 
@@ -65,6 +68,21 @@ def check_texts(texts: list[Any], field: str, limits: RequestLimits) -> list[str
         if len(text) > longest:
             raise TooLarge(f"{field}[{position}] has {len(text)} characters; at most {longest}")
     return texts
+
+
+def check_priority(value: Any, field: str) -> int:
+    """Return the level of a priority: 0 is the default, 1 the highest. Raises BadRequest."""
+    if type(value) is not int or not 0 <= value <= MAX_PRIORITY:
+        raise BadRequest(f"{field} must be an integer of 0 (the default), 1 (the highest) or more")
+    return level_of(value)
+
+
+def priority_of(header: bytes | None) -> int:
+    """Return the level that the header x-sluice-priority asks for. Raises BadRequest."""
+    if header is None:
+        return DEFAULT_PRIORITY
+    text = header.strip()
+    return check_priority(int(text) if text.isdigit() and len(text) <= 20 else None, "x-sluice-priority")
 
 
 def check_number(value: Any, field: str) -> float:

@@ -10,6 +10,7 @@ READ = (
     "content-encoding",
     "inference-header-content-length",
     "x-request-id",
+    "x-sluice-priority",
 )
 """Names as on the wire; each is an attribute of `RequestHeaders`, with underscores."""
 
@@ -27,6 +28,7 @@ class RequestHeaders:
     content_encoding: bytes | None
     inference_header_content_length: bytes | None
     x_request_id: bytes | None
+    x_sluice_priority: bytes | None
 
     def __init__(self) -> None:
         self.content_length = None
@@ -34,6 +36,7 @@ class RequestHeaders:
         self.content_encoding = None
         self.inference_header_content_length = None
         self.x_request_id = None
+        self.x_sluice_priority = None
 
 
 _ATTRIBUTE = {name.encode(): name.replace("-", "_") for name in READ}

@@ -11,8 +11,9 @@ import orjson
 from contract.errors import BadRequest, TooLarge
 from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo
+from serve.types.priority import DEFAULT_PRIORITY
 from serve.wire import oip_binary
-from serve.wire.common import BINARY_TYPE, Reply, check_number, check_texts, parse_object
+from serve.wire.common import BINARY_TYPE, Reply, check_number, check_priority, check_texts, parse_object
 
 INPUT = "text"
 VERSION = "1"
@@ -49,7 +50,12 @@ class InferCall:
 
 
 def parse(
-    body: bytes, header_length: bytes | None, model: str, limits: RequestLimits, arrived_at: float
+    body: bytes,
+    header_length: bytes | None,
+    model: str,
+    limits: RequestLimits,
+    arrived_at: float,
+    priority: int = DEFAULT_PRIORITY,
 ) -> InferCall:
     """Read the body of POST /v2/models/M/infer.
 
@@ -59,6 +65,7 @@ def parse(
         model: a served name.
         limits: caps.
         arrived_at: clock second of arrival.
+        priority: level that the headers ask for; the parameter `priority` comes before it.
 
     Raises:
         BadRequest: anything against the protocol; names the field.
@@ -77,7 +84,9 @@ def parse(
         timeout_s = check_number(timeout, "parameters.timeout") / 1e6
         if timeout_s < 0:
             raise BadRequest("parameters.timeout must be 0 (none) or more microseconds")
-    request = ClassifyRequest(model, texts, timeout_s or None, arrived_at)
+    if (asked := parameters.get("priority")) is not None:
+        priority = check_priority(asked, "parameters.priority")
+    request = ClassifyRequest(model, texts, timeout_s or None, arrived_at, priority=priority)
     return InferCall(request, identity or None, outputs, top)
 
 

@@ -255,8 +255,9 @@ class InferBody(Open):
     id: str | None = Field(default=None, description="Echoed", examples=["42"])
     parameters: dict[str, Any] | None = Field(
         default=None,
-        description="`timeout` in microseconds; `binary_data_output` asks for all outputs in binary",
-        examples=[{"timeout": 50000}],
+        description="`timeout` in microseconds; `priority`, 1 the highest, 9 the lowest, 0 the default (5); "
+        "`binary_data_output` asks for all outputs in binary",
+        examples=[{"timeout": 50000, "priority": 1}],
     )
     inputs: list[InferInput]
     outputs: list[InferRequestedOutput] | None = Field(

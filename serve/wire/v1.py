@@ -11,6 +11,7 @@ import orjson
 from contract.errors import BadRequest
 from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
+from serve.types.priority import DEFAULT_PRIORITY
 from serve.wire.common import Reply, check_number, check_texts, parse_object
 
 FIELDS = frozenset({"inputs", "model", "top_k", "deadline_ms"})
@@ -24,8 +25,8 @@ class V1Call:
     top_k: int
 
 
-def parse(body: bytes, limits: RequestLimits, arrived_at: float) -> V1Call:
-    """Read the body of POST /v1/classify.
+def parse(body: bytes, limits: RequestLimits, arrived_at: float, priority: int = DEFAULT_PRIORITY) -> V1Call:
+    """Read the body of POST /v1/classify; its headers gave the priority.
 
     Raises:
         BadRequest: not JSON, an unknown or missing field, a wrong type or value; names the field.
@@ -53,7 +54,7 @@ def parse(body: bytes, limits: RequestLimits, arrived_at: float) -> V1Call:
         timeout_s = check_number(deadline_ms, "deadline_ms") / 1e3
         if timeout_s <= 0:
             raise BadRequest("deadline_ms must be above 0")
-    return V1Call(ClassifyRequest(model, texts, timeout_s, arrived_at), top_k)
+    return V1Call(ClassifyRequest(model, texts, timeout_s, arrived_at, priority=priority), top_k)
 
 
 def render(result: ClassifyResult, top_k: int) -> Reply:

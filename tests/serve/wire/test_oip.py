@@ -54,6 +54,7 @@ def test_a_json_request_in_full() -> None:
     )
     assert call.request.texts == ["a", "b"]
     assert call.request.timeout_s == pytest.approx(0.05)
+    assert call.request.priority == 1
     assert call.id == "7"
     assert call.outputs == (("variant", False), ("label", True))
 
@@ -80,6 +81,20 @@ def test_without_outputs_a_model_gives_all_it_offers() -> None:
     assert [name for name, _ in parse({"inputs": [tensor()]}).outputs] == list(oip.CASCADE_OUTPUTS)
     call = parse({"inputs": [tensor()], "parameters": {"binary_data_output": True}}, "linear")
     assert call.outputs == tuple((name, True) for name in oip.VARIANT_OUTPUTS)
+
+
+@pytest.mark.parametrize(("asked", "level"), [(0, 5), (1, 1), (9, 9), (1000, 9)])
+def test_priorities_are_those_of_triton(asked: int, level: int) -> None:
+    """1 is the highest, 0 the default, and what is beyond the lowest is the lowest."""
+    assert parse({"inputs": [tensor()], "parameters": {"priority": asked}}).request.priority == level
+
+
+def test_the_parameter_comes_before_the_header() -> None:
+    """A priority in the body stands where headers ask for another; without one theirs does."""
+    body = json.dumps({"inputs": [tensor()], "parameters": {"priority": 2}}).encode()
+    assert oip.parse(body, None, "cascade", LIMITS, 0.0, 7).request.priority == 2
+    plain = json.dumps({"inputs": [tensor()]}).encode()
+    assert oip.parse(plain, None, "cascade", LIMITS, 0.0, 7).request.priority == 7
 
 
 def test_a_timeout_of_zero_is_none() -> None:
@@ -124,6 +139,9 @@ def test_a_timeout_of_zero_is_none() -> None:
         ({"inputs": [tensor()], "parameters": 7}, BadRequest, "parameters"),
         ({"inputs": [tensor()], "parameters": {"timeout": "1"}}, BadRequest, "timeout"),
         ({"inputs": [tensor()], "parameters": {"timeout": -1}}, BadRequest, "timeout"),
+        ({"inputs": [tensor()], "parameters": {"priority": "1"}}, BadRequest, "priority"),
+        ({"inputs": [tensor()], "parameters": {"priority": True}}, BadRequest, "priority"),
+        ({"inputs": [tensor()], "parameters": {"priority": -1}}, BadRequest, "priority"),
         ({"inputs": [tensor()], "parameters": {"binary_data_output": 1}}, BadRequest, "binary_data_output"),
         ({"inputs": [tensor()], "outputs": 1}, BadRequest, "outputs"),
         ({"inputs": [tensor()], "outputs": [1]}, BadRequest, "outputs"),
