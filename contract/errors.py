@@ -15,6 +15,8 @@ SluiceError
     ├── UnknownModel          no such model
     ├── TooLarge              a body, batch or text beyond the limits
     ├── Unauthorized          no valid key
+    ├── Forbidden             a valid key, for other things
+    ├── LimitReached          a key's own limit; carries retry_after_s
     ├── Overloaded            no room now; carries retry_after_s
     ├── DeadlineExceeded      too late to answer
     ├── NotReady              not serving yet, or draining
@@ -125,6 +127,22 @@ class TooLarge(RequestError):
 
 class Unauthorized(RequestError):
     """No valid key came with the request."""
+
+
+class Forbidden(RequestError):
+    """A valid key came with the request, and it is for other things."""
+
+    def __init__(self, message: str, *, scope: str = "") -> None:
+        self.scope = scope
+        super().__init__(message)
+
+
+class LimitReached(RequestError):
+    """The key has used up its rate or its daily quota; others are served."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class Overloaded(RequestError):

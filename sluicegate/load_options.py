@@ -34,7 +34,10 @@ def load_options(function: F) -> F:
                 "--protocol", type=click.Choice(["v1", "oip"]), default="v1", show_default=True,
                 help="POST /v1/classify, or Open Inference Protocol v2.",
             ),
-            click.option("--api-key", help="Sent as `Authorization: Bearer`."),
+            click.option(
+                "--api-key", envvar="SLUICE_API_KEY", show_envvar=True,
+                help="Sent as `Authorization: Bearer`.",
+            ),
             click.option(
                 "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of arrivals and texts."
             ),

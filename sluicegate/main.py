@@ -27,6 +27,7 @@ COMMANDS = {
     "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
     "serve": "Start the gateway in the foreground.",
     "policy": "Show, push, list and roll back the policy of a running gateway.",
+    "keys": "Make, list, rotate and revoke API keys, with limits and quotas.",
     "loadtest": "Drive a gateway with labelled, open-loop traffic and write a run.",
     "sweep": "Find what rate a gateway holds within an objective.",
     "gate": "Compare two runs; fail when the newer one is worse.",

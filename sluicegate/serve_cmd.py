@@ -53,6 +53,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Address or name of this machine to serve on; 0.0.0.0: every IPv4 address, :: all.",
 )
+@click.option("--insecure", is_flag=True, help="Listen beyond loopback without keys.")
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to serve on.")
 @click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
 @click.option("--state", type=FOLDER, help="Keeps the revisions over restarts. Default: none are kept.")
@@ -73,7 +74,7 @@ def command(settings_file: Path | None, dry_run: bool, as_json: bool, **asked: A
 
     \b
     Example: sluice serve sluicegate-demo/family --policy sluicegate-demo/policy.json
-    Example: sluice serve --fake --fake-delay-ms 20 --host 0.0.0.0
+    Example: sluice serve --fake --fake-delay-ms 20 --host 0.0.0.0 --insecure
     Example: sluice serve --settings settings.yaml --dry-run
     """
     if as_json and not dry_run:
@@ -96,6 +97,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "fake_delay_ms": ("fake", "delay_ms"),
     "fake_error_rate": ("fake", "error_rate"),
     "host": ("host",),
+    "insecure": ("access", "insecure"),
     "port": ("port",),
     "admin_port": ("admin_port",),
     "state": ("state",),

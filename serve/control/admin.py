@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -13,21 +14,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from contract.errors import InputError, SluiceError
+from contract.errors import InputError, NotReady, SluiceError
 from contract.live import Revision
+from serve.access.key_store import KeyStore
+from serve.control.admin_keys import key_routes
 from serve.control.plane import ControlPlane, ReplicaState
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) -> Starlette:
+def make_admin(control: ControlPlane, keys: KeyStore, describe: Callable[[], dict[str, Any]]) -> Starlette:
     """Return the admin application.
 
-    GET /policy, PUT /policy?reason=, GET /history, POST /rollback/N, GET /state, GET /health. Errors are
-    {"error": ...}.
+    GET /policy, PUT /policy?reason=, GET /history, POST /rollback/N, GET /state, GET /health, and those of
+    admin_keys. Errors are {"error": ...}. Who may ask is for the guard around it to say.
 
     Args:
         control: decides.
+        keys: where the keys are.
         describe: what /state says beyond the replicas: slots, family, ports.
     """
 
@@ -42,13 +46,16 @@ def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) ->
         return JSONResponse([_line(revision) for revision in control.history()])
 
     async def rollback(request: Request) -> Response:
-        _refuse_browsers(request)
         return _changed(*await control.rollback(request.path_params["number"]))
 
     async def state(_: Request) -> Response:
         replicas = [dataclasses.asdict(replica) for replica in await control.states()]
         revision = control.current()
         return JSONResponse({"revision": _line(revision), "replicas": replicas, **describe()})
+
+    async def tell() -> None:
+        with contextlib.suppress(NotReady):
+            await control.states()
 
     async def health(_: Request) -> Response:
         return JSONResponse({"live": True})
@@ -61,6 +68,7 @@ def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) ->
             Route("/rollback/{number:int}", rollback, methods=["POST"]),
             Route("/state", state),
             Route("/health", health),
+            *key_routes(keys, tell),
         ],
         exception_handlers={
             InputError: _problem(400),
@@ -72,7 +80,6 @@ def make_admin(control: ControlPlane, describe: Callable[[], dict[str, Any]]) ->
 
 
 async def _json_body(request: Request) -> Any:
-    _refuse_browsers(request)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "send the policy as application/json")
     body = bytearray()
@@ -84,12 +91,6 @@ async def _json_body(request: Request) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
-
-
-def _refuse_browsers(request: Request) -> None:
-    """A page in a browser on this machine must not change policies: it sends Origin, command lines do not."""
-    if "origin" in request.headers:
-        raise HTTPException(403, "not from a browser")
 
 
 def _line(revision: Revision) -> dict[str, Any]:

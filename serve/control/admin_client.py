@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import ssl
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from contract.errors import EnvironmentProblem, PolicyError
 from contract.policy import Policy
 from contract.urls import parse_base_url
+from serve.access.keys import KeyLimits, Scope
 
 DEFAULT_URL = "http://127.0.0.1:8001"
+KEY = "SLUICE_ADMIN_KEY"
+"""Environment variable with the key to show; a command line can be read by everybody on the machine."""
+CA = "SLUICE_ADMIN_CA"
+"""Environment variable with the file of certificates that vouch for an admin interface with TLS."""
 _TIMEOUT_S = 30.0
 
 
@@ -44,11 +54,48 @@ def gateway_state(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
     return _dict(_call("GET", admin_url, "/state"))
 
 
+def create_key(
+    name: str, scopes: Sequence[Scope], limits: KeyLimits, admin_url: str = DEFAULT_URL
+) -> dict[str, Any]:
+    """Make a key; return it with its record, the only time that it is shown."""
+    body = {"name": name, "scopes": list(scopes), "limits": limits.model_dump(mode="json")}
+    return _dict(_call("POST", admin_url, "/keys", json=body))
+
+
+def list_keys(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
+    """Return the records of all keys, revoked ones too, without hashes."""
+    return list(_call("GET", admin_url, "/keys"))
+
+
+def rotate_key(name: str, overlap: timedelta, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+    """Make a new key for a name; the old one expires after `overlap`. Returns as `create_key`."""
+    body = {"overlap_s": overlap.total_seconds()}
+    return _dict(_call("POST", admin_url, f"/keys/{_part(name)}/rotate", json=body))
+
+
+def revoke_key(name: str, admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
+    """Make the keys of a name invalid; returns as `list_keys`."""
+    return list(_call("DELETE", admin_url, f"/keys/{_part(name)}"))
+
+
+def _part(name: str) -> str:
+    """Return a name as one part of a path."""
+    return quote(name, safe="")
+
+
 def _call(method: str, admin_url: str, path: str, **rest: Any) -> Any:
     """Raise EnvironmentProblem when nobody answers, PolicyError when the gateway refuses."""
     admin_url = str(parse_base_url(admin_url, where="--admin-url"))
     try:
-        reply = httpx.request(method, admin_url + path, timeout=_TIMEOUT_S, trust_env=False, **rest)
+        reply = httpx.request(
+            method,
+            admin_url + path,
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+            verify=_trusted(),
+            headers=_shown(),
+            **rest,
+        )
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(
             f"no gateway answers at {admin_url}: {problem}", hint="sluice serve, or another --admin-url"
@@ -62,8 +109,26 @@ def _call(method: str, admin_url: str, path: str, **rest: Any) -> Any:
         ) from None
     if reply.is_success:
         return value
+    if reply.status_code in {401, 403} and not os.environ.get(KEY):
+        raise EnvironmentProblem(
+            f"{admin_url} asks for a key: {value.get('error') if isinstance(value, dict) else reply.text}",
+            hint=f"{KEY}=KEY in the environment, a key made with `sluice keys create NAME --scope admin`",
+        )
     text = value.get("error", reply.text) if isinstance(value, dict) else reply.text
     raise PolicyError(str(text), where=admin_url)
+
+
+def _shown() -> dict[str, str]:
+    key = os.environ.get(KEY)
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _trusted() -> ssl.SSLContext:
+    file = os.environ.get(CA)
+    try:
+        return ssl.create_default_context(cafile=file or None)
+    except OSError as problem:
+        raise EnvironmentProblem(f"{CA}: {file} cannot be read: {problem}") from None
 
 
 def _dict(value: Any) -> dict[str, Any]:

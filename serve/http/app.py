@@ -12,20 +12,24 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from contract.errors import RequestError
+from serve.access.gate import Gate
 from serve.dataplane.plane import DataPlane
 from serve.http import page
-from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
+from serve.http.doors import is_open
+from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send, send_reply
 from serve.http.forgiving import Forgiving, allowed
 from serve.http.identified import Identified
 from serve.http.models import MetricsPage, add_health, add_models
 from serve.http.refusals import REFUSALS, add_refusals
+from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
 from serve.types.recorder import Recorder
 from serve.wire import schemas
 from serve.wire.body import Receive
 from serve.wire.common import Reply
-from serve.wire.errors import error_reply, plain_error
-from serve.wire.request_ids import HEADER, request_id_in
+from serve.wire.errors import error_reply, outcome_of, plain_error
+from serve.wire.headers import read_headers
+from serve.wire.request_ids import HEADER, request_id, request_id_in
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SUMMARY = (
@@ -37,23 +41,49 @@ SUMMARY = (
 class Gateway:
     """The ASGI application.
 
+    Args:
+        dataplane: decides.
+        limits: caps of one request.
+        recorder: told of refusals.
+        metrics_page: gives /metrics.
+        gate: asks for keys, once there are some.
+        access: what is open without one.
+
     Attributes:
         hot: the routes that carry the load, for a host that can call them before its own bookkeeping.
         shell: everything else; it does not answer the hot routes.
     """
 
     def __init__(
-        self, dataplane: DataPlane, limits: RequestLimits, recorder: Recorder, metrics_page: MetricsPage
+        self,
+        dataplane: DataPlane,
+        limits: RequestLimits,
+        recorder: Recorder,
+        metrics_page: MetricsPage,
+        *,
+        gate: Gate | None = None,
+        access: AccessSettings | None = None,
     ) -> None:
-        self.hot = HotRoutes(dataplane, limits, recorder)
+        self._gate = gate or Gate()
+        self._access = access or AccessSettings()
+        self._recorder = recorder
+        self.hot = HotRoutes(dataplane, limits, recorder, self._gate)
         self.shell = make_shell(dataplane, self.hot, limits, metrics_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI event stream."""
         if self.hot.takes(scope):
             await self.hot(scope, receive, send)
-        else:
-            await self.shell(scope, receive, send)
+            return
+        if self._gate.keyed and scope["type"] == "http" and not is_open(scope["path"], self._access):
+            headers = read_headers(scope["headers"])
+            try:
+                self._gate.identify(headers.authorization, None)
+            except RequestError as problem:
+                self._recorder.refused("unknown", outcome_of(problem), 1)
+                await send_reply(error_reply(problem), request_id(headers.x_request_id), send)
+                return
+        await self.shell(scope, receive, send)
 
 
 class _Passed(Response):

@@ -13,6 +13,7 @@ from typing import Any
 
 from contract.errors import RequestError, UnknownModel
 from contract.metrics import Outcome
+from serve.access.gate import Gate
 from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
@@ -43,6 +44,7 @@ class HotRoutes:
         dataplane: decides.
         limits: caps of one request.
         recorder: told of refusals (the data plane tells it of answers).
+        gate: asks for keys, once there are some.
         clock: the data plane's.
     """
 
@@ -51,6 +53,7 @@ class HotRoutes:
         dataplane: DataPlane,
         limits: RequestLimits,
         recorder: Recorder,
+        gate: Gate,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -58,6 +61,7 @@ class HotRoutes:
         self._limits = limits
         self._bodies = BodyReader(limits.max_body_bytes, limits.max_seconds)
         self._recorder = recorder
+        self._gate = gate
         self._clock = clock
 
     @staticmethod
@@ -74,14 +78,17 @@ class HotRoutes:
         headers = read_headers(scope["headers"])
         identity = request_id(headers.x_request_id)
         try:
+            caller = ""
+            if self._gate.keyed:
+                caller = self._gate.identify(headers.authorization, "infer").name
             body = await self._bodies.read(headers, receive)
             asked = headers.x_sluice_priority
             priority = DEFAULT_PRIORITY if asked is None else priority_of(asked)
             if scope["path"] == CLASSIFY:
-                reply = await self._classify(body, arrived_at, priority)
+                reply = await self._classify(body, arrived_at, priority, caller)
             else:
                 length = headers.inference_header_content_length
-                reply = await self._infer(scope["path"], body, length, arrived_at, priority)
+                reply = await self._infer(scope["path"], body, length, arrived_at, priority, caller)
         except ClientLeft:
             return
         except RequestError as problem:
@@ -93,21 +100,27 @@ class HotRoutes:
             reply = plain_error(500, "internal error")
         await send_reply(reply, identity, send)
 
-    async def _classify(self, body: bytes, arrived_at: float, priority: int) -> Reply:
-        call = v1.parse(body, self._limits, arrived_at, priority)
+    async def _classify(self, body: bytes, arrived_at: float, priority: int, caller: str) -> Reply:
+        call = v1.parse(body, self._limits, arrived_at, priority, caller)
         try:
             return v1.render(await self._dataplane.classify(call.request), call.top_k)
         except RequestError as problem:
             return self._refuse(call.request, problem)
 
     async def _infer(
-        self, path: str, body: bytes, header_length: bytes | None, arrived_at: float, priority: int
+        self,
+        path: str,
+        body: bytes,
+        header_length: bytes | None,
+        arrived_at: float,
+        priority: int,
+        caller: str,
     ) -> Reply:
         model, version = _infer_target(path) or ("", None)
         self._dataplane.check_served(model)
         if version is not None and version != oip.VERSION:
             raise UnknownModel(f"{model}, version {version}")
-        call = oip.parse(body, header_length, model, self._limits, arrived_at, priority)
+        call = oip.parse(body, header_length, model, self._limits, arrived_at, priority, caller)
         try:
             return oip.render(call, await self._dataplane.classify(call.request))
         except RequestError as problem:

@@ -11,14 +11,20 @@ from serve.wire import schemas
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "Malformed, or against the protocol"},
+    401: {"model": schemas.ErrorBody, "description": "No valid key, where keys are asked for"},
+    403: {"model": schemas.ErrorBody, "description": "A key of another scope"},
     404: {"model": schemas.ErrorBody, "description": "Unknown model"},
     408: {"model": schemas.ErrorBody, "description": "The body did not arrive in time"},
     413: {"model": schemas.ErrorBody, "description": "Beyond the limits of one request"},
     415: {"model": schemas.ErrorBody, "description": "A type or encoding that is not read here"},
-    429: {"model": schemas.ErrorBody, "description": "No room now; Retry-After says when"},
+    429: {
+        "model": schemas.ErrorBody,
+        "description": "No room now, or beyond the limits of the key; Retry-After says when",
+    },
     503: {"model": schemas.ErrorBody, "description": "Not serving yet, or draining"},
     504: {"model": schemas.ErrorBody, "description": "The deadline passed"},
 }
+KEYED: dict[int | str, dict[str, Any]] = {401: REFUSALS[401]}
 NOT_READY: dict[int | str, dict[str, Any]] = {503: REFUSALS[503]}
 MODEL: dict[int | str, dict[str, Any]] = {404: REFUSALS[404], 503: REFUSALS[503]}
 

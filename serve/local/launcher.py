@@ -19,6 +19,7 @@ from typing import Self
 from contract.errors import EnvironmentProblem
 from contract.files import write_text
 from serve.control.bootstrap import Progress, assign
+from serve.control.exposure import check_guarded
 from serve.local.front_end.addresses import check_free, resolve_front_end
 from serve.local.front_end.frontend import Address, FrontEnd
 from serve.local.front_end.open_files import MOST_CONNECTIONS, allowed_connections
@@ -222,6 +223,8 @@ def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
     """Return where HAProxy is to listen; check that it can, and say what is less than was asked."""
     check_loopback()
     front = resolve_front_end(settings.host, settings.port, allowed_connections())
+    for address in front.addresses:
+        check_guarded("--host", str(address), settings)
     check_free(front)
     check_port_free(Address("127.0.0.1"), settings.admin_port, "--admin-port")
     for address in front.left_out:

@@ -17,7 +17,11 @@ from ray.serve.handle import DeploymentHandle
 
 from contract.errors import NotReady, RequestError
 from runtime.energy import EnergyMeter
+from serve.access.follower import KeyFollower
+from serve.access.gate import Gate
+from serve.access.key_store import KeyStore
 from serve.control.admin import make_admin
+from serve.control.admin_guard import Guard
 from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import StateDirectory
 from serve.ray import ingress_middleware
@@ -160,7 +164,11 @@ class Control:
         given.check_package()
         settings = given.settings
         family = read_served_family(given)
-        plane = ControlPlane(StateDirectory(Path(given.state)), family, AllReplicas(), given.otherwise)
+        folder, keys = Path(given.state), KeyStore(Path(given.state))
+        gate = Gate()
+        self._keys = KeyFollower(keys, gate)
+        await self._keys.catch_up()
+        plane = ControlPlane(StateDirectory(folder), family, AllReplicas(), given.otherwise)
         description = {
             "family": {"name": family.name, "sha256": family.sha256, "path": given.family},
             "slots": given.slots.model_dump(mode="json"),
@@ -170,12 +178,10 @@ class Control:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", settings.admin_port))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_admin(plane, lambda: description), lifespan="off", access_log=False, log_config=None
-            )
-        )
+        admin = Guard(make_admin(plane, keys, lambda: description), gate, always_keyed=False)
+        server = uvicorn.Server(uvicorn.Config(admin, lifespan="off", access_log=False, log_config=None))
         self._server = asyncio.create_task(server._serve([listener]))
+        self._following = asyncio.create_task(self._keys.follow())
         self._metering = asyncio.create_task(meter_energy(plane, Telemetry(), settings.watts_per_core))
 
     async def check_health(self) -> None:

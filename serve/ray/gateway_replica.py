@@ -6,10 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from contract.errors import InputError, NotReady
 from contract.live import Revision, parse_revision
+from serve.access.follower import KeyFollower
+from serve.access.gate import Gate
+from serve.access.key_store import KeyStore
 from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
 from serve.control.revision_store import StateDirectory
@@ -52,7 +56,16 @@ class GatewayReplica:
         self._follower = Follower(state, self._load)
         limits = assignment.settings.limits
         self._dataplane = DataPlane(self._follower.snapshot, limits, telemetry)
-        self.gateway = Gateway(self._dataplane, limits, telemetry, self._metrics_page)
+        gate = Gate()
+        self._keys = KeyFollower(KeyStore(Path(assignment.state)), gate)
+        self.gateway = Gateway(
+            self._dataplane,
+            limits,
+            telemetry,
+            self._metrics_page,
+            gate=gate,
+            access=assignment.settings.access,
+        )
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -63,10 +76,12 @@ class GatewayReplica:
 
     async def start(self) -> None:
         """Put the newest revision in force and begin to follow. Raises NotReady when none can be loaded."""
+        await self._keys.catch_up()
         if not await self._follower.catch_up():
             raise NotReady(self._follower.problem or "there is no revision in the state directory")
         self._tasks = [
             asyncio.create_task(self._follower.follow()),
+            asyncio.create_task(self._keys.follow()),
             asyncio.create_task(account(self._telemetry, self._queued)),
         ]
 
@@ -79,7 +94,8 @@ class GatewayReplica:
         return None
 
     async def catch_up(self) -> ReplicaState:
-        """Put the newest committed revision in force and say where this replica is."""
+        """Put the newest committed revision, and the newest keys, in force and say where this replica is."""
+        await self._keys.catch_up()
         number = await self._follower.catch_up()
         return ReplicaState(self._name, os.getpid(), number, self._follower.problem)
 

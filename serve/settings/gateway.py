@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from contract.machine import Provider
 from runtime.machine import core_count
+from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
 from serve.settings.record import Setting
 from serve.settings.scaling import Replicas, fewest
@@ -50,6 +51,7 @@ class Settings(Setting):
         default=None, gt=0, description="Energy of a busy CPU-second; null: as CodeCarbon has it"
     )
     limits: RequestLimits = RequestLimits()
+    access: AccessSettings = AccessSettings()
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(
         default_factory=dict, description="By variant, over `stage`: what is not said here is as said there"

@@ -9,6 +9,8 @@ import orjson
 from contract.errors import (
     BadRequest,
     DeadlineExceeded,
+    Forbidden,
+    LimitReached,
     NotReady,
     Overloaded,
     RequestError,
@@ -25,6 +27,8 @@ _STATUS: tuple[tuple[type[RequestError], int, Outcome], ...] = (
     (TooSlow, 408, "client_error"),
     (BadRequest, 400, "client_error"),
     (Unauthorized, 401, "client_error"),
+    (Forbidden, 403, "client_error"),
+    (LimitReached, 429, "client_error"),
     (UnknownModel, 404, "client_error"),
     (TooLarge, 413, "client_error"),
     (Overloaded, 429, "overloaded"),
@@ -42,10 +46,15 @@ def error_reply(problem: RequestError) -> Reply:
     """Return the reply to a request that failed with `problem`."""
     status = _mapped(problem)[0]
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(problem, Overloaded):
+    if isinstance(problem, Overloaded | LimitReached):
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_s))),)
     elif isinstance(problem, UnsupportedMedia):
         headers = ((b"accept", b"application/json"), (b"accept-encoding", b"gzip, deflate, identity"))
+    elif isinstance(problem, Unauthorized):
+        headers = ((b"www-authenticate", b'Bearer realm="sluicegate"'),)
+    elif isinstance(problem, Forbidden):
+        challenge = f'Bearer realm="sluicegate", error="insufficient_scope", scope="{problem.scope}"'
+        headers = ((b"www-authenticate", challenge.encode()),)
     elif isinstance(problem, TooSlow):
         headers = ((b"connection", b"close"),)
     elif isinstance(problem, NotReady):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 READ = (
+    "authorization",
     "content-length",
     "content-type",
     "content-encoding",
@@ -23,6 +24,7 @@ class RequestHeaders:
 
     __slots__ = tuple(name.replace("-", "_") for name in READ)
 
+    authorization: bytes | None
     content_length: bytes | None
     content_type: bytes | None
     content_encoding: bytes | None
@@ -31,6 +33,7 @@ class RequestHeaders:
     x_sluice_priority: bytes | None
 
     def __init__(self) -> None:
+        self.authorization = None
         self.content_length = None
         self.content_type = None
         self.content_encoding = None

@@ -56,6 +56,7 @@ def parse(
     limits: RequestLimits,
     arrived_at: float,
     priority: int = DEFAULT_PRIORITY,
+    caller: str = "",
 ) -> InferCall:
     """Read the body of POST /v2/models/M/infer.
 
@@ -66,6 +67,7 @@ def parse(
         limits: caps.
         arrived_at: clock second of arrival.
         priority: level that the headers ask for; the parameter `priority` comes before it.
+        caller: name of the key that came with it.
 
     Raises:
         BadRequest: anything against the protocol; names the field.
@@ -86,7 +88,7 @@ def parse(
             raise BadRequest("parameters.timeout must be 0 (none) or more microseconds")
     if (asked := parameters.get("priority")) is not None:
         priority = check_priority(asked, "parameters.priority")
-    request = ClassifyRequest(model, texts, timeout_s or None, arrived_at, priority=priority)
+    request = ClassifyRequest(model, texts, timeout_s or None, arrived_at, caller, priority)
     return InferCall(request, identity or None, outputs, top)
 
 

@@ -25,8 +25,14 @@ class V1Call:
     top_k: int
 
 
-def parse(body: bytes, limits: RequestLimits, arrived_at: float, priority: int = DEFAULT_PRIORITY) -> V1Call:
-    """Read the body of POST /v1/classify; its headers gave the priority.
+def parse(
+    body: bytes,
+    limits: RequestLimits,
+    arrived_at: float,
+    priority: int = DEFAULT_PRIORITY,
+    caller: str = "",
+) -> V1Call:
+    """Read the body of POST /v1/classify; its headers gave priority and caller.
 
     Raises:
         BadRequest: not JSON, an unknown or missing field, a wrong type or value; names the field.
@@ -54,7 +60,7 @@ def parse(body: bytes, limits: RequestLimits, arrived_at: float, priority: int =
         timeout_s = check_number(deadline_ms, "deadline_ms") / 1e3
         if timeout_s <= 0:
             raise BadRequest("deadline_ms must be above 0")
-    return V1Call(ClassifyRequest(model, texts, timeout_s, arrived_at, priority=priority), top_k)
+    return V1Call(ClassifyRequest(model, texts, timeout_s, arrived_at, caller, priority), top_k)
 
 
 def render(result: ClassifyResult, top_k: int) -> Reply:

@@ -19,6 +19,7 @@ from contract.policy import Limits, Policy, Stage
 from router.decide.cascade import compile_policy
 from runtime.fake_family import write_fake_family
 from runtime.load import load_variant
+from serve.control.admin_guard import Guard
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.settings.limits import RequestLimits
@@ -96,7 +97,7 @@ class Served:
 
 
 @contextmanager
-def serving(app: Gateway | FastAPI) -> Iterator[str]:
+def serving(app: Gateway | FastAPI | Guard) -> Iterator[str]:
     """Serve an application with uvicorn in a thread; the socket listens before the thread starts."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -18,6 +18,7 @@ from serve.local.front_end.addresses import machine_addresses
 from serve.local.front_end.install import last_words
 from serve.local.ray_environment import CONTROL_FOLDER
 from serve.local.run_folder import processes_of
+from serve.settings.access import AccessSettings
 from tests.serve.conftest import fake_settings
 
 pytestmark = pytest.mark.ray
@@ -37,7 +38,9 @@ def card_address() -> str:
 @pytest.fixture(scope="module")
 def handle() -> Iterator[launcher.Handle]:
     """The gateway, started by somebody whose shell sends everything to a proxy that is not there."""
-    settings = fake_settings().model_copy(update={"host": card_address()})
+    settings = fake_settings().model_copy(
+        update={"host": card_address(), "access": AccessSettings(insecure=True)}
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "grpc_proxy"):
             patch.setenv(name, "http://127.0.0.1:9")

@@ -1,0 +1,50 @@
+"""How a process follows the keys: the newest book into the gate, or the gate shut."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from contract.errors import InputError
+from serve.access.gate import Gate
+from serve.access.key_store import KeyStore
+
+log = logging.getLogger(__name__)
+
+PULL_EVERY_S = 0.5
+
+
+class KeyFollower:
+    """Keeps a gate at the newest book.
+
+    A book that is there and cannot be read shuts the gate: it may revoke a key. A state directory that
+    cannot be reached does not: nothing newer is known.
+    """
+
+    def __init__(self, store: KeyStore, gate: Gate) -> None:
+        self._store = store
+        self._gate = gate
+        self._is_shut = False
+
+    async def catch_up(self) -> None:
+        """Put the newest book in force."""
+        try:
+            newer = await asyncio.to_thread(self._store.newer_than, self._gate.number)
+        except InputError as problem:
+            if not self._is_shut:
+                log.error("the keys cannot be read, so nobody is let in: %s", problem)
+            self._is_shut = True
+            self._gate.shut()
+        except OSError:
+            log.exception("the keys cannot be reached")
+        else:
+            self._is_shut = False
+            if newer is not None:
+                self._gate.take(newer)
+                log.info("keys number %s are in force: %s", newer.number, newer.reason)
+
+    async def follow(self) -> None:
+        """Catch up twice a second, for ever."""
+        while True:
+            await asyncio.sleep(PULL_EVERY_S)
+            await self.catch_up()

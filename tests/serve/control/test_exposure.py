@@ -1,0 +1,59 @@
+"""Listening beyond loopback: only with a key that is asked for, or when told that none is wanted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from contract.errors import InputError
+from serve.access.key_store import KeyStore
+from serve.access.keys import KeyLimits
+from serve.control.exposure import beyond_loopback, check_guarded
+from serve.settings.access import AccessSettings
+from serve.settings.gateway import Settings
+from serve.settings.stages import FakeSettings
+
+
+def settings(state: Path | None = None, *, insecure: bool = False) -> Settings:
+    """Settings with that state."""
+    return Settings(
+        fake=FakeSettings(),
+        state=None if state is None else str(state),
+        access=AccessSettings(insecure=insecure),
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "fe80::1%eth0", "gateway.example"])
+def test_without_a_key_other_machines_are_kept_out(host: str, tmp_path: Path) -> None:
+    """The refusal names the flag, the command that helps, and the way to insist."""
+    assert beyond_loopback(host)
+    with pytest.raises(InputError, match=r"--host: .*no key[^\n]*\n.*keys create.*--state DIR.*--insecure"):
+        check_guarded("--host", host, settings())
+    with pytest.raises(InputError, match=f"--state {tmp_path}"):
+        check_guarded("--host", host, settings(tmp_path))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LOCALHOST"])
+def test_loopback_needs_no_key(host: str) -> None:
+    """What only this machine reaches starts as it is."""
+    assert not beyond_loopback(host)
+    check_guarded("--host", host, settings())
+
+
+def test_a_valid_key_or_the_word_insecure_is_enough(tmp_path: Path) -> None:
+    """One key of the scope; a revoked one, or one of another scope, is none."""
+    check_guarded("--host", "0.0.0.0", settings(insecure=True))
+    store = KeyStore(tmp_path)
+    store.create("ops", ("admin",), KeyLimits())
+    with pytest.raises(InputError):
+        check_guarded("--host", "0.0.0.0", settings(tmp_path))
+    check_guarded("admin_host", "0.0.0.0", settings(tmp_path), "admin")
+    store.create("web", ("infer",), KeyLimits())
+    check_guarded("--host", "0.0.0.0", settings(tmp_path))
+    store.rotate("web", timedelta(0))
+    check_guarded("--host", "0.0.0.0", settings(tmp_path))
+    store.revoke("web")
+    with pytest.raises(InputError):
+        check_guarded("--host", "0.0.0.0", settings(tmp_path))
