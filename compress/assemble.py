@@ -85,8 +85,7 @@ def assemble_family(
     encoders: dict[str, EncoderSpec] = {}
     measured = []
     for name in done:
-        key, spec = _encoder(out, _artifact_step(finished, name))
-        encoders[key] = spec
+        key, encoders[key] = _encoder(out, _artifact_step(finished, name))
         said = logits[name][rows].argmax(1)
         quality = quality_of(test, said, taught if name != own or by_heard else None, seed=recipe.seed)
         variant = _variant(
@@ -128,6 +127,11 @@ def assemble_family(
         machine=machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    return _put_in_place(family, new, out)
+
+
+def _put_in_place(family: Family, new: Path, out: Path) -> Family:
+    """Move a complete new family over the one before, and return the one that is there then."""
     before = _written(out)
     unchanged = before is not None and before.sha256 == family.sha256
     if not unchanged:

@@ -249,6 +249,16 @@ class Family(Frozen):
         known = ", ".join(v.name for v in self.variants)
         raise FamilyError(f"the family {self.name!r} has no variant {name!r}", hint=f"one of: {known}")
 
+    def build(self, name: str) -> str:
+        """Return the hash of all that a variant's logits depend on: equal hashes mean the same answers.
+
+        Raises:
+            FamilyError: naming the variants there are.
+        """
+        variant = self.variant(name)
+        encoder = self.encoders[variant.encoder].sha256
+        return sha256_of_json([name, variant.artifact.sha256, variant.batching, encoder, list(self.labels)])
+
     @property
     def judged(self) -> tuple[Variant, ...]:
         """The variants that limits are about: all that have been compared with the teacher."""

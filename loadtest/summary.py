@@ -106,14 +106,13 @@ def summarise(
     lag_p99 = exact_quantile(lag, 0.99) if n else None
     cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
     interval = quantile_interval(waited, 0.99, CONFIDENCE)
+    few = "" if interval else ", too few for an interval"
     methods = [
-        f"p99: order statistics 95%, n = {waited.size}" + ("" if interval else ", too few for an interval")
+        f"p99: order statistics 95%, n = {waited.size}{few}",
+        None if right is None else f"accuracy: {right.method}",
+        None if f1 is None else f"macro-F1: {f1.method}",
+        None if goodput is None else "goodput: Wilson 95% of the share within the objective x rate held",
     ]
-    methods += [f"accuracy: {right.method}"] if right else []
-    methods += [f"macro-F1: {f1.method}"] if f1 else []
-    methods += (
-        ["goodput: Wilson 95% of the share within the objective x rate held"] if goodput is not None else []
-    )
     summary = Summary(
         model=setting.model,
         url=setting.url,
@@ -138,16 +137,14 @@ def summarise(
         escalation_rate=_share(requests["escalated"]),
         degraded_rate=_share(requests["degraded"]),
         usd_per_1k=_usd_per_1k(economy, goodput if goodput is not None else rate),
-        usd_per_1k_by_cpu=usd_per_1k_from_seconds(cpu_1k, economy.usd_per_core_hour)
-        if economy and cpu_1k is not None
-        else None,
+        usd_per_1k_by_cpu=_usd_per_1k_by_cpu(economy, cpu_1k),
         cpu_seconds_per_1k=cpu_1k,
         energy_wh_per_1k=wh,
         energy_dynamic_wh_per_1k=wh_dynamic,
         energy_provenance=use.provenance if use and wh is not None else "none",
         gco2e_per_1k=gco2e(wh, economy.grid_g_per_kwh) if economy and wh is not None else None,
         by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh, n),
-        interval_method="; ".join(methods),
+        interval_method="; ".join(method for method in methods if method),
         machine=machine,
         warmup_s=setting.warmup_s,
         service_p50_ms=exact_quantile(column["service_ms"][counted], 0.5) if waited.size else None,
@@ -169,6 +166,12 @@ def _usd_per_1k(economy: Economy | None, goodput_per_s: float) -> float | None:
     if economy is None or economy.cores is None or goodput_per_s <= 0:
         return None
     return usd_per_1k(economy.usd_per_core_hour, economy.cores, goodput_per_s)
+
+
+def _usd_per_1k_by_cpu(economy: Economy | None, cpu_seconds: float | None) -> float | None:
+    if economy is None or cpu_seconds is None:
+        return None
+    return usd_per_1k_from_seconds(cpu_seconds, economy.usd_per_core_hour)
 
 
 def _answers(requests: pa.Table, kept_rows: NDArray[np.bool_]) -> Answers:

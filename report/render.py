@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,11 @@ from tables.predictions import read_predictions
 MOST_OPEN_ROWS = 8
 
 
-def render_report(
-    *,
-    family: Family | None = None,
-    family_folder: Path | None = None,
-    policies: Sequence[Policy] = (),
-    runs: Sequence[Path] = (),
-    comparison: Mapping[str, Any] | None = None,
-    business: Path | None = None,
-    steps: Sequence[Path] = (),
-    predictions: Path | None = None,
-    costs: Path | None = None,
-    out: Path,
-) -> list[Path]:
-    """Write the report of what is given and return the paths written, the HTML page first.
+@dataclass(frozen=True)
+class Evidence:
+    """What a report can be made of; whatever is left out has no section.
 
-    Args:
+    Attributes:
         family: the family, for frontier, variants, slices and costs.
         family_folder: where it lies; with it the policies are replayed on its predictions, and differences
             between its variants have intervals.
@@ -65,23 +55,47 @@ def render_report(
         business: YAML of business figures (report.economics.Business).
         predictions, costs: files to replay the policies on, in place of the family's.
         steps: more run folders, only for the curves over the rate: the steps of a search for capacity.
+    """
+
+    family: Family | None = None
+    family_folder: Path | None = None
+    policies: Sequence[Policy] = ()
+    runs: Sequence[Path] = ()
+    comparison: Mapping[str, Any] | None = None
+    business: Path | None = None
+    steps: Sequence[Path] = ()
+    predictions: Path | None = None
+    costs: Path | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to report on."""
+        return self.family is None and not self.policies and not self.runs and self.comparison is None
+
+
+def render_report(given: Evidence, out: Path) -> list[Path]:
+    """Write the report of what is given and return the paths written, the HTML page first.
+
+    Args:
+        given: what to report on.
         out: the page; Markdown and a folder of SVG files go beside it.
 
     Raises:
         InputError: nothing was given to report on, or a file breaks a rule.
     """
-    if family is None and not policies and not runs and comparison is None:
+    if given.empty:
         raise InputError("there is nothing to report on", hint="give a family, a --policy or a --run")
+    family, policies, comparison = given.family, given.policies, given.comparison
     loaded = [
         (name, read_summary(folder), read_requests(folder))
-        for name, folder in zip(short_names(runs), runs, strict=True)
+        for name, folder in zip(short_names(given.runs), given.runs, strict=True)
     ]
     found = [
         _result(comparison),
-        _decision(loaded, runs, comparison, business),
-        *_policies(policies, _replayable(family, family_folder, predictions, costs) if policies else None),
-        *([] if family is None else family_sections(family, policies, _answers(family, family_folder))),
-        _load(loaded, [read_summary(folder) for folder in steps]),
+        _decision(loaded, given.runs, comparison, given.business),
+        *_policies(policies, _replayable(given) if policies else None),
+        *([] if family is None else family_sections(family, policies, _answers(family, given.family_folder))),
+        _load(loaded, [read_summary(folder) for folder in given.steps]),
         provenance(family, loaded, comparison),
     ]
     sections = tuple(section for section in found if section is not None and section.blocks)
@@ -183,9 +197,8 @@ def _policies(policies: Sequence[Policy], data: tuple[Predictions, dict[str, Cos
     return sections
 
 
-def _replayable(
-    family: Family | None, folder: Path | None, table: Path | None, costs: Path | None
-) -> tuple[Predictions, dict[str, Cost]] | None:
+def _replayable(given: Evidence) -> tuple[Predictions, dict[str, Cost]] | None:
+    table, costs, family, folder = given.predictions, given.costs, given.family, given.family_folder
     if (table is None) != (costs is None):
         raise InputError("predictions and costs go together", hint="--predictions P --costs C")
     if table is not None and costs is not None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.costs import COSTS, Cost, write_costs
-from contract.family import Family, Latency, Split, Variant, artifact_of, write_family
+from contract.family import Artifact, Family, Latency, Split, Variant, artifact_of, write_family
 from contract.files import atomic_path, sha256_of_json, write_json
 from contract.formulas import usd_per_1k_from_seconds, wilson_interval
 from contract.predictions import PREDICTIONS, Predictions, VariantPredictions, write_predictions
@@ -81,18 +81,7 @@ def write_fake_family(
         usd = usd_per_1k_from_seconds(latency, load_prices().usd_per_core_hour)
         costs[plan.name] = Cost(usd_per_1k=usd, latency_ms=latency)
         variants.append(
-            Variant(
-                name=plan.name,
-                kind="fake",
-                runtime="fake",
-                artifact=artifact_of(folder, path),
-                encoder="fake",
-                accuracy=right / int(test.sum()),
-                accuracy_interval=wilson_interval(right, int(test.sum())),
-                latency=(Latency(batch=1, concurrency=1, threads=1, n=1, p50_ms=latency, p99_ms=latency),),
-                cpu_seconds_per_1k=latency,
-                usd_per_1k=usd,
-            )
+            _variant(plan.name, artifact_of(folder, path), right, int(test.sum()), costs[plan.name])
         )
     predictions = folder / PREDICTIONS
     write_predictions(
@@ -118,6 +107,23 @@ def write_fake_family(
     )
     write_family(folder, family)
     return family
+
+
+def _variant(name: str, artifact: Artifact, right: int, tested: int, cost: Cost) -> Variant:
+    assert cost.latency_ms is not None
+    timed = Latency(batch=1, concurrency=1, threads=1, n=1, p50_ms=cost.latency_ms, p99_ms=cost.latency_ms)
+    return Variant(
+        name=name,
+        kind="fake",
+        runtime="fake",
+        artifact=artifact,
+        encoder="fake",
+        accuracy=right / tested,
+        accuracy_interval=wilson_interval(right, tested),
+        latency=(timed,),
+        cpu_seconds_per_1k=cost.latency_ms,
+        usd_per_1k=cost.usd_per_1k,
+    )
 
 
 def _data(labels: tuple[str, ...], rows: int, seed: int) -> tuple[list[str], np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
@@ -30,6 +32,46 @@ from sluicegate.data_options import column_options
 from sluicegate.extras import require
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The options of a call."""
+
+    only: str | None
+    data: Path | None
+    text: str | None
+    label: str | None
+    slice_column: str | None
+    watts_per_core: float | None
+    dry: bool
+    search: bool
+    search_minutes: float | None
+    mlflow: str | None
+    mlflow_models: bool
+
+    def __post_init__(self) -> None:
+        if self.searches and (self.dry or self.only is not None):
+            raise click.UsageError("--search goes neither with --only nor with --dry-run")
+        if self.mlflow_models and self.mlflow is None:
+            raise click.UsageError("--mlflow-models needs --mlflow")
+
+    @property
+    def searches(self) -> bool:
+        """Whether variants beyond the recipe's are looked for."""
+        return self.search or self.search_minutes is not None
+
+    def changed(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with what the call says in place of its own words."""
+        columns = {"text": self.text, "label": self.label, "slice": self.slice_column}
+        given = {name: column for name, column in columns.items() if column is not None}
+        metered = {} if self.watts_per_core is None else {"watts_per_core": self.watts_per_core}
+        return recipe.model_copy(
+            update={
+                "data": recipe.data.model_copy(update=given),
+                "target": recipe.target.model_copy(update=metered),
+            }
+        )
+
+
 @click.command("compress")
 @click.argument("recipe", type=FILE)
 @click.option("--out", type=FOLDER, required=True, help="The family's folder.")
@@ -52,22 +94,7 @@ from sluicegate.extras import require
 )
 @click.option("--mlflow-models", is_flag=True, help="Upload the variants' artifacts to that store too.")
 @json_option
-def command(
-    recipe: Path,
-    out: Path,
-    only: str | None,
-    data: Path | None,
-    text: str | None,
-    label: str | None,
-    slice_column: str | None,
-    watts_per_core: float | None,
-    dry: bool,
-    search: bool,
-    search_minutes: float | None,
-    mlflow: str | None,
-    mlflow_models: bool,
-    as_json: bool,
-) -> None:
+def command(recipe: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Make, verify, calibrate and measure every variant of a recipe. Finished steps are never run again.
 
     Exits 3 when no variant but the teacher passes: each has to keep the limits of the recipe, and to lose
@@ -97,32 +124,19 @@ def command(
     Example: sluice compress intents.yaml --out family --search-minutes 30
     Example: sluice compress intents.yaml --out family --mlflow sqlite:///mlflow.db
     """
-    search = search or search_minutes is not None
-    if search and (dry or only is not None):
-        raise click.UsageError("--search goes neither with --only nor with --dry-run")
-    if mlflow_models and mlflow is None:
-        raise click.UsageError("--mlflow-models needs --mlflow")
-    wanted, found = load_recipe(recipe, data_folder=data), None
-    columns = {"text": text, "label": label, "slice": slice_column}
-    given = {name: column for name, column in columns.items() if column is not None}
-    measured_with = {} if watts_per_core is None else {"watts_per_core": watts_per_core}
-    wanted = wanted.model_copy(
-        update={
-            "data": wanted.data.model_copy(update=given),
-            "target": wanted.target.model_copy(update=measured_with),
-        }
-    )
-    if dry:
-        _plan(wanted, out, only, as_json)
+    asked = _Asked(**options)
+    wanted, found = asked.changed(load_recipe(recipe, data_folder=asked.data)), None
+    if asked.dry:
+        _plan(wanted, out, asked.only, as_json)
         return
     require("sluice compress", "cpu", "compress")
-    tracker = None if mlflow is None else Tracker(mlflow)
+    tracker = None if asked.mlflow is None else Tracker(asked.mlflow)
     with TerminalProgress(progress_console) as progress:
-        if search:
-            found = run_search(wanted, out, minutes=search_minutes, progress=progress)
+        if asked.searches:
+            found = run_search(wanted, out, minutes=asked.search_minutes, progress=progress)
             wanted, family = found.recipe, found.family
         else:
-            family = run_pipeline(wanted, out, progress=progress, only=only)
+            family = run_pipeline(wanted, out, progress=progress, only=asked.only)
     write_frontier(family, out / "frontier.svg")
     if found is not None:
         _tell(found, out)
@@ -131,9 +145,9 @@ def command(
     else:
         result_console.print(to_rich(inspect_table(family, width=result_console.width)))
     if tracker is not None:
-        run = tracker.log(family, wanted, out, models=mlflow_models)
+        run = tracker.log(family, wanted, out, models=asked.mlflow_models)
         progress_console.print(f"logged to {tracker.address} as run {run}", highlight=False)
-    require_a_passing_variant(family, partial=only is not None)
+    require_a_passing_variant(family, partial=asked.only is not None)
     if found is not None and not found.kept:
         raise TargetNotMet(
             f"the search kept none of its {len(found.tried)} candidates; {out / RECORD} has their figures"

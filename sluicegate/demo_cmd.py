@@ -27,7 +27,7 @@ from loadtest.scenario import FULL, QUICK, Comparison, Effort, compare
 from report.analysis.arms import Arm, Searched
 from report.analysis.arms import compare as figures_of
 from report.format.tables import to_rich
-from report.render import headline, render_report
+from report.render import Evidence, headline, render_report
 from report.sections.frontier import write_frontier
 from report.sections.run_tables import arms_table
 from router.tune.targets import Targets
@@ -202,13 +202,15 @@ def _report(
     figures = figures_of(arms, seed=seed)
     write_json(layout.comparison, figures)
     render_report(
-        family=family,
-        family_folder=layout.family,
-        policies=[policy],
-        runs=[run for arm in compared.arms for run in (*arm.equal_runs, *arm.capacity_runs)],
-        comparison=figures,
-        steps=[step.run for arm in compared.arms for step in arm.capacity.steps if step.run],
-        out=layout.report,
+        Evidence(
+            family=family,
+            family_folder=layout.family,
+            policies=[policy],
+            runs=[run for arm in compared.arms for run in (*arm.equal_runs, *arm.capacity_runs)],
+            comparison=figures,
+            steps=[step.run for arm in compared.arms for step in arm.capacity.steps if step.run],
+        ),
+        layout.report,
     )
     return figures
 

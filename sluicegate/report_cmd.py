@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +11,7 @@ from contract.errors import RunError
 from contract.family import read_family
 from contract.files import read_json
 from contract.policy import read_policy
-from report.render import render_report
+from report.render import Evidence, render_report
 from sluicegate.common import ANY_PATH, FILE, FOLDER, json_option, print_json, result_console
 
 
@@ -24,17 +25,7 @@ from sluicegate.common import ANY_PATH, FILE, FOLDER, json_option, print_json, r
 @click.option("--business", type=FILE, help="YAML of business figures; see `sluice decide --help`.")
 @click.option("--out", type=FILE, required=True, help="The HTML page; Markdown and figures go beside it.")
 @json_option
-def command(
-    family: Path | None,
-    policies: tuple[Path, ...],
-    predictions: Path | None,
-    costs: Path | None,
-    runs: tuple[Path, ...],
-    comparison: Path | None,
-    business: Path | None,
-    out: Path,
-    as_json: bool,
-) -> None:
+def command(family: Path | None, out: Path, as_json: bool, **given: Any) -> None:
     """Draw a report: frontier, policy, load, provenance, in one HTML page that needs nothing else.
 
     \b
@@ -43,15 +34,19 @@ def command(
     """
     folder = None if family is None else (family if family.is_dir() else family.parent)
     paths = render_report(
-        family=None if family is None else read_family(family),
-        family_folder=folder,
-        policies=[read_policy(path) for path in policies],
-        runs=list(runs),
-        comparison=None if comparison is None else read_json(comparison, error=RunError),
-        business=business,
-        predictions=predictions,
-        costs=costs,
-        out=out,
+        Evidence(
+            family=None if family is None else read_family(family),
+            family_folder=folder,
+            policies=[read_policy(path) for path in given["policies"]],
+            runs=list(given["runs"]),
+            comparison=None
+            if given["comparison"] is None
+            else read_json(given["comparison"], error=RunError),
+            business=given["business"],
+            predictions=given["predictions"],
+            costs=given["costs"],
+        ),
+        out,
     )
     if as_json:
         print_json({"paths": [str(path) for path in paths]})

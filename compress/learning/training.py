@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -112,6 +113,19 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=wanted)
 
 
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What leads a training beside its loss.
+
+    Attributes:
+        order: [N] rows from the easiest to the hardest, for a curriculum; None: every row alike.
+        companion: gives the logits, with a loss that is added.
+    """
+
+    order: NDArray[np.int64] | None = None
+    companion: Companion | None = None
+
+
 def fit(
     network: Network,
     examples: Examples,
@@ -120,8 +134,7 @@ def fit(
     *,
     seed: int,
     report: Report,
-    order: NDArray[np.int64] | None = None,
-    companion: Companion | None = None,
+    guide: Guide | None = None,
     name: str = "the network",
 ) -> None:
     """Train in place with AdamW on a one-cycle schedule (Smith and Topin 2018).
@@ -133,8 +146,7 @@ def fit(
         settings: of this run; its dropout takes the place of the network's own, and stays.
         seed: of order and dropout.
         report: called with the share done and a few words.
-        order: [N] rows from the easiest to the hardest, for a curriculum; every row alike when left out.
-        companion: gives the logits, with a loss that is added.
+        guide: what leads the training beside the loss, if anything.
         name: of the network, for errors.
 
     Raises:
@@ -142,6 +154,7 @@ def fit(
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
+    order, companion = (None, None) if guide is None else (guide.order, guide.companion)
     per_epoch = -(-len(examples) // settings.batch_size)
     steps = settings.epochs * per_epoch
     if steps == 0:

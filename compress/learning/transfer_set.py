@@ -13,7 +13,7 @@ from compress.encoders import TOKENIZER
 from compress.learning.answers import ask, network_of
 from compress.learning.augment import Neighbours, altered_copies, similar_words
 from compress.learning.imitate import Imitation, spread_layers
-from compress.learning.training import fit, soft_loss
+from compress.learning.training import Guide, fit, soft_loss
 from compress.networks.models import Examples, Network, Tokens
 from compress.networks.network import Classifier
 from compress.recipes.data_part import EXTRA, UNLABELLED
@@ -77,8 +77,10 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
         part.training,
         seed=context.recipe.seed,
         report=context.update,
-        order=easiest_first(transfer.answers) if part.curriculum else None,
-        companion=_imitation(student, examples, transfer, part, context.recipe.seed),
+        guide=Guide(
+            order=easiest_first(transfer.answers) if part.curriculum else None,
+            companion=_imitation(student, examples, transfer, part, context.recipe.seed),
+        ),
         name=context.step.name,
     )
     return len(transfer.texts)

@@ -24,6 +24,29 @@ _LEAST_WINDOW_S = 3.0
 
 
 @dataclass(frozen=True)
+class TimingPlan:
+    """How calls are timed.
+
+    Attributes:
+        batches, concurrency: settings; the first of each is the one that CPU time is read from.
+        calls: timed calls per setting, fewer where time runs out (never below five).
+        budget_s: time for all settings, of which the first gets two fifths.
+        seed: of the draw of texts.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    concurrency: tuple[int, ...] = (1, 4)
+    calls: int = 1000
+    budget_s: float = 4.0
+    seed: int = 0
+
+    @property
+    def settings(self) -> list[tuple[int, int]]:
+        """Pairs of batch size and callers, in the order of timing."""
+        return [(batch, callers) for callers in self.concurrency for batch in self.batches]
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What was measured of one variant; the names are those of the manifest's `Variant`."""
 
@@ -37,47 +60,40 @@ class Measurement:
 def measure_variant(
     loaded: LoadedVariant,
     texts: Sequence[str],
+    plan: TimingPlan,
     *,
-    batches: Sequence[int] = (1, 8),
-    concurrency: Sequence[int] = (1, 4),
     threads: int = 1,
     provider: Provider = "cpu",
-    calls: int = 1000,
-    budget_s: float = 4.0,
-    seed: int = 0,
     meter: EnergyMeter | None = None,
     prices: Prices | None = None,
 ) -> Measurement:
     """Time a variant at every batch size and concurrency, encoding included.
 
-    Each of `concurrency` callers sends its next call when the last one is answered. Texts are drawn with
+    Each caller sends its next call when the last one is answered. Texts are drawn with
     replacement, so lengths have the mix of `texts`. p99 comes with the distribution-free interval by order
     statistics where there are calls enough for one.
 
     Args:
         loaded: the variant, loaded with `threads` and `provider`.
         texts: a sample of real traffic.
-        batches, concurrency: settings; the first of each is the one that CPU time is read from.
+        plan: what is timed, and for how long.
         threads, provider: as loaded, for the record.
-        calls: timed calls per setting, fewer where time runs out (never below five).
-        budget_s: time for all settings, of which the first gets two fifths.
-        seed: of the draw.
         meter: a running meter; energy is its dynamic energy per CPU-second, while the variant was timed,
             times this variant's CPU time.
         prices: of a core; by default those shipped.
     """
-    rng = np.random.default_rng(seed)
-    settings = [(batch, callers) for callers in concurrency for batch in batches]
-    _warm_up(loaded, texts, max(batches), budget_s * _WARM_UP_SHARE)
+    rng = np.random.default_rng(plan.seed)
+    settings = plan.settings
+    _warm_up(loaded, texts, max(plan.batches), plan.budget_s * _WARM_UP_SHARE)
     found: list[Latency] = []
     cpu_seconds_per_1k = 0.0
     untimed = None if meter is None else meter.read()
     for number, (batch, callers) in enumerate(settings):
         rest = max(len(settings) - 1, 1)
         share = _FIRST_SHARE if number == 0 else (1 - _FIRST_SHARE - _WARM_UP_SHARE) / rest
-        samples = _draw(texts, batch, calls, rng)
+        samples = _draw(texts, batch, plan.calls, rng)
         before = time.process_time()
-        timed = _timed(loaded, samples, callers, budget_s * share)
+        timed = _timed(loaded, samples, callers, plan.budget_s * share)
         if number == 0:
             cpu_seconds_per_1k = (time.process_time() - before) / (len(timed) * batch) * 1000
         found.append(

@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.datasets.data import DATA, read_dataset
 from compress.encoders import encoder_spec
-from compress.measurement.measure import measure_variant
+from compress.measurement.measure import TimingPlan, measure_variant
 from compress.measurement.peak_memory import measure_peak_memory
 from compress.measurement.predict import predict_logits
 from compress.recipes.recipe import Target
@@ -45,11 +45,9 @@ def measure_step(context: Context) -> Result:
     measured = measure_variant(
         loaded,
         real,
+        TimingPlan(calls=target.calls, budget_s=target.seconds, seed=context.recipe.seed),
         threads=target.threads,
         provider=target.provider,
-        calls=target.calls,
-        budget_s=target.seconds,
-        seed=context.recipe.seed,
         meter=context.meter(),
     )
     context.update(0.9, "peak memory")

@@ -81,16 +81,7 @@ def fit_graph(
     Raises:
         RecipeError: when no form answers as the graph does, or its answers are not finite.
     """
-    wanted = given.answers(ends.output, rows)
-    wanted = wanted[:, list(ends.order)] if ends.order else wanted
-    unknown = int((~np.isfinite(wanted).all(axis=1)).sum())
-    if unknown:
-        raise RecipeError(
-            f"the graph's answers are not finite for {unknown} of {len(rows)} texts",
-            where=given.source,
-            hint="half precision overflows in some models: export it in float32",
-        )
-    wanted = logarithms(wanted) if ends.probabilities else wanted
+    wanted = _wanted(given, ends, rows)
     share = ROUNDED_SHARE if rounded else CLOSE_SHARE
     span = float(np.ptp(wanted))
     close = max(CLOSE, share * span)
@@ -132,6 +123,20 @@ def fit_graph(
         where=given.source,
         hint="export it with dynamic axes for batch and length",
     )
+
+
+def _wanted(given: Given, ends: Ends, rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Return the answers [N, C] of the graph as it was given, as logits. Raises RecipeError."""
+    wanted = given.answers(ends.output, rows)
+    wanted = wanted[:, list(ends.order)] if ends.order else wanted
+    unknown = int((~np.isfinite(wanted).all(axis=1)).sum())
+    if unknown:
+        raise RecipeError(
+            f"the graph's answers are not finite for {unknown} of {len(rows)} texts",
+            where=given.source,
+            hint="half precision overflows in some models: export it in float32",
+        )
+    return logarithms(wanted) if ends.probabilities else wanted
 
 
 def _forms(prepared: ModelProto, given: Given, ends: Ends) -> Iterator[tuple[ModelProto, Ends, str]]:

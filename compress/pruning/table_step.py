@@ -14,7 +14,7 @@ from compress.graphs.qdq import products_of
 from compress.learning.teacher import parent_classifier
 from compress.networks.network import Classifier
 from compress.pruning.latency_table import TABLE
-from compress.pruning.timing import Write, measure_table
+from compress.pruning.timing import TablePlan, Write, measure_table
 from compress.recipes.recipe import Target
 from compress.steps import Context, Result
 from contract.files import write_json
@@ -37,10 +37,8 @@ def table_step(context: Context) -> Result:
         precision,
         encoder,
         data.of(target.lengths).texts,
-        threads=target.threads,
-        provider=target.provider,
-        seed=context.recipe.seed,
-        report=context.update,
+        TablePlan(threads=target.threads, provider=target.provider, seed=context.recipe.seed),
+        context.update,
     )
     write_json(context.folder / TABLE, table.to_json())
     return {

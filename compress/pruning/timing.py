@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,6 @@ from runtime.onnx_model import OnnxRuntime
 from runtime.wordpiece import INPUT_IDS
 
 Write = Callable[[Classifier, Path], None]
-Clock = Callable[[], float]
 
 NETWORKS = 48
 CHECKED = 8
@@ -43,18 +42,35 @@ LOW_QUANTILE = 0.25
 MENU_VOCABULARY = 4096
 
 
+@dataclass(frozen=True)
+class TablePlan:
+    """How a latency table is measured.
+
+    Attributes:
+        threads, provider: as served.
+        networks: how many have a part in the table; CHECKED more check it.
+        seconds: of processor time for timing, at most, beyond the first LEAST_ROUNDS rounds.
+        seed: of widths and texts.
+    """
+
+    threads: int = 1
+    provider: Provider = "cpu"
+    networks: int = NETWORKS
+    seconds: float = SECONDS
+    seed: int = 0
+
+    def clock(self) -> float:
+        """Return seconds: of one thread its processor time, its latency but for other processes."""
+        return time.thread_time() if self.threads == 1 and self.provider == "cpu" else time.perf_counter()
+
+
 def measure_table(
     shape: Architecture,
     write: Write,
     precision: str,
     encoder: Encoder,
     texts: Sequence[str],
-    *,
-    threads: int = 1,
-    provider: Provider = "cpu",
-    networks: int = NETWORKS,
-    seconds: float = SECONDS,
-    seed: int = 0,
+    plan: TablePlan,
     report: Report,
 ) -> LatencyTable:
     """Time networks of many widths side by side and return the table that explains them.
@@ -65,39 +81,30 @@ def measure_table(
         precision: what `write` makes, for the record.
         encoder: of the texts.
         texts: a sample of real traffic; its lengths are the mix.
-        threads, provider: as served.
-        networks: how many have a part in the table; CHECKED more check it.
-        seconds: of processor time for timing, at most, beyond the first LEAST_ROUNDS rounds.
-        seed: of widths and texts.
+        plan: how much is timed, and where.
         report: told the share done.
     """
     heads = tuple(range(max(layer.heads for layer in shape.layers) + 1))
     neurons = width_grid(max(layer.neurons for layer in shape.layers))
     depth = len(shape.layers)
-    laid = lay_out(heads, neurons, depth, networks, seed=seed)
-    laid += lay_out(heads, neurons, depth, CHECKED + 2, seed=seed + 1)[2:]
+    laid = lay_out(heads, neurons, depth, plan.networks, seed=plan.seed)
+    laid += lay_out(heads, neurons, depth, CHECKED + 2, seed=plan.seed + 1)[2:]
     lengths, samples = _samples(encoder, texts)
     with tempfile.TemporaryDirectory() as scratch:
         report(0.0, "tracing a graph of every width")
-        sessions = _sessions(
-            shape, write, heads, neurons, laid, Path(scratch), encoder.sha256, threads, provider
-        )
-        # The processor time of one thread is its latency without what other processes took meanwhile.
-        clock = time.thread_time if threads == 1 and provider == "cpu" else time.perf_counter
-        times = _time_side_by_side(
-            sessions,
-            encoder,
-            samples,
-            min(shape.vocabulary, MENU_VOCABULARY),
-            clock,
-            np.random.default_rng(seed),
-            seconds,
-            report,
-        )
-    fixed, attention, feed = solve_table(laid[:networks], times[:networks], heads, neurons)
+        menu = Path(scratch) / "menu.onnx"
+        halves = _menu(shape, write, heads, neurons, menu)
+        sessions = [
+            _joined(halves, heads, neurons, layers, menu.with_name("joined.onnx"), encoder.sha256, plan)
+            for layers in laid
+        ]
+        vocabulary = min(shape.vocabulary, MENU_VOCABULARY)
+        times = _time_side_by_side(sessions, encoder, samples, vocabulary, plan, report)
+    timed = plan.networks
+    fixed, attention, feed = solve_table(laid[:timed], times[:timed], heads, neurons)
     table = LatencyTable(
         precision=precision,
-        threads=threads,
+        threads=plan.threads,
         layers=depth,
         lengths=lengths,
         fixed_ms=tuple(fixed.tolist()),
@@ -110,7 +117,7 @@ def measure_table(
             predicted_ms=table.p50_ms(widths),
             measured_ms=middle(row),
         )
-        for widths, row in zip(laid[networks:], times[networks:], strict=True)
+        for widths, row in zip(laid[timed:], times[timed:], strict=True)
     )
     return replace(table, checked=checked)
 
@@ -128,44 +135,42 @@ def _folded(encoded: Encoded, vocabulary: int) -> Encoded:
     return Encoded(arrays, encoded.lengths, encoded.encoder)
 
 
-def _sessions(
-    shape: Architecture,
-    write: Write,
-    heads: Sequence[int],
-    neurons: Sequence[int],
-    laid: Sequence[Widths],
-    scratch: Path,
-    encoder: str,
-    threads: int,
-    provider: Provider,
-) -> list[OnnxRuntime]:
-    """Return the runtimes of networks of random weights, joined from one graph that has every width."""
+def _menu(
+    shape: Architecture, write: Write, heads: Sequence[int], neurons: Sequence[int], path: Path
+) -> Halves:
+    """Return the halves of one graph of random weights that has every width, written to `path`."""
     # The joined graphs leave a half of width 0 out, but every layer of the menu has both.
     some_heads, some_neurons = heads[1:] or (1,), neurons[1:] or (1,)
-    menu = tuple(
+    layers = tuple(
         LayerShape(some_heads[min(i, len(some_heads) - 1)], some_neurons[min(i, len(some_neurons) - 1)])
         for i in range(max(len(some_heads), len(some_neurons)))
     )
     small = min(shape.vocabulary, MENU_VOCABULARY)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Classifier(replace(shape, vocabulary=small, layers=menu))
+        network = Classifier(replace(shape, vocabulary=small, layers=layers))
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
-    write(network.eval(), scratch / "menu.onnx")
-    halves = Halves(scratch / "menu.onnx", layers=len(menu))
-    found = []
-    for layers in laid:
-        path = scratch / "joined.onnx"
-        halves.join(
-            [heads.index(layer.heads) - 1 if layer.heads else None for layer in layers],
-            [neurons.index(layer.neurons) - 1 if layer.neurons else None for layer in layers],
-            path,
-        )
-        found.append(
-            OnnxRuntime(path, encoder=encoder, provider=provider, threads=threads, batching="single")
-        )
-    return found
+    write(network.eval(), path)
+    return Halves(path, layers=len(layers))
+
+
+def _joined(
+    halves: Halves,
+    heads: Sequence[int],
+    neurons: Sequence[int],
+    layers: Widths,
+    path: Path,
+    encoder: str,
+    plan: TablePlan,
+) -> OnnxRuntime:
+    """Return the runtime of a network of these widths, joined from the menu's halves."""
+    halves.join(
+        [heads.index(layer.heads) - 1 if layer.heads else None for layer in layers],
+        [neurons.index(layer.neurons) - 1 if layer.neurons else None for layer in layers],
+        path,
+    )
+    return OnnxRuntime(path, encoder=encoder, provider=plan.provider, threads=plan.threads, batching="single")
 
 
 def _time_side_by_side(
@@ -173,9 +178,7 @@ def _time_side_by_side(
     encoder: Encoder,
     samples: Sequence[Sequence[str]],
     vocabulary: int,
-    clock: Clock,
-    rng: np.random.Generator,
-    seconds: float,
+    plan: TablePlan,
     report: Report,
 ) -> NDArray[np.float64]:
     """Return the latency [networks, lengths] in ms: the lower quartile of rounds, each of which times all.
@@ -185,7 +188,8 @@ def _time_side_by_side(
     Whatever else the machine does falls on all networks alike, and mostly above the quartile.
     """
     rounds: list[NDArray[np.float64]] = []
-    end = time.process_time() + seconds
+    clock, rng = plan.clock, np.random.default_rng(plan.seed)
+    end = time.process_time() + plan.seconds
     while len(rounds) < ROUNDS and (len(rounds) < LEAST_ROUNDS or time.process_time() < end):
         taken = np.empty((len(sessions), len(samples)))
         for row, session in zip(taken, sessions, strict=True):

@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
-from contract.family import Family
+from contract.errors import FamilyError
+from contract.family import Family, Variant
 from contract.policy import Policy
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 
+INLINE = "inline"
+SHELF = "shelf"
+
+
+def own_deployment(variant: str) -> str:
+    """Return the name of the deployment that a variant has to itself."""
+    return f"stage-{variant}"
+
 
 class Slots(Setting):
-    """Where each variant runs for the whole life of a gateway; policies come and go within these slots."""
+    """Where each variant runs for the whole life of a gateway; policies and families come and go within them.
+
+    Named for the variants that the gateway was started with.
+    """
 
     inline: tuple[str, ...]
     own: tuple[str, ...]
     shelf: tuple[str, ...]
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """Names of the deployments that hold variants outside the gateway's replicas."""
+        own = tuple(own_deployment(name) for name in self.own)
+        return (*own, SHELF) if self.shelf else own
+
+    def place(self, family: Family, settings: Settings) -> dict[str, str]:
+        """Return for every variant `inline` or the deployment that it runs in.
+
+        A name that has a slot keeps it. A new one goes where the settings place it; else inline where it is
+        linear or measured fast enough; else, for the teacher, to a deployment that the family leaves empty;
+        else to the shelf. The same for every process, since it depends on nothing else.
+
+        Raises:
+            FamilyError: a variant has no place in this gateway.
+        """
+        found = dict.fromkeys(self.inline, INLINE) | dict.fromkeys(self.shelf, SHELF)
+        found |= {name: own_deployment(name) for name in self.own}
+        free = [own_deployment(name) for name in self.own if name not in family.names]
+        placed: dict[str, str] = {}
+        by_need = sorted(family.variants, key=lambda variant: variant.name != family.teacher)
+        for variant in by_need:
+            name = variant.name
+            placed[name] = found[name] if name in found else self._place_new(variant, family, settings, free)
+        return {name: placed[name] for name in family.names}
+
+    def _place_new(self, variant: Variant, family: Family, settings: Settings, free: list[str]) -> str:
+        wish = settings.stage_of(variant.name).placement
+        if wish == INLINE or (wish == "auto" and _is_quick(variant, settings)):
+            return INLINE
+        wants_own = wish == "own" or (wish == "auto" and variant.name == family.teacher)
+        if free and (wants_own or not self.shelf):
+            return free.pop(0)
+        if self.shelf and wish != "own":
+            return SHELF
+        kind = "deployment of its own" if wish == "own" else "shelf"
+        raise FamilyError(
+            f"variant {variant.name!r} has no place: this gateway was started without a {kind} that is free",
+            hint=f"give it the name of a variant that it replaces ({', '.join((*self.own, *self.shelf))}), "
+            "or start a gateway with this family",
+        )
 
 
 def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
@@ -28,15 +82,16 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     for variant in family.variants:
         placement = settings.stage_of(variant.name).placement
         if placement == "auto":
-            measured = variant.latency_at()
-            quick = (
-                measured is not None
-                and measured.p50_ms <= settings.inline_below_ms
-                and variant.runtime != "fake"
-            )
-            if variant.name in stages[:-1] or variant.kind == "linear" or quick:
+            if variant.name in stages[:-1] or _is_quick(variant, settings):
                 placement = "inline"
             else:
                 placement = "own" if variant.name in stages else "shelf"
         found[placement].append(variant.name)
     return Slots(inline=tuple(found["inline"]), own=tuple(found["own"]), shelf=tuple(found["shelf"]))
+
+
+def _is_quick(variant: Variant, settings: Settings) -> bool:
+    if variant.kind == "linear":
+        return True
+    measured = variant.latency_at()
+    return measured is not None and measured.p50_ms <= settings.inline_below_ms and variant.runtime != "fake"

@@ -14,7 +14,7 @@ from contract.family import Family, StepCost
 from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions
 from report.format.tables import Row, Table, to_markdown, to_rich
-from report.render import render_report
+from report.render import Evidence, render_report
 from report.sections.family_parts import (
     classes_table,
     faithfulness_table,
@@ -92,10 +92,10 @@ def test_policies_are_replayed_on_files_in_place_of_a_family(
     """A table and its costs give the trade-off without a family; one without the other is refused."""
     table, costs = family_folder / "predictions.parquet", family_folder / "costs.json"
     out = tmp_path / "r.html"
-    paths = render_report(policies=[policy], predictions=table, costs=costs, out=out)
+    paths = render_report(Evidence(policies=[policy], predictions=table, costs=costs), out)
     assert "Neighbouring choices" in paths[0].read_text()
     with pytest.raises(InputError, match="go together"):
-        render_report(policies=[policy], predictions=table, out=out)
+        render_report(Evidence(policies=[policy], predictions=table), out)
 
 
 def test_no_safe_threshold_says_what_would_be_enough() -> None:

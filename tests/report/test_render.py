@@ -14,7 +14,7 @@ from contract.errors import InputError
 from contract.family import Family
 from contract.policy import Policy
 from report.analysis.arms import Arm
-from report.render import headline, render_report
+from report.render import Evidence, headline, render_report
 
 
 def _runs(arms: tuple[Arm, ...]) -> list[Path]:
@@ -35,13 +35,15 @@ def written(
     business = folder / "business.yaml"
     business.write_text("requests_per_month: 10000000\nusd_per_error: 0.002\ngrid: deu\n")
     return render_report(
-        family=family,
-        family_folder=family_folder,
-        policies=[policy],
-        runs=_runs(arms),
-        comparison=comparison,
-        business=business,
-        out=folder / "report.html",
+        Evidence(
+            family=family,
+            family_folder=family_folder,
+            policies=[policy],
+            runs=_runs(arms),
+            comparison=comparison,
+            business=business,
+        ),
+        folder / "report.html",
     )
 
 
@@ -119,7 +121,7 @@ def test_markdown_holds_the_same_tables(written: list[Path]) -> None:
 def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) -> None:
     """A model named like a tag is shown as text."""
     run = make_run("hostile", "<script>alert(1)</script>", seconds=5)
-    pages = render_report(runs=[run], out=tmp_path / "r.html")
+    pages = render_report(Evidence(runs=[run]), tmp_path / "r.html")
     for path in pages:
         if path.suffix in {".html", ".svg"}:
             assert "<script>alert" not in path.read_text()
@@ -127,7 +129,7 @@ def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) 
 
 def test_a_family_alone_makes_a_report(family: Family, tmp_path: Path) -> None:
     """Without runs, policies or predictions the report has what a family can say."""
-    paths = render_report(family=family, out=tmp_path / "r.html")
+    paths = render_report(Evidence(family=family), tmp_path / "r.html")
     page = paths[0].read_text()
     assert "Accuracy against latency" in page
     assert "Under load" not in page
@@ -139,14 +141,16 @@ def test_a_policy_that_needs_more_than_the_predictions_have_is_explained_not_dra
     """A policy naming another family's variant is told in words, with why it has no curve."""
     stranger = policy.stages[0].model_copy(update={"variant": "other"})
     odd = policy.model_copy(update={"stages": (stranger, policy.stages[-1])})
-    paths = render_report(family=family, family_folder=family_folder, policies=[odd], out=tmp_path / "r.html")
+    paths = render_report(
+        Evidence(family=family, family_folder=family_folder, policies=[odd]), tmp_path / "r.html"
+    )
     assert "could not be replayed" in paths[0].read_text()
 
 
 def test_nothing_to_report_on_is_refused(tmp_path: Path) -> None:
     """An empty call says what to give."""
     with pytest.raises(InputError, match="nothing to report on"):
-        render_report(out=tmp_path / "r.html")
+        render_report(Evidence(), tmp_path / "r.html")
 
 
 def test_headline_names_the_arms_and_the_gain(comparison: dict[str, Any]) -> None:

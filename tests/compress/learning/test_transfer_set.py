@@ -21,7 +21,7 @@ from compress.learning.distil import distil_student
 from compress.learning.imitate import Imitation, attention_loss, spread_layers, state_loss
 from compress.learning.importance import state_importance
 from compress.learning.text_cnn import TextCnn, distil_cnn
-from compress.learning.training import fit, hard_loss, predict, soft_loss
+from compress.learning.training import Guide, fit, hard_loss, predict, soft_loss
 from compress.learning.transfer_set import easiest_first, prepare_transfer_set
 from compress.learning.twin import equal_epochs, randomize, train_twin
 from compress.networks.cut import keep_states
@@ -94,7 +94,7 @@ def test_imitation_brings_the_inside_closer(network: Classifier) -> None:
     rows = np.arange(60)
     before, answers = float(imitation(rows, tokens.batch(rows))[1]), predict(network, tokens)
     run = Training(epochs=40, learning_rate=0.01, precision="fp32")
-    fit(student, tokens, hard_loss(targets, 0.0), run, seed=0, report=quiet, companion=imitation)
+    fit(student, tokens, hard_loss(targets, 0.0), run, seed=0, report=quiet, guide=Guide(companion=imitation))
     assert float(imitation(rows, tokens.batch(rows))[1]) < 0.8 * before
     assert np.array_equal(predict(network, tokens), answers)
 

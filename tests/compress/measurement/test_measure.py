@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.measurement.measure import measure_variant
+from compress.measurement.measure import TimingPlan, measure_variant
 from contract.prices import load_prices
 from runtime.api import LoadedVariant
 from runtime.energy import EnergyMeter, EnergyReading
@@ -21,7 +21,9 @@ def fake(**behaviour: float) -> LoadedVariant:
 
 def test_every_setting_is_timed() -> None:
     """Batch and concurrency are crossed, each with all its calls, never faster than the variant can be."""
-    found = measure_variant(fake(delay_ms=0.5), ["xx", "yyyy"], calls=20, budget_s=30.0, threads=2)
+    found = measure_variant(
+        fake(delay_ms=0.5), ["xx", "yyyy"], TimingPlan(calls=20, budget_s=30.0), threads=2
+    )
     assert [(m.batch, m.concurrency) for m in found.latency] == [(1, 1), (8, 1), (1, 4), (8, 4)]
     for timed in found.latency:
         assert timed.n == 20
@@ -34,7 +36,9 @@ def test_every_setting_is_timed() -> None:
 
 def test_p99_has_an_interval_where_there_are_calls_enough() -> None:
     """With 400 calls the interval holds the p99."""
-    found = measure_variant(fake(), ["x"], batches=(1,), concurrency=(1,), calls=400, budget_s=60.0)
+    found = measure_variant(
+        fake(), ["x"], TimingPlan(batches=(1,), concurrency=(1,), calls=400, budget_s=60.0)
+    )
     (timed,) = found.latency
     assert timed.p99_interval_ms is not None
     assert timed.p99_interval_ms[0] <= timed.p99_ms <= timed.p99_interval_ms[1]
@@ -42,7 +46,7 @@ def test_p99_has_an_interval_where_there_are_calls_enough() -> None:
 
 def test_time_that_runs_out_leaves_a_few_calls() -> None:
     """A budget of nothing still gives five calls per setting."""
-    found = measure_variant(fake(), ["x"], calls=50, budget_s=0.0)
+    found = measure_variant(fake(), ["x"], TimingPlan(calls=50, budget_s=0.0))
     assert {timed.n for timed in found.latency} == {5}
 
 
@@ -50,12 +54,12 @@ def test_energy_and_money_follow_cpu_time() -> None:
     """Both are CPU-seconds times a price, and energy without a meter is unknown, not 0."""
     prices = load_prices().model_copy(update={"usd_per_core_hour": 3600.0})
     with EnergyMeter(watts_per_core=3600.0) as meter:
-        found = measure_variant(fake(), ["x"], calls=50, meter=meter, prices=prices)
+        found = measure_variant(fake(), ["x"], TimingPlan(calls=50), meter=meter, prices=prices)
     assert found.cpu_seconds_per_1k > 0
     assert found.usd_per_1k == pytest.approx(found.cpu_seconds_per_1k)
     assert found.energy_wh_per_1k == pytest.approx(found.cpu_seconds_per_1k)
     assert found.energy_provenance == "user-constant"
-    without = measure_variant(fake(), ["x"], calls=5)
+    without = measure_variant(fake(), ["x"], TimingPlan(calls=5))
     assert (without.energy_wh_per_1k, without.energy_provenance) == (None, "none")
 
 
@@ -79,7 +83,7 @@ def reading(dynamic_joules: float, cpu_seconds: float, wall_s: float) -> EnergyR
 @pytest.mark.parametrize(("wall_s", "joules"), [(10.0, 40 / 10), (0.5, 1040 / 20)])
 def test_energy_is_that_of_the_time_that_was_timed(wall_s: float, joules: float) -> None:
     """A CPU-second costs what it cost while the variant ran; in too short a time, what it cost so far."""
-    found = measure_variant(fake(), ["x"], calls=5, meter=Ticking(wall_s))
+    found = measure_variant(fake(), ["x"], TimingPlan(calls=5), meter=Ticking(wall_s))
     assert found.energy_wh_per_1k == pytest.approx(joules * found.cpu_seconds_per_1k / 3600)
     assert found.energy_provenance == "measured-rapl"
 
@@ -87,4 +91,4 @@ def test_energy_is_that_of_the_time_that_was_timed(wall_s: float, joules: float)
 def test_an_error_of_the_variant_comes_through() -> None:
     """A variant that fails under concurrency fails the measurement."""
     with pytest.raises(RuntimeError, match="fake error"):
-        measure_variant(fake(error_rate=1.0), ["x"], concurrency=(4,), calls=5)
+        measure_variant(fake(error_rate=1.0), ["x"], TimingPlan(concurrency=(4,), calls=5))

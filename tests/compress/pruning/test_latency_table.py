@@ -18,7 +18,7 @@ from compress.graphs.lower import quantize_dynamic
 from compress.networks.network import Classifier, LayerShape
 from compress.pruning.halves import Halves
 from compress.pruning.latency_table import LatencyTable, lay_out, solve_table, width_grid
-from compress.pruning.timing import measure_table
+from compress.pruning.timing import TablePlan, measure_table
 from contract.errors import SluiceError
 from contract.files import read_json, write_json
 from runtime.wordpiece import WordPieceEncoder
@@ -143,7 +143,7 @@ def test_a_measured_table_predicts_and_survives_its_file(tmp_path: Path) -> None
     told: list[float] = []
     table = measure_table(
         shape, export_onnx, "fp32", encoder, texts,
-        networks=16, seconds=0.1, report=lambda share, _: told.append(share),
+        TablePlan(networks=16, seconds=0.1), lambda share, _: told.append(share),
     )  # fmt: skip
     assert (table.precision, table.threads, table.layers) == ("fp32", 1, 3)
     assert set(table.attention_ms) == {0, 1, 2, 3, 4}
@@ -171,7 +171,7 @@ def test_a_network_without_one_kind_of_halves_has_a_table(
     texts = [text for text, _ in toy_texts(60)]
     shape = replace(random_network().shape, layers=layers)
     table = measure_table(
-        shape, export_onnx, "fp32", encoder, texts, networks=6, seconds=0.1, report=lambda *_: None
+        shape, export_onnx, "fp32", encoder, texts, TablePlan(networks=6, seconds=0.1), lambda *_: None
     )
     missing = table.attention_ms if layers[0].heads == 0 else table.feed_ms
     assert set(missing) == {0}
