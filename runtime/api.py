@@ -14,7 +14,7 @@ Logits = NDArray[np.float32]
 EXAMPLE_TEXT = "a text of usual length, to see how long one takes"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Encoded:
     """N encoded texts.
 

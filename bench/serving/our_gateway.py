@@ -16,9 +16,11 @@ from router.decide.cascade import compile_policy
 from runtime.load import load_variant
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
+from serve.http.connection import connections_to
 from serve.settings.limits import RequestLimits
 from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
+from serve.stages.loop_turn import LoopTurn
 from serve.telemetry.metrics import Telemetry
 from serve.types.stage import Snapshot
 
@@ -27,7 +29,7 @@ def make(folder: Path, name: str, rules: BatchRules) -> Gateway:
     """Return the gateway with that variant as its only stage."""
     family = read_family(folder)
     telemetry = Telemetry()
-    stage = InlineStage(load_variant(folder, family, name), rules, telemetry)
+    stage = InlineStage(load_variant(folder, family, name), rules, telemetry, turn=LoopTurn())
     policy = single_variant_policy(name)
     snapshot = Snapshot(1, policy, compile_policy(policy, family.labels), family, {name: stage})
     limits = RequestLimits()
@@ -36,8 +38,12 @@ def make(folder: Path, name: str, rules: BatchRules) -> Gateway:
 
 
 if __name__ == "__main__":
+    gateway = make(
+        Path(sys.argv[1]), sys.argv[2], BatchRules.model_validate_json(" ".join(sys.argv[4:]) or "{}")
+    )
     uvicorn.run(
-        make(Path(sys.argv[1]), sys.argv[2], BatchRules.model_validate_json(" ".join(sys.argv[4:]) or "{}")),
+        gateway,
+        http=connections_to(gateway.hot),
         port=int(sys.argv[3]),
         log_level="warning",
         access_log=False,

@@ -21,14 +21,18 @@ from router.decide.scores import (
     IntArray,
     PerClassCurve,
     Scored,
+    ScoredOne,
     agreement,
     entropy,
     margin,
     max_probability,
+    score_one,
     scorer_from_parameters,
 )
 
 ANSWER = -1
+_CONFIDENCE_ITSELF = ("max_probability", "agreement")
+"""Scores that are the confidence where no earlier stage voted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,13 @@ class CompiledStage:
         probabilities = softmax(logits, 1.0 if self.temperature is None else self.temperature)
         predicted = probabilities.argmax(axis=1)
         return self._finish(predicted, max_probability(probabilities), probabilities, earlier)
+
+    def score_one(self, logits: NDArray[np.floating[Any]]) -> ScoredOne:
+        """Score the logits [C] of one text, bit for bit as in a batch; no stage voted before."""
+        if self.score not in _CONFIDENCE_ITSELF:
+            scored = self.score_logits(logits[None, :])
+            return ScoredOne(int(scored.predicted[0]), float(scored.confidence[0]), float(scored.score[0]))
+        return score_one(logits, 1.0 if self.temperature is None else self.temperature)
 
     def score_table(self, variant: VariantPredictions, earlier: IntArray | None = None) -> Scored:
         """Score rows of a predictions table, from logits where the stage needs them, else as given.

@@ -25,7 +25,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A snapshot made ready for requests."""
+    """A snapshot made ready for requests.
+
+    Attributes:
+        shares_encoder: two stages read the same encoding, so that it is worth keeping.
+        keeps_encoding: the first of them is the first stage.
+    """
 
     snapshot: Snapshot
     compiled: CompiledPolicy
@@ -36,6 +41,7 @@ class Plan:
     votes: bool
     temperatures: Mapping[str, float]
     shares_encoder: bool
+    keeps_encoding: bool
     prices: Prices
 
 
@@ -44,6 +50,8 @@ def make_plan(snapshot: Snapshot) -> Plan:
     compiled = snapshot.compiled
     steps = tuple(_step(rules, snapshot.stages, snapshot.family) for rules in compiled.stages)
     limits = snapshot.policy.limits
+    family = snapshot.family
+    encoders = [family.encoders[family.variant(s.variant).encoder].sha256 for s in snapshot.policy.stages]
     return Plan(
         snapshot=snapshot,
         compiled=compiled,
@@ -53,20 +61,14 @@ def make_plan(snapshot: Snapshot) -> Plan:
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
         votes=_needs_votes(snapshot.policy),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
-        shares_encoder=_shares_encoder(snapshot),
+        shares_encoder=len(set(encoders)) < len(encoders),
+        keeps_encoding=encoders[0] in encoders[1:],
         prices=Prices.of_family(snapshot.family, snapshot.policy.reference),
     )
 
 
 def _needs_votes(policy: Policy) -> bool:
     return any(stage.score == "agreement" for stage in policy.stages[:-1])
-
-
-def _shares_encoder(snapshot: Snapshot) -> bool:
-    """Return whether two stages read the same encoding, so that it is worth keeping."""
-    family = snapshot.family
-    used = [family.encoders[family.variant(s.variant).encoder].sha256 for s in snapshot.policy.stages]
-    return len(set(used)) < len(used)
 
 
 def _step(rules: CompiledStage, stages: Mapping[str, Stage], family: Family) -> Step:

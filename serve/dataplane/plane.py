@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from contract.errors import (
     UnknownModel,
 )
 from contract.probabilities import softmax
-from router.decide.cascade import ANSWER
-from router.decide.scores import IntArray
+from router.decide.cascade import ANSWER, Answer
+from router.decide.scores import IntArray, score_one
 from runtime.api import Logits
 from serve.dataplane.escalation import StageTime
 from serve.dataplane.plan import Plan, make_plan
@@ -55,6 +55,35 @@ class _Held:
         self.plan = plan
         self.count = 0
         self.drained = asyncio.Event()
+
+
+class _Inside:
+    """The place of one request among those inside, given up once: at the latest with the object."""
+
+    __slots__ = ("_held", "_left", "_plane", "_texts")
+
+    def __init__(self, plane: DataPlane, held: _Held, texts: int) -> None:
+        self._plane = plane
+        self._held = held
+        self._texts = texts
+        self._left = False
+        plane._in_flight += texts
+        held.count += 1
+
+    @property
+    def plan(self) -> Plan:
+        """What the request works on."""
+        return self._held.plan
+
+    def leave(self) -> None:
+        """Give it up."""
+        if not self._left:
+            self._left = True
+            self._plane._leave(self._held, self._texts)
+
+    def __del__(self) -> None:
+        """A request may be given up before the first step of what finds its answers."""
+        self.leave()
 
 
 class DataPlane:
@@ -96,6 +125,14 @@ class DataPlane:
         Raises:
             UnknownModel, Overloaded, DeadlineExceeded, NotReady, StageFailed.
         """
+        found = self.begin(request)
+        return found if isinstance(found, ClassifyResult) else await found
+
+    def begin(self, request: ClassifyRequest) -> ClassifyResult | Coroutine[Any, Any, ClassifyResult]:
+        """Return the answers if no text has to wait for one, else what finds them, to be awaited.
+
+        Raises as `classify`, which asks no more than this.
+        """
         held = self._current()
         plan = held.plan
         cascade = request.model == CASCADE
@@ -105,18 +142,38 @@ class DataPlane:
         if self._in_flight and self._in_flight + n > self._limits.max_in_flight_texts:
             raise Overloaded("the gateway is full")
         terms = self._terms(request, plan, cascade)
-        self._in_flight += n
-        held.count += 1
+        classes = plan.compiled.classes
+        if not cascade:
+            stage = plan.snapshot.stages[request.model]
+            logits = _at_once(stage, request.texts, classes, terms)
+            if logits is not None:
+                return self._single(plan, request, logits)
+            return self._later(_Inside(self, held, n), request, request.texts, terms, None)
+        texts = Texts(request.texts) if plan.keeps_encoding else request.texts
+        logits = _at_once(plan.steps[0].stage, texts, classes, terms)
+        state = None
+        if logits is not None:
+            found = self._decide_first(plan, request, logits)
+            if isinstance(found, ClassifyResult):
+                return found
+            state = found
+        return self._later(_Inside(self, held, n), request, texts, terms, state)
+
+    async def _later(
+        self,
+        inside: _Inside,
+        request: ClassifyRequest,
+        texts: Sequence[str],
+        terms: Terms,
+        state: RequestState | None,
+    ) -> ClassifyResult:
+        plan = inside.plan
         try:
-            if cascade:
-                return await self._cascade(plan, request, terms)
-            return await self._single(plan, request, terms)
+            if request.model == CASCADE:
+                return await self._wait_for_cascade(plan, request, texts, terms, state)
+            return await self._wait_for_one(plan, request, terms)
         finally:
-            self._in_flight -= n
-            held.count -= 1
-            if not held.count and held is not self._held:
-                self._leaving.pop(plan.snapshot, None)
-                held.drained.set()
+            inside.leave()
 
     async def ready(self) -> bool:
         """Return whether every stage of the policy would answer now."""
@@ -177,6 +234,13 @@ class DataPlane:
         if snapshot in self._leaving:
             await self._leaving[snapshot].drained.wait()
 
+    def _leave(self, held: _Held, texts: int) -> None:
+        self._in_flight -= texts
+        held.count -= 1
+        if not held.count and held is not self._held:
+            self._leaving.pop(held.plan.snapshot, None)
+            held.drained.set()
+
     def _current(self) -> _Held:
         snapshot = self._snapshots()
         held = self._held
@@ -203,18 +267,27 @@ class DataPlane:
             return Terms(arrived_at + limit_s, None, request.priority)
         return Terms(arrived_at + limit_s, arrived_at + _TO_PLAN_WITH * objective_s, request.priority)
 
-    async def _single(self, plan: Plan, request: ClassifyRequest, terms: Terms) -> ClassifyResult:
-        family = plan.snapshot.family
-        temperature = plan.temperatures[request.model]
+    async def _wait_for_one(self, plan: Plan, request: ClassifyRequest, terms: Terms) -> ClassifyResult:
         stage = plan.snapshot.stages[request.model]
-        logits = await self._ask(stage, request.texts, len(family.labels), terms)
-        probabilities = softmax(logits, temperature)
+        return self._single(
+            plan, request, await self._ask(stage, request.texts, plan.compiled.classes, terms)
+        )
+
+    def _single(self, plan: Plan, request: ClassifyRequest, logits: Logits) -> ClassifyResult:
+        temperature = plan.temperatures[request.model]
         n = len(request.texts)
+        if n == 1:
+            one = score_one(logits[0], temperature)
+            predicted, confidence = [one.predicted], [one.confidence]
+        else:
+            probabilities = softmax(logits, temperature)
+            predicted = probabilities.argmax(axis=1).tolist()
+            confidence = probabilities.max(axis=1).tolist()
         result = ClassifyResult(
             model=request.model,
-            labels=family.labels,
-            predicted=probabilities.argmax(axis=1).tolist(),
-            confidence=probabilities.max(axis=1).tolist(),
+            labels=plan.snapshot.family.labels,
+            predicted=predicted,
+            confidence=confidence,
             variant=[request.model] * n,
             escalated=[False] * n,
             degraded=[False] * n,
@@ -226,7 +299,7 @@ class DataPlane:
             RequestRecord(
                 request.model,
                 result.variant,
-                result.confidence,
+                confidence,
                 self._clock() - request.arrived_at,
                 caller=request.caller,
                 first=request.model,
@@ -235,25 +308,43 @@ class DataPlane:
         )
         return result
 
-    async def _cascade(self, plan: Plan, request: ClassifyRequest, terms: Terms) -> ClassifyResult:
+    def _decide_first(
+        self, plan: Plan, request: ClassifyRequest, logits: Logits
+    ) -> ClassifyResult | RequestState:
+        """Return the first stage's answers if all are accepted, else where the texts stand."""
         n = len(request.texts)
-        first = plan.steps[0]
-        classes = plan.compiled.classes
-        texts = Texts(request.texts) if plan.shares_encoder else request.texts
-        logits = await self._ask(first.stage, texts, classes, terms)
-        scored = first.rules.score_logits(logits)
-        verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
         if plan.budget is not None:
             plan.budget.earn(n)
-        state = None
-        if (verdict != ANSWER).any():
-            state = RequestState(plan, logits, scored, verdict)
-            await self._escalate(plan, state, texts, terms)
+        rules = plan.steps[0].rules
+        if n == 1:
+            one = rules.score_one(logits[0])
+            to = plan.compiled.decide(0, one.predicted, one.score)
+            if isinstance(to, Answer):
+                return self._by_first(plan, request, logits, [one.predicted], [one.confidence])
+            return RequestState(plan, logits, one.as_arrays(), np.array([to.next_index]))
+        scored = rules.score_logits(logits)
+        verdict = plan.compiled.decide_batch(0, scored.predicted, scored.score)
+        if (verdict == ANSWER).all():
+            return self._by_first(
+                plan, request, logits, scored.predicted.tolist(), scored.confidence.tolist()
+            )
+        return RequestState(plan, logits, scored, verdict)
+
+    def _by_first(
+        self,
+        plan: Plan,
+        request: ClassifyRequest,
+        logits: Logits,
+        predicted: list[int],
+        confidence: list[float],
+    ) -> ClassifyResult:
+        n = len(predicted)
+        first = plan.steps[0]
         result = ClassifyResult(
             model=CASCADE,
             labels=plan.snapshot.family.labels,
-            predicted=scored.predicted.tolist(),
-            confidence=scored.confidence.tolist(),
+            predicted=predicted,
+            confidence=confidence,
             variant=[first.rules.variant] * n,
             escalated=[False] * n,
             degraded=[False] * n,
@@ -261,32 +352,48 @@ class DataPlane:
             temperatures=[first.temperature] * n,
             policy_version=plan.snapshot.policy.version,
         )
-        total_s = self._clock() - request.arrived_at
-        if state is None:
-            self._recorder.answered(
-                RequestRecord(
-                    CASCADE,
-                    result.variant,
-                    result.confidence,
-                    total_s,
-                    caller=request.caller,
-                    first=first.rules.variant,
-                    prices=plan.prices,
-                )
+        self._recorder.answered(
+            RequestRecord(
+                CASCADE,
+                result.variant,
+                confidence,
+                self._clock() - request.arrived_at,
+                caller=request.caller,
+                first=first.rules.variant,
+                prices=plan.prices,
             )
-            return result
-        result = state.merge(result)
+        )
+        return result
+
+    async def _wait_for_cascade(
+        self,
+        plan: Plan,
+        request: ClassifyRequest,
+        texts: Sequence[str],
+        terms: Terms,
+        state: RequestState | None,
+    ) -> ClassifyResult:
+        if state is None:
+            logits = await self._ask(plan.steps[0].stage, texts, plan.compiled.classes, terms)
+            found = self._decide_first(plan, request, logits)
+            if isinstance(found, ClassifyResult):
+                return found
+            state = found
+        if plan.shares_encoder and not isinstance(texts, Texts):
+            texts = Texts(texts)
+        await self._escalate(plan, state, texts, terms)
+        result = state.result()
         self._recorder.answered(
             RequestRecord(
                 CASCADE,
                 result.variant,
                 result.confidence,
-                total_s,
+                self._clock() - request.arrived_at,
                 state.seconds,
                 state.escalations,
                 state.degradations,
                 request.caller,
-                first.rules.variant,
+                plan.steps[0].rules.variant,
                 plan.prices,
             )
         )
@@ -329,6 +436,10 @@ class DataPlane:
     async def _ask(self, stage: Stage, texts: Sequence[str], classes: int, terms: Terms) -> Logits:
         """Ask a stage, and stop waiting at the deadline even if the stage does not."""
         started = self._clock()
+        logits = _at_once(stage, texts, classes, terms)
+        if logits is not None:
+            self._learn(stage.variant, self._clock() - started, len(texts))
+            return logits
         try:
             async with asyncio.timeout(terms.deadline_at - started):
                 logits = await stage.logits(texts, *terms)
@@ -341,9 +452,7 @@ class DataPlane:
             log.exception("stage %s raised what no stage should", stage.variant)
             raise StageFailed(f"{stage.variant} failed on this request") from problem
         self._learn(stage.variant, self._clock() - started, len(texts))
-        if logits.shape != (len(texts), classes):
-            log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
-            raise StageFailed(f"{stage.variant} gave no usable answer")
+        _check_shape(stage, logits, len(texts), classes)
         return logits
 
     def _learn(self, variant: str, seconds: float, texts: int) -> None:
@@ -351,6 +460,26 @@ class DataPlane:
         if time_of is None:
             time_of = self._times[variant] = StageTime()
         time_of.learn(seconds, texts)
+
+
+def _at_once(stage: Stage, texts: Sequence[str], classes: int, terms: Terms) -> Logits | None:
+    """Return a stage's logits if it has them now."""
+    try:
+        logits = stage.logits_now(texts, terms.deadline_at)
+    except RequestError:
+        raise
+    except Exception as problem:
+        log.exception("stage %s raised what no stage should", stage.variant)
+        raise StageFailed(f"{stage.variant} failed on this request") from problem
+    if logits is not None:
+        _check_shape(stage, logits, len(texts), classes)
+    return logits
+
+
+def _check_shape(stage: Stage, logits: Logits, texts: int, classes: int) -> None:
+    if logits.shape != (texts, classes):
+        log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
+        raise StageFailed(f"{stage.variant} gave no usable answer")
 
 
 def _stopping() -> Snapshot:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +10,7 @@ from router.decide.scores import IntArray, Scored
 from runtime.api import Logits
 from serve.dataplane.escalation import EscalationBudget
 from serve.dataplane.plan import Plan, Step
-from serve.types.messages import ClassifyResult
+from serve.types.messages import CASCADE, ClassifyResult
 from serve.types.recorder import DegradedReason
 
 NOT_RUN = -9
@@ -80,12 +78,13 @@ class RequestState:
         self.logits[rows] = logits
         self.going_to[rows] = self._plan.compiled.decide_batch(index, scored.predicted, scored.score)
 
-    def merge(self, result: ClassifyResult) -> ClassifyResult:
-        """Return the result with what the later stages said."""
+    def result(self) -> ClassifyResult:
+        """Return the answers, each from the stage where its text now stands."""
         steps = self._plan.steps
         at = self.at.tolist()
-        return replace(
-            result,
+        return ClassifyResult(
+            model=CASCADE,
+            labels=self._plan.snapshot.family.labels,
             predicted=self.predicted.tolist(),
             confidence=self.confidence.tolist(),
             variant=[steps[index].rules.variant for index in at],
@@ -93,4 +92,5 @@ class RequestState:
             degraded=self.degraded.tolist(),
             logits=self.logits,
             temperatures=[steps[index].temperature for index in at],
+            policy_version=self._plan.snapshot.policy.version,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any
 
 from contract.errors import RequestError, UnknownModel
@@ -17,19 +17,22 @@ from serve.access.gate import Gate
 from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
-from serve.types.messages import ClassifyRequest
+from serve.types.messages import ClassifyRequest, ClassifyResult
 from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import Recorder
 from serve.wire import oip, v1
-from serve.wire.body import BodyReader, ClientLeft, Receive
+from serve.wire.body import BodyReader, ClientLeft, Receive, check_head, unpacked
 from serve.wire.common import Reply, priority_of
 from serve.wire.errors import error_reply, outcome_of, plain_error
-from serve.wire.headers import read_headers
+from serve.wire.headers import RequestHeaders, read_headers
 from serve.wire.request_ids import HEADER, request_id
 
 log = logging.getLogger(__name__)
 
+_FAILED = "a request failed in a way that none should"
+
 Scope = MutableMapping[str, Any]
+Headers = Iterable[tuple[bytes, bytes]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLASSIFY = "/v1/classify"
@@ -69,7 +72,11 @@ class HotRoutes:
         """Return whether this request is one of theirs; no other may be passed to `__call__`."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return False
-        path = scope["path"]
+        return HotRoutes.takes_path(scope["path"])
+
+    @staticmethod
+    def takes_path(path: str) -> bool:
+        """Return whether what is posted to this path is theirs."""
         return path == CLASSIFY or (path.startswith(MODELS) and _infer_target(path) is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,59 +85,110 @@ class HotRoutes:
         headers = read_headers(scope["headers"])
         identity = request_id(headers.x_request_id)
         try:
-            caller = ""
-            if self._gate.keyed:
-                caller = self._gate.identify(headers.authorization, "infer").name
+            caller = self._caller(headers)
             body = await self._bodies.read(headers, receive)
-            asked = headers.x_sluice_priority
-            priority = DEFAULT_PRIORITY if asked is None else priority_of(asked)
-            if scope["path"] == CLASSIFY:
-                reply = await self._classify(body, arrived_at, priority, caller)
-            else:
-                length = headers.inference_header_content_length
-                reply = await self._infer(scope["path"], body, length, arrived_at, priority, caller)
         except ClientLeft:
             return
         except RequestError as problem:
-            self._recorder.refused("unknown", outcome_of(problem), 1)
-            reply = error_reply(problem)
+            reply = self._refuse_unread(problem)
         except Exception:
-            log.exception("a request failed in a way that none should")
-            self._recorder.refused("unknown", "server_error", 1)
-            reply = plain_error(500, "internal error")
+            log.exception(_FAILED)
+            reply = self._fail()
+        else:
+            found = self._begin(scope["path"], headers, body, arrived_at, caller)
+            reply = found if isinstance(found, Reply) else await found
         await send_reply(reply, identity, send)
 
-    async def _classify(self, body: bytes, arrived_at: float, priority: int, caller: str) -> Reply:
-        call = v1.parse(body, self._limits, arrived_at, priority, caller)
+    def begin(
+        self, path: str, pairs: Headers, body: bytes
+    ) -> tuple[bytes, Reply | Coroutine[Any, Any, Reply]]:
+        """Return the id of a request that is all here, and its reply, or what finds that, to be awaited.
+
+        Args:
+            path: one that `takes` accepts.
+            pairs: ASGI's headers.
+            body: as sent.
+        """
+        arrived_at = self._clock()
+        headers = read_headers(pairs)
+        identity = request_id(headers.x_request_id)
         try:
-            return v1.render(await self._dataplane.classify(call.request), call.top_k)
+            caller = self._caller(headers)
+            check_head(headers, self._limits.max_body_bytes)
+            body = unpacked(headers, body, self._limits.max_body_bytes)
+        except RequestError as problem:
+            return identity, self._refuse_unread(problem)
+        except Exception:
+            log.exception(_FAILED)
+            return identity, self._fail()
+        return identity, self._begin(path, headers, body, arrived_at, caller)
+
+    def _caller(self, headers: RequestHeaders) -> str:
+        """Return the name of the key that is shown; empty where none is asked for. Raises as the gate."""
+        return self._gate.identify(headers.authorization, "infer").name if self._gate.keyed else ""
+
+    def _begin(
+        self, path: str, headers: RequestHeaders, body: bytes, arrived_at: float, caller: str
+    ) -> Reply | Coroutine[Any, Any, Reply]:
+        """Answer a request that is all here, to whoever brought it."""
+        try:
+            asked = headers.x_sluice_priority
+            priority = DEFAULT_PRIORITY if asked is None else priority_of(asked)
+            call: v1.V1Call | oip.InferCall
+            if path == CLASSIFY:
+                call = v1.parse(body, self._limits, arrived_at, priority, caller)
+            else:
+                length = headers.inference_header_content_length
+                call = oip.parse(
+                    body, length, self._model_of(path), self._limits, arrived_at, priority, caller
+                )
+            try:
+                found = self._dataplane.begin(call.request)
+                return _render(call, found) if isinstance(found, ClassifyResult) else self._later(call, found)
+            except RequestError as problem:
+                return self._refuse(call.request, problem)
+        except RequestError as problem:
+            return self._refuse_unread(problem)
+        except Exception:
+            log.exception(_FAILED)
+            return self._fail()
+
+    async def _later(
+        self, call: v1.V1Call | oip.InferCall, found: Coroutine[Any, Any, ClassifyResult]
+    ) -> Reply:
+        try:
+            return _render(call, await found)
         except RequestError as problem:
             return self._refuse(call.request, problem)
+        except Exception:
+            log.exception(_FAILED)
+            return self._fail()
 
-    async def _infer(
-        self,
-        path: str,
-        body: bytes,
-        header_length: bytes | None,
-        arrived_at: float,
-        priority: int,
-        caller: str,
-    ) -> Reply:
+    def _model_of(self, path: str) -> str:
+        """Return the model of an infer path. Raises UnknownModel for one that is not served."""
         model, version = _infer_target(path) or ("", None)
         self._dataplane.check_served(model)
         if version is not None and version != oip.VERSION:
             raise UnknownModel(f"{model}, version {version}")
-        call = oip.parse(body, header_length, model, self._limits, arrived_at, priority, caller)
-        try:
-            return oip.render(call, await self._dataplane.classify(call.request))
-        except RequestError as problem:
-            return self._refuse(call.request, problem)
+        return model
+
+    def _refuse_unread(self, problem: RequestError) -> Reply:
+        self._recorder.refused("unknown", outcome_of(problem), 1)
+        return error_reply(problem)
+
+    def _fail(self) -> Reply:
+        self._recorder.refused("unknown", "server_error", 1)
+        return plain_error(500, "internal error")
 
     def _refuse(self, request: ClassifyRequest, problem: RequestError) -> Reply:
         outcome: Outcome = outcome_of(problem)
         model = request.model if self._dataplane.serves(request.model) else "unknown"
         self._recorder.refused(model, outcome, len(request.texts))
         return error_reply(problem)
+
+
+def _render(call: v1.V1Call | oip.InferCall, result: ClassifyResult) -> Reply:
+    return v1.render(result, call.top_k) if isinstance(call, v1.V1Call) else oip.render(call, result)
 
 
 async def send_reply(reply: Reply, identity: bytes, send: Send) -> None:

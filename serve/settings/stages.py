@@ -15,8 +15,9 @@ Placement = Literal["auto", "inline", "own", "shelf"]
 class BatchRules(Setting):
     """How one variant is batched."""
 
-    run_in: Literal["thread", "loop"] = Field(
-        default="thread", description="loop: on the event loop, for variants far below a millisecond"
+    run_in: Literal["auto", "thread", "loop"] = Field(
+        default="auto",
+        description="loop: on the event loop, if a text takes well under a millisecond; auto: by measurement",
     )
     lanes: int = Field(default=1, ge=1, description="Batches that run at a time (threads)")
     max_items: int = Field(default=16, ge=1, description="Texts in one call")

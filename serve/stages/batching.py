@@ -1,7 +1,8 @@
 """The micro-batcher: collects requests while its worker is busy, in bounded room, and runs them together.
 
 No timer closes a batch: an idle worker starts at once, a busy one finds everything that arrived meanwhile, so
-batches grow with the load. Who waits, in which order, and who no longer can is the admission's
+batches grow with the load. Where `run` is fast, the event loop is the worker of an idle batcher (`run_now`),
+and nothing is handed over. Who waits, in which order, and who no longer can is the admission's
 (serve.stages.admission). When a batch fails, its requests run again one by one: only the bad one fails.
 """
 
@@ -20,12 +21,15 @@ from contract.errors import DeadlineExceeded, RequestError, StageFailed
 from serve.settings.stages import BatchRules
 from serve.stages.admission import Admission
 from serve.stages.forecast import BatchForecast
+from serve.stages.loop_turn import LoopTurn
 from serve.stages.room import Ticket
 from serve.types.clock import Clock
 from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import BatchRecord, Recorder
 
 log = logging.getLogger(__name__)
+
+_NO_WAIT = (0.0,)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,6 +64,7 @@ class MicroBatcher(Generic[Item, Result]):
         rules: bounds.
         recorder: told of every batch.
         clock: seconds; deadlines are on it.
+        turn: what `run_now` may take of a turn of the loop; None: it never runs.
     """
 
     def __init__(
@@ -70,12 +75,14 @@ class MicroBatcher(Generic[Item, Result]):
         recorder: Recorder,
         *,
         clock: Clock = time.monotonic,
+        turn: LoopTurn | None = None,
     ) -> None:
         self._name = name
         self._run = run
         self._rules = rules
         self._recorder = recorder
         self._clock = clock
+        self._turn = turn
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forecast = BatchForecast(rules.max_items, rules.lanes)
         self._admission: Admission[_Group[Item, Result]] = Admission(name, rules, self._forecast)
@@ -85,6 +92,7 @@ class MicroBatcher(Generic[Item, Result]):
         """One for each lane that has something to do again; False ends it."""
         self._idle_lanes = 0
         self._flushing = False
+        self._closing = False
         self._idle: asyncio.Future[None] | None = None
         self._threads: list[threading.Thread] = []
 
@@ -132,6 +140,35 @@ class MicroBatcher(Generic[Item, Result]):
             return [await first.future]
         return await self._submit_in_chunks(items, first, loop)
 
+    def run_now(self, items: Sequence[Item], deadline_at: float | None) -> Result | None:
+        """Run the items of one request on the loop, now; None where they have to be submitted.
+
+        That is where others wait or run, where this turn of the loop has done its share of work, and
+        where `submit` would cut or refuse them. Raises StageFailed, and what `run` has to say to clients.
+        """
+        turn, count = self._turn, len(items)
+        if turn is None or self._admission.outstanding or self._closing or turn.is_over:
+            return None
+        if count > 1 and (count > self._rules.max_items or self._forecast.pace.of(count) > turn.most_s):
+            return None
+        now = self._clock()
+        if deadline_at is not None and now >= deadline_at:
+            return None
+        cpu = time.thread_time()
+        try:
+            return self._run((items,))[0]
+        except RequestError:
+            raise
+        except Exception as problem:
+            log.exception("%s failed on a request", self._name)
+            raise StageFailed(f"{self._name} failed on this request") from problem
+        finally:
+            seconds = self._clock() - now
+            turn.used(seconds)
+            with self._lock:
+                self._forecast.learn(count, seconds)
+            self._recorder.batch(BatchRecord(self._name, count, _NO_WAIT, seconds, time.thread_time() - cpu))
+
     async def _submit_in_chunks(
         self, items: Sequence[Item], first: _Group[Item, Result], loop: asyncio.AbstractEventLoop
     ) -> list[Result]:
@@ -166,6 +203,7 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def close(self) -> None:
         """Refuse new requests, finish those inside, and end the threads."""
+        self._closing = True
         self._admission.close()
         if self.outstanding and self._loop is not None:
             self._idle = self._loop.create_future()
@@ -178,7 +216,7 @@ class MicroBatcher(Generic[Item, Result]):
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
-        if self._rules.run_in == "thread":
+        if self._rules.run_in != "loop":
             for lane in range(self._rules.lanes):
                 thread = threading.Thread(
                     target=self._work, args=(lane, self._loop), name=f"{self._name}-{lane}", daemon=True
@@ -253,9 +291,12 @@ class MicroBatcher(Generic[Item, Result]):
                 return
 
     def _flush(self) -> None:
-        """Run one batch on the loop itself."""
+        """Run one batch on the loop itself, of no more than a turn may take."""
         now = self._clock()
-        batch, gone = self._admission.take(now, self._forecast.limit)
+        most, each_s = self._forecast.limit, self._forecast.pace.each_s
+        if self._turn is not None and each_s * most > self._turn.most_s:
+            most = max(1, int(self._turn.most_s / each_s))
+        batch, gone = self._admission.take(now, most)
         self._flushing = self._admission.room.items > 0
         if self._flushing and self._loop is not None:
             self._loop.call_soon(self._flush)

@@ -12,6 +12,7 @@ from contract.errors import StageFailed
 from runtime.api import Encoded, LoadedVariant, Logits, stack
 from serve.settings.stages import BatchRules
 from serve.stages.batching import MicroBatcher
+from serve.stages.loop_turn import LoopTurn
 from serve.types.clock import Clock
 from serve.types.messages import Texts
 from serve.types.priority import DEFAULT_PRIORITY
@@ -28,10 +29,11 @@ class InlineStage:
         recorder: Recorder,
         *,
         clock: Clock = time.monotonic,
+        turn: LoopTurn | None = None,
     ) -> None:
         self._loaded = loaded
         self._batcher: MicroBatcher[str, Logits] = MicroBatcher(
-            loaded.name, self._run, rules, recorder, clock=clock
+            loaded.name, self._run, rules, recorder, clock=clock, turn=turn
         )
         self._closed = False
 
@@ -60,6 +62,10 @@ class InlineStage:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
         parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
+        """Return what `logits` would where the variant is idle and runs on the loop, else None."""
+        return self._batcher.run_now(texts, deadline_at)
 
     async def ready(self) -> bool:
         """Return True until closed: a variant is loaded before its stage exists."""

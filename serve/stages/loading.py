@@ -17,15 +17,19 @@ from contract.machine import Provider
 from contract.policy import check_policy_fits
 from router.decide.cascade import compile_policy
 from runtime.load import load_variant
+from runtime.machine import core_count
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 from serve.settings.slots import Slots
 from serve.stages.inline import InlineStage
+from serve.stages.loop_turn import LoopTurn
 from serve.types.recorder import Recorder
 from serve.types.stage import Snapshot, Stage
 
+_AT_ONCE_MS = 1.0
+"""Variants measured below this are run by the event loop where it is idle: a thread would answer later."""
 _LOOP_MS = 0.3
-"""Variants measured below this run on the event loop: handing over to a thread would cost as much again."""
+"""Variants measured below this never leave the loop: handing over would cost as much again."""
 
 
 class Assignment(Setting):
@@ -60,13 +64,24 @@ def load_stages(
     assignment: Assignment, family: Family, names: Iterable[str], recorder: Recorder, provider: Provider
 ) -> dict[str, InlineStage]:
     """Load several variants. Raises as `runtime.load.load_variant`."""
-    return {name: load_stage(assignment, family, name, recorder, provider) for name in names}
+    turn = LoopTurn()
+    return {name: load_stage(assignment, family, name, recorder, provider, turn) for name in names}
 
 
 def load_stage(
-    assignment: Assignment, family: Family, name: str, recorder: Recorder, provider: Provider
+    assignment: Assignment,
+    family: Family,
+    name: str,
+    recorder: Recorder,
+    provider: Provider,
+    turn: LoopTurn | None = None,
 ) -> InlineStage:
-    """Load one variant, answer one text with it, and put it behind its micro-batcher."""
+    """Load one variant, answer one text with it, and put it behind its micro-batcher.
+
+    Whether it runs on the event loop is decided by what one text takes, unless the settings say it. Under
+    load it goes on there if it is far below a millisecond, or if the processes that answer leave no core
+    idle that a thread could use.
+    """
     settings = assignment.settings.stage_of(name)
     loaded = load_variant(
         Path(assignment.family),
@@ -76,12 +91,17 @@ def load_stage(
         threads=settings.threads,
     )
     rules = settings.batch
+    at_once = rules.run_in == "loop"
     if family.variant(name).runtime != "fake":
         usual = [loaded.encoder.example]
         loaded.logits(usual)
-        if quickest_ms(lambda: loaded.logits(usual)) < _LOOP_MS:
-            rules = rules.model_copy(update={"run_in": "loop"})
-    return InlineStage(loaded, rules, recorder)
+        if rules.run_in == "auto":
+            took_ms = quickest_ms(lambda: loaded.logits(usual))
+            at_once = took_ms < _AT_ONCE_MS
+            no_core_idle = assignment.settings.gateway_replicas >= core_count()
+            if took_ms < _LOOP_MS or (at_once and no_core_idle):
+                rules = rules.model_copy(update={"run_in": "loop"})
+    return InlineStage(loaded, rules, recorder, turn=(turn or LoopTurn()) if at_once else None)
 
 
 def quickest_ms(

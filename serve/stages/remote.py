@@ -143,6 +143,10 @@ class RemoteStage:
                 part.future.cancel()
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
+    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:  # noqa: ARG002 - a stage's
+        """Return None: the answer comes from another process."""
+        return None
+
     async def ready(self) -> bool:
         """Return whether a replica answers a ping within two seconds."""
         try:

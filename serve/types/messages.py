@@ -34,7 +34,7 @@ class Texts(list[str]):
         return Texts([self[row] for row in rows], encodings)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassifyRequest:
     """N >= 1 texts for one model, checked against the limits by the protocol that read them.
 
@@ -55,7 +55,7 @@ class ClassifyRequest:
     priority: int = DEFAULT_PRIORITY
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ClassifyResult:
     """Answers to N texts, all from one snapshot.
 

@@ -12,7 +12,7 @@ from serve.types.prices import Prices
 DegradedReason = Literal["deadline", "budget", "overloaded", "failed"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class RequestRecord:
     """One answered request of N texts.
 
@@ -47,7 +47,7 @@ class RequestRecord:
             yield variant, texts
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class BatchRecord:
     """One call of a variant.
 

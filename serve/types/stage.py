@@ -48,6 +48,14 @@ class Stage(Protocol):
         """
         ...
 
+    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
+        """Return what `logits` would, without waiting; None where that must be asked instead.
+
+        A stage that is idle and fast enough to run on the caller's event loop answers; any other may
+        return None always. Raises as `logits` does.
+        """
+        ...
+
     async def ready(self) -> bool:
         """Return whether the stage would answer now; never raises."""
         ...

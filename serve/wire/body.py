@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from contract.errors import BadRequest, TooLarge
-from serve.wire.common import GZIP
+from serve.wire.common import GZIP, JSON_TYPE
 from serve.wire.headers import RequestHeaders
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -92,17 +92,27 @@ async def read_body(headers: RequestHeaders, receive: Receive, limit: int) -> by
         BadRequest: the compressed data are broken.
         ClientLeft: the connection closed.
     """
-    length = headers.content_length
-    if length is not None and length.isdigit() and int(length[:20]) > limit:
-        raise _too_large(limit)
-    if headers.content_type is not None:
-        _check_type(headers.content_type)
+    check_head(headers, limit)
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] != "http.request":
         raise ClientLeft
     if message.get("more_body"):
         body = await _read_rest(body, receive, limit)
+    return unpacked(headers, body, limit)
+
+
+def check_head(headers: RequestHeaders, limit: int) -> None:
+    """Raise TooLarge or UnsupportedMedia for a body that its headers say is not to be read."""
+    length = headers.content_length
+    if length is not None and length.isdigit() and int(length[:20]) > limit:
+        raise _too_large(limit)
+    if headers.content_type is not None and headers.content_type != JSON_TYPE:
+        _check_type(headers.content_type)
+
+
+def unpacked(headers: RequestHeaders, body: bytes, limit: int) -> bytes:
+    """Return a body as its sender had it before it was compressed. Raises as `read_body`."""
     if len(body) > limit:
         raise _too_large(limit)
     if headers.content_encoding is not None:

@@ -19,7 +19,7 @@ MAX_PRIORITY = (1 << 64) - 1
 GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """One HTTP answer, content-length left to the server edge."""
 

@@ -17,7 +17,7 @@ from serve.wire.common import Reply, check_number, check_texts, parse_object
 FIELDS = frozenset({"inputs", "model", "top_k", "deadline_ms"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class V1Call:
     """A parsed request, and how many classes each answer shall list."""
 

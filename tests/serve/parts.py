@@ -22,9 +22,11 @@ from runtime.load import load_variant
 from serve.control.admin_guard import Guard
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
+from serve.http.connection import connections_to
 from serve.settings.limits import RequestLimits
 from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
+from serve.stages.loop_turn import LoopTurn
 from serve.types.recorder import BatchRecord, Recorder, RequestRecord
 from serve.types.stage import Snapshot
 
@@ -61,6 +63,7 @@ def snapshot_of(fakes: FakeFolder, policy: Policy, recorder: Recorder) -> Snapsh
             load_variant(fakes.folder, fakes.family, name),
             BatchRules(run_in="loop" if name == "fake-small" else "thread"),
             recorder,
+            turn=LoopTurn() if name == "fake-small" else None,
         )
         for name in fakes.family.names
     }
@@ -102,7 +105,10 @@ def serving(app: Gateway | FastAPI | Guard) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        how = connections_to(app.hot) if isinstance(app, Gateway) else "auto"
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", http=how)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

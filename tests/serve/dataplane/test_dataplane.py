@@ -50,6 +50,9 @@ class Scripted:
         self.gate.set()
         self.is_ready = True
 
+    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> None:
+        """Never at once."""
+
     async def logits(
         self,
         texts: Sequence[str],

@@ -315,6 +315,9 @@ class Broken:
         """Fail."""
         raise self.problem
 
+    def logits_now(self, *_: Any) -> None:
+        """Never."""
+
     async def ready(self) -> bool:
         """Never."""
         return False

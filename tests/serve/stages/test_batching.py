@@ -12,6 +12,7 @@ import pytest
 from contract.errors import BadRequest, DeadlineExceeded, NotReady, Overloaded, StageFailed
 from serve.settings.stages import BatchRules
 from serve.stages.batching import MicroBatcher
+from serve.stages.loop_turn import LoopTurn
 from tests.serve.parts import Kept
 
 pytestmark = pytest.mark.anyio
@@ -293,3 +294,60 @@ async def test_closing_finishes_what_is_inside_and_refuses_what_comes() -> None:
     await closing
     assert await asyncio.gather(*tasks) == [[["A"]], [["B"]]]
     assert not [t for t in threading.enumerate() if t.name == "m-0"]
+
+
+async def test_a_fast_worker_that_is_idle_answers_without_waiting() -> None:
+    """On the loop, with a record; not where others wait, nor once the turn of the loop has done its share."""
+    worker, kept, now = Worker(), Kept(), [0.0]
+    turn = LoopTurn(0.004)
+    inside: MicroBatcher[str, list[str]] = MicroBatcher(
+        "m", worker.run, BatchRules(run_in="loop"), kept, clock=lambda: now[0], turn=turn
+    )
+    assert inside.run_now(["a"], None) == ["A"]
+    assert [(r.items, tuple(r.queue_s)) for r in kept.batches] == [(1, (0.0,))]
+    waiting = asyncio.create_task(inside.submit(["b"], None))
+    await asyncio.sleep(0)
+    assert inside.run_now(["c"], None) is None
+    assert await waiting == [["B"]]
+    turn.used(0.005)
+    assert inside.run_now(["d"], None) is None
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert inside.run_now(["e"], None) == ["E"]
+    assert inside.run_now(["f"], 0.0) is None, "its deadline is over: submit says so"
+    await inside.close()
+    assert inside.run_now(["g"], None) is None
+
+
+async def test_what_a_fast_worker_cannot_answer_ends_in_its_request() -> None:
+    """Its own words for clients pass; anything else is a failed stage."""
+    inside: MicroBatcher[str, list[str]] = MicroBatcher(
+        "m", Worker().run, BatchRules(), Kept(), turn=LoopTurn()
+    )
+    with pytest.raises(BadRequest):
+        inside.run_now(["refused"], None)
+    with pytest.raises(StageFailed):
+        inside.run_now(["bad"], None)
+
+
+async def test_without_a_turn_nothing_runs_on_the_loop() -> None:
+    """A batcher that was not told that its work is fast hands it to its threads."""
+    inside = batcher(Worker())
+    assert inside.run_now(["a"], None) is None
+
+
+async def test_a_batch_on_the_loop_takes_no_more_than_its_share_of_a_turn() -> None:
+    """Once the pace is known, a long queue is run in batches of what a turn may take."""
+    worker, now = Worker(), [0.0]
+
+    def run(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+        now[0] += 0.001 * sum(map(len, groups))
+        return worker.run(groups)
+
+    inside: MicroBatcher[str, list[str]] = MicroBatcher(
+        "m", run, BatchRules(run_in="loop"), Kept(), clock=lambda: now[0], turn=LoopTurn(0.004)
+    )
+    assert inside.run_now(["first"], None) == ["FIRST"]
+    await asyncio.gather(*(inside.submit([text], None) for text in "abcdefghij"))
+    assert [len(batch) for batch in worker.batches] == [1, 4, 4, 2]
+    await inside.close()
