@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from contract.errors import PolicyError
 from contract.policy import Policy
 from contract.records import Frozen, first_problem
+from contract.trial import Auto, Decision, TrialCounts, TrialKind, Verdict, VerdictRule
 
 SCHEMA = 1
 
@@ -19,6 +21,42 @@ class FamilyReference(Frozen):
     name: str = ""
     sha256: str
     path: str
+
+
+class Candidate(Frozen):
+    """A policy, with its family, that is on trial beside the one in force.
+
+    Attributes:
+        id: names the trial; keys are hashed with it, so that an id that stays keeps every key in its arm.
+        share: of requests that it answers (canary), or that it is shown a copy of (shadow).
+        since: when the trial began; `since_revision` the revision that began it.
+        auto: what the verdict may do by itself.
+    """
+
+    id: str
+    policy: Policy
+    family: FamilyReference
+    share: float = Field(gt=0, le=1)
+    since: str
+    since_revision: int = Field(ge=1)
+    rule: VerdictRule = VerdictRule()
+    auto: Auto = "off"
+
+
+class Ruling(Frozen):
+    """How a trial ended, with the counts that anybody can judge again by the candidate's rule.
+
+    Attributes:
+        by: who decided: an operator, or the verdict alone.
+        verdict: what the counts proved then, whoever decided.
+    """
+
+    kind: TrialKind
+    candidate: Candidate
+    decision: Decision
+    by: Literal["operator", "verdict"]
+    counts: TrialCounts
+    verdict: Verdict
 
 
 class Revision(Frozen):
@@ -36,6 +74,9 @@ class Revision(Frozen):
     family_sha256: str
     family_path: str = Field(description="Where replicas find the family")
     family_name: str = Field(default="", description="As its manifest has it; empty in old revisions")
+    canary: Candidate | None = None
+    shadow: Candidate | None = None
+    ruling: Ruling | None = Field(default=None, description="Of the trial that this very revision ended")
 
     @property
     def family(self) -> FamilyReference:
@@ -45,10 +86,21 @@ class Revision(Frozen):
     @property
     def families(self) -> tuple[FamilyReference, ...]:
         """Every family that replicas must have loaded to serve this revision, the one in force first."""
-        return (self.family,)
+        all_of_them = (self.family, *(candidate.family for _, candidate in self.trials()))
+        return tuple({family.sha256: family for family in reversed(all_of_them)}.values())[::-1]
+
+    def trials(self) -> Iterator[tuple[TrialKind, Candidate]]:
+        """Yield each candidate on trial."""
+        if self.canary is not None:
+            yield "canary", self.canary
+        if self.shadow is not None:
+            yield "shadow", self.shadow
 
     def serving(self, policy: Policy, family: FamilyReference | None = None) -> Revision:
-        """Return the same state with another policy in force, and with another family where one is given."""
+        """Return the same state with another policy in force, and with another family where one is given.
+
+        Trials end: what their candidates were held against is no longer there.
+        """
         family = family or self.family
         return self.model_copy(
             update={
@@ -56,6 +108,8 @@ class Revision(Frozen):
                 "family_sha256": family.sha256,
                 "family_path": family.path,
                 "family_name": family.name,
+                "canary": None,
+                "shadow": None,
             }
         )
 
@@ -63,6 +117,10 @@ class Revision(Frozen):
         """Return the JSON form."""
         value = self.model_dump(mode="json", by_alias=True)
         value["policy"] = self.policy.dump()
+        for kind, candidate in self.trials():
+            value[kind]["policy"] = candidate.policy.dump()
+        if self.ruling is not None:
+            value["ruling"]["candidate"]["policy"] = self.ruling.candidate.policy.dump()
         return value
 
 

@@ -88,10 +88,33 @@ SAVED_USD = Metric(
     (),
     "What the cascade's answers would have cost by the reference alone, less what they cost",
 )
+ARM_REQUESTS = Metric(
+    "sluice_arm_requests_total",
+    "counter",
+    ("arm", "outcome"),
+    "Requests of the cascade while a candidate is on trial, by arm: ok, failed",
+)
+ARM_TEXTS = Metric("sluice_arm_texts_total", "counter", ("arm",), "Texts that an arm answered")
+ARM_ESCALATED = Metric(
+    "sluice_arm_escalated_total", "counter", ("arm",), "Texts that an arm answered by a later stage"
+)
+ARM_DEGRADED = Metric(
+    "sluice_arm_degraded_total", "counter", ("arm",), "Texts answered by a cheaper stage than the arm wanted"
+)
+ARM_DURATION = Metric(
+    "sluice_arm_duration_seconds", "histogram", ("arm",), "Time of a request by arm", LATENCY_BUCKETS_S
+)
+ARM_USD = Metric("sluice_arm_usd_total", "counter", ("arm",), "Cost of an arm's answers")
+ARM_PAIRS = Metric(
+    "sluice_arm_pairs_total",
+    "counter",
+    ("arm", "outcome"),
+    "Texts of a candidate's arm by what came of their comparison with the live policy",
+)
 REVISION = Metric("sluice_revision", "gauge", (), "Number of the live-state revision in force")
 
 ALL = (
     REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
     POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, QUEUE_ITEMS, USD, SAVED_USD,
-    REVISION,
+    ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS, REVISION,
 )  # fmt: skip

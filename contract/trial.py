@@ -52,6 +52,7 @@ class PairCounts(Frozen):
             candidate's, or a third.
         unresolved: the comparison was begun and not finished: a stage failed, or was too late.
         shed, busy: not begun, before anything was known of the text: no room in the queue; machine busy.
+        degraded: not begun, since the live policy itself answered by a cheaper stage than it wanted.
     """
 
     same: int = Field(default=0, ge=0)
@@ -62,6 +63,7 @@ class PairCounts(Frozen):
     unresolved: int = Field(default=0, ge=0)
     shed: int = Field(default=0, ge=0)
     busy: int = Field(default=0, ge=0)
+    degraded: int = Field(default=0, ge=0)
 
     @property
     def n(self) -> int:

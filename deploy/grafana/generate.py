@@ -253,6 +253,59 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Trials",
+        (
+            Panel(
+                "Texts by arm",
+                "While a candidate is on trial: what each arm answered, a shadow off the path.",
+                "reqps",
+                (Query(rate_of(m.ARM_TEXTS.name, by="arm"), "{{arm}}"),),
+            ),
+            Panel(
+                "Differences",
+                "Of the texts compared with the live policy, by what came of it; unfinished ones count as "
+                "the worst they could be.",
+                "reqps",
+                (Query(rate_of(m.ARM_PAIRS.name, by="arm, outcome"), "{{arm}} {{outcome}}"),),
+            ),
+            Panel(
+                "Failed, escalated and degraded by arm",
+                "Failed requests, and texts that went on or got a cheaper answer than wanted.",
+                "reqps",
+                (
+                    Query(rate_of(m.ARM_REQUESTS.name, '{outcome="failed"}', by="arm"), "{{arm}} failed"),
+                    Query(rate_of(m.ARM_ESCALATED.name, by="arm"), "{{arm}} escalated"),
+                    Query(rate_of(m.ARM_DEGRADED.name, by="arm"), "{{arm}} degraded"),
+                ),
+            ),
+            Panel(
+                "p99 by arm",
+                "A shadow's own time, which waits for idle moments, is not what clients would see.",
+                "s",
+                (
+                    Query(
+                        f"histogram_quantile(0.99, sum by (arm, le) "
+                        f"(rate({m.ARM_DURATION.name}_bucket{RATE})))",
+                        "{{arm}}",
+                    ),
+                ),
+                width=12,
+            ),
+            Panel(
+                "USD per 1,000 texts by arm",
+                "At the family's prices, by the stages that ran.",
+                "currencyUSD",
+                (
+                    Query(
+                        f"1000 * {rate_of(m.ARM_USD.name, by='arm')} / {rate_of(m.ARM_TEXTS.name, by='arm')}",
+                        "{{arm}}",
+                    ),
+                ),
+                width=12,
+            ),
+        ),
+    ),
+    (
         "Energy",
         (
             Panel(

@@ -7,6 +7,7 @@ import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from contract.errors import PolicyError, SluiceError
 from contract.files import read_json
@@ -97,10 +98,15 @@ def first_revision(policy: Policy, family: FamilyReference, reason: str) -> Revi
 
 
 def following(latest: Revision, changed: Revision, reason: str) -> Revision:
-    """Return the revision after `latest` that holds what `changed` does."""
-    return changed.model_copy(
-        update={"number": latest.number + 1, "created_at": _now(), "reason": reason[:MAX_REASON]}
-    )
+    """Return the revision after `latest` that holds what `changed` does; a ruling belongs to one alone."""
+    update: dict[str, Any] = {
+        "number": latest.number + 1,
+        "created_at": _now(),
+        "reason": reason[:MAX_REASON],
+    }
+    if changed.ruling is latest.ruling:
+        update["ruling"] = None
+    return changed.model_copy(update=update)
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import Recorder
 from serve.wire import oip, v1
 from serve.wire.body import BodyReader, ClientLeft, Receive, check_head, unpacked
-from serve.wire.common import Reply, priority_of
+from serve.wire.common import Reply, check_sticky_key, priority_of
 from serve.wire.errors import error_reply, outcome_of, plain_error
 from serve.wire.headers import RequestHeaders, read_headers
 from serve.wire.request_ids import HEADER, request_id
@@ -35,6 +35,7 @@ Scope = MutableMapping[str, Any]
 Headers = Iterable[tuple[bytes, bytes]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+STICKY_KEY = "x-sluice-sticky-key"
 CLASSIFY = "/v1/classify"
 MODELS = "/v2/models/"
 INFER = "/infer"
@@ -142,6 +143,8 @@ class HotRoutes:
                 call = oip.parse(
                     body, length, self._model_of(path), self._limits, arrived_at, priority, caller
                 )
+            if headers.x_sluice_sticky_key is not None and not call.request.sticky_key:
+                call.request.sticky_key = check_sticky_key(headers.x_sluice_sticky_key, STICKY_KEY)
             try:
                 found = self._dataplane.begin(call.request)
                 return _render(call, found) if isinstance(found, ClassifyResult) else self._later(call, found)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from contract import metrics
 from contract.metrics import Metric, Outcome
 from contract.policy import Policy
+from serve.telemetry.arms import ArmMetrics
 from serve.types.messages import CASCADE
 from serve.types.prices import Prices
 from serve.types.recorder import BatchRecord, DegradedReason, RequestRecord
@@ -58,6 +59,7 @@ class Telemetry:
         self.usd = _counter(metrics.USD, own)
         self.saved_usd = _counter(metrics.SAVED_USD, own)
         self._unsaved_usd = 0.0
+        self.arms = ArmMetrics(own)
 
         self._children: dict[tuple[str, ...], Any] = {}
         # A rate over a series that starts at its first event misses that event.

@@ -45,6 +45,7 @@ class ClassifyRequest:
         arrived_at: clock second at which the head of the request was there.
         caller: name of the key that asks; empty without keys.
         priority: level, 1 the highest.
+        sticky_key: requests with the same one are answered by the same arm of a canary; empty: by lot.
     """
 
     model: str
@@ -53,6 +54,7 @@ class ClassifyRequest:
     arrived_at: float
     caller: str = ""
     priority: int = DEFAULT_PRIORITY
+    sticky_key: bytes = b""
 
 
 @dataclass(slots=True, eq=False)

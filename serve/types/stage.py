@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contract.family import Family
+from contract.live import Candidate
 from contract.policy import Policy
+from contract.trial import TrialKind
 from router.decide.cascade import CompiledPolicy
 from runtime.api import Logits
 from serve.types.priority import DEFAULT_PRIORITY
@@ -71,6 +73,7 @@ class Snapshot:
         compiled: the same policy, ready to decide on class indices of `family.labels`.
         family: the family that is served.
         stages: every variant by name, those outside the cascade too.
+        trials: candidates beside it; empty but for a time.
     """
 
     revision: int
@@ -78,6 +81,16 @@ class Snapshot:
     compiled: CompiledPolicy
     family: Family
     stages: Mapping[str, Stage]
+    trials: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """A candidate, compiled and loaded as what is in force is."""
+
+    kind: TrialKind
+    candidate: Candidate
+    snapshot: Snapshot
 
 
 Snapshots = Callable[[], Snapshot]

@@ -16,6 +16,7 @@ JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
 MAX_PRIORITY = (1 << 64) - 1
 """The protocol's own: an unsigned integer of 64 bits."""
+MAX_STICKY_KEY = 256
 GZIP = b"\x1f\x8b"
 
 
@@ -83,6 +84,13 @@ def priority_of(header: bytes | None) -> int:
         return DEFAULT_PRIORITY
     text = header.strip()
     return check_priority(int(text) if text.isdigit() and len(text) <= 20 else None, "x-sluice-priority")
+
+
+def check_sticky_key(value: Any, field: str) -> bytes:
+    """Return a sticky key from a JSON value, or from a header as it came. Raises BadRequest."""
+    if not isinstance(value, str | bytes) or not 1 <= len(value) <= MAX_STICKY_KEY:
+        raise BadRequest(f"{field} must be a text of 1 to {MAX_STICKY_KEY} characters")
+    return value.encode() if isinstance(value, str) else value
 
 
 def check_number(value: Any, field: str) -> float:

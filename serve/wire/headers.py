@@ -12,6 +12,7 @@ READ = (
     "inference-header-content-length",
     "x-request-id",
     "x-sluice-priority",
+    "x-sluice-sticky-key",
 )
 """Names as on the wire; each is an attribute of `RequestHeaders`, with underscores."""
 
@@ -31,6 +32,7 @@ class RequestHeaders:
     inference_header_content_length: bytes | None
     x_request_id: bytes | None
     x_sluice_priority: bytes | None
+    x_sluice_sticky_key: bytes | None
 
     def __init__(self) -> None:
         self.authorization = None
@@ -40,6 +42,7 @@ class RequestHeaders:
         self.inference_header_content_length = None
         self.x_request_id = None
         self.x_sluice_priority = None
+        self.x_sluice_sticky_key = None
 
 
 _ATTRIBUTE = {name.encode(): name.replace("-", "_") for name in READ}

@@ -13,7 +13,15 @@ from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo
 from serve.types.priority import DEFAULT_PRIORITY
 from serve.wire import oip_binary
-from serve.wire.common import BINARY_TYPE, Reply, check_number, check_priority, check_texts, parse_object
+from serve.wire.common import (
+    BINARY_TYPE,
+    Reply,
+    check_number,
+    check_priority,
+    check_sticky_key,
+    check_texts,
+    parse_object,
+)
 
 INPUT = "text"
 VERSION = "1"
@@ -89,6 +97,8 @@ def parse(
     if (asked := parameters.get("priority")) is not None:
         priority = check_priority(asked, "parameters.priority")
     request = ClassifyRequest(model, texts, timeout_s or None, arrived_at, caller, priority)
+    if (sticky_key := parameters.get("sticky_key")) is not None:
+        request.sticky_key = check_sticky_key(sticky_key, "parameters.sticky_key")
     return InferCall(request, identity or None, outputs, top)
 
 

@@ -30,6 +30,13 @@ class ClassifyBody(Wire):
         description="The client waits this long; the cascade answers cheaply rather than late",
         examples=[50.0],
     )
+    sticky_key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="While a canary runs, requests with the same key are answered by the same arm",
+        examples=["user 42"],
+    )
 
 
 class ClassScore(Wire):
@@ -256,6 +263,7 @@ class InferBody(Open):
     parameters: dict[str, Any] | None = Field(
         default=None,
         description="`timeout` in microseconds; `priority`, 1 the highest, 9 the lowest, 0 the default (5); "
+        "`sticky_key`, a text: the same one meets the same arm of a canary; "
         "`binary_data_output` asks for all outputs in binary",
         examples=[{"timeout": 50000, "priority": 1}],
     )

@@ -12,9 +12,9 @@ from contract.errors import BadRequest
 from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
 from serve.types.priority import DEFAULT_PRIORITY
-from serve.wire.common import Reply, check_number, check_texts, parse_object
+from serve.wire.common import Reply, check_number, check_sticky_key, check_texts, parse_object
 
-FIELDS = frozenset({"inputs", "model", "top_k", "deadline_ms"})
+FIELDS = frozenset({"inputs", "model", "top_k", "deadline_ms", "sticky_key"})
 
 
 @dataclass(slots=True)
@@ -60,7 +60,10 @@ def parse(
         timeout_s = check_number(deadline_ms, "deadline_ms") / 1e3
         if timeout_s <= 0:
             raise BadRequest("deadline_ms must be above 0")
-    return V1Call(ClassifyRequest(model, texts, timeout_s, arrived_at, caller, priority), top_k)
+    request = ClassifyRequest(model, texts, timeout_s, arrived_at, caller, priority)
+    if (sticky_key := value.get("sticky_key")) is not None:
+        request.sticky_key = check_sticky_key(sticky_key, "sticky_key")
+    return V1Call(request, top_k)
 
 
 def render(result: ClassifyResult, top_k: int) -> Reply:

@@ -1,0 +1,214 @@
+"""Trials of candidates: begun, watched and ended by revisions that carry the evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from contract.errors import NotReady, PolicyError, SluiceError
+from contract.live import Candidate, FamilyReference, Revision, Ruling
+from contract.policy import parse_policy
+from contract.trial import Auto, TrialKind, Verdict, VerdictRule
+from router.live.verdict import judge
+from serve.control.evidence import Evidence, Witnesses
+from serve.control.plane import Committed, ControlPlane
+from serve.settings.record import Setting
+
+log = logging.getLogger(__name__)
+
+_ENDED = {"promote": "promoted", "withdraw": "withdrawn"}
+_WHY = {
+    "no_worse": "no worse than allowed",
+    "worse": "worse than allowed",
+    "errors": "too many of its requests fail",
+    "slow": "its p99 is over the objective",
+    "open": "nothing is proven yet",
+}
+Ending = Literal["promote", "withdraw"]
+
+
+class TrialAsked(Setting):
+    """Body of PUT /trials/KIND: what goes on trial, and by which rule it is judged."""
+
+    policy: dict[str, Any]
+    family: str | None = Field(default=None, description="Absolute path of the candidate's family folder")
+    share: float = Field(gt=0, le=1)
+    rule: VerdictRule = VerdictRule()
+    auto: Auto = "off"
+
+
+class TrialControl:
+    """Begins, watches and ends trials.
+
+    Args:
+        plane: commits.
+        witnesses: the replicas, which count.
+        evidence: where counts are kept.
+    """
+
+    def __init__(self, plane: ControlPlane, witnesses: Witnesses, evidence: Evidence) -> None:
+        self._plane = plane
+        self._witnesses = witnesses
+        self._evidence = evidence
+
+    async def begin(
+        self, kind: TrialKind, asked: TrialAsked, family: FamilyReference | None = None
+    ) -> Committed:
+        """Put a candidate on trial; the same one with another share goes on, keys and counts with it.
+
+        Args:
+            kind: which place; another candidate there is withdrawn.
+            asked: the candidate.
+            family: its family, where that is not the one in force.
+
+        Raises:
+            PolicyError: it is in force already, does not fit, or a replica cannot load it; nothing changed.
+        """
+        policy = parse_policy(asked.policy)
+
+        def change(now: Revision) -> Revision:
+            candidate = Candidate(
+                id=f"{kind}-{now.number + 1}-{policy.version[:8]}",
+                policy=policy,
+                family=family or now.family,
+                share=asked.share,
+                since=_now(),
+                since_revision=now.number + 1,
+                rule=asked.rule,
+                auto=asked.auto,
+            )
+            if (
+                candidate.policy.version == now.policy.version
+                and candidate.family.sha256 == now.family_sha256
+            ):
+                raise PolicyError("this policy is in force already", hint="put another one on trial")
+            before = now.canary if kind == "canary" else now.shadow
+            if before is not None and _same(before, candidate):
+                candidate = before.model_copy(update={"share": asked.share, "auto": asked.auto})
+            return now.model_copy(update={kind: candidate})
+
+        return await self._plane.commit(change, f"{kind} {policy.version[:12]} at {asked.share:g}")
+
+    async def end(self, kind: TrialKind, ending: Ending, by: Literal["operator", "verdict"]) -> Committed:
+        """Promote or withdraw the candidate, with all that is known then in the revision.
+
+        Raises:
+            PolicyError: none is on trial there; or it does not fit any more.
+        """
+        await self._gather(self._plane.current())
+        ruling = self._ruling(kind, _on_trial(self._plane.current(), kind), ending, by)
+        candidate = ruling.candidate
+
+        def change(now: Revision) -> Revision:
+            if _on_trial(now, kind).id != candidate.id:
+                raise PolicyError("another candidate is on trial by now", hint="sluice policy show")
+            if ending == "promote":
+                now = now.serving(candidate.policy, candidate.family)
+            return now.model_copy(update={kind: None, "ruling": ruling})
+
+        who = "by its verdict" if by == "verdict" else "by an operator"
+        why = f"{_WHY[ruling.verdict.reason]}, {ruling.verdict.n} texts compared"
+        name = candidate.policy.version[:12]
+        return await self._plane.commit(change, f"{kind} {name} {_ENDED[ending]} {who}: {why}")
+
+    async def standing(self) -> list[dict[str, Any]]:
+        """Return each trial with its counts, rates and verdict so far."""
+        revision = self._plane.current()
+        await self._gather(revision)
+        return [self._describe(kind, candidate) for kind, candidate in revision.trials()]
+
+    async def watch(self, every_s: float) -> None:
+        """Gather counts and let verdicts act where they may, for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.look()
+            except (SluiceError, OSError):
+                log.exception("the trials could not be looked after")
+
+    async def look(self) -> None:
+        """Gather counts once, and let verdicts act where they may."""
+        revision = await asyncio.to_thread(self._plane.current)
+        await self._gather(revision)
+        for kind, candidate in revision.trials():
+            decision = self._judge(candidate).decision
+            if decision == "promote" and candidate.auto == "both":
+                await self.end(kind, "promote", "verdict")
+                return
+            if decision == "withdraw" and candidate.auto != "off":
+                await self.end(kind, "withdraw", "verdict")
+
+    async def _gather(self, revision: Revision) -> None:
+        trials = {candidate.id for _, candidate in revision.trials()}
+        self._evidence.forget_all_but(trials)
+        if not trials:
+            return
+        try:
+            told = await self._witnesses.counts()
+        except NotReady:
+            log.warning("no replica tells its counts")
+            return
+        for one in told:
+            for trial in trials & one.trials.keys():
+                self._evidence.heard(trial, one.replica, one.trials[trial])
+        for trial in trials:
+            self._evidence.keep(trial)
+
+    def _judge(self, candidate: Candidate) -> Verdict:
+        counts = self._evidence.total(candidate.id)
+        return judge(candidate.rule, counts.pairs, counts.candidate)
+
+    def _ruling(
+        self, kind: TrialKind, candidate: Candidate, ending: Ending, by: Literal["operator", "verdict"]
+    ) -> Ruling:
+        return Ruling(
+            kind=kind,
+            candidate=candidate,
+            decision=ending,
+            by=by,
+            counts=self._evidence.total(candidate.id),
+            verdict=self._judge(candidate),
+        )
+
+    def _describe(self, kind: TrialKind, candidate: Candidate) -> dict[str, Any]:
+        counts = self._evidence.total(candidate.id)
+        resolved = counts.pairs.same + counts.pairs.differ
+        return {
+            "kind": kind,
+            "id": candidate.id,
+            "policy_version": candidate.policy.version,
+            "family_sha256": candidate.family.sha256,
+            "stages": [stage.variant for stage in candidate.policy.stages],
+            "share": candidate.share,
+            "since": candidate.since,
+            "auto": candidate.auto,
+            "rule": candidate.rule.model_dump(mode="json"),
+            "counts": counts.model_dump(mode="json"),
+            "arms": {"live": counts.live.summary(), kind: counts.candidate.summary()},
+            "agreement": counts.pairs.same / resolved if resolved else None,
+            "verdict": self._judge(candidate).model_dump(mode="json"),
+            "says": _WHY[self._judge(candidate).reason],
+        }
+
+
+def _same(one: Candidate, other: Candidate) -> bool:
+    return (one.policy.version, one.family.sha256, one.rule) == (
+        other.policy.version,
+        other.family.sha256,
+        other.rule,
+    )
+
+
+def _on_trial(revision: Revision, kind: TrialKind) -> Candidate:
+    found = revision.canary if kind == "canary" else revision.shadow
+    if found is None:
+        raise PolicyError(f"no {kind} is on trial", hint=f"sluice policy {kind} POLICY --share S begins one")
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
