@@ -16,6 +16,20 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 ANY_PATH = click.Path(path_type=Path)
 
+
+class _Place(click.Path):
+    """A folder, as an absolute path; or a place in an object store, left as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the place as text."""
+        if isinstance(value, str) and value.startswith("s3://"):
+            return value
+        return str(Path(str(super().convert(value, param, ctx))).resolve())
+
+
+PLACE = _Place(file_okay=False)
+PLACES = "FOLDER|s3://BUCKET/PREFIX"
+
 progress_console = Console(stderr=True)
 result_console = Console()
 

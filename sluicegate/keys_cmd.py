@@ -14,14 +14,14 @@ from rich.table import Table
 
 from contract.errors import InputError
 from contract.records import first_problem
-from serve.access.key_store import KeyStore
+from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits, Scope, made, shown
 from serve.control import admin_client
-from sluicegate.common import json_option, print_json, result_console
+from serve.settings.gateway import S3
+from sluicegate.common import PLACE, json_option, print_json, result_console
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_STATE = click.Path(path_type=Path, file_okay=False)
 
 
 class Duration(click.ParamType[timedelta]):
@@ -46,7 +46,11 @@ def _where(function: F) -> F:
     """Add `--state` and `--admin-url`."""
     for decorate in (
         click.option("--admin-url", help=f"The gateway's admin port. [default: {admin_client.DEFAULT_URL}]"),
-        click.option("--state", type=_STATE, help="State directory, whether a gateway runs on it or not."),
+        click.option(
+            "--state",
+            type=PLACE,
+            help="State directory or s3://BUCKET/PREFIX, whether a gateway runs on it or not.",
+        ),
     ):
         function = decorate(function)
     return function
@@ -86,7 +90,7 @@ def command() -> None:
 def create(
     name: str,
     scopes: tuple[Scope, ...],
-    state: Path | None,
+    state: str | None,
     admin_url: str | None,
     as_json: bool,
     **asked: Any,
@@ -107,7 +111,7 @@ def create(
     except ValidationError as problem:
         raise click.UsageError(first_problem(problem)) from None
     if (folder := _folder(state, admin_url)) is not None:
-        _new(made(*KeyStore(folder).create(name, scopes, limits)), as_json)
+        _new(made(*open_keys(folder).create(name, scopes, limits)), as_json)
     else:
         _new(admin_client.create_key(name, scopes, limits, admin_url or admin_client.DEFAULT_URL), as_json)
 
@@ -115,14 +119,14 @@ def create(
 @command.command("list")
 @_where
 @json_option
-def list_(state: Path | None, admin_url: str | None, as_json: bool) -> None:
+def list_(state: str | None, admin_url: str | None, as_json: bool) -> None:
     """List the keys, revoked ones too.
 
     Example: sluice keys list --state state
     """
     if (folder := _folder(state, admin_url)) is not None:
         _check_is_there(folder)
-        keys = shown(KeyStore(folder).latest())
+        keys = shown(open_keys(folder).latest())
     else:
         keys = admin_client.list_keys(admin_url or admin_client.DEFAULT_URL)
     if as_json:
@@ -151,14 +155,14 @@ def list_(state: Path | None, admin_url: str | None, as_json: bool) -> None:
 )
 @_where
 @json_option
-def rotate(name: str, overlap: timedelta, state: Path | None, admin_url: str | None, as_json: bool) -> None:
+def rotate(name: str, overlap: timedelta, state: str | None, admin_url: str | None, as_json: bool) -> None:
     """Make a new key for a name, with the same scopes and limits; the old one expires after the overlap.
 
     Example: sluice keys rotate web --overlap 1h
     """
     if (folder := _folder(state, admin_url)) is not None:
         _check_is_there(folder)
-        _new(made(*KeyStore(folder).rotate(name, overlap)), as_json)
+        _new(made(*open_keys(folder).rotate(name, overlap)), as_json)
     else:
         _new(admin_client.rotate_key(name, overlap, admin_url or admin_client.DEFAULT_URL), as_json)
 
@@ -167,14 +171,14 @@ def rotate(name: str, overlap: timedelta, state: Path | None, admin_url: str | N
 @click.argument("name")
 @_where
 @json_option
-def revoke(name: str, state: Path | None, admin_url: str | None, as_json: bool) -> None:
+def revoke(name: str, state: str | None, admin_url: str | None, as_json: bool) -> None:
     """Make the keys of a name invalid. The gateway goes on to ask for keys, even if none is left.
 
     Example: sluice keys revoke web
     """
     if (folder := _folder(state, admin_url)) is not None:
         _check_is_there(folder)
-        keys = shown(KeyStore(folder).revoke(name))
+        keys = shown(open_keys(folder).revoke(name))
     else:
         keys = admin_client.revoke_key(name, admin_url or admin_client.DEFAULT_URL)
     if as_json:
@@ -183,14 +187,14 @@ def revoke(name: str, state: Path | None, admin_url: str | None, as_json: bool) 
         click.echo(f"{name} is revoked", err=True)
 
 
-def _folder(state: Path | None, admin_url: str | None) -> Path | None:
+def _folder(state: str | None, admin_url: str | None) -> str | None:
     if state is not None and admin_url is not None:
         raise click.UsageError("give --state or --admin-url, not both")
-    return None if state is None else state.resolve()
+    return state
 
 
-def _check_is_there(folder: Path) -> None:
-    if not folder.is_dir():
+def _check_is_there(folder: str) -> None:
+    if not folder.startswith(S3) and not Path(folder).is_dir():
         raise InputError("there is no such folder", where=f"--state {folder}", hint="sluice keys create NAME")
 
 

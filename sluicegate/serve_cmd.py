@@ -20,7 +20,8 @@ from serve.settings.limits import RequestLimits
 from sluicegate.common import (
     ANY_PATH,
     FILE,
-    FOLDER,
+    PLACE,
+    PLACES,
     json_option,
     print_json,
     progress_console,
@@ -56,7 +57,12 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without keys.")
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to serve on.")
 @click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
-@click.option("--state", type=FOLDER, help="Keeps the revisions over restarts. Default: none are kept.")
+@click.option(
+    "--state",
+    type=PLACE,
+    metavar=PLACES,
+    help="Keeps the revisions over restarts. Default: none are kept.",
+)
 @provider_option
 @watts_option
 @click.option("--replicas", type=click.IntRange(1), help="Gateway replicas. Default: by the cores.")

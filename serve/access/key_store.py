@@ -1,4 +1,4 @@
-"""The keys on disk: numbered books in the state directory, each written once, readable by the owner alone.
+"""The keys: numbered books beside the revisions, each written once, readable by the owner alone.
 
 They lie beside the revisions and not in them: a key must exist before there is a policy to put in force, a
 rollback must never bring a revoked key back, and who may read the history of policies need not see who asks.
@@ -6,43 +6,34 @@ rollback must never bring a revoked key back, and who may read the history of po
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TypeVar
 
 from contract.errors import InputError, SluiceError
-from contract.files import read_json
 from serve.access.keys import KeyBook, KeyLimits, Scope, created, mint, parse_book, revoked, rotated
+from serve.storage.numbered import NotJson, Numbered, NumberTaken
+from serve.storage.objects import Objects, open_objects
 
-_DIGITS = 8
 _TRIES = 5
 T = TypeVar("T")
 
 
-class BookTaken(SluiceError):
-    """Another writer was first; read the newest book and decide again."""
-
-
 class KeyStore:
-    """Books `00000001.json`, `00000002.json` ... in `folder/keys`; several processes may read and write."""
+    """Books below `keys` of a store; several processes may read and write."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "keys"
+    def __init__(self, objects: Objects) -> None:
+        self._documents = Numbered(objects, "keys", private=True)
 
     def latest(self) -> KeyBook | None:
         """Return the newest book; None where no key was ever made. Raises InputError when unreadable."""
-        numbers = self._numbers()
-        return self._read(numbers[-1]) if numbers else None
+        number = self._documents.latest()
+        return self._read(number) if number else None
 
     def newer_than(self, number: int) -> KeyBook | None:
-        """Return the newest book if it is newer; costs one `stat` when it is not."""
-        if not self._path(number + 1).exists():
-            return None
-        return self.latest()
+        """Return the newest book if it is newer; costs one look at the store when it is not."""
+        newer = self._documents.newer_than(number)
+        return None if newer is None else self._read(newer)
 
     def create(self, name: str, scopes: tuple[Scope, ...], limits: KeyLimits) -> tuple[str, KeyBook]:
         """Make a key; return it, once, and the book that has it. Raises InputError."""
@@ -62,42 +53,29 @@ class KeyStore:
             decided = decide(self.latest())
             try:
                 self._commit(book_of(decided))
-            except BookTaken:
+            except NumberTaken:
                 continue
             return decided
         raise SluiceError("other writers keep changing the keys", hint="again")
 
     def _commit(self, book: KeyBook) -> None:
-        """Write a book under its number, complete or not at all. Raises BookTaken."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = self._path(book.number)
-        temporary = self._folder / f".{book.number}.{secrets.token_hex(4)}.tmp"
-        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(opened, "w", encoding="utf-8") as file:
-                json.dump(book.model_dump(mode="json", by_alias=True), file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, target)
-        except FileExistsError:
-            raise BookTaken(f"the keys' number {book.number} was taken by another writer") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write a book under its number, complete or not at all. Raises NumberTaken."""
+        self._documents.write(book.number, book.model_dump(mode="json", by_alias=True))
 
     def _read(self, number: int) -> KeyBook:
-        path = self._path(number)
-        book = parse_book(read_json(path), where=path)
+        where = self._documents.where(number)
+        try:
+            book = parse_book(self._documents.read(number), where=where)
+        except (FileNotFoundError, NotJson) as problem:
+            raise InputError(str(problem), where=where) from None
         if book.number != number:
-            raise InputError(f"it says it is number {book.number}", where=path)
+            raise InputError(f"it says it is number {book.number}", where=where)
         return book
 
-    def _numbers(self) -> list[int]:
-        if not self._folder.is_dir():
-            return []
-        return sorted(int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit())
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:0{_DIGITS}}.json"
+def open_keys(place: str) -> KeyStore:
+    """Return the keys in a state directory or at `s3://BUCKET/PREFIX`; raises as `open_objects`."""
+    return KeyStore(open_objects(place))
 
 
 def _now() -> datetime:

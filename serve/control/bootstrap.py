@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
 from contract.live import FamilyReference
 from contract.policy import (
@@ -18,7 +19,7 @@ from contract.policy import (
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
 from serve.control.machine_check import compare_answers
-from serve.control.revision_store import StateDirectory, first_revision, following
+from serve.control.revision_store import RevisionStore, first_revision, following, open_revisions
 from serve.settings.gateway import Settings
 from serve.settings.slots import Slots, slots_of
 from serve.settings.stages import FakeSettings
@@ -38,8 +39,13 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
     check_family_runs(family, settings.provider)
     otherwise = compare_answers(family_folder, family, settings, progress)
     require_certified_answers(policy, otherwise)
-    state_folder = Path(settings.state) if settings.state else folder / "state"
-    in_force = _seed(state_folder, family_folder, family, policy, progress)
+    state = settings.state or str(folder / "state")
+    try:
+        in_force = _seed(open_revisions(state), family_folder, family, policy, progress)
+    except OSError as problem:
+        raise EnvironmentProblem(
+            f"the state cannot be kept at {state}: {problem}", hint="see docs/cluster.md for what it needs"
+        ) from None
     require_certified_answers(in_force, otherwise)
     if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
         progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
@@ -48,7 +54,7 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
         settings=settings,
         slots=slots,
         family=str(family_folder),
-        state=str(state_folder),
+        state=state,
         package=package_folder(),
         otherwise=otherwise,
     )
@@ -89,10 +95,9 @@ def _make_fakes(folder: Path, fake: FakeSettings) -> tuple[Family, Policy]:
 
 
 def _seed(
-    state_folder: Path, family_folder: Path, family: Family, policy: Policy, progress: Progress
+    state: RevisionStore, family_folder: Path, family: Family, policy: Policy, progress: Progress
 ) -> Policy:
     """Commit the first revision, or one for a new family; an existing state of this family stays in force."""
-    state = StateDirectory(state_folder)
     latest = state.latest()
     if latest is not None and latest.family_sha256 == family.sha256:
         if latest.policy.version != policy.version:

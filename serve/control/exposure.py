@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime
-from pathlib import Path
 
 from contract.errors import InputError
-from serve.access.key_store import KeyStore
+from serve.access.key_store import open_keys
 from serve.access.keys import Scope
 from serve.settings.gateway import Settings
 
@@ -48,5 +47,5 @@ def check_guarded(where: str, host: str, settings: Settings, scope: Scope = "inf
 def _has_key(settings: Settings, scope: Scope) -> bool:
     if settings.state is None:
         return False
-    book = KeyStore(Path(settings.state)).latest()
+    book = open_keys(settings.state).latest()
     return book is not None and bool(book.valid(datetime.now(UTC), scope))

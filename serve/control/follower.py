@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contract.errors import InputError, NotReady
 from contract.files import sha256_of_json
 from contract.live import Revision
-from serve.control.revision_store import StateDirectory
+from serve.control.revision_store import RevisionStore
 from serve.types.stage import Snapshot
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Follower:
         load: makes a snapshot; raises InputError when the revision does not fit what this replica has loaded.
     """
 
-    def __init__(self, state: StateDirectory, load: Callable[[Revision], Snapshot]) -> None:
+    def __init__(self, state: RevisionStore, load: Callable[[Revision], Snapshot]) -> None:
         self._state = state
         self._load = load
         self._current: Snapshot | None = None

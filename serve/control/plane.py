@@ -12,7 +12,7 @@ from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import Revision
 from contract.policy import check_policy_fits, parse_policy, require_certified_answers
-from serve.control.revision_store import RevisionTaken, StateDirectory, following
+from serve.control.revision_store import RevisionStore, RevisionTaken, following
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class ControlPlane:
 
     def __init__(
         self,
-        state: StateDirectory,
+        state: RevisionStore,
         family: Family,
         replicas: Replicas,
         otherwise: Mapping[str, str] | None = None,

@@ -1,20 +1,16 @@
-"""The live state on disk: numbered revisions in a state directory, each written once and never changed."""
+"""The live state: numbered revisions that every node sees, each written once and never changed."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from contract.errors import PolicyError, SluiceError
-from contract.files import read_json
 from contract.live import FamilyReference, Revision, parse_revision
 from contract.policy import Policy
+from serve.storage.numbered import NotJson, Numbered, NumberTaken
+from serve.storage.objects import Objects, open_objects
 
-_DIGITS = 8
 MAX_REASON = 200
 
 
@@ -22,38 +18,45 @@ class RevisionTaken(SluiceError):
     """Another writer committed that number first; read the latest revision and decide again."""
 
 
-class StateDirectory:
-    """Revisions `00000001.json`, `00000002.json` ... in `folder/revisions`; several may read and write."""
+class RevisionStore:
+    """Revisions below `revisions` of a store; several may read and write.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "revisions"
+    Every method raises OSError when the store cannot be asked.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._documents = Numbered(objects, "revisions")
 
     def latest(self) -> Revision | None:
         """Return the newest revision; None before the first. Raises PolicyError when unreadable."""
-        numbers = self._numbers()
-        return self.read(numbers[-1]) if numbers else None
+        number = self._documents.latest()
+        return self.read(number) if number else None
 
     def newer_than(self, number: int) -> Revision | None:
-        """Return the latest revision if it is newer; costs one `stat` when it is not."""
-        if not self._path(number + 1).exists():
-            return None
-        return self.latest()
+        """Return the latest revision if it is newer; costs one look at the store when it is not."""
+        newer = self._documents.newer_than(number)
+        return None if newer is None else self.read(newer)
 
     def read(self, number: int) -> Revision:
         """Return one revision.
 
         Raises:
-            PolicyError: there is no such number, or the file is not a revision.
+            PolicyError: there is no such number, or what is there is not that revision.
         """
-        path = self._path(number)
-        revision = parse_revision(read_json(path, error=PolicyError), where=path)
+        where = self._documents.where(number)
+        try:
+            revision = parse_revision(self._documents.read(number), where=where)
+        except FileNotFoundError:
+            raise PolicyError("there is no such revision", where=where) from None
+        except NotJson as problem:
+            raise PolicyError(str(problem), where=where) from None
         if revision.number != number:
-            raise PolicyError(f"it says it is revision {revision.number}", where=path)
+            raise PolicyError(f"it says it is revision {revision.number}", where=where)
         return revision
 
     def history(self) -> list[Revision]:
         """Return all revisions, oldest first."""
-        return [self.read(number) for number in self._numbers()]
+        return [self.read(number) for number in self._documents.numbers()]
 
     def commit(self, revision: Revision) -> None:
         """Write a revision under its number, complete or not at all.
@@ -61,27 +64,15 @@ class StateDirectory:
         Raises:
             RevisionTaken: the number exists.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        target = self._path(revision.number)
-        temporary = self._folder / f".{revision.number}.{secrets.token_hex(4)}.tmp"
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(revision.dump(), file, indent=2, ensure_ascii=False, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, target)
-        except FileExistsError:
+            self._documents.write(revision.number, revision.dump())
+        except NumberTaken:
             raise RevisionTaken(f"revision {revision.number} was taken by another writer") from None
-        finally:
-            temporary.unlink(missing_ok=True)
 
-    def _numbers(self) -> list[int]:
-        if not self._folder.is_dir():
-            return []
-        return sorted(int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit())
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:0{_DIGITS}}.json"
+def open_revisions(place: str) -> RevisionStore:
+    """Return the revisions in a state directory or at `s3://BUCKET/PREFIX`; raises as `open_objects`."""
+    return RevisionStore(open_objects(place))
 
 
 def first_revision(policy: Policy, family: FamilyReference, reason: str) -> Revision:

@@ -19,11 +19,11 @@ from contract.errors import NotReady, RequestError
 from runtime.energy import EnergyMeter
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
-from serve.access.key_store import KeyStore
+from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
 from serve.control.admin_guard import Guard
 from serve.control.plane import ControlPlane, ReplicaState
-from serve.control.revision_store import StateDirectory
+from serve.control.revision_store import open_revisions
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.stage_worker import StageWorker
@@ -64,7 +64,7 @@ class Gateway:
         }
         name = ray_serve.get_replica_context().replica_id.unique_id
         self._replica = await asyncio.to_thread(
-            GatewayReplica, name, given, remotes, Telemetry(), StateDirectory(Path(given.state))
+            GatewayReplica, name, given, remotes, Telemetry(), open_revisions(given.state)
         )
         await self._replica.start()
         ingress_middleware.install(self._replica)
@@ -164,11 +164,10 @@ class Control:
         given.check_package()
         settings = given.settings
         family = read_served_family(given)
-        folder, keys = Path(given.state), KeyStore(Path(given.state))
-        gate = Gate()
+        keys, gate = open_keys(given.state), Gate()
         self._keys = KeyFollower(keys, gate)
         await self._keys.catch_up()
-        plane = ControlPlane(StateDirectory(folder), family, AllReplicas(), given.otherwise)
+        plane = ControlPlane(open_revisions(given.state), family, AllReplicas(), given.otherwise)
         description = {
             "family": {"name": family.name, "sha256": family.sha256, "path": given.family},
             "slots": given.slots.model_dump(mode="json"),

@@ -6,17 +6,16 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from contract.errors import InputError, NotReady
 from contract.live import Revision, parse_revision
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
-from serve.access.key_store import KeyStore
+from serve.access.key_store import open_keys
 from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
-from serve.control.revision_store import StateDirectory
+from serve.control.revision_store import RevisionStore
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.stages.inline import InlineStage
@@ -45,7 +44,7 @@ class GatewayReplica:
         assignment: Assignment,
         remotes: Mapping[str, RemoteStage],
         telemetry: Telemetry,
-        state: StateDirectory,
+        state: RevisionStore,
     ) -> None:
         assignment.check_package()
         self._name = name
@@ -57,7 +56,7 @@ class GatewayReplica:
         limits = assignment.settings.limits
         self._dataplane = DataPlane(self._follower.snapshot, limits, telemetry)
         gate = Gate()
-        self._keys = KeyFollower(KeyStore(Path(assignment.state)), gate)
+        self._keys = KeyFollower(open_keys(assignment.state), gate)
         self.gateway = Gateway(
             self._dataplane,
             limits,

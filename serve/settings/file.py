@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from contract.errors import InputError
 from contract.records import first_problem
 from contract.yamls import line_of, read_yaml
-from serve.settings.gateway import PATHS, Settings
+from serve.settings.gateway import PATHS, S3, Settings
 
 Keys = tuple[str, ...]
 EXAMPLE = (
@@ -80,8 +80,9 @@ def _resolve_paths(raw: dict[Any, Any], folder: Path) -> None:
         inner: Any = raw
         for key in keys[:-1]:
             inner = inner.get(key) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and isinstance(inner.get(keys[-1]), str):
-            inner[keys[-1]] = str(folder / Path(inner[keys[-1]]).expanduser())
+        found = inner.get(keys[-1]) if isinstance(inner, dict) else None
+        if isinstance(found, str) and not found.startswith(S3):
+            inner[keys[-1]] = str(folder / Path(found).expanduser())
 
 
 def _overlay(raw: dict[Any, Any], flag: Flag) -> list[str]:

@@ -20,6 +20,9 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
 
 
+S3 = "s3://"
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f]*)?\Z")
+
 PATHS: tuple[tuple[str, ...], ...] = (("family",), ("policy",), ("state",))
 """Settings that are paths: a settings file may have them relative to its own folder."""
 
@@ -36,7 +39,8 @@ class Settings(Setting):
     port: int = Field(default=8000, ge=1, le=65535)
     admin_port: int = Field(default=8001, ge=1, le=65535)
     state: str | None = Field(
-        default=None, description="State directory; null: one that lasts as long as the run"
+        default=None,
+        description="State directory, or s3://BUCKET/PREFIX; null: a directory that lasts as long as the run",
     )
     provider: Provider = "cpu"
     replicas: Replicas | None = Field(
@@ -82,6 +86,10 @@ class Settings(Setting):
             raise ValueError("port and admin port must differ")
         for name in ("family", "policy", "state"):
             value = getattr(self, name)
+            if name == "state" and value is not None and value.startswith(S3):
+                if not _BUCKET.match(value):
+                    raise ValueError(f"state {value!a} names no bucket: s3://BUCKET/PREFIX")
+                continue
             if value is not None and not Path(value).is_absolute():
                 raise ValueError(f"{name} must be an absolute path: replicas do not run in your folder")
             if value is not None and _UNDECODED.search(value):

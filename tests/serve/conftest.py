@@ -12,8 +12,9 @@ from serve.settings.gateway import Settings
 from serve.settings.stages import FakeSettings
 from tests.ports import free_port
 from tests.serve.parts import fake_folder, served
+from tests.serve.storage_places import bucket, place
 
-__all__ = ["fake_folder", "served"]
+__all__ = ["bucket", "fake_folder", "place", "served"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from serve.access.gate import Gate
-from serve.access.key_store import KeyStore
+from serve.access.key_store import KeyStore, open_keys
 from serve.access.keys import KeyLimits
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
@@ -58,7 +58,7 @@ class Door:
 @pytest.fixture(scope="module")
 def door(fake_folder: FakeFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """The gateway on fakes, with an inference key and an admin key."""
-    store = KeyStore(tmp_path_factory.mktemp("state"))
+    store = open_keys(str(tmp_path_factory.mktemp("state")))
     infer, _ = store.create("web", ("infer",), KeyLimits())
     admin, book = store.create("ops", ("admin",), KeyLimits())
     gate = Gate()
@@ -162,4 +162,4 @@ def test_a_stranger_cannot_tell_a_path_that_exists(door: Door) -> None:
 
 def test_the_folder_of_keys_is_the_states(door: Door, tmp_path: Path) -> None:
     """A gateway's keys lie beside its revisions."""
-    assert KeyStore(tmp_path).latest() is None
+    assert open_keys(str(tmp_path)).latest() is None

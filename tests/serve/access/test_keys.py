@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contract.errors import Forbidden, InputError, NotReady, Unauthorized
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
-from serve.access.key_store import KeyStore
+from serve.access.key_store import KeyStore, open_keys
 from serve.access.keys import KeyLimits, created, id_of, matches, mint, revoked, rotated
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -22,8 +22,8 @@ NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def store(tmp_path: Path) -> KeyStore:
-    """An empty store."""
-    return KeyStore(tmp_path)
+    """An empty store in a folder."""
+    return open_keys(str(tmp_path))
 
 
 def bearer(key: str) -> bytes:

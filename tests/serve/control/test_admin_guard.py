@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from contract.errors import EnvironmentProblem, InputError
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
-from serve.access.key_store import KeyStore
+from serve.access.key_store import KeyStore, open_keys
 from serve.access.keys import KeyLimits
 from serve.control import admin_client
 from serve.control.admin_guard import Guard
@@ -36,7 +36,7 @@ class Admin:
 @pytest.fixture
 def admin(tmp_path: Path) -> Iterator[Admin]:
     """An admin interface on loopback without keys."""
-    store, gate = KeyStore(tmp_path), Gate()
+    store, gate = open_keys(str(tmp_path)), Gate()
     follower = KeyFollower(store, gate)
     app = Starlette(routes=key_routes(store, follower.catch_up))
     app.add_exception_handler(InputError, _words)

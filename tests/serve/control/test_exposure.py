@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import InputError
-from serve.access.key_store import KeyStore
+from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
 from serve.control.exposure import beyond_loopback, check_guarded
 from serve.settings.access import AccessSettings
@@ -45,7 +45,7 @@ def test_loopback_needs_no_key(host: str) -> None:
 def test_a_valid_key_or_the_word_insecure_is_enough(tmp_path: Path) -> None:
     """One key of the scope; a revoked one, or one of another scope, is none."""
     check_guarded("--host", "0.0.0.0", settings(insecure=True))
-    store = KeyStore(tmp_path)
+    store = open_keys(str(tmp_path))
     store.create("ops", ("admin",), KeyLimits())
     with pytest.raises(InputError):
         check_guarded("--host", "0.0.0.0", settings(tmp_path))

@@ -1,8 +1,9 @@
-"""Revisions on disk, replicas that follow them, and the control plane that writes them; no Ray."""
+"""Revisions in each kind of store, replicas that follow them, the control plane that writes them; no Ray."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ from contract.family import Family
 from contract.live import FamilyReference, Revision, parse_revision
 from contract.policy import Policy, single_variant_policy
 from runtime.fake_family import write_fake_family
-from serve.access.key_store import KeyStore
+from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
 from serve.control.follower import Follower
 from serve.control.plane import ControlPlane, ReplicaState
-from serve.control.revision_store import RevisionTaken, StateDirectory, first_revision, following
+from serve.control.revision_store import (
+    RevisionStore,
+    RevisionTaken,
+    first_revision,
+    following,
+    open_revisions,
+)
 from serve.ray.deployments import AllReplicas
 from serve.stages.loading import make_snapshot
+from serve.storage.objects import open_objects
 
 pytestmark = pytest.mark.anyio
 
@@ -33,9 +41,9 @@ def family(tmp_path: Path) -> Family:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> StateDirectory:
-    """An empty state directory."""
-    return StateDirectory(tmp_path / "state")
+def state(place: str) -> RevisionStore:
+    """An empty state directory, then an empty place in an object store."""
+    return open_revisions(place)
 
 
 def revision(latest: Revision | None, policy: Policy, family: Family) -> Revision:
@@ -46,14 +54,14 @@ def revision(latest: Revision | None, policy: Policy, family: Family) -> Revisio
     return following(latest, latest.serving(policy, named), "test")
 
 
-def seeded(state: StateDirectory, family: Family, variant: str = "fake-large") -> Revision:
+def seeded(state: RevisionStore, family: Family, variant: str = "fake-large") -> Revision:
     """The first revision, committed."""
     first = revision(None, single_variant_policy(variant), family)
     state.commit(first)
     return first
 
 
-def follower(state: StateDirectory, family: Family) -> Follower:
+def follower(state: RevisionStore, family: Family) -> Follower:
     """A replica that holds every variant (by name only)."""
     return Follower(state, lambda found: make_snapshot(found, family, {}))
 
@@ -94,21 +102,20 @@ class Broadcasting:
         return self.replies
 
 
-def control(state: StateDirectory, family: Family, replicas: Replicas) -> ControlPlane:
+def control(state: RevisionStore, family: Family, replicas: Replicas) -> ControlPlane:
     """A control plane over these replicas."""
     return ControlPlane(state, family, replicas)
 
 
-def test_a_revision_is_written_once(state: StateDirectory, family: Family) -> None:
+def test_a_revision_is_written_once(state: RevisionStore, family: Family) -> None:
     """The second writer of a number is refused, and the first one's content stays."""
     first = seeded(state, family)
     with pytest.raises(RevisionTaken):
         state.commit(revision(None, single_variant_policy("fake-small"), family))
-    assert state.latest() == first
-    assert [path.name for path in sorted((state._folder).iterdir())] == ["00000001.json"]
+    assert state.history() == [first]
 
 
-def test_history_is_complete_and_in_order(state: StateDirectory, family: Family) -> None:
+def test_history_is_complete_and_in_order(state: RevisionStore, family: Family) -> None:
     """Every committed revision can be read again, oldest first."""
     first = seeded(state, family)
     second = revision(first, single_variant_policy("fake-small"), family)
@@ -118,17 +125,26 @@ def test_history_is_complete_and_in_order(state: StateDirectory, family: Family)
     assert state.newer_than(2) is None
 
 
-def test_a_revision_that_is_not_one_is_named(state: StateDirectory, family: Family) -> None:
-    """A file that was altered to another number is refused with its path."""
-    seeded(state, family)
-    file = state._folder / "00000001.json"
-    file.write_text(file.read_text().replace('"number": 1', '"number": 7'))
-    with pytest.raises(PolicyError, match=r"00000001\.json"):
+@pytest.mark.parametrize("told", ["", "[]", '{"number": 1'])
+def test_a_revision_that_is_not_one_is_named(place: str, told: str) -> None:
+    """What stands under a number and is no revision is refused with its place."""
+    open_objects(place).create("revisions/00000001.json", told.encode())
+    with pytest.raises(PolicyError, match=rf"{place}.*00000001\.json"):
+        open_revisions(place).latest()
+
+
+def test_a_revision_under_the_number_of_another_is_named(
+    place: str, state: RevisionStore, family: Family
+) -> None:
+    """A copy of revision 1 under number 2 is not revision 2."""
+    first = seeded(state, family)
+    open_objects(place).create("revisions/00000002.json", json.dumps(first.dump()).encode())
+    with pytest.raises(PolicyError, match=r"revision 1.*00000002\.json|00000002\.json.*revision 1"):
         state.latest()
 
 
 async def test_a_replica_has_no_snapshot_before_the_first_revision(
-    state: StateDirectory, family: Family
+    state: RevisionStore, family: Family
 ) -> None:
     """An empty state directory means not ready; the first revision makes ready."""
     replica = follower(state, family)
@@ -141,7 +157,7 @@ async def test_a_replica_has_no_snapshot_before_the_first_revision(
 
 
 async def test_a_replica_that_cannot_load_the_newest_goes_unready_until_it_can(
-    state: StateDirectory, family: Family
+    state: RevisionStore, family: Family
 ) -> None:
     """A broken revision takes the replica out; a good one that follows brings it back."""
     replica = follower(state, family)
@@ -159,7 +175,7 @@ async def test_a_replica_that_cannot_load_the_newest_goes_unready_until_it_can(
     assert replica.snapshot().policy.reference == "fake-small"
 
 
-async def test_a_request_keeps_the_snapshot_that_it_began_with(state: StateDirectory, family: Family) -> None:
+async def test_a_request_keeps_the_snapshot_that_it_began_with(state: RevisionStore, family: Family) -> None:
     """A snapshot taken before a flip does not change."""
     replica = follower(state, family)
     first = seeded(state, family)
@@ -171,7 +187,7 @@ async def test_a_request_keeps_the_snapshot_that_it_began_with(state: StateDirec
     assert replica.snapshot().revision == 2
 
 
-async def test_a_push_reaches_every_replica(state: StateDirectory, family: Family) -> None:
+async def test_a_push_reaches_every_replica(state: RevisionStore, family: Family) -> None:
     """After a push all replicas are on the new number, and rollback makes a further one."""
     replicas = Replicas(follower(state, family), follower(state, family))
     plane = control(state, family, replicas)
@@ -183,7 +199,7 @@ async def test_a_push_reaches_every_replica(state: StateDirectory, family: Famil
     assert (back.number, back.reason, back.policy.reference) == (3, "rollback to 1", "fake-large")
 
 
-async def test_a_push_that_one_replica_refuses_changes_nothing(state: StateDirectory, family: Family) -> None:
+async def test_a_push_that_one_replica_refuses_changes_nothing(state: RevisionStore, family: Family) -> None:
     """The complaint of the replica is passed on and no revision is written."""
     replicas = Replicas(follower(state, family))
     replicas.refusal = "no memory"
@@ -194,7 +210,7 @@ async def test_a_push_that_one_replica_refuses_changes_nothing(state: StateDirec
 
 
 async def test_a_push_whose_replicas_fall_silent_after_the_commit_is_reported_as_done(
-    state: StateDirectory, family: Family
+    state: RevisionStore, family: Family
 ) -> None:
     """What is committed is in force: the reply gives its revision, and no replica."""
 
@@ -209,7 +225,7 @@ async def test_a_push_whose_replicas_fall_silent_after_the_commit_is_reported_as
 
 
 async def test_a_change_is_given_what_is_in_force_and_keeps_what_it_does_not_touch(
-    state: StateDirectory, family: Family
+    state: RevisionStore, family: Family
 ) -> None:
     """Number, time and reason are the plane's; keys that only a newer version knows survive a push."""
     first = seeded(state, family)
@@ -226,7 +242,7 @@ async def test_a_change_is_given_what_is_in_force_and_keeps_what_it_does_not_tou
     assert (told["later"], told["more"]) == ({"x": 1}, 2)
 
 
-async def test_changes_at_the_same_time_follow_one_another(state: StateDirectory, family: Family) -> None:
+async def test_changes_at_the_same_time_follow_one_another(state: RevisionStore, family: Family) -> None:
     """None of them is lost: each is given the revision that the one before it has made."""
     seeded(state, family)
     plane = control(state, family, Replicas(follower(state, family)))
@@ -261,7 +277,7 @@ async def test_replicas_that_do_not_answer_are_left_out() -> None:
             assert await replicas.catch_up() == told
 
 
-async def test_a_policy_for_another_build_is_refused(state: StateDirectory, family: Family) -> None:
+async def test_a_policy_for_another_build_is_refused(state: RevisionStore, family: Family) -> None:
     """A revision whose family has another hash is not loaded."""
     other = family.model_copy(update={"name": "other"})
     replica = follower(state, other)
@@ -285,7 +301,7 @@ async def test_a_policy_for_another_build_is_refused(state: StateDirectory, fami
     ],
 )
 def test_wrong_admin_input_gets_words(
-    state: StateDirectory,
+    state: RevisionStore,
     family: Family,
     method: str,
     path: str,
@@ -296,7 +312,7 @@ def test_wrong_admin_input_gets_words(
 ) -> None:
     """Whatever is sent, the answer is a 4xx with {"error": ...} and the live state stays."""
     seeded(state, family)
-    app = make_admin(control(state, family, Replicas()), KeyStore(tmp_path), dict)
+    app = make_admin(control(state, family, Replicas()), open_keys(str(tmp_path)), dict)
     reply = TestClient(app, raise_server_exceptions=False).request(
         method, path, content=body, headers=headers
     )

@@ -16,7 +16,7 @@ from contract.policy import Certificate, Policy, Stage, read_policy, write_polic
 from runtime.machine import describe_machine
 from serve.control.bootstrap import assign
 from serve.control.plane import ControlPlane, ReplicaState
-from serve.control.revision_store import StateDirectory, following
+from serve.control.revision_store import following, open_revisions
 from serve.settings.gateway import Settings
 from sluicegate.inspect_cmd import command
 from tests.support.measured import compute_otherwise, write_measured_family
@@ -84,7 +84,7 @@ def test_a_certificate_about_other_answers_is_not_served(tmp_path: Path) -> None
     with pytest.raises(PolicyError, match="small gives other answers") as told:
         assign(settings_of(tmp_path), tmp_path)
     assert "sluice tune --uncertified" in str(told.value)
-    assert StateDirectory(tmp_path / "state").latest() is None
+    assert open_revisions(str(tmp_path / "state")).latest() is None
 
 
 def test_what_promises_nothing_is_served_and_told(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_certified_revision_in_force_is_held_to_it_too(tmp_path: Path) -> None
     write_measured_family(tmp_path, HERE, SEEDS)
     family = compute_otherwise(tmp_path, "small", seed=1, shift=1.0)
     assign(settings_of(tmp_path, certified=False), tmp_path)
-    state = StateDirectory(tmp_path / "state")
+    state = open_revisions(str(tmp_path / "state"))
     settings_of(tmp_path)
     certified = read_policy(tmp_path / "policy.json")
     latest = state.latest()
@@ -132,7 +132,7 @@ async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> No
     family = compute_otherwise(tmp_path, "small", seed=1, shift=1.0)
     given = assign(settings_of(tmp_path, certified=False), tmp_path)
     assert set(given.otherwise) == {"small"}
-    state = StateDirectory(tmp_path / "state")
+    state = open_revisions(str(tmp_path / "state"))
     plane = ControlPlane(state, family, Ready(), given.otherwise)
     uncertified = read_policy(tmp_path / "policy.json")
     settings_of(tmp_path)

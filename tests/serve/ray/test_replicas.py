@@ -13,7 +13,7 @@ import pytest
 from contract.errors import EnvironmentProblem, NotReady, StageFailed
 from runtime.fake_family import TEACHER
 from serve.control.bootstrap import assign
-from serve.control.revision_store import StateDirectory
+from serve.control.revision_store import open_revisions
 from serve.ray.gateway_replica import GatewayReplica
 from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import Settings
@@ -136,7 +136,7 @@ async def test_a_gateway_replica_answers_with_remote_stages(assignment: Assignme
         return RemoteStage(name, call, ping, assignment.settings.stage_of(name))
 
     remotes = {name: remote(name) for name in (TEACHER, "fake-other")}
-    state = StateDirectory(Path(assignment.state))
+    state = open_revisions(assignment.state)
     replica = await asyncio.to_thread(GatewayReplica, "one", assignment, remotes, Telemetry(), state)
     await replica.start()
     assert replica.healthy
@@ -153,7 +153,7 @@ async def test_a_gateway_replica_without_a_revision_does_not_start(
     assignment: Assignment, tmp_path: Path
 ) -> None:
     """An empty state directory is an error at start, not a gateway without a policy."""
-    empty = StateDirectory(tmp_path / "empty")
+    empty = open_revisions(str(tmp_path / "empty"))
     replica = GatewayReplica("one", assignment, {}, Telemetry(), empty)
     with pytest.raises(NotReady):
         await replica.start()

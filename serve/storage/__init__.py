@@ -1,0 +1,1 @@
+"""What every node sees: bytes under keys on a shared folder or in an object store, and numbered documents."""
