@@ -1,0 +1,1 @@
+"""The gateway beside other servers of the same model, each at its best settings, in one run."""

@@ -1,0 +1,107 @@
+"""The page docs/benchmarks/gateway.md, from the figures of a run."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+OURS = ("student", "cascade", "teacher")
+GOALS = ((1, 0.8), (16, 1.15), (64, 1.15))
+CASCADE_GOAL = 2.2
+INTRODUCTION = """\
+One text a request, {texts} held-out texts of the family `{name}` cut to 14 words, no cache anywhere; `wrk`
+with one thread on the same cores. Every server answers with the same INT8 student; the gateway also with
+the cascade in front of it, and with the teacher. Peers run at the best settings of the search below, for
+each number of clients. All in one run, servers one after the other, in {rounds} rounds of {seconds:g} s,
+each in the other order; medians. CPU is all that the machine spent per request, less `wrk`'s own."""
+COMMAND = "python -m bench.gateway --family FAMILY --policy POLICY --student student-int8 --teacher teacher"
+
+
+def render(figures: dict[str, Any]) -> str:
+    """Return the page in Markdown."""
+    rows = _rows(figures["compared"])
+    machine = figures["machine"]
+    return "\n".join(
+        [
+            "# The gateway beside other servers",
+            "",
+            INTRODUCTION.format(**figures, name=figures["family"]["name"]),
+            "",
+            f"Machine: {machine['cpu']}, {machine['cores']:g} cores.",
+            "",
+            "| server | clients | requests/s | p50 ms | p99 ms | CPU ms/request | errors |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *(_line(name, clients, row) for (name, clients), row in rows.items()),
+            "",
+            "## Goals",
+            "",
+            "| goal | figure | met |",
+            "| --- | --- | --- |",
+            *_goals(rows),
+            "",
+            "## The search",
+            "",
+            "| peer | settings | requests/s at 1 | at 16 | at 64 |",
+            "| --- | --- | --- | --- | --- |",
+            *(_tried(one) for one in figures["searched"]),
+            "",
+            "To measure again, with nothing else running:",
+            "",
+            f"    {COMMAND}",
+            "",
+        ]
+    )
+
+
+def _rows(compared: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, float]]:
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for one in compared:
+        found.setdefault((one["server"], one["clients"]), []).append(one)
+    keys = ("per_s", "p50_ms", "p99_ms", "cpu_ms")
+    rows = {
+        at: {key: statistics.median(one[key] for one in runs) for key in keys}
+        | {"errors": sum(one["errors"] for one in runs)}
+        for at, runs in found.items()
+    }
+    return dict(sorted(rows.items(), key=lambda item: (item[0][1], item[0][0] in OURS, item[0][0])))
+
+
+def _line(name: str, clients: int, row: dict[str, float]) -> str:
+    shown = f"**{name}** (gateway)" if name in OURS else name
+    return (
+        f"| {shown} | {clients} | {row['per_s']:,.0f} | {row['p50_ms']:.2f} | {row['p99_ms']:.1f} "
+        f"| {row['cpu_ms']:.2f} | {row['errors']:.0f} |"
+    )
+
+
+def _goals(rows: dict[tuple[str, int], dict[str, float]]) -> list[str]:
+    lines = []
+    for clients, wanted in GOALS:
+        peers = {name: row for (name, at), row in rows.items() if at == clients and name not in OURS}
+        if not peers or ("student", clients) not in rows:
+            continue
+        best = max(peers, key=lambda name: peers[name]["per_s"])
+        mine = rows["student", clients]
+        ratio = mine["per_s"] / peers[best]["per_s"]
+        goal = f"student at {clients}: {wanted} of the best peer ({best})"
+        lines.append(f"| {goal} | {ratio:.2f} | {_met(ratio, wanted)} |")
+        lines.append(
+            f"| its p99 no worse | {mine['p99_ms']:.1f} ms against {peers[best]['p99_ms']:.1f} ms "
+            f"| {_met(peers[best]['p99_ms'], mine['p99_ms'])} |"
+        )
+    for clients in (16, 64):
+        if ("cascade", clients) in rows and ("student", clients) in rows:
+            ratio = rows["cascade", clients]["per_s"] / rows["student", clients]["per_s"]
+            goal = f"cascade at {clients}: {CASCADE_GOAL} times the student"
+            lines.append(f"| {goal} | {ratio:.2f} | {_met(ratio, CASCADE_GOAL)} |")
+    return lines
+
+
+def _met(figure: float, wanted: float) -> str:
+    return "yes" if figure >= wanted else "no"
+
+
+def _tried(one: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name.lower()} {value}" for name, value in one["options"].items())
+    rates = " | ".join(f"{driven['per_s']:,.0f}" for driven in one["driven"])
+    return f"| {one['peer']} | {settings} | {rates} |"
