@@ -89,6 +89,11 @@ class Gateway:
         """Take no more requests; return once those inside are answered."""
         await self._replica.drain()
 
+    def __del__(self) -> None:
+        """Serve calls this at the end of a graceful stop, and kills the process then: write the counts."""
+        if hasattr(self, "_replica"):
+            self._replica.flush()
+
 
 class StageReplica:
     """A variant in a process of its own, or several on the shelf."""
@@ -98,7 +103,7 @@ class StageReplica:
     ) -> None:
         given = Assignment.model_validate_json(assignment)
         given.check_package()
-        telemetry = Telemetry()
+        self._telemetry = telemetry = Telemetry()
         self._worker = StageWorker(given, variants, telemetry)
         for variant in variants if preload else ():
             await self._worker.load(variant)
@@ -119,6 +124,11 @@ class StageReplica:
             return await self._worker.ready(variant)
         except NotReady:
             return False
+
+    def __del__(self) -> None:
+        """Serve calls this at the end of a graceful stop, and kills the process then: write the counts."""
+        if hasattr(self, "_telemetry"):
+            self._telemetry.flush()
 
 
 class AllReplicas:

@@ -106,6 +106,11 @@ class GatewayReplica:
         """Take no more requests; return once those inside are answered."""
         self._stopping = True
         await self._dataplane.drain()
+        self._telemetry.flush()
+
+    def flush(self) -> None:
+        """Write what was counted where scrapes find it."""
+        self._telemetry.flush()
 
     def _load(self, revision: Revision) -> Snapshot:
         return make_snapshot(revision, self._family, self._stages)

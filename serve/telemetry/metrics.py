@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -17,6 +17,7 @@ from contract import metrics
 from contract.metrics import Metric, Outcome
 from contract.policy import Policy
 from serve.telemetry.arms import ArmMetrics
+from serve.telemetry.tallies import OTHERS_FLUSH_S, Count, Spread, Tallies
 from serve.types.messages import CASCADE
 from serve.types.prices import Prices
 from serve.types.recorder import BatchRecord, DegradedReason, RequestRecord
@@ -61,33 +62,49 @@ class Telemetry:
         self._unsaved_usd = 0.0
         self.arms = ArmMetrics(own)
 
-        self._children: dict[tuple[str, ...], Any] = {}
+        self._tallies = Tallies()
+        self._answers: dict[tuple[str, str], tuple[Count, Spread]] = {}
+        self._runs: dict[str, tuple[Spread, Spread, Spread, Count]] = {}
+        self._totals: dict[str, Spread] = {}
         # A rate over a series that starts at its first event misses that event.
         for reason in get_args(DegradedReason):
-            self._child(self.degraded, reason)
+            self._tallies.count(self.degraded, reason)
         self._variants_cpu_s = 0.0
         self._gateway_cpu_s = 0.0
 
     def answered(self, record: RequestRecord) -> None:
         """Count an answered request: texts by variant, time, confidences, escalations, degraded answers."""
-        model = record.model
+        model, tallies = record.model, self._tallies
         for variant, confidence in zip(record.variants, record.confidences, strict=True):
-            self._child(self.requests, model, variant, "ok").inc()
-            self._child(self.confidence, variant).observe(confidence)
-        self._child(self.request_duration, model, "total").observe(record.total_s)
+            count, spread = self._answers.get((model, variant)) or self._answers_of(model, variant)
+            count.value += 1
+            spread.observe(confidence)
+        (self._totals.get(model) or self._total_of(model)).observe(record.total_s)
         if record.escalation_s is not None:
-            self._child(self.request_duration, model, "escalation").observe(record.escalation_s)
+            tallies.spread(self.request_duration, model, "escalation").observe(record.escalation_s)
         for source, target, texts in record.escalations:
-            self._child(self.escalations, source, target).inc(texts)
+            tallies.count(self.escalations, source, target).value += texts
         for reason, texts in record.degraded:
-            self._child(self.degraded, reason).inc(texts)
+            tallies.count(self.degraded, reason).value += texts
         if record.prices is not None:
             self._charge(record, record.prices)
+        tallies.changed()
+
+    def _answers_of(self, model: str, variant: str) -> tuple[Count, Spread]:
+        found = self._answers[model, variant] = (
+            self._tallies.count(self.requests, model, variant, "ok"),
+            self._tallies.spread(self.confidence, variant),
+        )
+        return found
+
+    def _total_of(self, model: str) -> Spread:
+        found = self._totals[model] = self._tallies.spread(self.request_duration, model, "total")
+        return found
 
     def _charge(self, record: RequestRecord, prices: Prices) -> None:
         spent = prices.charges(record.runs())
         for variant, usd in spent.items():
-            self._child(self.usd, record.caller or metrics.NO_KEY, variant).inc(usd)
+            self._tallies.count(self.usd, record.caller or metrics.NO_KEY, variant).value += usd
         if record.model == CASCADE and spent and prices.reference_usd is not None:
             self._save(prices.reference_usd * len(record.variants) - sum(spent.values()))
 
@@ -95,44 +112,58 @@ class Telemetry:
         """Count what a request saved; a loss, as by one that escalated, is taken off what is saved next."""
         self._unsaved_usd += usd
         if self._unsaved_usd > 0:
-            self._child(self.saved_usd).inc(self._unsaved_usd)
+            self._tallies.count(self.saved_usd).value += self._unsaved_usd
             self._unsaved_usd = 0.0
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Count texts that got no answer; a request without a readable text counts as one."""
-        self._child(self.requests, model, "none", outcome).inc(max(texts, 1))
+        self._tallies.count(self.requests, model, "none", outcome).value += max(texts, 1)
+        self._tallies.changed()
 
     def batch(self, record: BatchRecord) -> None:
         """Count one call of a variant, with its CPU time."""
-        variant = record.variant
-        self._child(self.batch_items, variant).observe(record.items)
-        queue = self._child(self.request_duration, variant, "queue")
+        items, queue, inference, cpu = self._runs.get(record.variant) or self._runs_of(record.variant)
+        items.observe(record.items)
         for waited_s in record.queue_s:
             queue.observe(waited_s)
-        self._child(self.request_duration, variant, "inference").observe(record.inference_s)
-        self._child(self.cpu_seconds, variant).inc(record.cpu_s)
+        inference.observe(record.inference_s)
+        cpu.value += record.cpu_s
         self._variants_cpu_s += record.cpu_s
+        self._tallies.changed()
+
+    def _runs_of(self, variant: str) -> tuple[Spread, Spread, Spread, Count]:
+        tallies, times = self._tallies, self.request_duration
+        found = self._runs[variant] = (
+            tallies.spread(self.batch_items, variant),
+            tallies.spread(times, variant, "queue"),
+            tallies.spread(times, variant, "inference"),
+            tallies.count(self.cpu_seconds, variant),
+        )
+        return found
 
     def account_for_the_rest(self, process_cpu_s: float) -> None:
         """Book what no variant used of `process_cpu_s`, the CPU time of this process since its start."""
         rest = process_cpu_s - self._variants_cpu_s - self._gateway_cpu_s
         if rest > 0:
-            self._child(self.cpu_seconds, GATEWAY).inc(rest)
+            self._tallies.count(self.cpu_seconds, GATEWAY).value += rest
             self._gateway_cpu_s += rest
+            self._tallies.changed()
 
-    def _child(self, family: MetricWrapperBase, *labels: str) -> Any:
-        key = (family._name, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = family.labels(*labels) if labels else family
-        return child
+    def flush(self) -> None:
+        """Let every process's scrape see all that was counted here so far."""
+        self._tallies.flush()
 
     def render(self, revision: int, policy: Policy | None) -> bytes:
-        """Return the Prometheus text of all processes of this node, and the gauges of the policy in force."""
+        """Return the Prometheus text of all processes of this node, and the gauges of the policy in force.
+
+        Whatever any of them counted before the call is in it: it waits until they have written it.
+        """
+        self._tallies.flush_from_anywhere()
         folder = os.environ.get(MULTIPROCESS_DIR)
         if folder is None:
             page = generate_latest(self.registry)
         else:
+            time.sleep(OTHERS_FLUSH_S)
             _forget_live_gauges_of_dead_processes(Path(folder))
             shared = CollectorRegistry()
             MultiProcessCollector(shared, path=folder)  # type: ignore[no-untyped-call]
