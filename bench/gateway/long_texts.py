@@ -35,8 +35,8 @@ TEXTS = 256
 VARIANTS = ("student-int8", "student", "teacher")
 LEAST_TOKENS = 8
 INTRODUCTION = f"""\
-BBC News articles cut to 128 and 256 tokens (`whole`), and to lengths drawn evenly from {LEAST_TOKENS} tokens up to
-that (`mixed`); one text a request, {CLIENTS} clients, {{seconds:g}} s each, `wrk` on the same cores.
+BBC News articles cut to 128 and 256 tokens (`whole`), and to lengths drawn evenly from {LEAST_TOKENS} tokens
+up to that (`mixed`); one text a request, {CLIENTS} clients, {{seconds:g}} s each, `wrk` on the same cores.
 Machine: {{cpu}}, {{cores:g}} cores."""
 HEADINGS = "| variant | cap | texts | mean tokens | server | requests/s | p50 ms | p99 ms | CPU ms/request |"
 PEERS: dict[str, tuple[str, dict[str, int]]] = {
