@@ -6,104 +6,97 @@ rebuilt in its folder does not change under a gateway, and a rollback finds the 
 
 from __future__ import annotations
 
+import fcntl
 import os
-import secrets
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from contract.errors import FamilyError
-from contract.family import MANIFEST, Family, artifacts_of, read_family
-from contract.files import atomic_path, check_sha256, inside, write_json
+from contract.family import MANIFEST, Artifact, Family, artifacts_of, read_family
+from contract.files import canonical_json, check_sha256, inside
 from contract.live import FamilyReference
+from serve.settings.gateway import S3
+from serve.storage.objects import Objects, open_objects
 
-
-class Blobs(Protocol):
-    """Files under keys such as `blobs/SHA256`, written once, on a shared folder or in an object store."""
-
-    def holds(self, key: str) -> bool:
-        """Return whether the key is there."""
-        ...
-
-    def put(self, key: str, source: Path) -> None:
-        """Keep a file's content under a key, complete or not at all; the same content again does no harm."""
-        ...
-
-    def get(self, key: str, target: Path) -> None:
-        """Write what the key holds to a path that is not there yet. Raises FamilyError when it is absent."""
-        ...
-
-
-class FolderBlobs:
-    """Blobs in a folder that every node sees."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def holds(self, key: str) -> bool:
-        """See Blobs."""
-        return (self._root / key).is_file()
-
-    def put(self, key: str, source: Path) -> None:
-        """See Blobs."""
-        with atomic_path(self._root / key) as temporary:
-            shutil.copyfile(source, temporary)
-
-    def get(self, key: str, target: Path) -> None:
-        """See Blobs; on the same disk a link, which takes no room."""
-        kept = self._root / key
-        if not kept.is_file():
-            raise FamilyError("it is not in the store of families", where=kept)
-        try:
-            os.link(kept, target)
-        except OSError:
-            shutil.copyfile(kept, target)
+CACHE_BYTES = 20 << 30
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class FamilyStore:
-    """Puts families into blobs, and fetches them by hash into this node's cache.
+    """Puts families into a store, and fetches them by hash into this node's cache.
+
+    A folder of the cache that this object has given out stays until it is let go of or this process ends;
+    beyond the bound the others go, the longest unused first.
 
     Args:
-        blobs: where all nodes find them.
+        objects: where all nodes find them.
         cache: folder of this node; several processes may share it.
+        bound_bytes: what the cache holds at most, unless more is in use.
     """
 
-    def __init__(self, blobs: Blobs, cache: Path) -> None:
-        self._blobs = blobs
+    def __init__(self, objects: Objects, cache: Path, bound_bytes: int = CACHE_BYTES) -> None:
+        self._objects = objects
         self._cache = cache
+        self._bound_bytes = bound_bytes
+        self._held: dict[str, FolderLock] = {}
 
     def put(self, folder: Path, family: Family) -> FamilyReference:
         """Keep a family, every file checked as it is taken; return how a revision names it.
+
+        The manifest goes last: a family that is there is there whole.
 
         Raises:
             FamilyError: a file is missing or is not what the manifest says.
         """
         for artifact in artifacts_of(family):
-            key = f"blobs/{artifact.sha256}"
-            if not self._blobs.holds(key):
+            key = _blob(artifact)
+            if not self._objects.holds(key):
                 source = inside(folder, artifact.path)
                 check_sha256(source, artifact.sha256)
-                self._blobs.put(key, source)
-        manifest = self._cache / f".{family.sha256}.{secrets.token_hex(4)}.json"
-        try:
-            write_json(manifest, family.dump())
-            self._blobs.put(f"families/{family.sha256}.json", manifest)
-        finally:
-            manifest.unlink(missing_ok=True)
+                self._objects.put(key, source)
+        with suppress(FileExistsError):
+            self._objects.create(_manifest(family.sha256), canonical_json(family.dump()))
         return FamilyReference(name=family.name, sha256=family.sha256, path="")
 
     def fetch(self, sha256: str) -> Path:
         """Return a folder of this node that holds the family, fetched now if it is not there yet.
 
+        Of several that ask at a time on a node, one fetches and the others wait for it.
+
         Raises:
-            FamilyError: the store lacks it, or a file is not what its name says.
+            FamilyError: the store lacks it, cannot be asked, or a file is not what its name says.
         """
+        if _SHA256.fullmatch(sha256) is None:
+            raise FamilyError(f"{sha256!r} is no sha256 of a family")
         target = self._cache / sha256
-        if not (target / MANIFEST).is_file():
-            self._bring(sha256, target)
-        if read_family(target, verify=False).sha256 != sha256:
-            raise FamilyError(f"it is not the family {sha256[:12]}…", where=target, hint="remove that folder")
+        if sha256 in self._held:
+            return target
+        self._cache.mkdir(parents=True, exist_ok=True)
+        lock = self._use(sha256)
+        try:
+            lock.share()
+            if not (target / MANIFEST).is_file():
+                self._bring_once(sha256, target)
+            if read_family(target, verify=False).sha256 != sha256:
+                raise FamilyError("it is not the family", where=target, hint="remove that folder")
+        except OSError as problem:
+            lock.release()
+            raise FamilyError(f"family {sha256[:12]}… cannot be fetched: {problem}") from problem
+        except BaseException:
+            lock.release()
+            raise
+        os.utime(target)
+        self._held[sha256] = lock
+        self._make_room()
         return target
+
+    def let_go(self, sha256: str) -> None:
+        """Say that this process needs the family's folder no longer; what it has loaded is not concerned."""
+        lock = self._held.pop(sha256, None)
+        if lock is not None:
+            lock.release()
 
     def locate(self, reference: FamilyReference, *elsewhere: Path) -> Path:
         """Return where this node finds a family: a folder that holds that very build, else fetched by hash.
@@ -121,23 +114,146 @@ class FamilyStore:
                 continue
         return self.fetch(reference.sha256)
 
+    def _bring_once(self, sha256: str, target: Path) -> None:
+        fetching = FolderLock(self._cache / f".{sha256}.fetch")
+        try:
+            fetching.own()
+            if not (target / MANIFEST).is_file():
+                self._bring(sha256, target)
+        finally:
+            fetching.release()
+
+    def _use(self, sha256: str) -> FolderLock:
+        return FolderLock(self._cache / f".{sha256}.use")
+
     def _bring(self, sha256: str, target: Path) -> None:
-        """Bring all files beside the place, then move them there in one step."""
-        self._cache.mkdir(parents=True, exist_ok=True)
-        beside = self._cache / f".{sha256}.{secrets.token_hex(4)}"
+        """Bring all files beside the place, then move them there in one step; one process at a time."""
+        beside = self._cache / f".{sha256}.part"
+        shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed meanwhile
         beside.mkdir()
         try:
-            self._blobs.get(f"families/{sha256}.json", beside / MANIFEST)
-            for artifact in artifacts_of(read_family(beside, verify=False)):
+            try:
+                manifest = self._objects.read(_manifest(sha256))
+            except FileNotFoundError:
+                raise FamilyError(
+                    "it is not in the store of families", where=self._objects.where(_manifest(sha256))
+                ) from None
+            (beside / MANIFEST).write_bytes(manifest)
+            family = read_family(beside, verify=False)
+            if family.sha256 != sha256:
+                raise FamilyError(
+                    f"it is family {family.sha256[:12]}…", where=self._objects.where(_manifest(sha256))
+                )
+            here = self._files_here()
+            for artifact in artifacts_of(family):
                 path = inside(beside, artifact.path)
                 if not path.is_file():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    self._blobs.get(f"blobs/{artifact.sha256}", path)
-                    check_sha256(path, artifact.sha256)
-            try:
-                beside.rename(target)
-            except OSError:
-                if not (target / MANIFEST).is_file():  # else another process was first
-                    raise
+                    self._bring_file(artifact, path, here.get(artifact.sha256))
+            beside.rename(target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+    def _bring_file(self, artifact: Artifact, path: Path, here: Path | None) -> None:
+        """Take a file from another family of this node where one has it, else from the store; check it."""
+        if here is not None:
+            with suppress(OSError, FamilyError):
+                os.link(here, path)
+                check_sha256(path, artifact.sha256)
+                return
+            path.unlink(missing_ok=True)
+        try:
+            self._objects.get(_blob(artifact), path)
+        except FileNotFoundError:
+            raise FamilyError(
+                "a file of the family is not in the store", where=self._objects.where(_blob(artifact))
+            ) from None
+        check_sha256(path, artifact.sha256)
+
+    def _files_here(self) -> dict[str, Path]:
+        """Return the files of the families in the cache by hash."""
+        return {
+            artifact.sha256: inside(folder, artifact.path)
+            for folder, family in self._families_here()
+            for artifact in artifacts_of(family)
+        }
+
+    def _families_here(self) -> list[tuple[Path, Family]]:
+        """Return the families in the cache, the longest unused first."""
+        found = []
+        for manifest in self._cache.glob(f"*/{MANIFEST}"):
+            with suppress(OSError, FamilyError):
+                folder = manifest.parent
+                if not folder.name.startswith("."):
+                    found.append((folder.stat().st_mtime, folder, read_family(folder, verify=False)))
+        return [(folder, family) for _, folder, family in sorted(found, key=lambda each: each[0])]
+
+    def _make_room(self) -> None:
+        """Remove families that nobody uses until the cache is within its bound."""
+        families = self._families_here()
+        sizes = [sum(artifact.bytes for artifact in artifacts_of(family)) for _, family in families]
+        beyond = sum(sizes) - self._bound_bytes
+        for (folder, _), size in zip(families, sizes, strict=True):
+            if beyond <= 0:
+                return
+            lock = self._use(folder.name)
+            try:
+                if lock.own_if_free():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    beyond -= size
+            finally:
+                lock.release()
+
+
+class FolderLock:
+    """A lock of processes over a folder of the cache: many share it, or one owns it.
+
+    It ends with the process. The file stays, since removing it would let two processes lock two files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def share(self) -> None:
+        """Wait until nobody owns it."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def own(self) -> None:
+        """Wait until nobody else owns or shares it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def own_if_free(self) -> bool:
+        """Own it if nobody uses it now."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Use it no longer."""
+        self._file.close()
+
+
+def open_family_store(place: str, cache: Path | None = None, bound_bytes: int = CACHE_BYTES) -> FamilyStore:
+    """Return the families beside the revisions of a state; this node's copies in `cache`.
+
+    Without a cache of its own a node uses the state directory for that too, or its user's folder for caches
+    where the state is in an object store. Raises as `open_objects`.
+    """
+    objects = open_objects(f"{place.rstrip('/')}/store")
+    if cache is None:
+        cache = _user_cache() if place.startswith(S3) else Path(place) / "families"
+    return FamilyStore(objects, cache, bound_bytes)
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluicegate" / "families"
+
+
+def _blob(artifact: Artifact) -> str:
+    return f"blobs/{artifact.sha256}"
+
+
+def _manifest(sha256: str) -> str:
+    return f"families/{sha256}.json"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contract.errors import FamilyError
-from contract.family import Family, read_family
+from contract.family import Family, artifacts_of, read_family
 from contract.live import FamilyReference
 from runtime.fake_family import write_fake_family
-from serve.control.family_store import FamilyStore, FolderBlobs
+from serve.control.family_store import FamilyStore, open_family_store
+from serve.storage.objects import Objects, open_objects
 
 
 @pytest.fixture
@@ -21,58 +25,140 @@ def family(tmp_path: Path) -> Family:
     return write_fake_family(tmp_path / "built", rows=60)
 
 
-def node(tmp_path: Path, name: str) -> FamilyStore:
-    """The store as one node sees it."""
-    return FamilyStore(FolderBlobs(tmp_path / "shared"), tmp_path / name)
+Node = Callable[[str], FamilyStore]
+
+
+@pytest.fixture
+def node(place: str, tmp_path: Path) -> Node:
+    """The store as a node sees it, which has a cache of its own."""
+    return lambda name: open_family_store(place, tmp_path / name)
+
+
+def folders(cache: Path) -> list[str]:
+    """What a user of the cache sees in it."""
+    return sorted(path.name for path in cache.iterdir() if not path.name.startswith("."))
 
 
 def test_a_family_is_fetched_as_it_was_put_also_once_its_folder_is_another(
-    tmp_path: Path, family: Family
+    node: Node, tmp_path: Path, family: Family
 ) -> None:
     """A rebuilt or removed folder changes nothing of what was kept."""
-    reference = node(tmp_path, "head").put(tmp_path / "built", family)
+    reference = node("head").put(tmp_path / "built", family)
     shutil.rmtree(tmp_path / "built")
-    folder = node(tmp_path, "other").fetch(reference.sha256)
+    folder = node("other").fetch(reference.sha256)
     assert read_family(folder) == family
     assert folder.is_relative_to(tmp_path / "other")
 
 
-def test_an_altered_file_is_not_taken_in(tmp_path: Path, family: Family) -> None:
+def test_an_altered_file_is_not_taken_in(node: Node, tmp_path: Path, family: Family) -> None:
     """Its hash is looked at when it is put, so that every node finds what the manifest says."""
     (tmp_path / "built" / "fake-other.json").write_text("{}")
     with pytest.raises(FamilyError, match=r"fake-other\.json"):
-        node(tmp_path, "head").put(tmp_path / "built", family)
+        node("head").put(tmp_path / "built", family)
 
 
 def test_a_file_that_was_altered_in_the_store_is_not_fetched(tmp_path: Path, family: Family) -> None:
     """A node that finds another content has no folder afterwards, and says which file."""
-    reference = node(tmp_path, "head").put(tmp_path / "built", family)
-    blob = tmp_path / "shared" / "blobs" / family.variants[0].artifact.sha256
+    shared = str(tmp_path / "shared")
+    reference = open_family_store(shared, tmp_path / "head").put(tmp_path / "built", family)
+    blob = tmp_path / "shared" / "store" / "blobs" / family.variants[0].artifact.sha256
     blob.write_text("{}")
     with pytest.raises(FamilyError, match="altered or incomplete"):
-        node(tmp_path, "other").fetch(reference.sha256)
-    assert list((tmp_path / "other").iterdir()) == []
+        open_family_store(shared, tmp_path / "other").fetch(reference.sha256)
+    assert folders(tmp_path / "other") == []
 
 
-def test_what_nobody_has_put_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_fetch_that_was_killed_leaves_nothing_that_counts(
+    node: Node, tmp_path: Path, family: Family
+) -> None:
+    """Half of a family is no family: the next one begins anew and brings all of it."""
+    reference = node("head").put(tmp_path / "built", family)
+    half = tmp_path / "other" / f".{reference.sha256}.part"
+    half.mkdir(parents=True)
+    (half / "family.json").write_text(json.dumps(family.dump()))
+    (half / "fake-other.json").write_text("{")
+    assert read_family(node("other").fetch(reference.sha256)) == family
+    assert folders(tmp_path / "other") == [reference.sha256]
+    assert not half.exists()
+
+
+def test_what_nobody_has_put_is_refused_by_name(node: Node) -> None:
     """An unknown hash is not in the store."""
     with pytest.raises(FamilyError, match="not in the store"):
-        node(tmp_path, "head").fetch("0" * 64)
+        node("head").fetch("0" * 64)
 
 
-def test_processes_of_a_node_may_fetch_at_the_same_time(tmp_path: Path, family: Family) -> None:
-    """Whoever is first moves the folder into place; the others use it."""
-    reference = node(tmp_path, "head").put(tmp_path / "built", family)
+class Counting:
+    """A store that counts what is asked of it."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self.got: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    def get(self, key: str, target: Path) -> None:
+        """Count, and get."""
+        self.got.append(key)
+        self._objects.get(key, target)
+
+
+def test_of_many_on_a_node_one_fetches(place: str, node: Node, tmp_path: Path, family: Family) -> None:
+    """Eight replicas that start at a time take each file from the store once."""
+    reference = node("head").put(tmp_path / "built", family)
+    counting = Counting(open_objects(f"{place}/store"))
+    stores = [FamilyStore(counting, tmp_path / "other") for _ in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        stores = [node(tmp_path, "other") for _ in range(8)]
         found = set(pool.map(lambda store: store.fetch(reference.sha256), stores))
-    assert len(found) == 1
-    assert [path.name for path in (tmp_path / "other").iterdir()] == [reference.sha256]
+    assert found == {tmp_path / "other" / reference.sha256}
+    assert len(counting.got) == len(set(counting.got)) > 0
 
 
-def test_a_folder_of_that_very_build_needs_no_fetching(tmp_path: Path, family: Family) -> None:
+def test_what_another_family_of_the_node_has_is_not_fetched_again(
+    place: str, tmp_path: Path, family: Family
+) -> None:
+    """A family that differs in its manifest alone costs its manifest, not the teacher's weights again."""
+    objects = Counting(open_objects(f"{place}/store"))
+    store = FamilyStore(objects, tmp_path / "other")
+    renamed = family.model_copy(update={"name": "renamed"})
+    for each in (family, renamed):
+        store.put(tmp_path / "built", each)
+    store.fetch(family.sha256)
+    before = len(objects.got)
+    assert read_family(store.fetch(renamed.sha256)).name == "renamed"
+    assert len(objects.got) == before
+
+
+def test_the_cache_keeps_to_its_bound_and_to_what_is_in_use(
+    place: str, tmp_path: Path, family: Family
+) -> None:
+    """The longest unused goes first; what a process holds stays, whatever the bound."""
+    size = sum(artifact.bytes for artifact in artifacts_of(family))
+    named = [family.model_copy(update={"name": name}) for name in ("a", "b", "c")]
+
+    def store() -> FamilyStore:
+        return open_family_store(place, tmp_path / "node", 2 * size)
+
+    for each in named:
+        store().put(tmp_path / "built", each)
+    holding, passing = store(), store()
+    holding.fetch(named[0].sha256)
+    passing.fetch(named[1].sha256)
+    passing.let_go(named[1].sha256)
+    passing.fetch(named[2].sha256)
+    assert folders(tmp_path / "node") == sorted(each.sha256 for each in (named[0], named[2]))
+
+
+def test_a_name_that_is_no_hash_is_not_made_a_path(node: Node) -> None:
+    """What a revision says never leads out of the cache."""
+    with pytest.raises(FamilyError, match="no sha256"):
+        node("head").fetch("../../etc")
+
+
+def test_a_folder_of_that_very_build_needs_no_fetching(node: Node, tmp_path: Path, family: Family) -> None:
     """A path that all nodes see is used; one that holds another build is passed over."""
-    store = node(tmp_path, "head")
+    store = node("head")
     built = tmp_path / "built"
     named = FamilyReference(name=family.name, sha256=family.sha256, path=str(built))
     assert store.locate(named) == built
