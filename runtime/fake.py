@@ -17,6 +17,7 @@ from contract.family import EncoderSpec
 from contract.files import read_json, sha256_of_json
 from contract.records import Frozen, first_problem
 from runtime.api import EXAMPLE_TEXT, Encoded, Logits
+from runtime.fake_faults import FakeFaults
 
 TEXTS = "texts"
 FAKE_SHA256 = sha256_of_json({"encoder": "fake", "revision": 1})
@@ -36,6 +37,7 @@ class FakeModel(Frozen):
     accuracy: float = Field(default=0.9, gt=0, le=1)
     delay_ms: float = Field(default=0.0, ge=0, description="Time that each text takes, asleep")
     error_rate: float = Field(default=0.0, ge=0, le=1, description="Share of calls that raise")
+    faults: FakeFaults = FakeFaults()
     seed: int = 0
 
 
@@ -72,6 +74,7 @@ class FakeRuntime:
         self.model = model
         self._errors = np.random.default_rng(model.seed)
         self._lock = threading.Lock()
+        self._faulty = model.faults != FakeFaults()
         chance = 1 - 1 / len(model.labels)
         self._power = math.inf if model.accuracy == 1 else max(chance / (1 - model.accuracy) - 1, 0.0)
 
@@ -88,9 +91,19 @@ class FakeRuntime:
             time.sleep(self.model.delay_ms * len(encoded) / 1000)
         with self._lock:
             fails = self._errors.random() < self.model.error_rate
+            fault = self.model.faults.drawn(self._errors.random()) if self._faulty else None
         if fails:
             raise RuntimeError("a fake error, as asked for by error_rate")
-        return np.stack([self._answer(str(text)) for text in encoded.arrays[TEXTS]])
+        if fault == "never":
+            threading.Event().wait()
+        elif fault == "late":
+            time.sleep(self.model.faults.late_s)
+        logits = np.stack([self._answer(str(text)) for text in encoded.arrays[TEXTS]])
+        if fault == "wrong_shape":
+            return logits[1:]
+        if fault == "not_a_number":
+            logits[-1] = [(np.nan, np.inf)[i % 2] for i in range(len(self.model.labels))]
+        return logits
 
     def close(self) -> None:
         """Nothing to free."""

@@ -17,6 +17,7 @@ from contract.formulas import usd_per_1k_from_seconds, wilson_interval
 from contract.predictions import PREDICTIONS, Predictions, VariantPredictions, write_predictions
 from contract.prices import load_prices
 from runtime.fake import FAKE_ENCODER, FakeEncoder, FakeModel, FakeRuntime, true_label
+from runtime.fake_faults import FakeFaults
 
 LABELS = ("business", "entertainment", "politics", "sport", "tech")
 SPLITS = {"tune": 0.3, "certify": 0.4, "test": 0.3}
@@ -39,6 +40,7 @@ def write_fake_family(
     labels: tuple[str, ...] = LABELS,
     delay_ms: float | Mapping[str, float] = 1.0,
     error_rate: float | Mapping[str, float] = 0.0,
+    faults: Mapping[str, FakeFaults] | None = None,
     seed: int = 0,
     rows: int = 3000,
 ) -> Family:
@@ -50,6 +52,7 @@ def write_fake_family(
         delay_ms: time per text of `fake-small` (`fake-other` takes 3 times, `fake-large` 10 times as
             long), or by variant.
         error_rate: share of calls that fail, of all variants or by variant.
+        faults: what else goes wrong, by variant.
         seed: of difficulties, errors and data.
         rows: labelled texts, "LABEL: story N", over the splits tune, certify and test.
     """
@@ -70,10 +73,18 @@ def write_fake_family(
             delay_ms.get(plan.name, 0.0) if isinstance(delay_ms, Mapping) else delay_ms * plan.relative_delay
         )
         errors = error_rate.get(plan.name, 0.0) if isinstance(error_rate, Mapping) else error_rate
-        model = FakeModel(labels=labels, accuracy=plan.accuracy, delay_ms=delay, error_rate=errors, seed=seed)
+        model = FakeModel(
+            labels=labels,
+            accuracy=plan.accuracy,
+            delay_ms=delay,
+            error_rate=errors,
+            faults=(faults or {}).get(plan.name, FakeFaults()),
+            seed=seed,
+        )
         path = folder / f"{plan.name}.json"
         write_json(path, model.model_dump(mode="json"))
-        quiet = FakeRuntime(model.model_copy(update={"delay_ms": 0.0, "error_rate": 0.0}))
+        harmless = {"delay_ms": 0.0, "error_rate": 0.0, "faults": FakeFaults()}
+        quiet = FakeRuntime(model.model_copy(update=harmless))
         seen[plan.name] = _answers(quiet.logits(encoded))
         right = int((seen[plan.name].prediction == truth)[test].sum())
         # Where there is no delay, a tenth of a millisecond stands in, so that stages still differ in cost.

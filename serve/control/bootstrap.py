@@ -86,6 +86,7 @@ def _make_fakes(folder: Path, fake: FakeSettings) -> tuple[Family, Policy]:
         folder,
         delay_ms=fake.delay_ms / 10,
         error_rate={TEACHER: fake.error_rate},
+        faults=fake.faults,
         seed=fake.seed,
         rows=300,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import serve as ray_serve
 
@@ -25,9 +25,9 @@ from contract.errors import EnvironmentProblem
 from runtime.machine import core_count
 from serve.local.front_end.frontend import Address
 from serve.local.front_end.install import installed_front_end, last_words
-from serve.local.ray_environment import CONTROL_FOLDER
+from serve.local.ray_environment import CONTROL_FOLDER, RAY_FOLDER
 from serve.local.room import OBJECT_STORE_BYTES, shares_memory
-from serve.local.run_folder import MARK
+from serve.local.run_folder import MARK, remove_run
 from serve.ray.deployments import APPLICATION, drain, make_application
 from serve.stages.loading import Assignment
 
@@ -59,12 +59,30 @@ def main() -> None:
         ready = not stop.is_set()
         if ready:
             say("ready")
+    owned = _rays_own()
     while not stop.wait(_LOOK_EVERY_S) and os.getppid() == launcher:
-        pass
+        if ready and not all(map(_lives, owned)):
+            # Without them nothing that could be drained or asked to end is left; the launcher starts anew.
+            sys.stderr.write("Ray's own processes have ended\n")
+            sys.stderr.flush()
+            os._exit(1)
     asyncio.run(_stop_serve(assignment.settings.stop_timeout_s * _DRAINING_SHARE if ready else None))
     ray.shutdown()
     if os.getppid() != launcher:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_run(folder)
+
+
+def _rays_own() -> list[psutil.Process]:
+    """Return the processes without which there is no Ray, and whose end a driver may never notice."""
+    names = {"raylet", "gcs_server"}
+    return [child for child in psutil.Process().children() if child.name() in names]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def _stop_serve(drain_s: float | None) -> None:
@@ -84,7 +102,7 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
         log_to_driver=False,
         object_store_memory=OBJECT_STORE_BYTES,
         _plasma_directory=None if shares_memory() else str(folder),
-        _temp_dir=str(folder / "ray"),
+        _temp_dir=str(folder / RAY_FOLDER),
     )
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import IO, Self
 
 from contract.errors import EnvironmentProblem
 from contract.files import write_text
@@ -22,13 +24,18 @@ from serve.control.bootstrap import Progress, assign
 from serve.control.exposure import check_guarded
 from serve.local.front_end.addresses import check_free, resolve_front_end
 from serve.local.front_end.frontend import Address, FrontEnd
+from serve.local.front_end.install import find_haproxy
+from serve.local.front_end.keeper import Keeper
+from serve.local.front_end.listeners import Listeners
 from serve.local.front_end.open_files import MOST_CONNECTIONS, allowed_connections
 from serve.local.front_end.ports import check_loopback, check_port_free
-from serve.local.ray_environment import ray_environment
+from serve.local.ray_environment import CONTROL_FOLDER, RAY_FOLDER, ray_environment
 from serve.local.room import check_room
 from serve.local.run_folder import (
+    MARK,
     RunLock,
     clean_dead_runs,
+    end_processes,
     make_run_folder,
     processes_of,
     remove_run,
@@ -36,6 +43,9 @@ from serve.local.run_folder import (
 )
 from serve.settings.gateway import Settings
 
+MOST_RESTARTS = 3
+RESTARTS_WITHIN_S = 600.0
+"""A gateway whose Ray ends more often than that is not started again."""
 _HOST = "from serve.local.host_process import main; main()"
 
 
@@ -48,12 +58,15 @@ class Handle:
         front: FrontEnd,
         folder: Path,
         lock: RunLock,
+        keeper: Keeper,
         process: subprocess.Popen[bytes],
     ) -> None:
         self._settings = settings
         self._front = front
         self._lock = lock
+        self._keeper = keeper
         self._process = process
+        self._restarts: list[float] = []
         self.folder = folder
 
     @property
@@ -71,21 +84,48 @@ class Handle:
         """Process id of the host process."""
         return self._process.pid
 
-    def wait(self) -> None:
-        """Return when the gateway has ended. Raises EnvironmentProblem when nobody had asked for it.
+    def wait(self, progress: Progress = lambda _: None) -> None:
+        """Return when the gateway has ended as it was asked to.
 
-        Process 1, as in a container, takes leave of orphans meanwhile: nobody else would.
+        When Ray ends by itself, as it does without its raylet, the gateway is started again on the same live
+        state, and clients are told 503 meanwhile. Process 1, as in a container, takes leave of orphans:
+        nobody else would.
+
+        Raises EnvironmentProblem when it ended too often, or did not start again.
         """
-        if os.getpid() == 1:
-            _reap_until_ended(self._process.pid)
-        code = self._process.wait()
-        if code:
+        while True:
+            if os.getpid() == 1:
+                _reap_until_ended(self._process.pid)
+            code = self._process.wait()
+            if not code:
+                return
             tail = log_tail(self.folder)
+            now = time.monotonic()
+            self._restarts = [at for at in self._restarts if now - at < RESTARTS_WITHIN_S] + [now]
+            if len(self._restarts) > MOST_RESTARTS:
+                self.kill()
+                raise EnvironmentProblem(
+                    f"the gateway's host process ended by itself (code {code}), {len(self._restarts)} times "
+                    f"within {RESTARTS_WITHIN_S:g} s\n{tail}"
+                )
+            progress(f"the gateway's host process ended by itself (code {code}); starting it again")
+            self._start_again(progress)
+
+    def _start_again(self, progress: Progress) -> None:
+        end_processes(self.folder, but=self._keeper.own_pids)
+        for made in (RAY_FOLDER, CONTROL_FOLDER):
+            shutil.rmtree(self.folder / made, ignore_errors=True)
+        try:
+            self._process, events = _spawn_host(self.folder, self._front, self._keeper, self._lock)
+            _await_ready(self.folder, events, progress)
+        except BaseException:
             self.kill()
-            raise EnvironmentProblem(f"the gateway's host process ended by itself (code {code})\n{tail}")
+            raise
+        progress(f"ready again at {self.url}")
 
     def stop(self) -> None:
         """Drain, end every process of the run, and remove its folder. Safe to call again."""
+        self._keeper.rest()
         try:
             if self._process.poll() is None:
                 self._process.terminate()
@@ -97,6 +137,7 @@ class Handle:
 
     def kill(self) -> None:
         """End every process of the run at once."""
+        self._keeper.close()
         if self._process.poll() is None:
             self._process.kill()
         remove_run(self.folder)
@@ -131,24 +172,17 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
     front = _front_end(settings, progress)
     folder, lock = make_run_folder(root)
     process: subprocess.Popen[bytes] | None = None
+    keeper: Keeper | None = None
     try:
         assignment = assign(settings, folder, progress)
         write_text(folder / "assignment.json", assignment.model_dump_json())
-        reader, writer = os.pipe()
-        try:
-            process = _spawn_host(folder, front, writer, lock)
-        finally:
-            os.close(writer)
-        with os.fdopen(reader) as events:
-            for line in events:
-                event = json.loads(line)
-                if event["event"] == "ready":
-                    return Handle(settings, front, folder, lock, process)
-                if event["event"] == "failed":
-                    raise EnvironmentProblem(f"the gateway did not start: {event['message']}")
-                progress(event["message"])
-        raise EnvironmentProblem(f"the gateway's host process ended while starting\n{log_tail(folder)}")
+        keeper = _keeper(folder, front)
+        process, events = _spawn_host(folder, front, keeper, lock)
+        _await_ready(folder, events, progress)
+        return Handle(settings, front, folder, lock, keeper, process)
     except BaseException:
+        if keeper is not None:
+            keeper.close()
         if process is not None and process.poll() is None:
             process.kill()
         remove_run(folder)
@@ -156,6 +190,22 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
             process.wait()
         lock.close()
         raise
+
+
+def _await_ready(folder: Path, events: IO[str], progress: Progress) -> None:
+    """Pass on what the host process says until it is ready.
+
+    Raises EnvironmentProblem where it ends before.
+    """
+    with events:
+        for line in events:
+            event = json.loads(line)
+            if event["event"] == "ready":
+                return
+            if event["event"] == "failed":
+                raise EnvironmentProblem(f"the gateway did not start: {event['message']}")
+            progress(event["message"])
+    raise EnvironmentProblem(f"the gateway's host process ended while starting\n{log_tail(folder)}")
 
 
 def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -> None:
@@ -186,7 +236,7 @@ def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -
         try:
             handle = start(settings, progress)
             progress(f"ready at {handle.url} (admin interface at {handle.admin_url})")
-            handle.wait()
+            handle.wait(progress)
         except Stop:
             # Where the terminal or pipe is gone; of a broken pipe, rich makes SystemExit.
             with suppress(OSError, SystemExit):
@@ -237,19 +287,46 @@ def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
     return front
 
 
-def _spawn_host(folder: Path, front: FrontEnd, writer: int, lock: RunLock) -> subprocess.Popen[bytes]:
-    """Start the host in the run folder, in a session of its own: a Ctrl-C must not reach Ray directly."""
-    with (folder / "host.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", _HOST, str(writer), str(lock.fileno())],
-            cwd=folder,
-            env=ray_environment(folder, front),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(writer, lock.fileno()),
-            start_new_session=True,
-        )
+def _keeper(folder: Path, front: FrontEnd) -> Keeper:
+    """Bind what clients connect to, and keep an HAProxy behind it."""
+    try:
+        listeners = Listeners(front)
+    except OSError:
+        check_free(front)  # says who has it
+        raise
+    try:
+        return Keeper(folder, listeners, find_haproxy(), {**os.environ, MARK: str(folder)})
+    except BaseException:
+        listeners.close()
+        raise
+
+
+def _spawn_host(
+    folder: Path, front: FrontEnd, keeper: Keeper, lock: RunLock
+) -> tuple[subprocess.Popen[bytes], IO[str]]:
+    """Start the host in the run folder, in a session of its own: a Ctrl-C must not reach Ray directly.
+
+    Return it with what it says of its start, one JSON object a line.
+    """
+    reader, writer = os.pipe()
+    try:
+        with (folder / "host.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _HOST, str(writer), str(lock.fileno())],
+                cwd=folder,
+                env=ray_environment(folder, front, keeper.address),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(writer, lock.fileno()),
+                start_new_session=True,
+            )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return process, os.fdopen(reader)
 
 
 def leftovers(handle: Handle) -> list[int]:

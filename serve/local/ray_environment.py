@@ -18,9 +18,11 @@ from serve.local.run_folder import MARK
 
 CONTROL_FOLDER = "h"
 """Folder in the run folder for HAProxy's configuration, sockets and last words."""
+RAY_FOLDER = "ray"
+"""Folder in the run folder for Ray's own files and logs."""
 
 
-def ray_environment(folder: Path, front: FrontEnd) -> dict[str, str]:
+def ray_environment(folder: Path, front: FrontEnd, keeper: Path | None = None) -> dict[str, str]:
     """Return the environment of a run: this process's own, less what would steer Ray, plus the switches.
 
     Proxies for HTTP are left out too: whatever a run connects to is on this machine. Something that calls
@@ -35,7 +37,7 @@ def ray_environment(folder: Path, front: FrontEnd) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not _steers(name)}
     return (
         kept
-        | wrapper_environment(front)
+        | wrapper_environment(front, keeper)
         | {
             MARK: str(folder),
             "RAY_worker_niceness": "0",
@@ -60,6 +62,7 @@ def ray_environment(folder: Path, front: FrontEnd) -> dict[str, str]:
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
             "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # who fails three looks cannot drain
         }
     )
 

@@ -130,11 +130,19 @@ def _is_of(process: psutil.Process, folder: Path) -> bool:
     return title.startswith("ray::") and process.cwd() == str(folder)
 
 
-def end_processes(folder: Path, *, within_s: float = 5.0) -> int:
-    """Kill every process of that run, those that appear meanwhile too; return how many."""
+def end_processes(folder: Path, *, within_s: float = 5.0, but: Callable[[], set[int]] = set) -> int:
+    """Kill every process of that run, those that appear meanwhile too; return how many.
+
+    Those whose ids `but` names at the time live on.
+    """
     ended: set[int] = set()
     until = time.monotonic() + within_s
-    while (found := processes_of(folder)) and time.monotonic() < until:
+    while time.monotonic() < until:
+        found = processes_of(folder)
+        spared = but()  # after the look, so that it knows whatever was found
+        found = [process for process in found if process.pid not in spared]
+        if not found:
+            break
         for process in found:
             try:
                 process.kill()

@@ -42,6 +42,8 @@ SHELF = "shelf"
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
 _BROADCAST_S = 20.0
 METER_EVERY_S = 1.0
+HEALTH_TIMEOUT_S = 3
+"""A replica that does not answer Serve so long, three times in a row, is killed and replaced."""
 
 
 class Gateway:
@@ -72,6 +74,10 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return what Serve calls where the hook is not used."""
         return self._replica.gateway.shell
+
+    async def check_health(self) -> None:
+        """Have Serve replace this replica when a model here hangs."""
+        self._replica.check_hanging()
 
     async def prepare(self, revision: dict[str, Any]) -> str | None:
         """Load a revision beside the one in force; return what speaks against it, if anything."""
@@ -117,6 +123,10 @@ class StageReplica:
             return await self._worker.infer(variant, artifact_sha256, asks)
         except RequestError as problem:
             return [problem for _ in asks]
+
+    async def check_health(self) -> None:
+        """Have Serve replace this replica when a model here hangs."""
+        self._worker.check_hanging()
 
     async def ready(self, variant: str) -> bool:
         """Return whether the variant answers."""
@@ -285,7 +295,7 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
             ray_actor_options=actor,
             max_ongoing_requests=_FAR_ABOVE_OUR_OWN_BOUND,
             health_check_period_s=1,
-            health_check_timeout_s=10,
+            health_check_timeout_s=HEALTH_TIMEOUT_S,
             graceful_shutdown_wait_loop_s=0.2,
             graceful_shutdown_timeout_s=settings.stop_timeout_s / 2,
             logging_config={"enable_access_log": False},

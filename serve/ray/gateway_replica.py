@@ -18,7 +18,7 @@ from serve.control.plane import ReplicaState
 from serve.control.revision_store import RevisionStore
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.stages.inline import InlineStage
+from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.loading import Assignment, load_stages, make_snapshot, read_served_family
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
@@ -72,6 +72,10 @@ class GatewayReplica:
     def healthy(self) -> bool:
         """Whether traffic may be sent here."""
         return not self._stopping and self._follower.problem is None and self._follower.revision > 0
+
+    def check_hanging(self) -> None:
+        """Raise StageFailed where a model does not come back; nothing in this process can end it."""
+        check_hanging(self._inline.values())
 
     async def start(self) -> None:
         """Put the newest revision in force and begin to follow. Raises NotReady when none can be loaded."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from contract.errors import NotReady, RequestError, SluiceError, StageFailed
-from serve.stages.inline import InlineStage
+from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.loading import Assignment, load_stage, read_served_family
 from serve.stages.remote import Ask, Reply
 from serve.types.recorder import Recorder
@@ -96,6 +96,10 @@ class StageWorker:
     async def ready(self, variant: str) -> bool:
         """Return whether the variant answers, loading it first if need be."""
         return await (await self.load(variant)).ready()
+
+    def check_hanging(self) -> None:
+        """Raise StageFailed where a model does not come back; nothing in this process can end it."""
+        check_hanging(self._stages.values())
 
     async def close(self) -> None:
         """Finish what is inside and free the variants."""

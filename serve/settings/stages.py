@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from runtime.fake_faults import FakeFaults
 from serve.settings.record import Setting
 from serve.settings.scaling import Replicas
 
@@ -24,6 +25,9 @@ class BatchRules(Setting):
     max_queue_items: int = Field(default=512, ge=1, description="Texts waiting or running; beyond: refused")
     max_queue_s: float = Field(default=5.0, gt=0, description="Expected wait; beyond: refused")
     linger_s: float = Field(default=0.0, ge=0, description="An idle worker waits this long for company")
+    hang_s: float = Field(
+        default=30.0, gt=0, description="A call of the model that takes longer hangs: its process is replaced"
+    )
 
 
 class StageSettings(Setting):
@@ -49,4 +53,5 @@ class FakeSettings(Setting):
     error_rate: float = Field(
         default=0.0, ge=0, le=1, description="Share of the last stage's calls that fail"
     )
+    faults: dict[str, FakeFaults] = Field(default={}, description="What a variant does wrong, by its name")
     seed: int = 0

@@ -101,6 +101,11 @@ class MicroBatcher(Generic[Item, Result]):
         """Items waiting or running."""
         return self._admission.outstanding
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a batch runs longer than any may."""
+        return self._forecast.longest_s(self._clock()) > self._rules.hang_s
+
     async def submit(
         self,
         items: Sequence[Item],

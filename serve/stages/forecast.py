@@ -126,6 +126,11 @@ class BatchForecast(Forecast):
         """A lane is free."""
         self._running[lane] = 0
 
+    def longest_s(self, now: float) -> float:
+        """Return how long the batch that began first has been running; 0 where none is."""
+        begun = [since for items, since in zip(self._running, self._started_at, strict=True) if items]
+        return now - min(begun, default=now)
+
     def ends_s(self, now: float, place: int, waiting: int) -> float:
         """Return the seconds until that place is answered: what runs, and full batches up to it."""
         pace, lanes = self.pace, self._lanes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -51,6 +51,11 @@ class InlineStage:
     def queued(self) -> int:
         """Texts waiting or running."""
         return self._batcher.outstanding
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call of the model takes longer than any call may."""
+        return self._batcher.hangs
 
     async def logits(
         self,
@@ -105,3 +110,10 @@ class InlineStage:
                     group.encodings[encoder.sha256] = known
             parts.append(known)
         return stack(parts)
+
+
+def check_hanging(stages: Iterable[InlineStage]) -> None:
+    """Raise StageFailed that names the stages of which a call of the model does not come back."""
+    hanging = [stage.variant for stage in stages if stage.hangs]
+    if hanging:
+        raise StageFailed(f"{', '.join(hanging)}: a call of the model does not come back")

@@ -12,6 +12,7 @@ from contract.errors import FamilyError
 from contract.family import read_family
 from runtime.fake import FakeEncoder, FakeModel, FakeRuntime, read_fake, true_label
 from runtime.fake_family import TEACHER, write_fake_family
+from runtime.fake_faults import FakeFaults
 from runtime.load import load_variant
 from tables.predictions import read_predictions
 
@@ -118,3 +119,21 @@ def test_delays_and_errors_by_variant(tmp_path: Path) -> None:
     small, large = read_fake(tmp_path / "fake-small.json"), read_fake(tmp_path / "fake-large.json")
     assert (small.delay_ms, small.error_rate) == (0.0, 0.5)
     assert (large.delay_ms, large.error_rate) == (5.0, 0.0)
+
+
+@pytest.mark.parametrize("fault", ["wrong_shape", "not_a_number"])
+def test_a_fake_gives_answers_that_are_none_when_told_to(fault: str) -> None:
+    """The share asked for has a row too few or values that are no numbers; the others are what they were."""
+    encoded = ENCODER.encode(TEXTS[:3])
+    right = FakeRuntime(FakeModel(labels=LABELS)).logits(encoded)
+    faulty = FakeRuntime(FakeModel(labels=LABELS, faults=FakeFaults.model_validate({fault: 0.3})))
+    given = [faulty.logits(encoded) for _ in range(400)]
+    whole = [rows for rows in given if rows.shape == right.shape and np.isfinite(rows).all()]
+    assert 80 <= 400 - len(whole) <= 160
+    assert all(np.array_equal(rows, right) for rows in whole)
+
+
+def test_a_fake_cannot_go_wrong_more_often_than_always() -> None:
+    """Shares that add up to more than one are refused."""
+    with pytest.raises(ValueError, match="more than 1"):
+        FakeFaults(late=0.6, never=0.6)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from contract.errors import EnvironmentProblem
 from serve.local.front_end.frontend import FrontEnd
-from serve.local.front_end.wrapper import FRONT_END, HAPROXY, PYTHON
+from serve.local.front_end.wrapper import FRONT_END, HAPROXY, KEEPER, PYTHON
 
 _SCRIPT = Path(__file__).resolve().with_name("haproxy.sh")
 """Part of the package, since the run folder may lie where nothing can be executed."""
 
 
-def wrapper_environment(front: FrontEnd) -> dict[str, str]:
+def wrapper_environment(front: FrontEnd, keeper: Path | None = None) -> dict[str, str]:
     """Return the environment that makes Ray run the wrapper for that front end.
+
+    The listening sockets are had from that keeper; without one each HAProxy binds its own.
 
     Raises EnvironmentProblem where there is no HAProxy, or the wrapper cannot be executed.
     """
@@ -27,7 +29,7 @@ def wrapper_environment(front: FrontEnd) -> dict[str, str]:
         PYTHON: sys.executable,
         FRONT_END: front.dump(),
         HAPROXY: find_haproxy(),
-    }
+    } | ({} if keeper is None else {KEEPER: str(keeper)})
 
 
 def installed_front_end() -> FrontEnd:

@@ -7,6 +7,7 @@ of this can be set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import EnvironmentProblem
@@ -52,10 +53,10 @@ class _Section:
         return found[0]
 
 
-def rewrite(config: str, front: FrontEnd, unavailable: str) -> str:
+def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str] | None = None) -> str:
     """Return the configuration with the front end's addresses and limits, and without the pages.
 
-    `unavailable` is the path of a file with UNAVAILABLE.
+    `unavailable` is the path of a file with UNAVAILABLE; `binds` stand in place of the front end's addresses.
 
     Raises:
         EnvironmentProblem: it does not look as Ray 2.60 writes it, so a front end might stay where nobody
@@ -81,12 +82,40 @@ def rewrite(config: str, front: FrontEnd, unavailable: str) -> str:
     at = served.only("bind")
     if served.lines[at].split()[1:] != [f"127.0.0.1:{front.port}"]:
         raise _unexpected(f"the front end's line is {served.lines[at].strip()!r}")
-    served.lines[at : at + 1] = [f"    bind {where}" for where in front.binds]
+    served.lines[at : at + 1] = [f"    bind {where}" for where in (front.binds if binds is None else binds)]
     served.lines[at + len(front.binds) : at + len(front.binds)] = [f"    {line}" for line in REQUEST_IDS]
     for section in sections.values():
         if section is not served and any(line.split()[:1] == ["bind"] for line in section.lines):
             raise _unexpected(f"the section {section.title!r} listens too")
     return "".join(f"{line}\n" for section in sections.values() for line in [section.title, *section.lines])
+
+
+def has_servers(config: str) -> bool:
+    """Whether a replica is named, so that requests can be answered; Ray's own proxy in reserve is none."""
+    words = [line.split() for line in config.splitlines()]
+    return any(line[:1] == ["server"] and "backup" not in line for line in words)
+
+
+def control_socket(config: str) -> str:
+    """Return the path of HAProxy's control socket. Raises EnvironmentProblem where there is none."""
+    for line in config.splitlines():
+        if line.split()[:2] == ["stats", "socket"]:
+            return line.split()[2]
+    raise _unexpected("it has no control socket")
+
+
+def stand_in(config: str, control: str, unavailable: str) -> str:
+    """Return a rewritten configuration for an HAProxy of our own: another control socket and error file."""
+    written = []
+    for line in config.splitlines():
+        words = line.split()
+        if words[:2] == ["stats", "socket"]:
+            written.append(line.replace(words[2], control))
+        elif words[:1] == ["errorfile"]:
+            written.append(f"    errorfile {words[1]} {unavailable}")
+        else:
+            written.append(line)
+    return "".join(f"{line}\n" for line in written)
 
 
 def _sections(config: str) -> list[_Section]:

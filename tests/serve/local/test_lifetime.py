@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,16 @@ pipe = os.fdopen(int(sys.argv[1]), "w")
 print(words, file=pipe, flush=True)
 while True:
     signal.pause()
+"""
+
+FLEETING_HOST = """
+import json, os, sys
+from pathlib import Path
+where = Path(os.environ["STUB_FOLDER"])
+(where / str(os.getpid())).touch()
+said = {"event": "failed", "message": "no room"} if (where / "fail").exists() else {"event": "ready"}
+print(json.dumps(said), file=os.fdopen(int(sys.argv[1]), "w"), flush=True)
+sys.exit(3)
 """
 
 STUB = """
@@ -160,14 +171,46 @@ def test_a_killed_launcher_takes_the_run_with_it() -> None:
 
 
 @pytest.mark.ray
-def test_a_killed_host_is_reported_and_cleaned_up() -> None:
-    """With the host process killed, the foreground process fails loudly and ends what is left."""
-    with serving(fake_settings()) as (process, lines):
+def test_a_gateway_without_its_raylet_starts_again() -> None:
+    """Without a raylet Ray ends; the gateway comes back by itself, on its port, and ends as ever."""
+    settings = fake_settings()
+    with serving(settings) as (process, lines):
         until(lines, "ready at")
         folder = folder_of(process)
-        psutil.Process(process.pid).children()[0].kill()
-        assert process.wait(30) == 1
+        [raylet] = [p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "raylet"]
+        raylet.kill()
+        until(lines, "ready again at")
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.port}/v2/health/ready") as reply:
+            assert reply.status == 200
+        process.terminate()
+        assert process.wait(60) == 0
     assert gone(folder, 0)
+
+
+def test_a_host_that_ends_again_and_again_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times it is started again; after the fourth end the start is given up and nothing is left."""
+    monkeypatch.setattr(launcher, "_HOST", FLEETING_HOST)
+    monkeypatch.setenv("STUB_FOLDER", str(tmp_path))
+    said: list[str] = []
+    handle = launcher.start(fake_settings(), said.append)
+    with pytest.raises(EnvironmentProblem, match=r"by itself \(code 3\), 4 times within 600 s"):
+        handle.wait(said.append)
+    assert len([line for line in said if "starting it again" in line]) == 3
+    assert len(list(tmp_path.iterdir())) == 4
+    assert gone(handle.folder, 0)
+
+
+def test_a_host_that_does_not_come_back_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the second start fails, its reason is told, and nothing is left."""
+    monkeypatch.setattr(launcher, "_HOST", FLEETING_HOST)
+    monkeypatch.setenv("STUB_FOLDER", str(tmp_path))
+    handle = launcher.start(fake_settings())
+    (tmp_path / "fail").touch()
+    with pytest.raises(EnvironmentProblem, match="did not start: no room"):
+        handle.wait()
+    assert gone(handle.folder, 0)
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from contract.errors import NotReady, StageFailed
 from runtime.api import Encoded, LoadedVariant, Logits
 from runtime.fake import FakeEncoder
 from serve.settings.stages import BatchRules
-from serve.stages.inline import InlineStage
+from serve.stages.inline import InlineStage, check_hanging
 from serve.types.messages import Texts
 from tests.serve.parts import Kept
 
@@ -40,6 +41,40 @@ def stage(runtime: Lengths, **rules: int | str) -> InlineStage:
     """A stage over the runtime."""
     loaded = LoadedVariant("lengths", "0" * 64, ("a", "b"), 1.0, FakeEncoder(), runtime)
     return InlineStage(loaded, BatchRules.model_validate(rules), Kept())
+
+
+class Hanging(Lengths):
+    """Does not come back until told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = threading.Event()
+        self.go = threading.Event()
+
+    def logits(self, encoded: Encoded) -> Logits:
+        """Wait."""
+        self.inside.set()
+        self.go.wait()
+        return super().logits(encoded)
+
+
+async def test_a_call_that_does_not_come_back_is_told() -> None:
+    """Longer than a call may take, the stage hangs, which is named; it does not before, nor afterwards."""
+    now, runtime = [0.0], Hanging()
+    loaded = LoadedVariant("lengths", "0" * 64, ("a", "b"), 1.0, FakeEncoder(), runtime)
+    rules = BatchRules(hang_s=2.0, run_in="thread")
+    inline = InlineStage(loaded, rules, Kept(), clock=lambda: now[0])
+    asked = asyncio.create_task(inline.logits(["a"], None))
+    await asyncio.to_thread(runtime.inside.wait)
+    now[0] = 1.9
+    check_hanging([inline])
+    now[0] = 2.1
+    with pytest.raises(StageFailed, match="lengths: a call of the model does not come back"):
+        check_hanging([inline])
+    runtime.go.set()
+    await asked
+    await inline.close()
+    check_hanging([inline])
 
 
 async def test_each_request_gets_its_own_rows() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 PORT = 28_123
 
 
-def rays_configuration(folder: Path, *, port: int = PORT, grpc: bool = False) -> str:
-    """What the installed Ray writes for one application with two replicas."""
+def rays_configuration(folder: Path, *, port: int = PORT, grpc: bool = False, servers: int = 2) -> str:
+    """What the installed Ray writes for one application with some replicas; without any, for none."""
     ray = importlib.import_module("ray.serve._private.haproxy")
     options = importlib.import_module("ray.serve.config")
     config = ray.HAProxyConfig(
@@ -21,8 +21,10 @@ def rays_configuration(folder: Path, *, port: int = PORT, grpc: bool = False) ->
     )
     if grpc:
         config.grpc_options = options.gRPCOptions(port=9000, grpc_servicer_functions=["some.function"])
-    servers = [ray.ServerConfig(name=f"replica-{n}", host="127.0.0.1", port=30_000 + n) for n in range(2)]
-    backend = ray.BackendConfig(name="http-app", path_prefix="/", servers=servers, app_name="app")
+    named = [ray.ServerConfig(f"replica-{n}", "127.0.0.1", 30_000 + n) for n in range(servers)]
+    backend = ray.BackendConfig(name="http-app", path_prefix="/", servers=named, app_name="app")
+    config.has_received_routes = config.has_received_servers = servers > 0
     written = folder / "haproxy.cfg"
-    ray.HAProxyApi(config, {"http-app": backend}, str(written))._generate_config_file_internal()
+    backends = {"http-app": backend} if named else {}
+    ray.HAProxyApi(config, backends, str(written))._generate_config_file_internal()
     return written.read_text()

@@ -1,0 +1,179 @@
+"""Load in which every request is told apart: the project's generator, one id a request, every reply checked.
+
+A request carries its number as the `id` of the Open Inference Protocol, which the reply repeats, so that an
+answer to another's question shows.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from loadtest.exchange import NO_ANSWER, TIMED_OUT, Order, Samples, Send
+from loadtest.generator import Generator
+
+TIMEOUT_S = 20.0
+_REFUSALS = frozenset({429, 500, 503, 504})
+"""What docs/http.md lets a gateway with a broken part say of a good request."""
+
+
+@dataclass
+class Tally:
+    """What became of every request of a load.
+
+    Attributes:
+        sent: how many. answered: with 200. degraded: of these, with the cheap answer in place of the best.
+        refused: by status. resets: connections refused, or closed without an answer. late: no answer in time.
+        malformed: what was wrong with replies that were not as the protocol says, the first few.
+        disturbed_s: from the fault to the end of the last request that got no answer, of those sent after it.
+        slowest_s: the slowest answer.
+    """
+
+    sent: int = 0
+    answered: int = 0
+    degraded: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
+    resets: int = 0
+    late: int = 0
+    malformed: list[str] = field(default_factory=list)
+    disturbed_s: float = 0.0
+    slowest_s: float = 0.0
+
+    @property
+    def accounted(self) -> int:
+        """Requests of which it is known what became of them, each counted once."""
+        return self.answered + self.refused.total() + self.resets + self.late
+
+
+def bodies(model: str, n: int, *, deadline_ms: float | None = None) -> list[bytes]:
+    """Return requests that name themselves: text and id are their number."""
+    given: dict[str, Any] = {} if deadline_ms is None else {"parameters": {"timeout": deadline_ms * 1000}}
+    return [
+        json.dumps(
+            {
+                "id": f"{model}-{i}",
+                "inputs": [
+                    {"name": "text", "shape": [1], "datatype": "BYTES", "data": [f"sport: story {i}"]}
+                ],
+                **given,
+            }
+        ).encode()
+        for i in range(n)
+    ]
+
+
+def offer(
+    generator: Generator,
+    url: str,
+    *,
+    rate: float,
+    seconds: float,
+    fault: Callable[[], None] = lambda: None,
+    fault_at_s: float = 2.0,
+    model: str = "cascade",
+    deadline_ms: float | None = None,
+) -> Tally:
+    """Offer an even load, do harm in the middle of it, and count what came back."""
+    n = int(rate * seconds)
+    asked = bodies(model, n, deadline_ms=deadline_ms)
+    harm_at: list[float] = []
+    trouble: list[Exception] = []
+
+    def harm() -> None:
+        try:
+            fault()
+        except Exception as problem:  # noqa: BLE001  # raised where it is seen
+            trouble.append(problem)
+
+    with tempfile.TemporaryDirectory(prefix="sluice-chaos-") as name:
+        folder = Path(name)
+        place = urlsplit(url)
+        Order(
+            host=str(place.hostname),
+            port=int(place.port or 80),
+            tls=False,
+            head=f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {place.netloc}\r\n"
+            "Content-Type: application/json\r\n",
+            name=model,
+            timeout_s=TIMEOUT_S,
+            connections=1024,
+            warmup=0,
+            miss_ms=None,
+            stop_after_misses=None,
+        ).write(folder)
+        Send(np.arange(n) / rate, np.arange(n), tuple(asked)).write(folder)
+        thread = threading.Thread(target=harm, name="harm")
+        for event in generator.run(folder, seconds + TIMEOUT_S + 30):
+            if not harm_at and event["event"] == "progress" and event["passed_s"] >= fault_at_s:
+                harm_at.append(event["passed_s"])
+                thread.start()
+        if harm_at:
+            thread.join()
+        samples = Samples.read(folder)
+    if trouble:
+        raise trouble[0]
+    return count(samples, model, harm_at[0] if harm_at else 0.0)
+
+
+def count(samples: Samples, model: str, fault_at_s: float) -> Tally:
+    """Count the fate of every request, and check every reply against what it answers."""
+    tally = Tally(sent=len(samples.status))
+    for i, (status, reply) in enumerate(zip(samples.status.tolist(), samples.replies, strict=True)):
+        took = float(samples.done[i] - samples.intended[i])
+        if status == 200:
+            tally.answered += 1
+            tally.slowest_s = max(tally.slowest_s, took)
+            wrong, degraded = _answer(reply, f"{model}-{i}")
+            tally.degraded += degraded
+            if wrong:
+                tally.malformed.append(f"request {i}: {wrong}")
+            continue
+        tally.disturbed_s = max(tally.disturbed_s, float(samples.done[i]) - fault_at_s)
+        if status == NO_ANSWER:
+            tally.resets += 1
+        elif status == TIMED_OUT:
+            tally.late += 1
+        else:
+            tally.refused[status] += 1
+            if wrong := _refusal(status, reply):
+                tally.malformed.append(f"request {i}: {wrong}")
+    return tally
+
+
+def _answer(reply: bytes, name: str) -> tuple[str, bool]:
+    """Return what is wrong with an answer, empty for nothing, and whether it is a degraded one."""
+    try:
+        value = json.loads(reply)
+        outputs = {output["name"]: output for output in value["outputs"]}
+        if value["id"] != name:
+            return f"the answer to {value['id']} came for {name}", False
+        if any(len(output["data"]) != 1 for output in outputs.values()):
+            return f"not one value in each output: {reply[:200]!r}", False
+        [label], [confidence] = outputs["label"]["data"], outputs["confidence"]["data"]
+        if not isinstance(label, str) or not 0 <= confidence <= 1:
+            return f"no label with a confidence: {reply[:200]!r}", False
+        return "", bool(outputs["degraded"]["data"][0])
+    except (ValueError, LookupError, TypeError) as problem:
+        return f"{type(problem).__name__}: {reply[:200]!r}", False
+
+
+def _refusal(status: int, reply: bytes) -> str:
+    """Return what is wrong with a refusal, empty for nothing."""
+    if status not in _REFUSALS:
+        return f"status {status}: {reply[:200]!r}"
+    try:
+        value = json.loads(reply)
+    except ValueError:
+        return f"status {status} without JSON: {reply[:200]!r}"
+    if not isinstance(value, dict) or not isinstance(value.get("error"), str):
+        return f"status {status} without an error: {reply[:200]!r}"
+    return ""
