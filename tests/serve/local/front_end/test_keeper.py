@@ -64,6 +64,12 @@ class House:
         finally:
             connection.close()
 
+    def end(self) -> None:
+        """End every HAProxy that was started as Ray does."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+
     def living(self) -> set[int]:
         """The HAProxys that run."""
         own = {p.pid for p in self.started if p.poll() is None}
@@ -86,8 +92,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     keeper = Keeper(tmp_path, Listeners(front), find_haproxy(), dict(os.environ))
     with ExitStack() as ended:
         made = House(tmp_path, front, keeper)
-        ended.callback(lambda: [p.wait() for p in made.started])
-        ended.callback(lambda: [p.kill() for p in made.started])
+        ended.callback(made.end)
         ended.callback(keeper.close)
         yield made
 

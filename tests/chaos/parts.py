@@ -1,0 +1,80 @@
+"""The parts of a gateway that can be harmed, found by what they are called among the processes of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from serve.local.run_folder import processes_of
+
+PARTS: dict[str, Callable[[psutil.Process], bool]] = {
+    "gateway replica": lambda p: _title(p).startswith("ray::ServeReplica") and _title(p).endswith(":gateway"),
+    "stage replica": lambda p: ":stage-" in _title(p),
+    "Control": lambda p: _title(p).endswith(":control"),
+    "Serve controller": lambda p: _title(p) == "ray::ServeController",
+    "HAProxy": lambda p: p.name() == "haproxy",
+    "raylet": lambda p: p.name() == "raylet",
+}
+
+
+def find(folder: Path, part: str) -> list[psutil.Process]:
+    """Return the processes of a run that are such a part, the youngest first."""
+    found = []
+    for process in processes_of(folder):
+        try:
+            if PARTS[part](process):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return sorted(found, key=lambda process: process.create_time(), reverse=True)
+
+
+def kill(folder: Path, part: str) -> None:
+    """End one process that is such a part, as the system does that has run out of memory."""
+    os.kill(find(folder, part)[0].pid, signal.SIGKILL)
+
+
+def freeze(folder: Path, part: str) -> None:
+    """Stop one process that is such a part, so that it lives, keeps its sockets and answers nothing."""
+    os.kill(find(folder, part)[0].pid, signal.SIGSTOP)
+
+
+def freeze_for(folder: Path, part: str, seconds: float) -> None:
+    """Freeze it and let it go on after some time, where it still is there."""
+    [process, *_] = find(folder, part)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        process.wait(seconds)
+    except psutil.TimeoutExpired:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def memory_mb(folder: Path) -> dict[str, float]:
+    """Return the resident memory of every process of a run, by what it is and its id."""
+    found = {}
+    for process in processes_of(folder):
+        try:
+            name = _title(process).rpartition("/")[2] or process.name()
+            found[f"{name} {process.pid}"] = process.memory_info().rss / 1e6
+        except psutil.Error:
+            continue
+    return found
+
+
+def _title(process: psutil.Process) -> str:
+    return next(iter(process.cmdline()), "").strip()
+
+
+def wait_until(true: Callable[[], bool], within_s: float) -> float | None:
+    """Return after how many seconds something was so; None where it never was."""
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < within_s:
+        if true():
+            return passed
+        time.sleep(0.02)
+    return None
