@@ -7,7 +7,7 @@ CODE := contract tables runtime router compress serve loadtest report sluicegate
 # Two workers: one owns Ray, and tests that measure time have the machine to themselves (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo demo-quick test simulations check unit wheel clean
+.PHONY: help demo demo-quick test simulations check unit chaos soak wheel clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,12 @@ test: check  ## Everything that CI runs
 
 simulations: $(VENV)/.installed  ## Every simulated promise with 200 draws instead of 10 (docs/testing.md)
 	$(PYTEST) --simulations
+
+chaos: $(VENV)/.installed  ## Kill, freeze and starve every part under load; writes docs/benchmarks/chaos.md
+	$(BIN)/pytest tests/chaos --chaos -q
+
+soak: $(VENV)/.installed  ## Ten minutes at 70% of capacity with pushes and kills; writes docs/benchmarks/soak.md
+	$(BIN)/python -m tests.chaos.soak
 
 wheel:  ## Build the wheel into dist/, install it alone, and use what it brings
 	PYTHON=$(PYTHON) .ci/wheel

@@ -91,13 +91,15 @@ class FakeRuntime:
             time.sleep(self.model.delay_ms * len(encoded) / 1000)
         with self._lock:
             fails = self._errors.random() < self.model.error_rate
-            fault = self.model.faults.drawn(self._errors.random()) if self._faulty else None
+            chance = self._errors.random() if self._faulty else 0.0
         if fails:
             raise RuntimeError("a fake error, as asked for by error_rate")
+        faults = self.model.faults
+        fault = faults.drawn(chance, map(str, encoded.arrays[TEXTS])) if self._faulty else None
         if fault == "never":
             threading.Event().wait()
         elif fault == "late":
-            time.sleep(self.model.faults.late_s)
+            time.sleep(faults.late_s)
         logits = np.stack([self._answer(str(text)) for text in encoded.arrays[TEXTS]])
         if fault == "wrong_shape":
             return logits[1:]

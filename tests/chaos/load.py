@@ -54,20 +54,26 @@ class Tally:
         return self.answered + self.refused.total() + self.resets + self.late
 
 
-def bodies(model: str, n: int, *, deadline_ms: float | None = None) -> list[bytes]:
-    """Return requests that name themselves: text and id are their number."""
+def bodies(
+    model: str, n: int, *, deadline_ms: float | None = None, faulty: tuple[str, int] | None = None
+) -> list[bytes]:
+    """Return requests that name themselves: text and id are their number.
+
+    With `faulty`, a fault and a number k, every k-th text has that fault of a fake in it.
+    """
+    mark, each = faulty or ("", 0)
+    marks = [f" [{mark}]" if each and i % each == each - 1 else "" for i in range(n)]
+    texts = [f"sport: story {i}{marks[i]}" for i in range(n)]
     given: dict[str, Any] = {} if deadline_ms is None else {"parameters": {"timeout": deadline_ms * 1000}}
     return [
         json.dumps(
             {
                 "id": f"{model}-{i}",
-                "inputs": [
-                    {"name": "text", "shape": [1], "datatype": "BYTES", "data": [f"sport: story {i}"]}
-                ],
+                "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}],
                 **given,
             }
         ).encode()
-        for i in range(n)
+        for i, text in enumerate(texts)
     ]
 
 
@@ -81,10 +87,11 @@ def offer(
     fault_at_s: float = 2.0,
     model: str = "cascade",
     deadline_ms: float | None = None,
+    faulty: tuple[str, int] | None = None,
 ) -> Tally:
     """Offer an even load, do harm in the middle of it, and count what came back."""
     n = int(rate * seconds)
-    asked = bodies(model, n, deadline_ms=deadline_ms)
+    asked = bodies(model, n, deadline_ms=deadline_ms, faulty=faulty)
     harm_at: list[float] = []
     trouble: list[Exception] = []
 

@@ -133,6 +133,16 @@ def test_a_fake_gives_answers_that_are_none_when_told_to(fault: str) -> None:
     assert all(np.array_equal(rows, right) for rows in whole)
 
 
+def test_a_text_can_ask_for_a_fault() -> None:
+    """Only calls with a text that names a fault have it, where the fake takes such words."""
+    fake = FakeRuntime(FakeModel(labels=LABELS, faults=FakeFaults(by_text=True)))
+    shapes = [fake.logits(ENCODER.encode([text, "b"])).shape for text in ("a", "a [wrong_shape]", "a")]
+    assert shapes == [(2, 3), (1, 3), (2, 3)]
+    assert np.isnan(fake.logits(ENCODER.encode(["a [not_a_number]"]))).any()
+    deaf = FakeRuntime(FakeModel(labels=LABELS))
+    assert deaf.logits(ENCODER.encode(["a [wrong_shape]"])).shape == (1, 3)
+
+
 def test_a_fake_cannot_go_wrong_more_often_than_always() -> None:
     """Shares that add up to more than one are refused."""
     with pytest.raises(ValueError, match="more than 1"):

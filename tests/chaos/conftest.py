@@ -1,0 +1,69 @@
+"""One gateway for all cases, one generator, and the record of what they came to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.generator import Generator
+from tests.chaos.house import House, serving
+from tests.chaos.record import Record
+
+RATE = 100.0
+
+
+@pytest.fixture(scope="session")
+def whole(request: pytest.FixtureRequest) -> bool:
+    """Whether every case is asked for, at its full length."""
+    return bool(request.config.getoption("--chaos"))
+
+
+@pytest.fixture(scope="session")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of a megabyte where one may be mounted, else a folder without a limit."""
+    place = tmp_path_factory.mktemp("disk")
+    mount = shutil.which("mount")
+    mounted = (
+        mount is not None
+        and os.geteuid() == 0
+        and (
+            subprocess.run(
+                [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
+    )
+    (place / "state").mkdir()
+    try:
+        yield place
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[House]:
+    """The gateway, its state on the small disk."""
+    with serving(tmp_path_factory.mktemp("house"), small_disk / "state", dict(os.environ)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def generator() -> Iterator[Generator]:
+    """The project's load generator."""
+    with Generator() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def record(whole: bool) -> Iterator[Record]:
+    """What the cases came to; the page is written when all of them ran."""
+    kept = Record("make chaos", RATE)
+    yield kept
+    if whole and kept.cases:
+        kept.write()

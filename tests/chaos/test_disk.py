@@ -1,0 +1,78 @@
+"""A disk without room, and a state directory that goes and comes back: what is served goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from contract.errors import SluiceError
+from contract.policy import Policy
+from loadtest.generator import Generator
+from serve.control.admin_client import push_policy, show_policy
+from tests.chaos.conftest import RATE
+from tests.chaos.house import House
+from tests.chaos.load import offer
+from tests.chaos.record import Case, Record
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+
+
+def _push(house: House, threshold: float) -> str:
+    """Push the policy in force with another threshold; return what speaks against it, empty for nothing."""
+    try:
+        policy = Policy.model_validate(show_policy(house.admin_url)["policy"])
+        first, *rest = policy.stages
+        stages = (first.model_copy(update={"threshold": threshold}), *rest)
+        push_policy(policy.model_copy(update={"stages": stages}).sealed(), house.admin_url)
+    except SluiceError as problem:
+        return str(problem)
+    return ""
+
+
+def test_a_full_disk_refuses_a_push_and_nothing_else(
+    house: House, generator: Generator, record: Record, whole: bool, small_disk: Path
+) -> None:
+    """Without room for a revision the old one stays in force, in words; with room again, the push goes."""
+    if not os.path.ismount(small_disk):
+        pytest.skip("this user may not mount a file system of its own to fill")
+    filler = small_disk / "filler"
+    said: list[str] = []
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"\0" * 4096)
+            except OSError:
+                pass
+        said.append(_push(house, 0.7))
+
+    tally = offer(generator, house.url, rate=RATE, seconds=8 if whole else 2, fault=fill, fault_at_s=0.5)
+    filler.unlink()
+    record.add(Case("the disk of the state directory is full; a push in the middle", tally))
+    assert tally.answered == tally.sent
+    assert said[0]
+    assert _push(house, 0.75) == ""
+
+
+def test_a_state_directory_that_vanishes_is_served_on_without(
+    house: House, generator: Generator, record: Record, whole: bool
+) -> None:
+    """Requests are answered by what is in force; a push is refused; when it is back, pushes go again."""
+    aside = house.state.with_name("aside")
+    said: list[str] = []
+
+    def vanish() -> None:
+        house.state.rename(aside)
+        said.append(_push(house, 0.6))
+
+    tally = offer(generator, house.url, rate=RATE, seconds=10 if whole else 3, fault=vanish, fault_at_s=0.5)
+    if house.state.exists():
+        pytest.fail(f"something was written where the state was: {list(house.state.iterdir())}")
+    aside.rename(house.state)
+    record.add(Case("the state directory vanishes; a push in the middle", tally))
+    assert tally.answered == tally.sent
+    assert said[0]
+    assert _push(house, 0.65) == ""
