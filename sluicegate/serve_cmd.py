@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +90,16 @@ def command(settings_file: Path | None, dry_run: bool, as_json: bool, **asked: A
     if asked["family"] is not None and asked["fake"]:
         raise click.UsageError("give either FAMILY or --fake")
     settings, said = _settings(settings_file, asked)
-    for words in said:
-        _say(words)
     if dry_run:
+        for words in said:
+            _say(words)
         _show(settings, as_json)
         return
     require("sluice serve", "serve")
-    run_until_stopped(settings, _say)
+    say = _say if settings.log.format == "text" else _say_in_json
+    for words in said:
+        say(words)
+    run_until_stopped(settings, say)
 
 
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -162,3 +167,9 @@ def _show(settings: Settings, as_json: bool) -> None:
 
 def _say(words: str) -> None:
     progress_console.print(words, highlight=False, soft_wrap=True)
+
+
+def _say_in_json(words: str) -> None:
+    """Say it as a line of a log that some other program reads."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    click.echo(json.dumps({"at": at, "level": "info", "event": words, "logger": "sluice.serve"}), err=True)

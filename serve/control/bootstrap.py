@@ -24,6 +24,7 @@ from serve.settings.gateway import Settings
 from serve.settings.slots import Slots, slots_of
 from serve.settings.stages import FakeSettings
 from serve.stages.loading import Assignment, package_folder
+from serve.telemetry.tracing import check_can_trace
 
 Progress = Callable[[str], None]
 
@@ -34,6 +35,7 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
     `folder` holds the state where the settings name none, and the fake family. Raises InputError and
     EnvironmentProblem as `start`.
     """
+    check_can_trace(settings.traces)
     family_folder, family, policy = _read(settings, folder)
     check_policy_fits(policy, family)
     check_family_runs(family, settings.provider)

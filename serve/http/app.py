@@ -20,9 +20,11 @@ from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send, send_reply
 from serve.http.forgiving import Forgiving, allowed
 from serve.http.identified import Identified
 from serve.http.models import MetricsPage, add_health, add_models
+from serve.http.observed_routes import ObservedRoutes
 from serve.http.refusals import REFUSALS, add_refusals
 from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
+from serve.telemetry.observer import Observer
 from serve.types.recorder import Recorder
 from serve.wire import schemas
 from serve.wire.body import Receive
@@ -48,6 +50,7 @@ class Gateway:
         metrics_page: gives /metrics.
         gate: asks for keys, once there are some.
         access: what is open without one.
+        observer: watches single requests, if anybody does.
 
     Attributes:
         hot: the routes that carry the load, for a host that can call them before its own bookkeeping.
@@ -63,11 +66,14 @@ class Gateway:
         *,
         gate: Gate | None = None,
         access: AccessSettings | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._gate = gate or Gate()
         self._access = access or AccessSettings()
         self._recorder = recorder
         self.hot = HotRoutes(dataplane, limits, recorder, self._gate)
+        if observer is not None:
+            self.hot = ObservedRoutes(dataplane, limits, recorder, self._gate, observer)
         self.shell = make_shell(dataplane, self.hot, limits, metrics_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

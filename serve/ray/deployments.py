@@ -30,13 +30,16 @@ from serve.ray.stage_worker import StageWorker
 from serve.settings.scaling import fewest
 from serve.stages.loading import Assignment, read_served_family
 from serve.stages.remote import Ask, Call, Ping, RemoteStage, Reply, StageUnreachable
+from serve.telemetry.logs import set_up_logs
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
+from serve.telemetry.observer import make_observer
 
 log = logging.getLogger(__name__)
 
 APPLICATION = "sluicegate"
 GATEWAY = "gateway"
 CONTROL = "control"
+STAGE = "stage"
 SHELF = "shelf"
 
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
@@ -54,6 +57,7 @@ class Gateway:
     ) -> None:
         del control  # bound so that Serve deploys it with the gateway; it has no part in requests
         given = Assignment.model_validate_json(assignment)
+        set_up_logs(given.settings.log, GATEWAY)
         family = read_served_family(given)
         remotes = {
             name: RemoteStage(
@@ -109,8 +113,9 @@ class StageReplica:
     ) -> None:
         given = Assignment.model_validate_json(assignment)
         given.check_package()
+        set_up_logs(given.settings.log, STAGE)
         self._telemetry = telemetry = Telemetry()
-        self._worker = StageWorker(given, variants, telemetry)
+        self._worker = StageWorker(given, variants, telemetry, make_observer(given.settings, STAGE))
         for variant in variants if preload else ():
             await self._worker.load(variant)
         self._tasks = [asyncio.create_task(account(telemetry, dict))]
@@ -183,6 +188,7 @@ class Control:
         given = Assignment.model_validate_json(assignment)
         given.check_package()
         settings = given.settings
+        set_up_logs(settings.log, CONTROL)
         family = read_served_family(given)
         keys, gate = open_keys(given.state), Gate()
         self._keys = KeyFollower(keys, gate)

@@ -22,7 +22,8 @@ from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.loading import Assignment, load_stages, make_snapshot, read_served_family
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
-from serve.types.stage import Snapshot
+from serve.telemetry.observer import make_observer
+from serve.types.stage import Snapshot, Stage
 
 ACCOUNT_EVERY_S = 0.5
 
@@ -50,20 +51,23 @@ class GatewayReplica:
         self._name = name
         self._telemetry = telemetry
         self._family = read_served_family(assignment)
-        self._inline = load_stages(assignment, self._family, assignment.slots.inline, telemetry, "cpu")
+        self._observer = make_observer(assignment.settings, "gateway")
+        recorder = telemetry if self._observer is None else self._observer.recorder(telemetry)
+        self._inline = load_stages(assignment, self._family, assignment.slots.inline, recorder, "cpu")
         self._stages: dict[str, InlineStage | RemoteStage] = {**self._inline, **remotes}
         self._follower = Follower(state, self._load)
         limits = assignment.settings.limits
-        self._dataplane = DataPlane(self._follower.snapshot, limits, telemetry)
+        self._dataplane = DataPlane(self._follower.snapshot, limits, recorder)
         gate = Gate()
         self._keys = KeyFollower(open_keys(assignment.state), gate)
         self.gateway = Gateway(
             self._dataplane,
             limits,
-            telemetry,
+            recorder,
             self._metrics_page,
             gate=gate,
             access=assignment.settings.access,
+            observer=self._observer,
         )
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,13 +115,18 @@ class GatewayReplica:
         self._stopping = True
         await self._dataplane.drain()
         self._telemetry.flush()
+        if self._observer is not None:
+            await asyncio.to_thread(self._observer.close)
 
     def flush(self) -> None:
         """Write what was counted where scrapes find it."""
         self._telemetry.flush()
 
     def _load(self, revision: Revision) -> Snapshot:
-        return make_snapshot(revision, self._family, self._stages)
+        stages: Mapping[str, Stage] = self._stages
+        if self._observer is not None:
+            stages = self._observer.stages(stages)
+        return make_snapshot(revision, self._family, stages)
 
     def _queued(self) -> dict[str, int]:
         return {name: stage.queued for name, stage in self._stages.items()}

@@ -12,6 +12,8 @@ from contract.errors import NotReady, RequestError, SluiceError, StageFailed
 from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.loading import Assignment, load_stage, read_served_family
 from serve.stages.remote import Ask, Reply
+from serve.telemetry.observer import Observer
+from serve.types.current import REQUEST_ID, SPAN
 from serve.types.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -26,12 +28,20 @@ class StageWorker:
         assignment: of this run.
         variants: those that may be asked for.
         recorder: told of every batch.
+        observer: watches single requests, if anybody does.
     """
 
-    def __init__(self, assignment: Assignment, variants: tuple[str, ...], recorder: Recorder) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        variants: tuple[str, ...],
+        recorder: Recorder,
+        observer: Observer | None = None,
+    ) -> None:
         self._assignment = assignment
         self._variants = variants
-        self._recorder = recorder
+        self._recorder = recorder if observer is None else observer.recorder(recorder)
+        self._tracing = None if observer is None else observer.tracing
         self._family = read_served_family(assignment)
         self._stages: dict[str, InlineStage] = {}
         self._loading: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in variants}
@@ -108,6 +118,11 @@ class StageWorker:
     async def _one(self, stage: InlineStage, ask: Ask, now: float) -> Reply:
         deadline_at = None if ask.remaining_s is None else now + ask.remaining_s
         due_at = None if ask.due_s is None else now + ask.due_s
+        REQUEST_ID.set(ask.request_id)
+        span = None
+        if ask.trace is not None and self._tracing is not None:
+            span = self._tracing.request(f"serve {stage.variant}", ask.trace)
+            SPAN.set(span)
         try:
             return await stage.logits(ask.texts, deadline_at, due_at, ask.priority)
         except RequestError as problem:
@@ -115,3 +130,6 @@ class StageWorker:
         except Exception:
             log.exception("%s failed", stage.variant)
             return StageFailed(f"{stage.variant} failed")
+        finally:
+            if span is not None:
+                span.end()

@@ -12,9 +12,11 @@ from contract.machine import Provider
 from runtime.machine import core_count
 from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
+from serve.settings.logs import LogSettings
 from serve.settings.record import Setting
 from serve.settings.scaling import Replicas, fewest
 from serve.settings.stages import FakeSettings, StageSettings
+from serve.settings.traces import TraceSettings
 
 _UNDECODED = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
@@ -60,6 +62,8 @@ class Settings(Setting):
     stages: dict[str, StageSettings] = Field(
         default_factory=dict, description="By variant, over `stage`: what is not said here is as said there"
     )
+    log: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
     ready_timeout_s: float = Field(default=60.0, gt=0)
     stop_timeout_s: float = Field(default=15.0, gt=0)
 

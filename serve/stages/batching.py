@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from contract.errors import DeadlineExceeded, RequestError, StageFailed
 from serve.settings.stages import BatchRules
@@ -24,6 +24,7 @@ from serve.stages.forecast import BatchForecast
 from serve.stages.loop_turn import LoopTurn
 from serve.stages.room import Ticket
 from serve.types.clock import Clock
+from serve.types.current import SPAN
 from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import BatchRecord, Recorder
 
@@ -38,7 +39,7 @@ Result = TypeVar("Result")
 class _Group(Ticket, Generic[Item, Result]):
     """The items of one request, at most `max_items`, that run together."""
 
-    __slots__ = ("items", "outcome", "queue_s")
+    __slots__ = ("items", "outcome", "queue_s", "span")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class _Group(Ticket, Generic[Item, Result]):
         self.items = items
         self.outcome: Result | BaseException | None = None
         self.queue_s = 0.0
+        self.span = SPAN.get()
 
 
 class MicroBatcher(Generic[Item, Result]):
@@ -343,6 +345,8 @@ class MicroBatcher(Generic[Item, Result]):
             [group.queue_s for group in live],
             self._clock() - now,
             time.thread_time() - cpu,
+            now,
+            _spans_of(live),
         )
 
     def _run_singly(self, groups: list[_Group[Item, Result]], problem: Exception) -> None:
@@ -384,3 +388,11 @@ class MicroBatcher(Generic[Item, Result]):
         self._admission.outstanding -= count
         if self._idle is not None and not self.outstanding and not self._idle.done():
             self._idle.set_result(None)
+
+
+def _spans_of(groups: list[_Group[Item, Result]]) -> Sequence[Any]:
+    """Return the span of each group, or nothing where none is traced."""
+    for group in groups:
+        if group.span is not None:
+            return [each.span for each in groups]
+    return ()

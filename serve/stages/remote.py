@@ -21,7 +21,9 @@ from serve.settings.stages import StageSettings
 from serve.stages.admission import Admission
 from serve.stages.forecast import CallForecast
 from serve.stages.room import Ticket
+from serve.telemetry.tracing import carried_by
 from serve.types.clock import Clock
+from serve.types.current import REQUEST_ID, SPAN
 from serve.types.priority import DEFAULT_PRIORITY
 
 log = logging.getLogger(__name__)
@@ -40,12 +42,16 @@ class Ask:
         remaining_s: seconds until its deadline, if any.
         due_s: seconds until it must be answered to be worth a place in a queue, if any.
         priority: level, 1 the highest.
+        request_id: of the request, for what the stage's replica logs.
+        trace: W3C headers of the span that asks; None where it is not traced.
     """
 
     texts: list[str]
     remaining_s: float | None
     due_s: float | None = None
     priority: int = DEFAULT_PRIORITY
+    request_id: bytes = b""
+    trace: dict[str, str] | None = None
 
 
 Reply = Logits | RequestError
@@ -60,7 +66,7 @@ class StageUnreachable(NotReady):
 class _Part(Ticket):
     """Texts of one request that cross the handle together."""
 
-    __slots__ = ("soft_at", "texts", "tries_left")
+    __slots__ = ("request_id", "soft_at", "span", "texts", "tries_left")
 
     def __init__(
         self,
@@ -75,6 +81,8 @@ class _Part(Ticket):
         self.texts = texts
         self.soft_at = due_at
         self.tries_left = 1
+        self.request_id = REQUEST_ID.get()
+        self.span = SPAN.get()
 
     def ask(self, now: float) -> Ask:
         """Return what crosses the handle."""
@@ -83,6 +91,8 @@ class _Part(Ticket):
             None if self.deadline_at is None else self.deadline_at - now,
             None if self.soft_at is None else self.soft_at - now,
             self.priority,
+            self.request_id,
+            None if self.span is None else carried_by(self.span),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from contract.metrics import Outcome
 from serve.types.prices import Prices
@@ -57,6 +57,8 @@ class BatchRecord:
         queue_s: waiting time of each request in it.
         inference_s: wall time of the call, encoding included.
         cpu_s: CPU time of the thread that ran it.
+        started_at: second of the batcher's clock at which it began.
+        spans: for each request in it, the span that it is traced in or None; empty where none is traced.
     """
 
     variant: str
@@ -64,6 +66,8 @@ class BatchRecord:
     queue_s: Sequence[float]
     inference_s: float
     cpu_s: float
+    started_at: float = 0.0
+    spans: Sequence[Any] = ()
 
 
 class Recorder(Protocol):
