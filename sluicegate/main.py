@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "Find thresholds that keep a target, with a certificate.",
     "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
     "serve": "Start the gateway in the foreground.",
+    "family": "Push, list and roll back the family of a running gateway.",
     "policy": "Show, push, list and roll back the policy of a running gateway.",
     "keys": "Make, list, rotate and revoke API keys, with limits and quotas.",
     "loadtest": "Drive a gateway with labelled, open-loop traffic and write a run.",

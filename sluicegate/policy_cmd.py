@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.table import Table
 
 from contract.policy import read_policy
-from serve.control.admin_client import DEFAULT_URL, policy_history, push_policy, rollback_policy, show_policy
+from serve.control.admin_client import policy_history, push_policy, rollback_policy, show_policy
+from sluicegate.admin_options import admin_url_option
 from sluicegate.common import FILE, json_option, print_json, result_console
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _admin_url(function: F) -> F:
-    return click.option(
-        "--admin-url", default=DEFAULT_URL, show_default=True, help="The gateway's admin port."
-    )(function)
 
 
 @click.group("policy")
@@ -34,7 +26,7 @@ def command() -> None:
 
 
 @command.command("show")
-@_admin_url
+@admin_url_option
 @json_option
 def show(admin_url: str, as_json: bool) -> None:
     """Show the policy in force.
@@ -58,7 +50,7 @@ def show(admin_url: str, as_json: bool) -> None:
 
 @command.command("push")
 @click.argument("policy", type=FILE)
-@_admin_url
+@admin_url_option
 @json_option
 def push(policy: Path, admin_url: str, as_json: bool) -> None:
     """Put a policy in force on every replica; a policy that does not fit is refused and nothing changes.
@@ -69,7 +61,7 @@ def push(policy: Path, admin_url: str, as_json: bool) -> None:
 
 
 @command.command("history")
-@_admin_url
+@admin_url_option
 @json_option
 def history(admin_url: str, as_json: bool) -> None:
     """List the revisions, oldest first.
@@ -93,10 +85,10 @@ def history(admin_url: str, as_json: bool) -> None:
 
 @command.command("rollback")
 @click.argument("number", type=click.IntRange(1))
-@_admin_url
+@admin_url_option
 @json_option
 def rollback(number: int, admin_url: str, as_json: bool) -> None:
-    """Put the policy of an earlier revision in force again, as a new revision.
+    """Put policy and family of an earlier revision in force again, as a new revision.
 
     Example: sluice policy rollback 3
     """

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from pydantic import field_validator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,23 +18,48 @@ from starlette.routing import Route
 
 from contract.errors import InputError, NotReady, SluiceError
 from contract.live import Revision
+from contract.records import parse_record
 from serve.access.key_store import KeyStore
 from serve.control.admin_keys import key_routes
+from serve.control.family_push import FamilyPush
 from serve.control.plane import ControlPlane, ReplicaState
+from serve.settings.record import Setting
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-def make_admin(control: ControlPlane, keys: KeyStore, describe: Callable[[], dict[str, Any]]) -> Starlette:
+class FamilyPushAsked(Setting):
+    """Body of PUT /family: a folder on the gateway's machine (a cluster's head), and what goes with it."""
+
+    path: str
+    policy: dict[str, Any] | None = None
+    new_labels: bool = False
+    reason: str = "family push"
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if not Path(value).is_absolute():
+            raise ValueError("the path must be absolute: the gateway does not run in your folder")
+        return value
+
+
+def make_admin(
+    control: ControlPlane,
+    keys: KeyStore,
+    describe: Callable[[], dict[str, Any]],
+    families: FamilyPush | None = None,
+) -> Starlette:
     """Return the admin application.
 
-    GET /policy, PUT /policy?reason=, GET /history, POST /rollback/N, GET /state, GET /health, and those of
-    admin_keys. Errors are {"error": ...}. Who may ask is for the guard around it to say.
+    GET /policy, PUT /policy?reason=, PUT /family, GET /history, POST /rollback/N, GET /state, GET /health,
+    and those of admin_keys. Errors are {"error": ...}. Who may ask is for the guard around it to say.
 
     Args:
         control: decides.
         keys: where the keys are.
         describe: what /state says beyond the replicas: slots, family, ports.
+        families: puts families in force; None: this gateway takes none.
     """
 
     async def show(_: Request) -> Response:
@@ -41,6 +68,21 @@ def make_admin(control: ControlPlane, keys: KeyStore, describe: Callable[[], dic
     async def push(request: Request) -> Response:
         raw = await _json_body(request)
         return _changed(*await control.push(raw, request.query_params.get("reason", "push")))
+
+    async def push_family(request: Request) -> Response:
+        if families is None:
+            raise HTTPException(404, "this gateway takes no families")
+        asked = parse_record(FamilyPushAsked, await _json_body(request), where="the body")
+        pushed = await families.push(
+            Path(asked.path), asked.policy, new_labels=asked.new_labels, reason=asked.reason
+        )
+        return JSONResponse(
+            {
+                **_changes(pushed.revision, pushed.replicas),
+                "placed": pushed.placed,
+                "said": list(pushed.said),
+            }
+        )
 
     async def history(_: Request) -> Response:
         return JSONResponse([_line(revision) for revision in control.history()])
@@ -64,6 +106,7 @@ def make_admin(control: ControlPlane, keys: KeyStore, describe: Callable[[], dic
         routes=[
             Route("/policy", show, methods=["GET"]),
             Route("/policy", push, methods=["PUT"]),
+            Route("/family", push_family, methods=["PUT"]),
             Route("/history", history),
             Route("/rollback/{number:int}", rollback, methods=["POST"]),
             Route("/state", state),
@@ -100,14 +143,18 @@ def _line(revision: Revision) -> dict[str, Any]:
         "reason": revision.reason,
         "policy_version": revision.policy.version,
         "status": revision.policy.status,
+        "family": revision.family_name,
+        "family_sha256": revision.family_sha256,
         "stages": [stage.variant for stage in revision.policy.stages],
     }
 
 
 def _changed(revision: Revision, replicas: list[ReplicaState]) -> Response:
-    return JSONResponse(
-        {"revision": revision.dump(), "replicas": [dataclasses.asdict(replica) for replica in replicas]}
-    )
+    return JSONResponse(_changes(revision, replicas))
+
+
+def _changes(revision: Revision, replicas: list[ReplicaState]) -> dict[str, Any]:
+    return {"revision": revision.dump(), "replicas": [dataclasses.asdict(replica) for replica in replicas]}
 
 
 def _problem(status: int) -> Callable[[Request, Exception], Response]:

@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ KEY = "SLUICE_ADMIN_KEY"
 CA = "SLUICE_ADMIN_CA"
 """Environment variable with the file of certificates that vouch for an admin interface with TLS."""
 _TIMEOUT_S = 30.0
+_FAMILY_TIMEOUT_S = 600.0
 
 
 def show_policy(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
@@ -38,15 +40,50 @@ def push_policy(policy: Policy, admin_url: str = DEFAULT_URL, *, reason: str = "
     return _dict(_call("PUT", admin_url, "/policy", json=policy.dump(), params={"reason": reason}))
 
 
+def push_family(
+    folder: Path,
+    admin_url: str = DEFAULT_URL,
+    *,
+    policy: Policy | None = None,
+    new_labels: bool = False,
+    reason: str = "family push",
+) -> dict[str, Any]:
+    """Put the family of a folder on the gateway's machine in force.
+
+    Args:
+        folder: read by the gateway.
+        admin_url: of the gateway.
+        policy: goes with it. None: the one in force if it fits, else the reference alone.
+        new_labels: the label set may be another one.
+        reason: for the history.
+
+    Returns:
+        {"revision": {...}, "replicas": [...], "placed": {variant: place}, "said": [...]}.
+
+    Raises:
+        PolicyError: the gateway refused it, and says why; nothing has changed.
+    """
+    asked = {
+        "path": str(folder.resolve()),
+        "policy": None if policy is None else policy.dump(),
+        "new_labels": new_labels,
+        "reason": reason,
+    }
+    return _dict(_call("PUT", admin_url, "/family", json=asked, timeout=_FAMILY_TIMEOUT_S))
+
+
 def policy_history(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
-    """Return number, created_at, reason, policy_version, status, stages of each revision, oldest first."""
+    """Return the revisions, oldest first.
+
+    Each has number, created_at, reason, policy_version, status, stages, family, family_sha256.
+    """
     found = _call("GET", admin_url, "/history")
     return list(found)
 
 
 def rollback_policy(number: int, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
-    """Put the policy of revision `number` in force again; returns and raises as `push_policy`."""
-    return _dict(_call("POST", admin_url, f"/rollback/{number}"))
+    """Put policy and family of revision `number` in force again; returns and raises as `push_policy`."""
+    return _dict(_call("POST", admin_url, f"/rollback/{number}", timeout=_FAMILY_TIMEOUT_S))
 
 
 def gateway_state(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
@@ -90,11 +127,10 @@ def _call(method: str, admin_url: str, path: str, **rest: Any) -> Any:
         reply = httpx.request(
             method,
             admin_url + path,
-            timeout=_TIMEOUT_S,
             trust_env=False,
             verify=_trusted(),
             headers=_shown(),
-            **rest,
+            **{"timeout": _TIMEOUT_S} | rest,
         )
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(

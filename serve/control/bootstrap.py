@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from contract.errors import EnvironmentProblem
 from contract.family import Family, read_family
-from contract.live import FamilyReference
+from contract.live import FamilyReference, Revision
 from contract.policy import (
     Policy,
     Stage,
@@ -18,6 +19,7 @@ from contract.policy import (
 )
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
+from serve.control.family_store import open_family_store
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import RevisionStore, first_revision, following, open_revisions
 from serve.settings.gateway import Settings
@@ -27,6 +29,7 @@ from serve.stages.loading import Assignment, package_folder
 from serve.telemetry.tracing import check_can_trace
 
 Progress = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 
 def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None) -> Assignment:
@@ -38,16 +41,20 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
     check_can_trace(settings.traces)
     family_folder, family, policy = _read(settings, folder)
     check_policy_fits(policy, family)
+    state = settings.state or str(folder / "state")
+    pushed = _asking(state, lambda: _pushed_since(open_revisions(state), family))
+    if pushed is not None:
+        cache = None if settings.family_cache is None else Path(settings.family_cache)
+        family_folder = open_family_store(state, cache).locate(pushed.family)
+        family, policy = read_family(family_folder), pushed.policy
+        progress(
+            f"the state directory's revision {pushed.number} stays in force, with the family "
+            f"{family.name} {family.sha256[:12]} that was pushed; sluice family rollback goes back"
+        )
     check_family_runs(family, settings.provider)
     otherwise = compare_answers(family_folder, family, settings, progress)
     require_certified_answers(policy, otherwise)
-    state = settings.state or str(folder / "state")
-    try:
-        in_force = _seed(open_revisions(state), family_folder, family, policy, progress)
-    except OSError as problem:
-        raise EnvironmentProblem(
-            f"the state cannot be kept at {state}: {problem}", hint="see docs/cluster.md for what it needs"
-        ) from None
+    in_force = _asking(state, lambda: _seed(open_revisions(state), family_folder, family, policy, progress))
     require_certified_answers(in_force, otherwise)
     if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
         progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
@@ -60,6 +67,25 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
         package=package_folder(),
         otherwise=otherwise,
     )
+
+
+def _asking(state: str, ask: Callable[[], Answer]) -> Answer:
+    """Return what the state answers. Raises EnvironmentProblem where it cannot be asked."""
+    try:
+        return ask()
+    except OSError as problem:
+        raise EnvironmentProblem(
+            f"the state cannot be kept at {state}: {problem}", hint="see docs/cluster.md for what it needs"
+        ) from None
+
+
+def _pushed_since(state: RevisionStore, family: Family) -> Revision | None:
+    """Return the revision in force where it is of a family that was pushed after this one was served."""
+    latest = state.latest()
+    if latest is None or latest.family_sha256 == family.sha256:
+        return None
+    served = any(revision.family_sha256 == family.sha256 for revision in state.history())
+    return latest if served else None
 
 
 def planned_slots(settings: Settings, folder: Path) -> Slots:

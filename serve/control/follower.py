@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from contract.errors import InputError, NotReady
+from contract.errors import EnvironmentProblem, InputError, NotReady
 from contract.files import sha256_of_json
 from contract.live import Revision
 from serve.control.revision_store import RevisionStore
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 PULL_EVERY_S = 0.5
 _KEPT_PREPARED = 4
+_CANNOT_LOAD = (InputError, EnvironmentProblem)
 
 
 class Follower:
@@ -26,14 +27,24 @@ class Follower:
 
     Args:
         state: where revisions come from.
-        load: makes a snapshot; raises InputError when the revision does not fit what this replica has loaded.
+        load: makes a snapshot, loading what it lacks beside what is there; raises InputError or
+            EnvironmentProblem when the revision cannot be served here.
+        flipped: told of the snapshot that has just gone out of force, and of the families that it needs.
     """
 
-    def __init__(self, state: RevisionStore, load: Callable[[Revision], Snapshot]) -> None:
+    def __init__(
+        self,
+        state: RevisionStore,
+        load: Callable[[Revision], Awaitable[Snapshot]],
+        flipped: Callable[[Snapshot, frozenset[str]], None] = lambda *_: None,
+    ) -> None:
         self._state = state
         self._load = load
+        self._flipped = flipped
         self._current: Snapshot | None = None
-        self._prepared: dict[str, Snapshot] = {}
+        self._in_force: Revision | None = None
+        self._prepared: dict[str, tuple[Revision, Snapshot]] = {}
+        self._loading: list[Revision] = []
         self._problem: str | None = None
 
     @property
@@ -46,6 +57,14 @@ class Follower:
         """Number of the revision in force; 0 before the first."""
         return self._current.revision if self._current else 0
 
+    @property
+    def families(self) -> frozenset[str]:
+        """Hashes of the families that are needed by what is in force, prepared, or being loaded."""
+        held = [revision for revision, _ in self._prepared.values()] + self._loading
+        if self._in_force is not None:
+            held.append(self._in_force)
+        return frozenset[str]().union(*map(_families_of, held))
+
     def snapshot(self) -> Snapshot:
         """Return the snapshot in force. Raises NotReady before the first, and when fallen behind."""
         if self._current is None:
@@ -54,12 +73,15 @@ class Follower:
             raise NotReady("this replica could not load the newest revision")
         return self._current
 
-    def prepare(self, revision: Revision) -> None:
-        """Load a revision that is not committed yet, so that the flip costs nothing. Raises InputError."""
-        snapshot = self._load(revision)
-        self._prepared[_key(revision)] = snapshot
+    async def prepare(self, revision: Revision) -> None:
+        """Load a revision that is not committed yet, so that the flip costs nothing; raises as `load`."""
+        self._prepared[_key(revision)] = revision, await self._loaded(revision)
         while len(self._prepared) > _KEPT_PREPARED:
             self._prepared.pop(next(iter(self._prepared)))
+
+    def forget_prepared(self) -> None:
+        """Let go of what was prepared: it will not be committed."""
+        self._prepared.clear()
 
     async def catch_up(self) -> int:
         """Put the newest committed revision in force; return the number that is in force then."""
@@ -72,7 +94,7 @@ class Follower:
             log.exception("the state directory cannot be reached")
             return self.revision
         if newer is not None:
-            self._flip(newer)
+            await self._flip(newer)
         else:
             self._problem = None
         return self.revision
@@ -83,18 +105,29 @@ class Follower:
             await asyncio.sleep(PULL_EVERY_S)
             await self.catch_up()
 
-    def _flip(self, revision: Revision) -> None:
-        if self._current is not None and revision.number <= self._current.revision:
-            return
+    async def _flip(self, revision: Revision) -> None:
+        prepared = self._prepared.get(_key(revision))
         try:
-            snapshot = self._prepared.pop(_key(revision), None) or self._load(revision)
-        except InputError as problem:
+            snapshot = prepared[1] if prepared else await self._loaded(revision)
+        except _CANNOT_LOAD as problem:
             self._fall_behind(problem)
             return
-        self._current = snapshot
+        if revision.number <= self.revision:  # another flip was first while this one loaded
+            return
+        before, needed = self._current, self._in_force
+        self._current, self._in_force = snapshot, revision
         self._problem = None
         self._prepared.clear()
         log.info("revision %s is in force: %s", revision.number, revision.reason)
+        if before is not None and needed is not None:
+            self._flipped(before, _families_of(needed))
+
+    async def _loaded(self, revision: Revision) -> Snapshot:
+        self._loading.append(revision)
+        try:
+            return await self._load(revision)
+        finally:
+            self._loading.remove(revision)
 
     def _fall_behind(self, problem: Exception) -> None:
         if self._problem is None:
@@ -104,3 +137,7 @@ class Follower:
 
 def _key(revision: Revision) -> str:
     return sha256_of_json(revision.dump())
+
+
+def _families_of(revision: Revision) -> frozenset[str]:
+    return frozenset(family.sha256 for family in revision.families)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from contract.errors import NotReady, PolicyError
+from contract.errors import NotReady, PolicyError, SluiceError
 from contract.family import Family
-from contract.live import Revision
+from contract.live import FamilyReference, Revision
 from contract.policy import check_policy_fits, parse_policy, require_certified_answers
 from serve.control.revision_store import RevisionStore, RevisionTaken, following
 
@@ -29,6 +29,15 @@ class ReplicaState:
     problem: str | None
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A family that may be served, and what is other about the answers of its variants on this machine."""
+
+    family: Family
+    otherwise: Mapping[str, str]
+
+
+Examine = Callable[[FamilyReference], Examined]
 Change = Callable[[Revision], Revision]
 Committed = tuple[Revision, list[ReplicaState]]
 
@@ -36,8 +45,18 @@ Committed = tuple[Revision, list[ReplicaState]]
 class Replicas(Protocol):
     """All gateway replicas at once."""
 
-    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
-        """Have each load a revision that is not committed; one complaint or None per replica."""
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
+        """Have each load a revision that is not committed; one complaint or None per replica.
+
+        Args:
+            revision: its JSON form.
+            stages: the stages behind handles first, because families come or go. Raises NotReady when one
+                of those asked does not answer.
+        """
+        ...
+
+    async def forget(self) -> None:
+        """Have each let go of what was prepared and will not be committed. Never raises."""
         ...
 
     async def catch_up(self) -> list[ReplicaState]:
@@ -53,21 +72,13 @@ class ControlPlane:
 
     Args:
         state: where revisions are committed.
-        family: what is served; a policy must fit it.
+        examine: looks at a family before it is served, in a thread; a policy must fit what it returns.
         replicas: the gateway's.
-        otherwise: what is other about the answers of variants here; no certificate over them is served.
     """
 
-    def __init__(
-        self,
-        state: RevisionStore,
-        family: Family,
-        replicas: Replicas,
-        otherwise: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, state: RevisionStore, examine: Examine, replicas: Replicas) -> None:
         self._state = state
-        self._otherwise = otherwise or {}
-        self._family = family
+        self._examine = examine
         self._replicas = replicas
         self._one_at_a_time = asyncio.Lock()
 
@@ -107,19 +118,16 @@ class ControlPlane:
             reason: for the history.
 
         Raises:
-            PolicyError: the policy does not fit the family, or a replica could not prepare it; then nothing
-                has changed.
+            PolicyError: the policy does not fit the family, or a replica could not prepare it.
+            FamilyError, EnvironmentProblem: a family cannot be served here.
+            NotReady: a replica does not answer. After any of them nothing has changed.
         """
         async with self._one_at_a_time:
             for _ in range(_TRIES):
                 latest = self.current()
                 revision = following(latest, change(latest), reason)
-                self._check(revision)
-                complaints = [text for text in await self._replicas.prepare(revision.dump()) if text]
-                if complaints:
-                    raise PolicyError(
-                        f"{len(complaints)} replica(s) cannot load it, nothing has changed: {complaints[0]}"
-                    )
+                await self._check(revision)
+                await self._prepare(revision, stages=set(revision.families) != set(latest.families))
                 try:
                     self._state.commit(revision)
                 except RevisionTaken:
@@ -131,14 +139,23 @@ class ControlPlane:
         """Return where each replica is."""
         return await self._replicas.catch_up()
 
-    def _check(self, revision: Revision) -> None:
-        if revision.family_sha256 != self._family.sha256:
-            raise PolicyError(
-                f"it is for another family ({revision.family_sha256[:12]}…) than is served",
-                hint="start the gateway with that family",
-            )
-        check_policy_fits(revision.policy, self._family)
-        require_certified_answers(revision.policy, self._otherwise)
+    async def _check(self, revision: Revision) -> None:
+        for reference in revision.families[1:]:
+            await asyncio.to_thread(self._examine, reference)
+        found = await asyncio.to_thread(self._examine, revision.family)
+        check_policy_fits(revision.policy, found.family)
+        require_certified_answers(revision.policy, found.otherwise)
+
+    async def _prepare(self, revision: Revision, *, stages: bool) -> None:
+        try:
+            complaints = [c for c in await self._replicas.prepare(revision.dump(), stages=stages) if c]
+            if complaints:
+                raise PolicyError(
+                    f"{len(complaints)} replica(s) cannot load it, nothing has changed: {complaints[0]}"
+                )
+        except SluiceError:
+            await self._replicas.forget()
+            raise
 
     async def _those_that_answer(self) -> list[ReplicaState]:
         """Return where the replicas are; what is committed stays so, even when none of them answers."""

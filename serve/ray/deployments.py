@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from serve.access.gate import Gate
 from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
 from serve.control.admin_guard import Guard
+from serve.control.families import Families, store_of
+from serve.control.family_push import FamilyPush
 from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.stage_worker import StageWorker
 from serve.settings.scaling import fewest
-from serve.stages.loading import Assignment, read_served_family
+from serve.settings.slots import SHELF, own_deployment
+from serve.stages.loading import Assignment
 from serve.stages.remote import Ask, Call, Ping, RemoteStage, Reply, StageUnreachable
 from serve.telemetry.logs import set_up_logs
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
@@ -40,7 +44,6 @@ APPLICATION = "sluicegate"
 GATEWAY = "gateway"
 CONTROL = "control"
 STAGE = "stage"
-SHELF = "shelf"
 
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
 _BROADCAST_S = 20.0
@@ -58,19 +61,16 @@ class Gateway:
         del control  # bound so that Serve deploys it with the gateway; it has no part in requests
         given = Assignment.model_validate_json(assignment)
         set_up_logs(given.settings.log, GATEWAY)
-        family = read_served_family(given)
-        remotes = {
-            name: RemoteStage(
-                name,
-                call_through(handle, name, family.variant(name).artifact.sha256),
-                ping_through(handle, name),
-                given.settings.stage_of(name),
-            )
-            for name, handle in stages.items()
-        }
+        settings = given.settings
+
+        def connect(deployment: str, variant: str, build: str) -> RemoteStage:
+            handle = stages[deployment]
+            call, ping = call_through(handle, variant, build), ping_through(handle, variant, build)
+            return RemoteStage(variant, call, ping, settings.stage_of(variant))
+
         name = ray_serve.get_replica_context().replica_id.unique_id
         self._replica = await asyncio.to_thread(
-            GatewayReplica, name, given, remotes, Telemetry(), open_revisions(given.state)
+            GatewayReplica, name, given, connect, Telemetry(), open_revisions(given.state)
         )
         await self._replica.start()
         ingress_middleware.install(self._replica)
@@ -86,6 +86,10 @@ class Gateway:
     async def prepare(self, revision: dict[str, Any]) -> str | None:
         """Load a revision beside the one in force; return what speaks against it, if anything."""
         return await self._replica.prepare(revision)
+
+    async def forget(self) -> None:
+        """Let go of what was prepared and will not be committed."""
+        await self._replica.forget()
 
     async def catch_up(self) -> ReplicaState:
         """Put the newest revision in force and say where this replica is."""
@@ -106,26 +110,36 @@ class Gateway:
 
 
 class StageReplica:
-    """A variant in a process of its own, or several on the shelf."""
+    """A variant in a process of its own, or several on the shelf: what the family in force places here."""
 
     async def __init__(  # type: ignore[misc] # Serve awaits it
-        self, assignment: str, variants: tuple[str, ...], *, preload: bool
+        self, assignment: str, deployment: str, *, preload: bool
     ) -> None:
         given = Assignment.model_validate_json(assignment)
         given.check_package()
         set_up_logs(given.settings.log, STAGE)
         self._telemetry = telemetry = Telemetry()
-        self._worker = StageWorker(given, variants, telemetry, make_observer(given.settings, STAGE))
-        for variant in variants if preload else ():
-            await self._worker.load(variant)
-        self._tasks = [asyncio.create_task(account(telemetry, dict))]
+        self._worker = StageWorker(given, deployment, telemetry, make_observer(given.settings, STAGE))
+        await self._worker.start(preload=preload)
+        self._tasks = [
+            asyncio.create_task(account(telemetry, dict)),
+            asyncio.create_task(self._worker.follow()),
+        ]
         if not preload:
             self._tasks.append(asyncio.create_task(self._worker.load_when(AllReplicas().ready)))
 
-    async def infer(self, variant: str, artifact_sha256: str, asks: list[Ask]) -> list[Reply]:
+    async def prepare(self, revision: dict[str, Any]) -> str | None:
+        """Load a revision's families beside those that are here; return what speaks against it, if any."""
+        return await self._worker.prepare(revision)
+
+    async def forget(self) -> None:
+        """Let go of what was prepared and will not be committed."""
+        await self._worker.forget()
+
+    async def infer(self, variant: str, build: str, asks: list[Ask]) -> list[Reply]:
         """Answer asks, each with logits or its own error."""
         try:
-            return await self._worker.infer(variant, artifact_sha256, asks)
+            return await self._worker.infer(variant, build, asks)
         except RequestError as problem:
             return [problem for _ in asks]
 
@@ -133,10 +147,10 @@ class StageReplica:
         """Have Serve replace this replica when a model here hangs."""
         self._worker.check_hanging()
 
-    async def ready(self, variant: str) -> bool:
-        """Return whether the variant answers."""
+    async def ready(self, variant: str, build: str) -> bool:
+        """Return whether the variant answers in that build."""
         try:
-            return await self._worker.ready(variant)
+            return await self._worker.ready(variant, build)
         except NotReady:
             return False
 
@@ -147,18 +161,37 @@ class StageReplica:
 
 
 class AllReplicas:
-    """The gateway's replicas, reached by broadcast."""
+    """The replicas of gateway and stages, reached by broadcast.
 
-    def __init__(self) -> None:
-        self._handle: DeploymentHandle | None = None
+    Args:
+        stages: deployments that hold variants outside the gateway.
+        loading_s: the longest that loading a family may take.
+    """
 
-    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
+    def __init__(self, stages: tuple[str, ...] = (), loading_s: float = _BROADCAST_S) -> None:
+        self._stages = stages
+        self._loading_s = loading_s
+        self._handles: dict[str, DeploymentHandle] = {}
+
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
         """See serve.control.Replicas."""
-        return list(await self._all("prepare", revision))
+        if not stages:
+            return list(await self._all(GATEWAY, "prepare", revision))
+        asked = [self._all(name, "prepare", revision, within_s=self._loading_s) for name in self._stages]
+        complaints = [complaint for found in await asyncio.gather(*asked) for complaint in found]
+        if any(complaints):
+            return complaints
+        return list(await self._all(GATEWAY, "prepare", revision, within_s=self._loading_s))
+
+    async def forget(self) -> None:
+        """See serve.control.Replicas."""
+        for name in (GATEWAY, *self._stages):
+            with suppress(NotReady):
+                await self._all(name, "forget", keep_errors=True)
 
     async def catch_up(self) -> list[ReplicaState]:
         """See serve.control.Replicas."""
-        replies = await self._all("catch_up", keep_errors=True)
+        replies = await self._all(GATEWAY, "catch_up", keep_errors=True)
         states = [reply for reply in replies if isinstance(reply, ReplicaState)]
         if not states:
             raise NotReady("no gateway replica answers")
@@ -167,18 +200,28 @@ class AllReplicas:
     async def ready(self) -> bool:
         """Return whether every stage of the policy answers, seen from every replica."""
         try:
-            return all(await self._all("ready"))
+            return all(await self._all(GATEWAY, "ready"))
         except NotReady:
             return False
 
-    async def _all(self, method: str, *given: Any, keep_errors: bool = False) -> list[Any]:
-        if self._handle is None:
-            self._handle = ray_serve.get_deployment_handle(GATEWAY, APPLICATION, _check_exists=False)
+    async def _all(
+        self,
+        deployment: str,
+        method: str,
+        *given: Any,
+        keep_errors: bool = False,
+        within_s: float = _BROADCAST_S,
+    ) -> list[Any]:
         try:
-            replies = self._handle.broadcast(method, *given)
-            return list(await replies.results_async(timeout_s=_BROADCAST_S, return_exceptions=keep_errors))
+            if deployment not in self._handles:
+                self._handles[deployment] = ray_serve.get_deployment_handle(
+                    deployment, APPLICATION, _check_exists=False
+                )
+            replies = self._handles[deployment].broadcast(method, *given)
+            return list(await replies.results_async(timeout_s=within_s, return_exceptions=keep_errors))
         except (RayError, RayServeException, TimeoutError) as problem:
-            raise NotReady(f"not every gateway replica answers: {type(problem).__name__}") from problem
+            kind = "gateway" if deployment == GATEWAY else deployment
+            raise NotReady(f"not every {kind} replica answers: {type(problem).__name__}") from problem
 
 
 class Control:
@@ -189,21 +232,30 @@ class Control:
         given.check_package()
         settings = given.settings
         set_up_logs(settings.log, CONTROL)
-        family = read_served_family(given)
         keys, gate = open_keys(given.state), Gate()
         self._keys = KeyFollower(keys, gate)
         await self._keys.catch_up()
-        plane = ControlPlane(open_revisions(given.state), family, AllReplicas(), given.otherwise)
-        description = {
-            "family": {"name": family.name, "sha256": family.sha256, "path": given.family},
-            "slots": given.slots.model_dump(mode="json"),
-            "port": settings.port,
-            "admin_port": settings.admin_port,
-        }
+        store = store_of(given)
+        families = await asyncio.to_thread(Families, given, store)
+        replicas = AllReplicas(given.slots.deployments, settings.ready_timeout_s)
+        plane = ControlPlane(open_revisions(given.state), families.examine, replicas)
+        push = FamilyPush(plane, families, store, given.place)
+
+        def describe() -> dict[str, Any]:
+            """Say what the admin interface tells of this run beside its replicas."""
+            in_force = plane.current().family
+            return {
+                "family": in_force.model_dump(mode="json"),
+                "slots": given.slots.model_dump(mode="json"),
+                "placed": given.place(families.examine(in_force).family),
+                "port": settings.port,
+                "admin_port": settings.admin_port,
+            }
+
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", settings.admin_port))
-        admin = Guard(make_admin(plane, keys, lambda: description), gate, always_keyed=False)
+        admin = Guard(make_admin(plane, keys, describe, push), gate, always_keyed=False)
         server = uvicorn.Server(uvicorn.Config(admin, lifespan="off", access_log=False, log_config=None))
         self._server = asyncio.create_task(server._serve([listener]))
         self._following = asyncio.create_task(self._keys.follow())
@@ -247,13 +299,13 @@ async def drain(within_s: float) -> None:
         log.exception("not every gateway replica had answered all requests within %g s", within_s)
 
 
-def call_through(handle: DeploymentHandle, variant: str, artifact_sha256: str) -> Call:
+def call_through(handle: DeploymentHandle, variant: str, build: str) -> Call:
     """Return a call that sends asks through a deployment handle."""
     infer = handle.infer
 
     async def call(asks: list[Ask]) -> list[Reply]:
         try:
-            return list(await infer.remote(variant, artifact_sha256, asks))
+            return list(await infer.remote(variant, build, asks))
         except RayTaskError:
             raise
         except (RayError, RayServeException) as problem:
@@ -262,13 +314,13 @@ def call_through(handle: DeploymentHandle, variant: str, artifact_sha256: str) -
     return call
 
 
-def ping_through(handle: DeploymentHandle, variant: str) -> Ping:
-    """Return a call that asks a replica whether the variant answers."""
+def ping_through(handle: DeploymentHandle, variant: str, build: str) -> Ping:
+    """Return a call that asks a replica whether the variant answers in that build."""
     ready = handle.ready
 
     async def ping() -> bool:
         try:
-            return bool(await ready.remote(variant))
+            return bool(await ready.remote(variant, build))
         except (RayError, RayServeException):
             return False
 
@@ -311,11 +363,12 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
     stages: dict[str, Any] = {}
     for name in slots.own:
         replicas = fewest(settings.stage_of(name).replicas)
-        own = slot(StageReplica, f"stage-{name}", gpus=gpus, num_replicas=replicas)
-        stages[name] = own.bind(given, (name,), preload=True)
+        deployment = own_deployment(name)
+        own = slot(StageReplica, deployment, gpus=gpus, num_replicas=replicas)
+        stages[deployment] = own.bind(given, deployment, preload=True)
     if slots.shelf:
-        shelf = slot(StageReplica, SHELF, gpus=gpus, num_replicas=1).bind(given, slots.shelf, preload=False)
-        stages |= dict.fromkeys(slots.shelf, shelf)
+        shelf = slot(StageReplica, SHELF, gpus=gpus, num_replicas=1)
+        stages[SHELF] = shelf.bind(given, SHELF, preload=False)
     control = slot(
         Control,
         CONTROL,

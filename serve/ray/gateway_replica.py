@@ -6,26 +6,34 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from contract.errors import InputError, NotReady
-from contract.live import Revision, parse_revision
+from contract.errors import EnvironmentProblem, InputError, NotReady
+from contract.family import Family
+from contract.live import FamilyReference, Revision, parse_revision
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
 from serve.access.key_store import open_keys
+from serve.control.families import store_of
 from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
 from serve.control.revision_store import RevisionStore
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
+from serve.settings.slots import INLINE
 from serve.stages.inline import InlineStage, check_hanging
-from serve.stages.loading import Assignment, load_stages, make_snapshot, read_served_family
+from serve.stages.loaded_families import LoadedFamilies
+from serve.stages.loading import Assignment, load_stage, make_snapshot
+from serve.stages.loop_turn import LoopTurn
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.telemetry.observer import make_observer
 from serve.types.stage import Snapshot, Stage
 
 ACCOUNT_EVERY_S = 0.5
+Connect = Callable[[str, str, str], RemoteStage]
 
 
 class GatewayReplica:
@@ -34,7 +42,7 @@ class GatewayReplica:
     Args:
         name: how this replica calls itself in the live state.
         assignment: of this run.
-        remotes: the stages that do not run here, by variant.
+        connect: makes the stage of a variant that does not run here, given its deployment, name and build.
         telemetry: where its figures go.
         state: where the live state is.
     """
@@ -43,19 +51,30 @@ class GatewayReplica:
         self,
         name: str,
         assignment: Assignment,
-        remotes: Mapping[str, RemoteStage],
+        connect: Connect,
         telemetry: Telemetry,
         state: RevisionStore,
     ) -> None:
         assignment.check_package()
         self._name = name
         self._telemetry = telemetry
-        self._family = read_served_family(assignment)
         self._observer = make_observer(assignment.settings, "gateway")
         recorder = telemetry if self._observer is None else self._observer.recorder(telemetry)
-        self._inline = load_stages(assignment, self._family, assignment.slots.inline, recorder, "cpu")
-        self._stages: dict[str, InlineStage | RemoteStage] = {**self._inline, **remotes}
-        self._follower = Follower(state, self._load)
+        self._recorder = recorder
+        self._assignment = assignment
+        self._connect = connect
+        self._turn = LoopTurn()
+        store = store_of(assignment)
+        self._families = LoadedFamilies(
+            lambda reference: store.locate(reference, Path(assignment.family)),
+            self._placed_here,
+            self._load_inline,
+            store.let_go,
+        )
+        self._remotes: dict[tuple[str, str], RemoteStage] = {}
+        self._leaving: dict[Snapshot, frozenset[str]] = {}
+        self._departures: set[asyncio.Task[None]] = set()
+        self._follower = Follower(state, self._load, self._flipped)
         limits = assignment.settings.limits
         self._dataplane = DataPlane(self._follower.snapshot, limits, recorder)
         gate = Gate()
@@ -79,7 +98,7 @@ class GatewayReplica:
 
     def check_hanging(self) -> None:
         """Raise StageFailed where a model does not come back; nothing in this process can end it."""
-        check_hanging(self._inline.values())
+        check_hanging(self._families.stages)
 
     async def start(self) -> None:
         """Put the newest revision in force and begin to follow. Raises NotReady when none can be loaded."""
@@ -95,10 +114,16 @@ class GatewayReplica:
     async def prepare(self, raw: dict[str, Any]) -> str | None:
         """Load a revision beside the one in force; return what speaks against it, if anything."""
         try:
-            self._follower.prepare(parse_revision(raw))
-        except InputError as problem:
+            await self._follower.prepare(parse_revision(raw))
+        except (InputError, EnvironmentProblem) as problem:
+            await self._tidy()
             return str(problem)
         return None
+
+    async def forget(self) -> None:
+        """Let go of what was prepared and will not be committed."""
+        self._follower.forget_prepared()
+        await self._tidy()
 
     async def catch_up(self) -> ReplicaState:
         """Put the newest committed revision, and the newest keys, in force and say where this replica is."""
@@ -122,14 +147,58 @@ class GatewayReplica:
         """Write what was counted where scrapes find it."""
         self._telemetry.flush()
 
-    def _load(self, revision: Revision) -> Snapshot:
-        stages: Mapping[str, Stage] = self._stages
+    async def _load(self, revision: Revision) -> Snapshot:
+        """Make a revision's snapshot; a family that is not here yet is loaded beside the one that is."""
+        for reference in revision.families[1:]:
+            await self._stages_of(reference)
+        family, stages = await self._stages_of(revision.family)
         if self._observer is not None:
             stages = self._observer.stages(stages)
-        return make_snapshot(revision, self._family, stages)
+        return make_snapshot(revision, family, stages)
+
+    async def _stages_of(self, reference: FamilyReference) -> tuple[Family, Mapping[str, Stage]]:
+        family = await self._families.learn(reference)
+        stages: dict[str, Stage] = dict(await self._families.load(reference))
+        for name, place in self._assignment.place(family).items():
+            if place != INLINE:
+                key = (place, family.build(name))
+                if key not in self._remotes:
+                    self._remotes[key] = self._connect(place, name, key[1])
+                stages[name] = self._remotes[key]
+        return family, stages
+
+    def _placed_here(self, family: Family) -> list[str]:
+        return [name for name, place in self._assignment.place(family).items() if place == INLINE]
+
+    def _load_inline(self, folder: Path, family: Family, name: str) -> InlineStage:
+        return load_stage(self._assignment.settings, folder, family, name, self._recorder, "cpu", self._turn)
+
+    def _flipped(self, before: Snapshot, families: frozenset[str]) -> None:
+        self._leaving[before] = families
+        task = asyncio.create_task(self._leave(before))
+        self._departures.add(task)
+        task.add_done_callback(self._departures.discard)
+
+    async def _leave(self, before: Snapshot) -> None:
+        """Free what only that snapshot needs, once no request works on it."""
+        with suppress(NotReady):  # while it stops, nothing needs to be freed
+            await self._dataplane.drained(before)
+            del self._leaving[before]
+            await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Free the families that neither the live state nor a request needs."""
+        await self._families.keep(self._follower.families.union(*self._leaving.values()))
+        builds = {build for sha256 in self._families.known for build in self._families.builds(sha256)}
+        for key in [key for key in self._remotes if key[1] not in builds]:
+            del self._remotes[key]
 
     def _queued(self) -> dict[str, int]:
-        return {name: stage.queued for name, stage in self._stages.items()}
+        waiting: dict[str, int] = {}
+        stages: list[InlineStage | RemoteStage] = [*self._families.stages, *self._remotes.values()]
+        for stage in stages:
+            waiting[stage.variant] = waiting.get(stage.variant, 0) + stage.queued
+        return waiting
 
     def _metrics_page(self) -> bytes:
         try:

@@ -7,113 +7,215 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 from contract.errors import NotReady, RequestError, SluiceError, StageFailed
+from contract.family import Family
+from contract.live import Revision, parse_revision
+from serve.control.families import store_of
+from serve.control.follower import PULL_EVERY_S
+from serve.control.revision_store import open_revisions
 from serve.stages.inline import InlineStage, check_hanging
-from serve.stages.loading import Assignment, load_stage, read_served_family
+from serve.stages.loaded_families import LoadedFamilies
+from serve.stages.loading import Assignment, load_stage
+from serve.stages.loop_turn import LoopTurn
 from serve.stages.remote import Ask, Reply
 from serve.telemetry.observer import Observer
+from serve.types.clock import Clock
 from serve.types.current import REQUEST_ID, SPAN
 from serve.types.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
+_LATE_S = 5.0
 
 
 class StageWorker:
-    """Answers asks for a fixed set of variants, re-batched here over all gateway replicas.
+    """Answers asks for the variants placed on one deployment, re-batched here over all gateway replicas.
+
+    It follows the live state as gateways do, but frees a family late: a gateway may still be on the revision
+    before, and what it asks must be answered by the build that it means.
 
     Args:
         assignment: of this run.
-        variants: those that may be asked for.
+        deployment: where this worker runs.
         recorder: told of every batch.
         observer: watches single requests, if anybody does.
+        clock: seconds.
     """
 
     def __init__(
         self,
         assignment: Assignment,
-        variants: tuple[str, ...],
+        deployment: str,
         recorder: Recorder,
         observer: Observer | None = None,
+        *,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._assignment = assignment
-        self._variants = variants
+        self._deployment = deployment
         self._recorder = recorder if observer is None else observer.recorder(recorder)
         self._tracing = None if observer is None else observer.tracing
-        self._family = read_served_family(assignment)
-        self._stages: dict[str, InlineStage] = {}
-        self._loading: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in variants}
+        self._clock = clock
+        self._turn = LoopTurn()
+        self._state = open_revisions(assignment.state)
+        store = store_of(assignment)
+        self._families = LoadedFamilies(
+            lambda reference: store.locate(reference, Path(assignment.family)),
+            self._placed_here,
+            self._load_stage,
+            store.let_go,
+        )
+        limits = assignment.settings.limits
+        self._patience_s = limits.max_seconds + _LATE_S
+        self._number = 0
+        self._needed: frozenset[str] = frozenset()
+        self._kept_until: dict[str, float] = {}
 
     @property
     def stages(self) -> dict[str, InlineStage]:
-        """The variants loaded so far."""
-        return self._stages
+        """What is loaded, by variant."""
+        return {stage.variant: stage for stage in self._families.stages}
 
-    async def load(self, variant: str) -> InlineStage:
-        """Return the stage of a variant, loaded in a thread when it is not there yet.
+    async def start(self, *, preload: bool) -> None:
+        """Learn the family in force; load what is placed here now, or when it is asked for.
 
         Raises:
-            NotReady: this replica does not hold the variant, or cannot load it.
+            NotReady: there is no revision, or its family cannot be loaded.
         """
-        stage = self._stages.get(variant)
-        if stage is not None:
-            return stage
-        if variant not in self._loading:
-            raise NotReady(f"{variant} is not on this replica")
-        async with self._loading[variant]:
-            stage = self._stages.get(variant)
-            if stage is None:
-                try:
-                    stage = await asyncio.to_thread(
-                        load_stage,
-                        self._assignment,
-                        self._family,
-                        variant,
-                        self._recorder,
-                        self._assignment.settings.provider,
-                    )
-                except SluiceError as problem:
-                    log.exception("cannot load %s", variant)
-                    raise NotReady(
-                        f"{variant} cannot be loaded: its files are not those that the gateway started with, "
-                        "or the machine lacks something; see the log, and restart the gateway"
-                    ) from problem
-                self._stages[variant] = stage
-        return stage
+        try:
+            latest = await asyncio.to_thread(self._state.latest)
+            if latest is None:
+                raise NotReady("there is no revision in the state directory")
+            await self._hold(latest, load=preload)
+        except (SluiceError, OSError) as problem:
+            raise NotReady(str(problem)) from problem
+
+    async def prepare(self, raw: dict[str, Any]) -> str | None:
+        """Load a revision's families beside those that are here; return what speaks against it, if any."""
+        revision = parse_revision(raw)
+        until = self._clock() + self._assignment.settings.ready_timeout_s + self._patience_s
+        try:
+            for reference in revision.families:
+                self._kept_until[reference.sha256] = until
+                await self._families.load(reference)
+        except SluiceError as problem:
+            log.exception("cannot load what was pushed")
+            await self.forget()
+            return f"{self._deployment}: {problem}"
+        return None
+
+    async def forget(self) -> None:
+        """Let go of what was prepared and will not be committed."""
+        now = self._clock()
+        for sha256 in set(self._kept_until) - self._needed:
+            self._kept_until[sha256] = min(self._kept_until[sha256], now)
+        await self.tidy()
+
+    async def catch_up(self) -> None:
+        """Load the families of the newest revision, if there is a newer one, and free what nobody needs."""
+        try:
+            newer = await asyncio.to_thread(self._state.newer_than, self._number)
+            if newer is not None:
+                await self._hold(newer, load=True)
+        except (SluiceError, OSError):
+            log.exception("the newest revision cannot be followed; what is loaded stays")
+        await self.tidy()
+
+    async def follow(self) -> None:
+        """Catch up twice a second, for ever."""
+        while True:
+            await asyncio.sleep(PULL_EVERY_S)
+            await self.catch_up()
+
+    async def tidy(self) -> None:
+        """Free the families that are out of force and have not been asked for longer than a request lasts."""
+        now = self._clock()
+        kept = {sha256 for sha256, until in self._kept_until.items() if until > now}
+        if self._families.known - self._needed - kept:
+            await self._families.keep(self._needed | kept)
+        self._kept_until = {sha256: self._kept_until[sha256] for sha256 in kept}
 
     async def load_when(self, ready: Callable[[], Awaitable[bool]]) -> None:
         """Load every variant once `ready`, one at a time: a family rebuilt later does not matter then."""
         while not await ready():
             await asyncio.sleep(_LOOK_EVERY_S)
-        for variant in self._variants:
-            with contextlib.suppress(NotReady):
-                await self.load(variant)
+        latest = await asyncio.to_thread(self._state.latest)
+        for reference in latest.families if latest else ():
+            family = await self._families.learn(reference)
+            for variant in self._placed_here(family):
+                with contextlib.suppress(NotReady):  # told in the log
+                    await self._stage(variant, family.build(variant))
 
-    async def infer(self, variant: str, artifact_sha256: str, asks: list[Ask]) -> list[Reply]:
+    async def infer(self, variant: str, build: str, asks: list[Ask]) -> list[Reply]:
         """Answer asks side by side, each with logits or with its own error.
 
         Raises:
-            NotReady: the variant is not here, or here in another build.
+            NotReady: the variant is not here in that build, or cannot be loaded.
         """
-        stage = await self.load(variant)
-        if stage.artifact_sha256 != artifact_sha256:
-            raise NotReady(f"{variant} is loaded from another build")
+        try:
+            stage = await self._stage(variant, build)
+        except NotReady:  # of a revision that this replica, started meanwhile, has not seen yet
+            await self.catch_up()
+            stage = await self._stage(variant, build)
+        self._asked_for(build)
         now = time.monotonic()
         return await asyncio.gather(*(self._one(stage, ask, now) for ask in asks))
 
-    async def ready(self, variant: str) -> bool:
-        """Return whether the variant answers, loading it first if need be."""
-        return await (await self.load(variant)).ready()
+    async def ready(self, variant: str, build: str) -> bool:
+        """Return whether the variant answers in that build, loading it first if need be."""
+        return await (await self._stage(variant, build)).ready()
 
     def check_hanging(self) -> None:
         """Raise StageFailed where a model does not come back; nothing in this process can end it."""
-        check_hanging(self._stages.values())
+        check_hanging(self._families.stages)
 
     async def close(self) -> None:
         """Finish what is inside and free the variants."""
-        await asyncio.gather(*(stage.close() for stage in self._stages.values()))
+        await self._families.keep(frozenset())
+
+    def _placed_here(self, family: Family) -> list[str]:
+        return [name for name, place in self._assignment.place(family).items() if place == self._deployment]
+
+    async def _hold(self, revision: Revision, *, load: bool) -> None:
+        """Have the families of a revision here, and keep those before it as long as they may be asked for."""
+        for reference in revision.families:
+            await self._families.learn(reference)
+            if load:
+                await self._families.load(reference)
+        until = self._clock() + self._patience_s
+        needed = frozenset(reference.sha256 for reference in revision.families)
+        for sha256 in self._needed - needed:
+            self._kept_until[sha256] = max(until, self._kept_until.get(sha256, until))
+        self._needed, self._number = needed, revision.number
+
+    def _asked_for(self, build: str) -> None:
+        """Keep a family that is out of force while somebody asks for it."""
+        if self._families.known == self._needed:
+            return
+        for sha256 in self._families.known - self._needed:
+            if build in self._families.builds(sha256):
+                until = self._clock() + self._patience_s
+                self._kept_until[sha256] = max(until, self._kept_until.get(sha256, until))
+
+    async def _stage(self, variant: str, build: str) -> InlineStage:
+        try:
+            return await self._families.stage(variant, build)
+        except NotReady:
+            raise
+        except SluiceError as problem:
+            log.exception("cannot load %s", variant)
+            raise NotReady(
+                f"{variant} cannot be loaded: its files are not those that the gateway started with, "
+                "or the machine lacks something; see the log, and restart the gateway"
+            ) from problem
+
+    def _load_stage(self, folder: Path, family: Family, name: str) -> InlineStage:
+        settings = self._assignment.settings
+        return load_stage(settings, folder, family, name, self._recorder, settings.provider, self._turn)
 
     async def _one(self, stage: InlineStage, ask: Ask, now: float) -> Reply:
         deadline_at = None if ask.remaining_s is None else now + ask.remaining_s

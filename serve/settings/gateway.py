@@ -25,7 +25,7 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 S3 = "s3://"
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f]*)?\Z")
 
-PATHS: tuple[tuple[str, ...], ...] = (("family",), ("policy",), ("state",))
+PATHS: tuple[tuple[str, ...], ...] = (("family",), ("policy",), ("state",), ("family_cache",))
 """Settings that are paths: a settings file may have them relative to its own folder."""
 
 
@@ -43,6 +43,10 @@ class Settings(Setting):
     state: str | None = Field(
         default=None,
         description="State directory, or s3://BUCKET/PREFIX; null: a directory that lasts as long as the run",
+    )
+    family_cache: str | None = Field(
+        default=None,
+        description="Folder of each node for the families that it fetches; null: in the state directory",
     )
     provider: Provider = "cpu"
     replicas: Replicas | None = Field(
@@ -88,7 +92,7 @@ class Settings(Setting):
             raise ValueError("give a family folder, or --fake, and not both")
         if self.port == self.admin_port:
             raise ValueError("port and admin port must differ")
-        for name in ("family", "policy", "state"):
+        for name in ("family", "policy", "state", "family_cache"):
             value = getattr(self, name)
             if name == "state" and value is not None and value.startswith(S3):
                 if not _BUCKET.match(value):

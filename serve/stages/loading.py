@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import Field
 
 import serve
 from contract.errors import EnvironmentProblem, PolicyError
-from contract.family import Family, read_family
+from contract.family import Family
 from contract.live import Revision
 from contract.machine import Provider
 from contract.policy import check_policy_fits
@@ -45,6 +45,10 @@ class Assignment(Setting):
     package: str
     otherwise: dict[str, str] = Field(default_factory=dict)
 
+    def place(self, family: Family) -> dict[str, str]:
+        """Return where each variant of a family runs; see Slots.place. Raises FamilyError."""
+        return self.slots.place(family, self.settings)
+
     def check_package(self) -> None:
         """Raise EnvironmentProblem unless `serve` is the launcher's own package in this process too."""
         found = package_folder()
@@ -60,16 +64,9 @@ def package_folder() -> str:
     return str(Path(next(iter(serve.__path__))).resolve())
 
 
-def load_stages(
-    assignment: Assignment, family: Family, names: Iterable[str], recorder: Recorder, provider: Provider
-) -> dict[str, InlineStage]:
-    """Load several variants. Raises as `runtime.load.load_variant`."""
-    turn = LoopTurn()
-    return {name: load_stage(assignment, family, name, recorder, provider, turn) for name in names}
-
-
 def load_stage(
-    assignment: Assignment,
+    settings: Settings,
+    folder: Path,
     family: Family,
     name: str,
     recorder: Recorder,
@@ -80,17 +77,11 @@ def load_stage(
 
     Whether it runs on the event loop is decided by what one text takes, unless the settings say it. Under
     load it goes on there if it is far below a millisecond, or if the processes that answer leave no core
-    idle that a thread could use.
+    idle that a thread could use. Raises as `runtime.load.load_variant`.
     """
-    settings = assignment.settings.stage_of(name)
-    loaded = load_variant(
-        Path(assignment.family),
-        family,
-        name,
-        provider=provider,
-        threads=settings.threads,
-    )
-    rules = settings.batch
+    own = settings.stage_of(name)
+    loaded = load_variant(folder, family, name, provider=provider, threads=own.threads)
+    rules = own.batch
     at_once = rules.run_in == "loop"
     if family.variant(name).runtime != "fake":
         usual = [loaded.encoder.example]
@@ -98,7 +89,7 @@ def load_stage(
         if rules.run_in == "auto":
             took_ms = quickest_ms(lambda: loaded.logits(usual))
             at_once = took_ms < _AT_ONCE_MS
-            no_core_idle = assignment.settings.gateway_replicas >= core_count()
+            no_core_idle = settings.gateway_replicas >= core_count()
             if took_ms < _LOOP_MS or (at_once and no_core_idle):
                 rules = rules.model_copy(update={"run_in": "loop"})
     return InlineStage(loaded, rules, recorder, turn=(turn or LoopTurn()) if at_once else None)
@@ -116,17 +107,11 @@ def quickest_ms(
     return found * 1e3
 
 
-def read_served_family(assignment: Assignment) -> Family:
-    """Read the manifest; the artifacts' hashes are checked when each is loaded."""
-    return read_family(Path(assignment.family), verify=False)
-
-
 def make_snapshot(revision: Revision, family: Family, stages: Mapping[str, Stage]) -> Snapshot:
     """Compile a revision against what is loaded. Raises PolicyError when it does not fit."""
     if revision.family_sha256 != family.sha256:
         raise PolicyError(
-            f"revision {revision.number} is for another family ({revision.family_sha256[:12]}…)",
-            hint="start the gateway with that family",
+            f"revision {revision.number} is for another family ({revision.family_sha256[:12]}…)"
         )
     check_policy_fits(revision.policy, family)
     return Snapshot(

@@ -78,6 +78,7 @@ def _family(folder: Path, machine: Machine, names: tuple[str, ...]) -> Family:
                 runtime="linear",
                 artifact=artifact_of(folder, folder / f"{name}.npz"),
                 encoder="ngrams",
+                usd_per_1k=0.1,
             )
             for name in names
         ),

@@ -19,7 +19,7 @@ from runtime.fake_family import write_fake_family
 from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
 from serve.control.follower import Follower
-from serve.control.plane import ControlPlane, ReplicaState
+from serve.control.plane import ControlPlane, Examined, ReplicaState
 from serve.control.revision_store import (
     RevisionStore,
     RevisionTaken,
@@ -30,6 +30,7 @@ from serve.control.revision_store import (
 from serve.ray.deployments import AllReplicas
 from serve.stages.loading import make_snapshot
 from serve.storage.objects import open_objects
+from serve.types.stage import Snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +64,11 @@ def seeded(state: RevisionStore, family: Family, variant: str = "fake-large") ->
 
 def follower(state: RevisionStore, family: Family) -> Follower:
     """A replica that holds every variant (by name only)."""
-    return Follower(state, lambda found: make_snapshot(found, family, {}))
+
+    async def load(found: Revision) -> Snapshot:
+        return make_snapshot(found, family, {})
+
+    return Follower(state, load)
 
 
 class Replicas:
@@ -72,12 +77,19 @@ class Replicas:
     def __init__(self, *followers: Follower) -> None:
         self.followers = followers
         self.refusal: str | None = None
+        self.forgotten = False
 
-    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
         """Prepare on each."""
         for each in self.followers:
-            each.prepare(Revision.model_validate(revision))
+            await each.prepare(Revision.model_validate(revision))
         return [self.refusal, *(None for _ in self.followers)]
+
+    async def forget(self) -> None:
+        """Let go on each."""
+        self.forgotten = True
+        for each in self.followers:
+            each.forget_prepared()
 
     async def catch_up(self) -> list[ReplicaState]:
         """Catch up each."""
@@ -104,7 +116,7 @@ class Broadcasting:
 
 def control(state: RevisionStore, family: Family, replicas: Replicas) -> ControlPlane:
     """A control plane over these replicas."""
-    return ControlPlane(state, family, replicas)
+    return ControlPlane(state, lambda _: Examined(family, {}), replicas)
 
 
 def test_a_revision_is_written_once(state: RevisionStore, family: Family) -> None:
@@ -207,6 +219,8 @@ async def test_a_push_that_one_replica_refuses_changes_nothing(state: RevisionSt
     with pytest.raises(PolicyError, match="no memory"):
         await control(state, family, replicas).push(single_variant_policy("fake-small").dump())
     assert len(state.history()) == 1
+    assert replicas.forgotten
+    assert replicas.followers[0].families == frozenset()
 
 
 async def test_a_push_whose_replicas_fall_silent_after_the_commit_is_reported_as_done(
@@ -269,7 +283,7 @@ async def test_replicas_that_do_not_answer_are_left_out() -> None:
     alive = ReplicaState("a", 1, 2, None)
     replicas = AllReplicas()
     for replies, told in (([alive, RayError("gone")], [alive]), ([RayError("gone")], None)):
-        replicas._handle = Broadcasting(replies)
+        replicas._handles["gateway"] = Broadcasting(replies)
         if told is None:
             with pytest.raises(NotReady):
                 await replicas.catch_up()

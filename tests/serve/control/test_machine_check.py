@@ -15,7 +15,7 @@ from contract.machine import Machine
 from contract.policy import Certificate, Policy, Stage, read_policy, write_policy
 from runtime.machine import describe_machine
 from serve.control.bootstrap import assign
-from serve.control.plane import ControlPlane, ReplicaState
+from serve.control.plane import ControlPlane, Examined, ReplicaState
 from serve.control.revision_store import following, open_revisions
 from serve.settings.gateway import Settings
 from sluicegate.inspect_cmd import command
@@ -116,9 +116,12 @@ def test_a_certified_revision_in_force_is_held_to_it_too(tmp_path: Path) -> None
 class Ready:
     """Replicas that take everything."""
 
-    async def prepare(self, revision: dict[str, Any]) -> list[str | None]:
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
         """Take it."""
         return [None]
+
+    async def forget(self) -> None:
+        """Nothing is held."""
 
     async def catch_up(self) -> list[ReplicaState]:
         """Say nothing."""
@@ -133,7 +136,7 @@ async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> No
     given = assign(settings_of(tmp_path, certified=False), tmp_path)
     assert set(given.otherwise) == {"small"}
     state = open_revisions(str(tmp_path / "state"))
-    plane = ControlPlane(state, family, Ready(), given.otherwise)
+    plane = ControlPlane(state, lambda _: Examined(family, given.otherwise), Ready())
     uncertified = read_policy(tmp_path / "policy.json")
     settings_of(tmp_path)
     with pytest.raises(PolicyError, match="small gives other answers"):

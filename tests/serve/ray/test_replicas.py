@@ -6,18 +6,21 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from contract.errors import EnvironmentProblem, NotReady, StageFailed
+from contract.family import read_family
 from runtime.fake_family import TEACHER
 from serve.control.bootstrap import assign
 from serve.control.revision_store import open_revisions
-from serve.ray.gateway_replica import GatewayReplica
+from serve.ray.gateway_replica import Connect, GatewayReplica
 from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import Settings
-from serve.settings.stages import FakeSettings
+from serve.settings.slots import SHELF, Slots, own_deployment
+from serve.settings.stages import FakeSettings, StageSettings
 from serve.stages.loading import Assignment, quickest_ms
 from serve.stages.remote import Ask, RemoteStage, Reply
 from serve.telemetry.metrics import Telemetry
@@ -31,6 +34,24 @@ pytestmark = pytest.mark.anyio
 def assignment(tmp_path: Path) -> Assignment:
     """What a launcher would tell every process: fakes, with the live state seeded."""
     return assign(Settings(fake=FakeSettings(delay_ms=0.0)), tmp_path)
+
+
+async def started(given: Assignment, deployment: str = SHELF) -> StageWorker:
+    """A worker of that deployment which knows the family in force and has loaded nothing."""
+    worker = StageWorker(given, deployment, NoRecorder())
+    await worker.start(preload=False)
+    return worker
+
+
+def on_shelf(given: Assignment) -> Assignment:
+    """The same run with the teacher on the shelf too."""
+    slots = Slots(inline=("fake-small",), own=(), shelf=("fake-other", TEACHER))
+    return given.model_copy(update={"slots": slots})
+
+
+def build(given: Assignment, variant: str) -> str:
+    """The hash of a variant's build."""
+    return read_family(Path(given.family)).build(variant)
 
 
 def test_another_package_of_our_name_is_refused(assignment: Assignment) -> None:
@@ -52,18 +73,19 @@ def test_a_state_of_another_family_is_named_at_start(tmp_path: Path) -> None:
 
 async def test_a_worker_loads_what_is_asked_for_and_no_more(assignment: Assignment) -> None:
     """The shelf holds nothing until a variant is wanted, and only variants of its own."""
-    worker = StageWorker(assignment, ("fake-other",), NoRecorder())
+    worker = await started(assignment)
     assert not worker.stages
-    assert await worker.ready("fake-other")
+    assert await worker.ready("fake-other", build(assignment, "fake-other"))
     assert set(worker.stages) == {"fake-other"}
     with pytest.raises(NotReady):
-        await worker.ready("fake-large")
+        await worker.ready(TEACHER, build(assignment, TEACHER))
     await worker.close()
 
 
 async def test_the_shelf_fills_once_the_cascade_answers(assignment: Assignment) -> None:
     """Nothing is loaded before; afterwards the family folder may change without harm."""
-    worker = StageWorker(assignment, ("fake-other", TEACHER), NoRecorder())
+    worker = await started(on_shelf(assignment))
+    builds = {name: build(assignment, name) for name in ("fake-other", TEACHER)}
     asked = iter([False, False, True])
 
     async def ready() -> bool:
@@ -72,15 +94,15 @@ async def test_the_shelf_fills_once_the_cascade_answers(assignment: Assignment) 
 
     await worker.load_when(ready)
     shutil.rmtree(assignment.family)
-    assert await worker.ready("fake-other")
-    assert await worker.ready(TEACHER)
+    for name, sha256 in builds.items():
+        assert await worker.ready(name, sha256)
     await worker.close()
 
 
 async def test_the_shelf_fills_past_a_variant_that_cannot_be_loaded(assignment: Assignment) -> None:
     """One broken file costs one variant."""
     (Path(assignment.family) / "fake-other.json").write_text("{}")
-    worker = StageWorker(assignment, ("fake-other", TEACHER), NoRecorder())
+    worker = await started(on_shelf(assignment))
 
     async def ready() -> bool:
         return True
@@ -98,46 +120,54 @@ def test_a_slow_moment_does_not_decide_where_a_stage_runs() -> None:
 
 async def test_a_worker_refuses_another_build(assignment: Assignment) -> None:
     """An escalation that was meant for other weights is not answered by these."""
-    worker = StageWorker(assignment, (TEACHER,), NoRecorder())
-    with pytest.raises(NotReady, match="another build"):
+    worker = await started(assignment, own_deployment(TEACHER))
+    with pytest.raises(NotReady, match="not here in that build"):
         await worker.infer(TEACHER, "0" * 64, [Ask(["a"], None)])
     await worker.close()
 
 
 async def test_an_altered_artifact_is_not_loaded(assignment: Assignment) -> None:
     """A file that changed after the family was written makes its variant not ready."""
+    sha256 = build(assignment, TEACHER)
     (Path(assignment.family) / f"{TEACHER}.json").write_text("{}")
-    worker = StageWorker(assignment, (TEACHER,), NoRecorder())
+    worker = await started(assignment, own_deployment(TEACHER))
     with pytest.raises(NotReady, match="restart the gateway"):
-        await worker.load(TEACHER)
+        await worker.ready(TEACHER, sha256)
+    with pytest.raises(NotReady, match="altered or incomplete"):
+        await StageWorker(assignment, own_deployment(TEACHER), NoRecorder()).start(preload=True)
 
 
 async def test_errors_of_a_worker_belong_to_single_asks(tmp_path: Path) -> None:
     """A variant that fails gives each ask a StageFailed, and the call itself succeeds."""
     given = assign(Settings(fake=FakeSettings(delay_ms=0.0, error_rate=1.0)), tmp_path)
-    worker = StageWorker(given, (TEACHER,), NoRecorder())
-    sha256 = (await worker.load(TEACHER)).artifact_sha256
-    replies = await worker.infer(TEACHER, sha256, [Ask(["a"], None), Ask(["b"], None)])
+    worker = await started(given, own_deployment(TEACHER))
+    replies = await worker.infer(TEACHER, build(given, TEACHER), [Ask(["a"], None), Ask(["b"], None)])
     assert [type(reply) for reply in replies] == [StageFailed, StageFailed]
     await worker.close()
 
 
-async def test_a_gateway_replica_answers_with_remote_stages(assignment: Assignment) -> None:
-    """The cascade runs over an inline stage and a remote one, under the seeded policy."""
-    worker = StageWorker(assignment, (TEACHER, "fake-other"), NoRecorder())
+def connected(workers: Mapping[str, StageWorker]) -> Connect:
+    """Stages behind these workers, by deployment, without Ray."""
 
-    def remote(name: str) -> RemoteStage:
+    def connect(deployment: str, variant: str, sha256: str) -> RemoteStage:
         async def call(asks: list[Ask]) -> list[Reply]:
-            return await worker.infer(name, (await worker.load(name)).artifact_sha256, asks)
+            return await workers[deployment].infer(variant, sha256, asks)
 
         async def ping() -> bool:
-            return await worker.ready(name)
+            return await workers[deployment].ready(variant, sha256)
 
-        return RemoteStage(name, call, ping, assignment.settings.stage_of(name))
+        return RemoteStage(variant, call, ping, StageSettings())
 
-    remotes = {name: remote(name) for name in (TEACHER, "fake-other")}
+    return connect
+
+
+async def test_a_gateway_replica_answers_with_remote_stages(assignment: Assignment) -> None:
+    """The cascade runs over an inline stage and a remote one, under the seeded policy."""
+    worker = await started(on_shelf(assignment))
     state = open_revisions(assignment.state)
-    replica = await asyncio.to_thread(GatewayReplica, "one", assignment, remotes, Telemetry(), state)
+    replica = await asyncio.to_thread(
+        GatewayReplica, "one", on_shelf(assignment), connected({SHELF: worker}), Telemetry(), state
+    )
     await replica.start()
     assert replica.healthy
     dataplane = replica.gateway.hot._dataplane
@@ -154,6 +184,6 @@ async def test_a_gateway_replica_without_a_revision_does_not_start(
 ) -> None:
     """An empty state directory is an error at start, not a gateway without a policy."""
     empty = open_revisions(str(tmp_path / "empty"))
-    replica = GatewayReplica("one", assignment, {}, Telemetry(), empty)
+    replica = GatewayReplica("one", assignment, connected({}), Telemetry(), empty)
     with pytest.raises(NotReady):
         await replica.start()

@@ -21,8 +21,7 @@ from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
-from serve.settings.slots import Slots
-from serve.stages.loading import Assignment, load_stages, package_folder
+from serve.stages.loading import load_stage
 from serve.types.stage import Snapshot
 from tests.serve.parts import Kept, serving
 
@@ -67,14 +66,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway on that family: the small variant answers what it is sure about."""
     folder = tmp_path_factory.mktemp("images")
     family, recorder, limits = image_family(folder), Kept(), RequestLimits()
-    assignment = Assignment(
-        settings=Settings(family=str(folder)),
-        slots=Slots(inline=family.names, own=(), shelf=()),
-        family=str(folder),
-        state=str(folder),
-        package=package_folder(),
-    )
-    stages = load_stages(assignment, family, family.names, recorder, "cpu")
+    settings = Settings(family=str(folder))
+    stages = {name: load_stage(settings, folder, family, name, recorder, "cpu") for name in family.names}
     policy = Policy(
         status="uncertified",
         reference="teacher",

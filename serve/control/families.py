@@ -1,0 +1,123 @@
+"""Families before they are served: verified, placed in the slots, given room, and run on their own rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from contract.errors import EnvironmentProblem
+from contract.family import Family, Variant, read_family
+from contract.live import FamilyReference
+from runtime.load import check_family_runs
+from runtime.room import Room, memory_room
+from serve.control.family_store import FamilyStore, open_family_store
+from serve.control.machine_check import compare_answers
+from serve.control.plane import Examined
+from serve.settings.scaling import most
+from serve.settings.slots import INLINE, SHELF, own_deployment
+from serve.stages.loading import Assignment
+
+MIB = 1 << 20
+_INTERPRETER_BYTES = 150 * MIB
+"""Of a measured peak: what a process takes before it has loaded a variant."""
+
+
+def store_of(assignment: Assignment) -> FamilyStore:
+    """Return the families of a run as this node sees them."""
+    cache = assignment.settings.family_cache
+    return open_family_store(assignment.state, None if cache is None else Path(cache))
+
+
+class Families:
+    """The families that control has looked at; each is looked at once.
+
+    Args:
+        assignment: of this run; its family has been looked at when the run started.
+        store: finds a family on this node.
+        room: how much memory is left.
+    """
+
+    def __init__(
+        self, assignment: Assignment, store: FamilyStore, room: Callable[[], Room] = memory_room
+    ) -> None:
+        self._assignment = assignment
+        self._store = store
+        self._room = room
+        first = read_family(Path(assignment.family), verify=False)
+        self._known = {first.sha256: Examined(first, assignment.otherwise)}
+        self._one_at_a_time = threading.Lock()
+
+    def examine(self, reference: FamilyReference) -> Examined:
+        """Look at a family that a revision names, if it is not known yet.
+
+        Raises:
+            FamilyError: it is not to be found, a hash is wrong, or a variant has no place in this gateway.
+            EnvironmentProblem: this machine lacks what it needs to run.
+        """
+        with self._one_at_a_time:
+            if reference.sha256 not in self._known:
+                self._known[reference.sha256] = self._look(self.locate(reference), lambda _: None)
+            return self._known[reference.sha256]
+
+    def locate(self, reference: FamilyReference) -> Path:
+        """Return where this node finds a family. Raises FamilyError."""
+        return self._store.locate(reference, Path(self._assignment.family))
+
+    def examine_folder(
+        self, folder: Path, progress: Callable[[str], None], beside: Family | None = None
+    ) -> Examined:
+        """Look at a family in a folder on this node, and return what was found; raises as `examine`.
+
+        Args:
+            folder: of the family.
+            progress: told what is seen.
+            beside: what is served meanwhile; what the two share is in memory already.
+
+        Raises:
+            EnvironmentProblem: the two do not fit into memory beside each other, too.
+        """
+        found = self._look(folder, progress, beside)
+        with self._one_at_a_time:
+            return self._known.setdefault(found.family.sha256, found)
+
+    def _look(self, folder: Path, progress: Callable[[str], None], beside: Family | None = None) -> Examined:
+        family = read_family(folder)
+        settings = self._assignment.settings
+        check_family_runs(family, settings.provider)
+        placed = self._assignment.place(family)
+        if beside is not None:
+            self._check_memory(family, placed, beside)
+        return Examined(family, compare_answers(folder, family, settings, progress))
+
+    def _check_memory(self, family: Family, placed: Mapping[str, str], beside: Family) -> None:
+        there = {beside.build(name) for name in beside.names}
+        needed = sum(
+            bytes_of(family.variant(name)) * self._processes(place)
+            for name, place in placed.items()
+            if family.build(name) not in there
+        )
+        room = self._room()
+        if needed > room.left:
+            raise EnvironmentProblem(
+                f"beside the family in force this one needs about {needed // MIB} MiB more memory; "
+                f"{room.limit}, {room.most // MIB} MiB, leaves {room.left // MIB} MiB",
+                hint="more memory, fewer replicas, or a restart with this family",
+            )
+
+    def _processes(self, place: str) -> int:
+        """Return how many processes load what is placed there."""
+        settings = self._assignment.settings
+        if place == INLINE:
+            return settings.gateway_replicas if settings.replicas is None else most(settings.replicas)
+        if place == SHELF:
+            return 1
+        owner = next(name for name in self._assignment.slots.own if own_deployment(name) == place)
+        return most(settings.stage_of(owner).replicas)
+
+
+def bytes_of(variant: Variant) -> int:
+    """Return about how much memory a loaded variant takes: as measured, else twice its artifact."""
+    if variant.peak_memory_bytes is not None:
+        return max(variant.peak_memory_bytes - _INTERPRETER_BYTES, variant.artifact.bytes)
+    return 2 * variant.artifact.bytes

@@ -1,0 +1,122 @@
+"""The families that one process has loaded, side by side while one takes the other's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence, Set
+from pathlib import Path
+
+from contract.errors import NotReady
+from contract.family import Family, read_family
+from contract.live import FamilyReference
+from serve.stages.inline import InlineStage
+
+PlacedHere = Callable[[Family], Sequence[str]]
+Locate = Callable[[FamilyReference], Path]
+LoadStage = Callable[[Path, Family, str], InlineStage]
+
+
+class LoadedFamilies:
+    """Families by their hash, their loaded variants by build: what two families share is loaded once.
+
+    Args:
+        locate: finds a family on this node, in a thread; raises FamilyError.
+        placed_here: names the variants of a family that this process is to have.
+        load: loads one variant, in a thread; raises FamilyError, EnvironmentProblem.
+        forgotten: told of a family that is not needed here any more.
+    """
+
+    def __init__(
+        self,
+        locate: Locate,
+        placed_here: PlacedHere,
+        load: LoadStage,
+        forgotten: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._locate = locate
+        self._placed_here = placed_here
+        self._load = load
+        self._forgotten = forgotten
+        self._known: dict[str, tuple[Family, Path]] = {}
+        self._stages: dict[str, InlineStage] = {}
+        self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._wanted: Counter[str] = Counter()
+
+    @property
+    def stages(self) -> tuple[InlineStage, ...]:
+        """All that is loaded."""
+        return tuple(self._stages.values())
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Hashes of the families that are known here."""
+        return frozenset(self._known)
+
+    def builds(self, sha256: str) -> frozenset[str]:
+        """Return the builds of a family that is known here; none of another."""
+        if sha256 not in self._known:
+            return frozenset()
+        family, _ = self._known[sha256]
+        return frozenset(family.build(name) for name in family.names)
+
+    async def learn(self, reference: FamilyReference) -> Family:
+        """Find a family on this node and read its manifest. Raises FamilyError."""
+        if reference.sha256 not in self._known:
+            self._known[reference.sha256] = await asyncio.to_thread(self._find, reference)
+        return self._known[reference.sha256][0]
+
+    async def load(self, reference: FamilyReference) -> dict[str, InlineStage]:
+        """Load a family's variants, one after the other, beside what is loaded; return them by name.
+
+        What is loaded when one of them fails stays until `keep`.
+
+        Raises:
+            FamilyError, EnvironmentProblem: as `runtime.load.load_variant`.
+        """
+        self._wanted[reference.sha256] += 1
+        try:
+            family = await self.learn(reference)
+            folder = self._known[reference.sha256][1]
+            return {name: await self._loaded(family, folder, name) for name in self._placed_here(family)}
+        finally:
+            self._wanted[reference.sha256] -= 1
+
+    async def stage(self, variant: str, build: str) -> InlineStage:
+        """Return the stage of that very build, loaded now if a known family has it here.
+
+        Raises:
+            NotReady: no family that is known has it here.
+            FamilyError, EnvironmentProblem: as `runtime.load.load_variant`.
+        """
+        stage = self._stages.get(build)
+        if stage is not None:
+            return stage
+        for family, folder in tuple(self._known.values()):
+            if variant in self._placed_here(family) and family.build(variant) == build:
+                return await self._loaded(family, folder, variant)
+        raise NotReady(f"{variant} is not here in that build")
+
+    async def keep(self, needed: Set[str]) -> None:
+        """Forget every family but these and those being loaded; finish and free what belongs to none left."""
+        wanted = {sha256 for sha256, count in self._wanted.items() if count}
+        for sha256 in set(self._known) - needed - wanted:
+            del self._known[sha256]
+            self._forgotten(sha256)
+        left = {build for sha256 in self._known for build in self.builds(sha256)}
+        leaving = [self._stages.pop(build) for build in set(self._stages) - left]
+        for build in set(self._loading) - left:
+            if not self._loading[build].locked():
+                del self._loading[build]
+        await asyncio.gather(*(stage.close() for stage in leaving))
+
+    def _find(self, reference: FamilyReference) -> tuple[Family, Path]:
+        folder = self._locate(reference)
+        return read_family(folder, verify=False), folder
+
+    async def _loaded(self, family: Family, folder: Path, name: str) -> InlineStage:
+        build = family.build(name)
+        async with self._loading[build]:
+            if build not in self._stages:
+                self._stages[build] = await asyncio.to_thread(self._load, folder, family, name)
+        return self._stages[build]

@@ -1,0 +1,253 @@
+"""Families that take each other's place in gateway and stage replicas of one process, joined without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import EnvironmentProblem, FamilyError, NotReady
+from contract.family import Family, read_family, write_family
+from contract.policy import Policy, Stage, single_variant_policy
+from runtime.fake_family import TEACHER, write_fake_family
+from runtime.machine import describe_machine
+from runtime.room import Room
+from serve.control.bootstrap import assign
+from serve.control.families import Families, store_of
+from serve.control.family_push import FamilyPush
+from serve.control.plane import ControlPlane, ReplicaState
+from serve.control.revision_store import open_revisions
+from serve.ray.gateway_replica import GatewayReplica
+from serve.ray.stage_worker import StageWorker
+from serve.settings.gateway import Settings
+from serve.settings.slots import SHELF, own_deployment
+from serve.settings.stages import FakeSettings, StageSettings
+from serve.stages.loading import Assignment
+from serve.stages.remote import Ask, RemoteStage, Reply
+from serve.telemetry.metrics import Telemetry
+from serve.types.messages import ClassifyRequest, ClassifyResult
+from serve.types.recorder import NoRecorder
+from tests.support.measured import compute_otherwise, write_measured_family
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+class House:
+    """A gateway replica, its stage workers and its control plane."""
+
+    def __init__(self, given: Assignment, room_bytes: int = 1 << 40) -> None:
+        self.given = given
+        self.clock = Clock()
+        self.state = open_revisions(given.state)
+        self.workers = {
+            name: StageWorker(given, name, NoRecorder(), clock=self.clock) for name in given.slots.deployments
+        }
+        self.gateway = GatewayReplica("one", given, self._connect, Telemetry(), self.state)
+        store = store_of(given)
+        self.families = Families(given, store, lambda: Room("memory", room_bytes, room_bytes))
+        self.plane = ControlPlane(self.state, self.families.examine, self)
+        self.push = FamilyPush(self.plane, self.families, store, given.place)
+
+    async def start(self) -> House:
+        """Load what is in force."""
+        for worker in self.workers.values():
+            await worker.start(preload=True)
+        await self.gateway.start()
+        return self
+
+    async def classify(self, texts: list[str]) -> ClassifyResult:
+        """Answer by the cascade."""
+        request = ClassifyRequest("cascade", texts, None, time.monotonic())
+        return await self.gateway.gateway.hot._dataplane.classify(request)
+
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
+        """See Replicas."""
+        asked = list(self.workers.values()) if stages else []
+        complaints = [await worker.prepare(revision) for worker in asked]
+        return complaints if any(complaints) else [*complaints, await self.gateway.prepare(revision)]
+
+    async def forget(self) -> None:
+        """See Replicas."""
+        await self.gateway.forget()
+        for worker in self.workers.values():
+            await worker.forget()
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """See Replicas."""
+        return [await self.gateway.catch_up()]
+
+    def _connect(self, deployment: str, variant: str, build: str) -> RemoteStage:
+        worker = self.workers[deployment]
+
+        async def call(asks: list[Ask]) -> list[Reply]:
+            return await worker.infer(variant, build, asks)
+
+        async def ping() -> bool:
+            return await worker.ready(variant, build)
+
+        return RemoteStage(variant, call, ping, StageSettings())
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Assignment:
+    """A run on fakes with a state of its own."""
+    return assign(Settings(fake=FakeSettings(delay_ms=0.0), state=str(tmp_path / "state")), tmp_path)
+
+
+def rebuilt(folder: Path, **more: Any) -> Family:
+    """Another fake family of the same names."""
+    return write_fake_family(folder, rows=60, seed=5, delay_ms=0.0, **more)
+
+
+def cascade() -> Policy:
+    """Two stages, uncertified."""
+    stages = (Stage(variant="fake-small", threshold=0.8), Stage(variant=TEACHER))
+    return Policy(status="uncertified", reference=TEACHER, stages=stages).sealed()
+
+
+async def test_the_old_family_is_freed_in_the_gateway_once_drained_and_in_stages_once_unasked(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """A gateway that has not flipped yet is still answered by the build that it means."""
+    house = await House(given).start()
+    old = read_family(Path(given.family))
+    new = rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    result = await house.classify([f"story {n}" for n in range(40)])
+    assert set(result.variant) == {"fake-small", TEACHER}
+    assert not any(result.degraded)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert house.gateway._families.known == {new.sha256}
+    own = house.workers[own_deployment(TEACHER)]
+    await own.catch_up()
+    assert own._families.known == {old.sha256, new.sha256}
+    late = await own.infer(TEACHER, old.build(TEACHER), [Ask(["a"], None)])
+    assert not isinstance(late[0], Exception)
+    house.clock.now = 60.0
+    await own.tidy()
+    assert own._families.known == {new.sha256}
+    with pytest.raises(NotReady, match="not here in that build"):
+        await own.infer(TEACHER, old.build(TEACHER), [Ask(["a"], None)])
+
+
+async def test_what_two_families_share_is_loaded_once(given: Assignment, tmp_path: Path) -> None:
+    """A family in which one variant is new loads that one; the policy stays if its variants are the same."""
+    house = await House(given).start()
+    old = read_family(Path(given.family))
+    folder = tmp_path / "new"
+    write_fake_family(folder, rows=300, delay_ms={TEACHER: 0.0, "fake-other": 0.5})
+    same = [old.build(name) for name in old.names]
+    new = read_family(folder)
+    assert [new.build(name) in same for name in new.names] == [True, False, True]
+    own = house.workers[own_deployment(TEACHER)]
+    before = own.stages[TEACHER]
+    policy = house.plane.current().policy
+    pushed = await house.push.push(folder)
+    assert pushed.revision.policy == policy
+    assert any("stays: its variants are the same" in words for words in pushed.said)
+    assert own.stages[TEACHER] is before
+
+
+async def test_a_replica_that_cannot_load_it_leaves_all_as_it_was(given: Assignment, tmp_path: Path) -> None:
+    """The complaint is passed on, nothing is committed, and what had been loaded is freed."""
+    house = await House(given).start()
+    rebuilt(tmp_path / "new")
+    shelf = house.workers[SHELF]
+    in_force = shelf._families.known
+
+    async def refuse(_: Mapping[str, Any]) -> str:
+        return "no memory on this node"
+
+    house.gateway.prepare = refuse  # type: ignore[assignment,method-assign]
+    with pytest.raises(Exception, match="no memory on this node"):
+        await house.push.push(tmp_path / "new", cascade().dump())
+    assert house.plane.current().number == 1
+    assert shelf._families.known == in_force
+
+
+async def test_two_families_that_do_not_fit_into_memory_together_are_refused(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """Before anything is loaded; what both share is not counted twice."""
+    house = await House(given, room_bytes=1000).start()
+    rebuilt(tmp_path / "new")
+    with pytest.raises(EnvironmentProblem, match="more memory"):
+        await house.push.push(tmp_path / "new", cascade().dump())
+    assert house.plane.current().number == 1
+
+
+async def test_answers_that_are_not_those_of_the_predictions_are_refused(tmp_path: Path) -> None:
+    """Stored rows that the new build answers otherwise on this machine keep it out."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    here, seeds = describe_machine(), {"small": 1, "large": 2}
+    write_measured_family(tmp_path / "old", here, seeds)
+    write_measured_family(tmp_path / "new", here, {"small": 3, "large": 4})
+    settings = Settings(family=str(tmp_path / "old"), state=str(tmp_path / "state"))
+    house = await House(assign(settings, tmp_path)).start()
+    compute_otherwise(tmp_path / "new", "small", seed=3, shift=1.0)
+    with pytest.raises(FamilyError, match="small gives other answers"):
+        await house.push.push(tmp_path / "new")
+    assert house.plane.current().number == 1
+    write_measured_family(tmp_path / "new", here, {"small": 3, "large": 4})
+    pushed = await house.push.push(tmp_path / "new")
+    assert pushed.revision.policy == single_variant_policy("large")
+    assert any("stored texts as measured" in words for words in pushed.said)
+
+
+async def test_new_names_take_the_places_that_are_left(given: Assignment, tmp_path: Path) -> None:
+    """A new teacher takes the deployment that is empty now, others the shelf; with neither it is refused."""
+    family = renamed(tmp_path / "new", {TEACHER: "big", "fake-other": "middle"})
+    assert given.place(family) == {
+        "fake-small": "inline",
+        "middle": SHELF,
+        "big": own_deployment(TEACHER),
+    }
+    full = given.slots.model_copy(update={"shelf": ()})
+    with pytest.raises(FamilyError, match="'middle' has no place"):
+        full.place(renamed(tmp_path / "more", {"fake-other": "middle"}), given.settings)
+    house = await House(given).start()
+    alone = single_variant_policy("big")
+    pushed = await house.push.push(tmp_path / "new", alone.dump())
+    assert pushed.placed["big"] == own_deployment(TEACHER)
+    assert set((await house.classify(["a", "b"])).variant) == {"big"}
+
+
+async def test_a_pushed_family_stays_in_force_over_a_restart(given: Assignment, tmp_path: Path) -> None:
+    """The same command line finds what was pushed; the family that it names seeds only the first revision."""
+    house = await House(given).start()
+    new = rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    said: list[str] = []
+    again = assign(given.settings, tmp_path, said.append)
+    assert any("with the family fake" in words and "was pushed" in words for words in said)
+    assert read_family(Path(again.family)).sha256 == new.sha256
+    assert open_revisions(again.state).latest() == house.plane.current()
+    back = await House(again).start()
+    revision, _ = await back.plane.rollback(1)
+    assert revision.family_sha256 == read_family(Path(given.family)).sha256
+
+
+def renamed(folder: Path, names: Mapping[str, str]) -> Family:
+    """A fake family with other names of some variants, and no predictions."""
+    family = rebuilt(folder)
+    variants = tuple(v.model_copy(update={"name": names.get(v.name, v.name)}) for v in family.variants)
+    told = {"variants": variants, "teacher": names.get(family.teacher, family.teacher), "predictions": None}
+    write_family(folder, family.model_copy(update=told))
+    return read_family(folder)
