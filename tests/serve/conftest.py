@@ -9,10 +9,13 @@ import pytest
 
 from serve.local import launcher
 from serve.settings.gateway import Settings
+from serve.settings.logs import LogSettings
 from serve.settings.stages import FakeSettings
+from serve.settings.traces import TraceSettings
 from tests.ports import free_port
 from tests.serve.parts import fake_folder, served
 from tests.serve.storage_places import bucket, place
+from tests.serve.telemetry.collector import Collector, collecting
 
 __all__ = ["bucket", "fake_folder", "place", "served"]
 
@@ -34,7 +37,24 @@ def fake_settings(state: Path | None = None, *, delay_ms: float = 1.0) -> Settin
 
 
 @pytest.fixture(scope="session")
-def gateway() -> Iterator[launcher.Handle]:
-    """A running gateway; tests that change its policy put the first one back."""
-    with launcher.start(fake_settings()) as handle:
+def collector() -> Iterator[Collector]:
+    """Where the shared gateway's traces go."""
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the shared gateway's processes log."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="session")
+def gateway(collector: Collector, gateway_logs: Path) -> Iterator[launcher.Handle]:
+    """A running gateway that is watched; tests that change its policy put the first one back."""
+    watched = {
+        "log": LogSettings(format="json", folder=str(gateway_logs), requests="all"),
+        "traces": TraceSettings(endpoint=collector.url, ratio=0.0, every_s=0.2),
+    }
+    with launcher.start(fake_settings().model_copy(update=watched)) as handle:
         yield handle
