@@ -33,9 +33,10 @@ _OTHER = b"content-type: %b\r\ncontent-length: %d\r\n" + HEADER + b": %b\r\n"
 class Connection(HttpToolsProtocol):
     """One connection. A class below says where the fast routes are."""
 
-    _url: bytes
     _parts: list[bytes] | None = None
     """The body of a request that may be answered the short way, as far as it is there."""
+    _idle_since = 0.0
+    _closes: asyncio.TimerHandle | None = None
 
     def fast_routes(self) -> HotRoutes | None:
         """Return the routes that are answered the short way; None where all go through ASGI."""
@@ -43,6 +44,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what is complete; leave to uvicorn what is not."""
+        self._idle_since = 0.0
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -92,7 +94,8 @@ class Connection(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive()
         if isinstance(found, Reply):
             self._write(found, identity, keep_alive)
-            self.on_response_complete()
+            self.server_state.total_requests += 1
+            self._is_idle_now()
         else:
             self.cycle = cast(RequestResponseCycle, _Exchange(self, identity, found, keep_alive))
 
@@ -111,6 +114,29 @@ class Connection(HttpToolsProtocol):
             and not self.root_path
             and self.fast_routes() is not None
         )
+
+    def _is_idle_now(self) -> None:
+        """Close the connection if no byte comes for as long as uvicorn waits: one timer for many requests."""
+        self._idle_since = self.loop.time()
+        if self._closes is None:
+            self._closes = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._closes = None
+        if self.transport.is_closing() or not self._idle_since:
+            return
+        closes_at = self._idle_since + self.timeout_keep_alive
+        if self.loop.time() >= closes_at:
+            self.timeout_keep_alive_handler()
+        else:
+            self._closes = self.loop.call_at(closes_at, self._close_if_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer; uvicorn does the rest."""
+        if self._closes is not None:
+            self._closes.cancel()
+            self._closes = None
+        super().connection_lost(exc)
 
     def _begin_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue

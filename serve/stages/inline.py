@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -84,10 +85,11 @@ class InlineStage:
 
     def _run(self, groups: Sequence[Sequence[str]]) -> list[Logits]:
         logits = self._loaded.runtime.logits(self._encode(groups))
-        count = sum(len(group) for group in groups)
-        if logits.shape != (count, len(self._loaded.labels)) or not np.isfinite(logits).all():
+        single = len(groups) == 1
+        count = len(groups[0]) if single else sum(len(group) for group in groups)
+        if logits.shape != (count, len(self._loaded.labels)) or not are_finite(logits):
             raise StageFailed(f"{self.variant} gave no usable answer")
-        if len(groups) == 1:
+        if single:
             return [logits]
         parts: list[Logits] = []
         start = 0
@@ -99,8 +101,10 @@ class InlineStage:
     def _encode(self, groups: Sequence[Sequence[str]]) -> Encoded:
         """Encode what no earlier stage has, and leave it for the next."""
         encoder = self._loaded.encoder
+        if len(groups) == 1 and not isinstance(groups[0], Texts):
+            return encoder.encode(groups[0])
         if not any(isinstance(group, Texts) for group in groups):
-            return encoder.encode(groups[0] if len(groups) == 1 else list(chain.from_iterable(groups)))
+            return encoder.encode(list(chain.from_iterable(groups)))
         parts: list[Encoded] = []
         for group in groups:
             known = group.encodings.get(encoder.sha256) if isinstance(group, Texts) else None
@@ -117,3 +121,13 @@ def check_hanging(stages: Iterable[InlineStage]) -> None:
     hanging = [stage.variant for stage in stages if stage.hangs]
     if hanging:
         raise StageFailed(f"{', '.join(hanging)}: a call of the model does not come back")
+
+
+def are_finite(logits: Logits) -> bool:
+    """Return whether no value of logits [N, C] is infinite or no number.
+
+    The squares' sum is finite only if all are. Where it is not, it may have grown too large: then all are
+    looked at.
+    """
+    flat = logits.reshape(-1)
+    return math.isfinite(flat.dot(flat)) or bool(np.isfinite(logits).all())
