@@ -138,9 +138,10 @@ class Forbidden(RequestError):
 
 
 class LimitReached(RequestError):
-    """The key has used up its rate or its daily quota; others are served."""
+    """The key has used up its rate or its daily quota, which `limit` names; others are served."""
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, *, limit: str = "rate", retry_after_s: float = 1.0) -> None:
+        self.limit = limit
         self.retry_after_s = retry_after_s
         super().__init__(message)
 

@@ -75,6 +75,9 @@ POLICY_EXPECTED_ESCALATION = Metric(
 POLICY_EXPECTED_ENERGY = Metric(
     "sluice_policy_expected_energy_joules", "gauge", (), "Joules per request that the policy in force expects"
 )
+LIMITED = Metric(
+    "sluice_limited_total", "counter", ("key", "limit"), "Texts refused because their key was beyond a limit"
+)
 QUEUE_ITEMS = Metric("sluice_queue_items", "gauge", ("variant",), "Texts waiting for a variant")
 USD = Metric(
     "sluice_usd_total",
@@ -115,6 +118,6 @@ REVISION = Metric("sluice_revision", "gauge", (), "Number of the live-state revi
 
 ALL = (
     REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
-    POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, QUEUE_ITEMS, USD, SAVED_USD,
+    POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, LIMITED, QUEUE_ITEMS, USD, SAVED_USD,
     ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS, REVISION,
 )  # fmt: skip

@@ -250,6 +250,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "currencyUSD",
                 (Query(f"3600 * {rate_of(m.SAVED_USD.name)}", "saved"),),
             ),
+            Panel(
+                "Refused by a key's limits",
+                "Texts a second beyond a key's rate or daily quota, by key and limit.",
+                "reqps",
+                (Query(rate_of(m.LIMITED.name, by="key, limit"), "{{key}} {{limit}}"),),
+            ),
         ),
     ),
     (

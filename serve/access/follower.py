@@ -26,8 +26,8 @@ class KeyFollower:
         self._gate = gate
         self._is_shut = False
 
-    async def catch_up(self) -> None:
-        """Put the newest book in force."""
+    async def catch_up(self) -> bool:
+        """Put the newest book in force; return whether there was a newer one."""
         try:
             newer = await asyncio.to_thread(self._store.newer_than, self._gate.number)
         except InputError as problem:
@@ -42,6 +42,8 @@ class KeyFollower:
             if newer is not None:
                 self._gate.take(newer)
                 log.info("keys number %s are in force: %s", newer.number, newer.reason)
+                return True
+        return False
 
     async def follow(self) -> None:
         """Catch up twice a second, for ever."""

@@ -7,18 +7,21 @@ from datetime import datetime
 from math import inf
 
 from contract.errors import Forbidden, NotReady, Unauthorized
+from serve.access.accounts import Accounts
 from serve.access.keys import KeyBook, KeyRecord, Scope, id_of, matches
+from serve.access.meter import Meter
 
 _SCHEME = b"bearer "
 
 
 class Caller:
-    """A valid key, compiled: who it is, what it may do, and until when."""
+    """A valid key, compiled: who it is, what it may do, until when, and how much."""
 
-    __slots__ = ("digest", "expires_at_s", "name", "scopes")
+    __slots__ = ("digest", "expires_at_s", "meter", "name", "scopes")
 
-    def __init__(self, record: KeyRecord) -> None:
+    def __init__(self, record: KeyRecord, meter: Meter | None) -> None:
         self.name = record.name
+        self.meter = meter
         self.scopes = frozenset(record.scopes)
         self.digest = bytes.fromhex(record.sha256)
         self.expires_at_s = (
@@ -29,12 +32,16 @@ class Caller:
 class Gate:
     """Lets in who shows a valid key.
 
+    Args:
+        accounts: the meters of keys with limits; without them nothing is metered.
+
     Attributes:
         keyed: whether a key is asked for at all: from the first key on, and for ever then.
         number: of the book in force; 0 before the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: Accounts | None = None) -> None:
+        self.accounts = accounts
         self.keyed = False
         self.number = 0
         self.book: KeyBook | None = None
@@ -45,7 +52,13 @@ class Gate:
         """Put a newer book in force; an older one changes nothing."""
         if book.number < self.number:
             return
-        callers = {key.id: Caller(key) for key in book.keys if key.revoked_at is None}
+        if self.accounts is not None:
+            self.accounts.take(book)
+        callers = {
+            key.id: Caller(key, None if self.accounts is None else self.accounts.meter(key.name))
+            for key in book.keys
+            if key.revoked_at is None
+        }
         self._callers, self.book, self.number = callers, book, book.number
         self.keyed, self._shut = True, False
 

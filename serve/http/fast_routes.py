@@ -11,9 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any
 
-from contract.errors import RequestError, UnknownModel
+from contract.errors import LimitReached, RequestError, UnknownModel
 from contract.metrics import Outcome
-from serve.access.gate import Gate
+from serve.access.gate import Caller, Gate
+from serve.access.meter import Meter, Visit
 from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
@@ -124,28 +125,29 @@ class HotRoutes:
             return identity, self._fail()
         return identity, self._begin(path, headers, body, arrived_at, caller)
 
-    def _caller(self, headers: RequestHeaders) -> str:
-        """Return the name of the key that is shown; empty where none is asked for. Raises as the gate."""
-        return self._gate.identify(headers.authorization, "infer").name if self._gate.keyed else ""
+    def _caller(self, headers: RequestHeaders) -> Caller | None:
+        """Return whose key is shown; None where none is asked for. Raises as the gate."""
+        return self._gate.identify(headers.authorization, "infer") if self._gate.keyed else None
 
     def _begin(
-        self, path: str, headers: RequestHeaders, body: bytes, arrived_at: float, caller: str
+        self, path: str, headers: RequestHeaders, body: bytes, arrived_at: float, caller: Caller | None
     ) -> Reply | Coroutine[Any, Any, Reply]:
         """Answer a request that is all here, to whoever brought it."""
         try:
             asked = headers.x_sluice_priority
             priority = DEFAULT_PRIORITY if asked is None else priority_of(asked)
+            name = "" if caller is None else caller.name
             call: v1.V1Call | oip.InferCall
             if path == CLASSIFY:
-                call = v1.parse(body, self._limits, arrived_at, priority, caller)
+                call = v1.parse(body, self._limits, arrived_at, priority, name)
             else:
                 length = headers.inference_header_content_length
-                call = oip.parse(
-                    body, length, self._model_of(path), self._limits, arrived_at, priority, caller
-                )
+                call = oip.parse(body, length, self._model_of(path), self._limits, arrived_at, priority, name)
             if headers.x_sluice_sticky_key is not None and not call.request.sticky_key:
                 call.request.sticky_key = check_sticky_key(headers.x_sluice_sticky_key, STICKY_KEY)
             try:
+                if caller is not None and caller.meter is not None:
+                    return self._metered(call, caller.meter)
                 found = self._dataplane.begin(call.request)
                 return _render(call, found) if isinstance(found, ClassifyResult) else self._later(call, found)
             except RequestError as problem:
@@ -156,11 +158,27 @@ class HotRoutes:
             log.exception(_FAILED)
             return self._fail()
 
+    def _metered(self, call: v1.V1Call | oip.InferCall, meter: Meter) -> Reply | Coroutine[Any, Any, Reply]:
+        """Answer within the limits of a key. Raises LimitReached."""
+        assert self._gate.accounts is not None
+        visit = self._gate.accounts.admit(meter, len(call.request.texts))
+        found = self._dataplane.begin(call.request)
+        if isinstance(found, ClassifyResult):
+            visit.end(answered=True)
+            return _render(call, found)
+        return self._later(call, found, visit)
+
     async def _later(
-        self, call: v1.V1Call | oip.InferCall, found: Coroutine[Any, Any, ClassifyResult]
+        self,
+        call: v1.V1Call | oip.InferCall,
+        found: Coroutine[Any, Any, ClassifyResult],
+        visit: Visit | None = None,
     ) -> Reply:
         try:
-            return _render(call, await found)
+            result = await found
+            if visit is not None:
+                visit.end(answered=True)
+            return _render(call, result)
         except RequestError as problem:
             return self._refuse(call.request, problem)
         except Exception:
@@ -187,6 +205,8 @@ class HotRoutes:
         outcome: Outcome = outcome_of(problem)
         model = request.model if self._dataplane.serves(request.model) else "unknown"
         self._recorder.refused(model, outcome, len(request.texts))
+        if isinstance(problem, LimitReached):
+            self._recorder.limited(request.caller, problem.limit, len(request.texts))
         return error_reply(problem)
 
 

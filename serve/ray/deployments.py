@@ -18,9 +18,11 @@ from ray.serve.handle import DeploymentHandle
 
 from contract.errors import NotReady, RequestError
 from runtime.energy import EnergyMeter
+from serve.access.exchange import Bank, Journal
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
 from serve.access.key_store import open_keys
+from serve.access.ledger import Answer, Report
 from serve.control.admin import make_admin
 from serve.control.admin_guard import Guard
 from serve.control.families import Families, store_of
@@ -29,11 +31,13 @@ from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
+from serve.ray.ledger_call import exchange_through
 from serve.ray.stage_worker import StageWorker
 from serve.settings.scaling import fewest
 from serve.settings.slots import SHELF, own_deployment
 from serve.stages.loading import Assignment
 from serve.stages.remote import Ask, Call, Ping, RemoteStage, Reply, StageUnreachable
+from serve.storage.objects import open_objects
 from serve.telemetry.logs import set_up_logs
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
 from serve.telemetry.observer import make_observer
@@ -58,7 +62,6 @@ class Gateway:
     async def __init__(  # type: ignore[misc] # Serve awaits it
         self, assignment: str, stages: dict[str, DeploymentHandle], control: DeploymentHandle
     ) -> None:
-        del control  # bound so that Serve deploys it with the gateway; it has no part in requests
         given = Assignment.model_validate_json(assignment)
         set_up_logs(given.settings.log, GATEWAY)
         settings = given.settings
@@ -70,7 +73,13 @@ class Gateway:
 
         name = ray_serve.get_replica_context().replica_id.unique_id
         self._replica = await asyncio.to_thread(
-            GatewayReplica, name, given, connect, Telemetry(), open_revisions(given.state)
+            GatewayReplica,
+            name,
+            given,
+            connect,
+            Telemetry(),
+            open_revisions(given.state),
+            exchange_through(control),
         )
         await self._replica.start()
         ingress_middleware.install(self._replica)
@@ -258,8 +267,17 @@ class Control:
         admin = Guard(make_admin(plane, keys, describe, push), gate, always_keyed=False)
         server = uvicorn.Server(uvicorn.Config(admin, lifespan="off", access_log=False, log_config=None))
         self._server = asyncio.create_task(server._serve([listener]))
+        self._bank = Bank(gate, Journal(open_objects(given.state)))
         self._following = asyncio.create_task(self._keys.follow())
+        self._keeping = asyncio.create_task(self._bank.keep())
         self._metering = asyncio.create_task(meter_energy(plane, Telemetry(), settings.watts_per_core))
+
+    async def exchange(self, report: Report) -> Answer | None:
+        """Divide the limits of keys anew; None while that cannot be done."""
+        try:
+            return await self._bank.exchange(report)
+        except NotReady:
+            return None
 
     async def check_health(self) -> None:
         """Have Serve replace this replica when the admin interface has ended."""

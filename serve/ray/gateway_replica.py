@@ -13,9 +13,13 @@ from typing import Any
 from contract.errors import EnvironmentProblem, InputError, NotReady
 from contract.family import Family
 from contract.live import FamilyReference, Revision, parse_revision
+from serve.access.accounts import Accounts
+from serve.access.charging import Charging
+from serve.access.exchange import Call, Exchange
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
 from serve.access.key_store import open_keys
+from serve.access.ledger import Answer, Report
 from serve.control.families import store_of
 from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
@@ -45,6 +49,7 @@ class GatewayReplica:
         connect: makes the stage of a variant that does not run here, given its deployment, name and build.
         telemetry: where its figures go.
         state: where the live state is.
+        exchange: asks the ledger that divides the limits of keys; None where this replica is alone.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class GatewayReplica:
         connect: Connect,
         telemetry: Telemetry,
         state: RevisionStore,
+        exchange: Call | None = None,
     ) -> None:
         assignment.check_package()
         self._name = name
@@ -76,8 +82,10 @@ class GatewayReplica:
         self._departures: set[asyncio.Task[None]] = set()
         self._follower = Follower(state, self._load, self._flipped)
         limits = assignment.settings.limits
-        self._dataplane = DataPlane(self._follower.snapshot, limits, recorder)
-        gate = Gate()
+        accounts = Accounts(f"{name}/{os.getpid()}", assignment.settings.gateway_replicas)
+        gate = Gate(accounts)
+        self._exchange = Exchange(accounts, exchange or _alone)
+        self._dataplane = DataPlane(self._follower.snapshot, limits, Charging(accounts, recorder))
         self._keys = KeyFollower(open_keys(assignment.state), gate)
         self.gateway = Gateway(
             self._dataplane,
@@ -108,6 +116,7 @@ class GatewayReplica:
         self._tasks = [
             asyncio.create_task(self._follower.follow()),
             asyncio.create_task(self._keys.follow()),
+            asyncio.create_task(self._exchange.run()),
             asyncio.create_task(account(self._telemetry, self._queued)),
         ]
 
@@ -127,7 +136,8 @@ class GatewayReplica:
 
     async def catch_up(self) -> ReplicaState:
         """Put the newest committed revision, and the newest keys, in force and say where this replica is."""
-        await self._keys.catch_up()
+        if await self._keys.catch_up():
+            await self._exchange.once()
         number = await self._follower.catch_up()
         return ReplicaState(self._name, os.getpid(), number, self._follower.problem)
 
@@ -139,6 +149,7 @@ class GatewayReplica:
         """Take no more requests; return once those inside are answered."""
         self._stopping = True
         await self._dataplane.drain()
+        await self._exchange.once()
         self._telemetry.flush()
         if self._observer is not None:
             await asyncio.to_thread(self._observer.close)
@@ -206,6 +217,10 @@ class GatewayReplica:
         except NotReady:
             return self._telemetry.render(0, None)
         return self._telemetry.render(snapshot.revision, snapshot.policy)
+
+
+async def _alone(_: Report) -> Answer:
+    raise NotReady("there is no ledger")
 
 
 async def account(telemetry: Telemetry, queued: Callable[[], Mapping[str, int]]) -> None:

@@ -48,6 +48,7 @@ class Telemetry:
         self.degraded = _counter(metrics.DEGRADED, own)
         self.batch_items = _histogram(metrics.BATCH_ITEMS, own)
         self.confidence = _histogram(metrics.CONFIDENCE, own)
+        self.limits = _counter(metrics.LIMITED, own)
         self.cpu_seconds = _counter(metrics.CPU_SECONDS, own)
         self.energy = _counter(metrics.ENERGY, own)
         self.queue_items = Gauge(
@@ -118,6 +119,11 @@ class Telemetry:
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Count texts that got no answer; a request without a readable text counts as one."""
         self._tallies.count(self.requests, model, "none", outcome).value += max(texts, 1)
+        self._tallies.changed()
+
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """Count texts of a key beyond one of its limits."""
+        self._tallies.count(self.limits, key, limit).value += texts
         self._tallies.changed()
 
     def batch(self, record: BatchRecord) -> None:

@@ -133,6 +133,13 @@ class _ObservingRecorder:
             observed.model, observed.outcome = model, outcome
         self._inner.refused(model, outcome, texts)
 
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """Note who asked beyond a limit."""
+        observed = OBSERVED.get()
+        if observed is not None:
+            observed.caller = key
+        self._inner.limited(key, limit, texts)
+
     def batch(self, record: BatchRecord) -> None:
         """Make the spans of a batch with traced requests."""
         if record.spans and self._tracing is not None:

@@ -108,6 +108,10 @@ class ArmRecorder:
         """A request was not answered."""
         self._following.refused(model, outcome, texts)
 
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """A key was beyond one of its limits."""
+        self._following.limited(key, limit, texts)
+
     def batch(self, record: BatchRecord) -> None:
         """A variant ran."""
         self._following.batch(record)

@@ -81,6 +81,10 @@ class Recorder(Protocol):
         """A request was not answered. `model` is a served name, or "unknown"."""
         ...
 
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """A key was beyond one of its limits; told beside `refused`."""
+        ...
+
     def batch(self, record: BatchRecord) -> None:
         """A variant ran."""
         ...
@@ -93,6 +97,9 @@ class NoRecorder:
         """Ignore it."""
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """Ignore it."""
+
+    def limited(self, key: str, limit: str, texts: int) -> None:
         """Ignore it."""
 
     def batch(self, record: BatchRecord) -> None:

@@ -76,6 +76,7 @@ class Kept:
     def __init__(self) -> None:
         self.answers: list[RequestRecord] = []
         self.refusals: list[tuple[str, Outcome, int]] = []
+        self.limits: list[tuple[str, str, int]] = []
         self.batches: list[BatchRecord] = []
 
     def answered(self, record: RequestRecord) -> None:
@@ -85,6 +86,10 @@ class Kept:
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Keep a refusal."""
         self.refusals.append((model, outcome, texts))
+
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """Keep that a key was beyond a limit."""
+        self.limits.append((key, limit, texts))
 
     def batch(self, record: BatchRecord) -> None:
         """Keep a batch."""
