@@ -21,6 +21,7 @@ SluiceError
     ├── DeadlineExceeded      too late to answer
     ├── NotReady              not serving yet, or draining
     └── StageFailed           a stage broke; the text given to clients is generic
+        └── StageBroken         and not for a fault of the request
 """
 
 from __future__ import annotations
@@ -159,8 +160,16 @@ class DeadlineExceeded(RequestError):
 
 
 class NotReady(RequestError):
-    """The gateway does not serve yet, or is draining."""
+    """The gateway, or a stage of it, does not serve yet, or not now, or is draining."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class StageFailed(RequestError):
     """A stage broke while answering; details are in the server's log, not in the message."""
+
+
+class StageBroken(StageFailed):
+    """A stage broke, and breaks on its own example too: the fault is not the request's."""

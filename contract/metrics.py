@@ -114,10 +114,29 @@ ARM_PAIRS = Metric(
     ("arm", "outcome"),
     "Texts of a candidate's arm by what came of their comparison with the live policy",
 )
+STAGE_BREAKER = Metric(
+    "sluice_stage_breaker", "gauge", ("stage", "state"), "Gateway replicas whose breaker is in that state"
+)
+STAGE_RETRIES = Metric(
+    "sluice_stage_retries_total",
+    "counter",
+    ("stage", "outcome"),
+    "Texts of calls that were lost: sent again, or refused as budget or time was spent",
+)
+STAGE_HEDGES = Metric(
+    "sluice_stage_hedges_total",
+    "counter",
+    ("stage", "outcome"),
+    "Texts of late calls sent to a second replica, and those that it answered first: sent, won",
+)
+CLIENTS_LEFT = Metric(
+    "sluice_clients_left_total", "counter", (), "Requests whose client left before there was an answer"
+)
 REVISION = Metric("sluice_revision", "gauge", (), "Number of the live-state revision in force")
 
 ALL = (
     REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
     POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, LIMITED, QUEUE_ITEMS, USD, SAVED_USD,
-    ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS, REVISION,
+    ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS,
+    STAGE_BREAKER, STAGE_RETRIES, STAGE_HEDGES, CLIENTS_LEFT, REVISION,
 )  # fmt: skip

@@ -228,6 +228,37 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Faults",
+        (
+            Panel(
+                "Stages not asked",
+                "Gateway replicas whose breaker of a stage is open or probing: the stage fails there.",
+                "short",
+                (
+                    Query(
+                        f'sum by (stage, state) ({m.STAGE_BREAKER.name}{{state!="closed"}})',
+                        "{{stage}} {{state}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Sent twice",
+                "Texts of lost calls that were retried or refused, and of late calls hedged and won.",
+                "reqps",
+                (
+                    Query(rate_of(m.STAGE_RETRIES.name, by="stage, outcome"), "{{stage}} retry {{outcome}}"),
+                    Query(rate_of(m.STAGE_HEDGES.name, by="stage, outcome"), "{{stage}} hedge {{outcome}}"),
+                ),
+            ),
+            Panel(
+                "Clients that left",
+                "Requests dropped since their client hung up before there was an answer.",
+                "reqps",
+                (Query(rate_of(m.CLIENTS_LEFT.name), "left"),),
+            ),
+        ),
+    ),
+    (
         "Money",
         (
             Panel(

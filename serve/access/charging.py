@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contract.metrics import Outcome
 from serve.access.accounts import Accounts
-from serve.types.recorder import BatchRecord, Recorder, RequestRecord
+from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
 
 
 class Charging:
@@ -31,3 +31,7 @@ class Charging:
     def batch(self, record: BatchRecord) -> None:
         """A variant ran."""
         self._following.batch(record)
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Tell it on."""
+        self._following.incident(kind, stage, texts)

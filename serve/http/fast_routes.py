@@ -6,6 +6,7 @@ serve/http/app.py documents them and answers everything else.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
@@ -98,7 +99,12 @@ class HotRoutes:
             reply = self._fail()
         else:
             found = self._begin(scope["path"], headers, body, arrived_at, caller)
-            reply = found if isinstance(found, Reply) else await found
+            if isinstance(found, Reply):
+                reply = found
+            elif (answer := await _unless_left(found, receive)) is not None:
+                reply = answer
+            else:
+                return
         await send_reply(reply, identity, send)
 
     def begin(
@@ -181,6 +187,9 @@ class HotRoutes:
             return _render(call, result)
         except RequestError as problem:
             return self._refuse(call.request, problem)
+        except asyncio.CancelledError:
+            self._recorder.incident("client_left", "")
+            raise
         except Exception:
             log.exception(_FAILED)
             return self._fail()
@@ -208,6 +217,24 @@ class HotRoutes:
         if isinstance(problem, LimitReached):
             self._recorder.limited(request.caller, problem.limit, len(request.texts))
         return error_reply(problem)
+
+
+async def _unless_left(found: Coroutine[Any, Any, Reply], receive: Receive) -> Reply | None:
+    """Return the reply; None where the client hangs up first, and then the search is given up."""
+    search = asyncio.create_task(found)
+    left = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((search, left), return_when=asyncio.FIRST_COMPLETED)
+        return search.result() if search.done() else None
+    finally:
+        search.cancel()
+        left.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return once the connection is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _render(call: v1.V1Call | oip.InferCall, result: ClassifyResult) -> Reply:

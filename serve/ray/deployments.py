@@ -35,8 +35,9 @@ from serve.ray.ledger_call import exchange_through
 from serve.ray.stage_worker import StageWorker
 from serve.settings.scaling import fewest
 from serve.settings.slots import SHELF, own_deployment
+from serve.stages.call import Ask, Call, CallOff, Ping, Reply, StageUnreachable
 from serve.stages.loading import Assignment
-from serve.stages.remote import Ask, Call, Ping, RemoteStage, Reply, StageUnreachable
+from serve.stages.remote import RemoteStage
 from serve.storage.objects import open_objects
 from serve.telemetry.logs import set_up_logs
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
@@ -51,6 +52,7 @@ STAGE = "stage"
 
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
 _BROADCAST_S = 20.0
+_CALL_OFF_S = 2.0
 METER_EVERY_S = 1.0
 HEALTH_TIMEOUT_S = 3
 """A replica that does not answer Serve so long, three times in a row, is killed and replaced."""
@@ -65,11 +67,19 @@ class Gateway:
         given = Assignment.model_validate_json(assignment)
         set_up_logs(given.settings.log, GATEWAY)
         settings = given.settings
+        telemetry = Telemetry()
 
         def connect(deployment: str, variant: str, build: str) -> RemoteStage:
             handle = stages[deployment]
             call, ping = call_through(handle, variant, build), ping_through(handle, variant, build)
-            return RemoteStage(variant, call, ping, settings.stage_of(variant))
+            return RemoteStage(
+                variant,
+                call,
+                ping,
+                settings.stage_of(variant),
+                call_off=call_off_through(handle),
+                recorder=telemetry,
+            )
 
         name = ray_serve.get_replica_context().replica_id.unique_id
         self._replica = await asyncio.to_thread(
@@ -77,7 +87,7 @@ class Gateway:
             name,
             given,
             connect,
-            Telemetry(),
+            telemetry,
             open_revisions(given.state),
             exchange_through(control),
         )
@@ -155,6 +165,10 @@ class StageReplica:
     async def check_health(self) -> None:
         """Have Serve replace this replica when a model here hangs."""
         self._worker.check_hanging()
+
+    async def call_off(self, numbers: list[int]) -> None:
+        """Drop asks that nobody waits for any more."""
+        self._worker.call_off(numbers)
 
     async def ready(self, variant: str, build: str) -> bool:
         """Return whether the variant answers in that build."""
@@ -322,14 +336,32 @@ def call_through(handle: DeploymentHandle, variant: str, build: str) -> Call:
     infer = handle.infer
 
     async def call(asks: list[Ask]) -> list[Reply]:
+        reply = infer.remote(variant, build, asks)
         try:
-            return list(await infer.remote(variant, build, asks))
+            return list(await reply)
+        except asyncio.CancelledError:
+            reply.cancel()
+            raise
         except RayTaskError:
             raise
         except (RayError, RayServeException) as problem:
             raise StageUnreachable(f"{variant} is not there now") from problem
 
     return call
+
+
+def call_off_through(handle: DeploymentHandle) -> CallOff:
+    """Return what tells every replica of a deployment which asks nobody waits for any more."""
+
+    async def call_off(numbers: list[int]) -> None:
+        try:
+            await handle.broadcast("call_off", numbers).results_async(
+                timeout_s=_CALL_OFF_S, return_exceptions=True
+            )
+        except (RayError, RayServeException, TimeoutError):
+            log.debug("not every replica could be told what to drop", exc_info=True)
+
+    return call_off
 
 
 def ping_through(handle: DeploymentHandle, variant: str, build: str) -> Ping:

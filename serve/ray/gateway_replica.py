@@ -182,7 +182,8 @@ class GatewayReplica:
         return [name for name, place in self._assignment.place(family).items() if place == INLINE]
 
     def _load_inline(self, folder: Path, family: Family, name: str) -> InlineStage:
-        return load_stage(self._assignment.settings, folder, family, name, self._recorder, "cpu", self._turn)
+        settings, turn = self._assignment.settings, self._turn
+        return load_stage(settings, folder, family, name, self._recorder, "cpu", turn, guarded=True)
 
     def _flipped(self, before: Snapshot, families: frozenset[str]) -> None:
         self._leaving[before] = families

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from contract.live import Revision, parse_revision
 from serve.control.families import store_of
 from serve.control.follower import PULL_EVERY_S
 from serve.control.revision_store import open_revisions
+from serve.stages.call import Ask, Reply
 from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage
 from serve.stages.loop_turn import LoopTurn
-from serve.stages.remote import Ask, Reply
 from serve.telemetry.observer import Observer
 from serve.types.clock import Clock
 from serve.types.current import REQUEST_ID, SPAN
@@ -74,6 +74,7 @@ class StageWorker:
         self._number = 0
         self._needed: frozenset[str] = frozenset()
         self._kept_until: dict[str, float] = {}
+        self._asked: dict[int, asyncio.Task[Reply]] = {}
 
     @property
     def stages(self) -> dict[str, InlineStage]:
@@ -163,7 +164,25 @@ class StageWorker:
             stage = await self._stage(variant, build)
         self._asked_for(build)
         now = time.monotonic()
-        return await asyncio.gather(*(self._one(stage, ask, now) for ask in asks))
+        tasks = [asyncio.create_task(self._one(stage, ask, now)) for ask in asks]
+        for ask, task in zip(asks, tasks, strict=True):
+            self._asked[ask.number] = task
+        try:
+            replies = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for ask in asks:
+                self._asked.pop(ask.number, None)
+        return [
+            NotReady("given up") if isinstance(r, BaseException) and not isinstance(r, RequestError) else r
+            for r in replies
+        ]
+
+    def call_off(self, numbers: Iterable[int]) -> None:
+        """Drop asks that nobody waits for any more, so that what still waits of them does not run."""
+        for number in numbers:
+            task = self._asked.get(number)
+            if task is not None:
+                task.cancel()
 
     async def ready(self, variant: str, build: str) -> bool:
         """Return whether the variant answers in that build, loading it first if need be."""

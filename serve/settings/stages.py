@@ -8,6 +8,7 @@ from pydantic import Field
 
 from runtime.fake_faults import FakeFaults
 from serve.settings.record import Setting
+from serve.settings.resilience import Resilience
 from serve.settings.scaling import Replicas
 
 Placement = Literal["auto", "inline", "own", "shelf"]
@@ -30,7 +31,7 @@ class BatchRules(Setting):
     )
 
 
-class StageSettings(Setting):
+class StageSettings(Resilience):
     """How one variant runs."""
 
     threads: int = Field(default=1, gt=0, description="Threads of the runtime's session")

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from contract.errors import DeadlineExceeded, RequestError, StageFailed
+from contract.errors import DeadlineExceeded, RequestError, StageBroken, StageFailed
 from serve.settings.stages import BatchRules
 from serve.stages.admission import Admission
 from serve.stages.forecast import BatchForecast
@@ -38,6 +38,10 @@ to ask for a thread's time costs as much as to score a text.
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def _nothing_to_check() -> None:
+    """Take it that whatever fails does so for a fault of the request."""
 
 
 class _Group(Ticket, Generic[Item, Result]):
@@ -69,6 +73,7 @@ class MicroBatcher(Generic[Item, Result]):
         run: takes the items of several groups, group by group, and returns one result per group, in order.
         rules: bounds.
         recorder: told of every batch.
+        check: raises where `run` fails whatever it is given; asked when every request of a batch failed.
         clock: seconds; deadlines are on it.
         turn: what `run_now` may take of a turn of the loop; None: it never runs.
     """
@@ -80,11 +85,13 @@ class MicroBatcher(Generic[Item, Result]):
         rules: BatchRules,
         recorder: Recorder,
         *,
+        check: Callable[[], None] = _nothing_to_check,
         clock: Clock = time.monotonic,
         turn: LoopTurn | None = None,
     ) -> None:
         self._name = name
         self._run = run
+        self._check = check
         self._rules = rules
         self._recorder = recorder
         self._clock = clock
@@ -171,11 +178,16 @@ class MicroBatcher(Generic[Item, Result]):
         cpu = time.thread_time() if nth == 0 else 0.0
         try:
             return self._run((items,))[0]
+        except StageFailed as problem:
+            if self._is_broken():
+                raise StageBroken(problem.message) from problem
+            raise
         except RequestError:
             raise
         except Exception as problem:
             log.exception("%s failed on a request", self._name)
-            raise StageFailed(f"{self._name} failed on this request") from problem
+            kind = StageBroken if self._is_broken() else StageFailed
+            raise kind(f"{self._name} failed on this request") from problem
         finally:
             seconds = self._clock() - now
             turn.used(seconds)
@@ -361,6 +373,7 @@ class MicroBatcher(Generic[Item, Result]):
         )
 
     def _run_singly(self, groups: list[_Group[Item, Result]], problem: Exception) -> None:
+        failed = []
         for group in groups:
             if len(groups) > 1:
                 try:
@@ -368,11 +381,23 @@ class MicroBatcher(Generic[Item, Result]):
                     continue
                 except Exception as own:  # noqa: BLE001 - as above
                     problem = own
-            if isinstance(problem, RequestError):
+            if isinstance(problem, RequestError) and not isinstance(problem, StageFailed):
                 group.outcome = problem
             else:
                 log.error("%s failed on a request", self._name, exc_info=problem)
                 group.outcome = StageFailed(f"{self._name} failed on this request")
+                failed.append(group)
+        if len(failed) == len(groups) and self._is_broken():
+            for group in failed:
+                group.outcome = StageBroken(f"{self._name} fails")
+
+    def _is_broken(self) -> bool:
+        try:
+            self._check()
+        except Exception:
+            log.exception("%s fails on its own example", self._name)
+            return True
+        return False
 
     def _deliver(self, batch: list[_Group[Item, Result]], record: BatchRecord | None) -> None:
         """On the loop: settle the futures, learn the pace, report."""

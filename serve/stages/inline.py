@@ -9,10 +9,11 @@ from itertools import chain
 
 import numpy as np
 
-from contract.errors import StageFailed
+from contract.errors import StageBroken, StageFailed
 from runtime.api import Encoded, LoadedVariant, Logits, stack
 from serve.settings.stages import BatchRules
 from serve.stages.batching import MicroBatcher
+from serve.stages.breaker import Breaker
 from serve.stages.loop_turn import LoopTurn
 from serve.types.clock import Clock
 from serve.types.messages import Texts
@@ -21,7 +22,15 @@ from serve.types.recorder import Recorder
 
 
 class InlineStage:
-    """Answers from this process. Closing it finishes what is inside and frees the variant."""
+    """Answers from this process. Closing it finishes what is inside and frees the variant.
+
+    Args:
+        loaded: the variant.
+        rules: how it is batched.
+        recorder: told of every batch.
+        breaker: of this stage, where one is wanted: a stage replica leaves it to those who call it.
+        clock: seconds; deadlines are on it.
+    """
 
     def __init__(
         self,
@@ -29,13 +38,16 @@ class InlineStage:
         rules: BatchRules,
         recorder: Recorder,
         *,
+        breaker: Breaker | None = None,
         clock: Clock = time.monotonic,
         turn: LoopTurn | None = None,
     ) -> None:
         self._loaded = loaded
         self._batcher: MicroBatcher[str, Logits] = MicroBatcher(
-            loaded.name, self._run, rules, recorder, clock=clock, turn=turn
+            loaded.name, self._run, rules, recorder, check=self._check, clock=clock, turn=turn
         )
+        self._breaker = breaker
+        self._clock = clock
         self._closed = False
 
     @property
@@ -66,12 +78,34 @@ class InlineStage:
         priority: int = DEFAULT_PRIORITY,
     ) -> Logits:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
-        parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
+        breaker = self._breaker
+        if breaker is None:
+            parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
+        else:
+            breaker.check(self._clock())
+            try:
+                parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
+            except StageBroken:
+                breaker.failed(self._clock(), "it fails on its own example")
+                raise
+            breaker.succeeded()
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
         """Return what `logits` would where the variant is idle and runs on the loop, else None."""
-        return self._batcher.run_now(texts, deadline_at)
+        breaker = self._breaker
+        if breaker is None:
+            return self._batcher.run_now(texts, deadline_at)
+        if breaker.state != "closed":
+            return None
+        try:
+            logits = self._batcher.run_now(texts, deadline_at)
+        except StageBroken:
+            breaker.failed(self._clock(), "it fails on its own example")
+            raise
+        if logits is not None:
+            breaker.succeeded()
+        return logits
 
     async def ready(self) -> bool:
         """Return True until closed: a variant is loaded before its stage exists."""
@@ -82,6 +116,10 @@ class InlineStage:
         self._closed = True
         await self._batcher.close()
         self._loaded.runtime.close()
+
+    def _check(self) -> None:
+        """Raise where the variant fails on the example of its own encoder."""
+        self._run([[self._loaded.encoder.example]])
 
     def _run(self, groups: Sequence[Sequence[str]]) -> list[Logits]:
         logits = self._loaded.runtime.logits(self._encode(groups))

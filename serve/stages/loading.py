@@ -21,6 +21,7 @@ from runtime.machine import core_count
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 from serve.settings.slots import Slots
+from serve.stages.breaker import INCIDENT, Breaker
 from serve.stages.inline import InlineStage
 from serve.stages.loop_turn import LoopTurn
 from serve.types.recorder import Recorder
@@ -72,12 +73,16 @@ def load_stage(
     recorder: Recorder,
     provider: Provider,
     turn: LoopTurn | None = None,
+    *,
+    guarded: bool = False,
 ) -> InlineStage:
     """Load one variant, answer one text with it, and put it behind its micro-batcher.
 
     Whether it runs on the event loop is decided by what one text takes, unless the settings say it. Under
     load it goes on there if it is far below a millisecond, or if the processes that answer leave no core
     idle that a thread could use. Raises as `runtime.load.load_variant`.
+
+    `guarded` puts it behind a breaker too: where requests come in, not where a gateway with its own asks.
     """
     own = settings.stage_of(name)
     loaded = load_variant(folder, family, name, provider=provider, threads=own.threads)
@@ -92,7 +97,11 @@ def load_stage(
             no_core_idle = settings.gateway_replicas >= core_count()
             if took_ms < _LOOP_MS or (at_once and no_core_idle):
                 rules = rules.model_copy(update={"run_in": "loop"})
-    return InlineStage(loaded, rules, recorder, turn=(turn or LoopTurn()) if at_once else None)
+    breaker = None
+    if guarded:
+        breaker = Breaker(name, own.breaker, lambda state: recorder.incident(INCIDENT[state], name))
+    share = (turn or LoopTurn()) if at_once else None
+    return InlineStage(loaded, rules, recorder, breaker=breaker, turn=share)
 
 
 def quickest_ms(

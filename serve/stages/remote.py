@@ -8,65 +8,46 @@ request in a call cannot fail another: every ask gets its own logits or its own 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from contract.errors import DeadlineExceeded, NotReady, RequestError, StageFailed
+from contract.errors import DeadlineExceeded, NotReady, RequestError, StageBroken, StageFailed
 from runtime.api import Logits
 from serve.settings.stages import StageSettings
 from serve.stages.admission import Admission
-from serve.stages.forecast import CallForecast
+from serve.stages.breaker import INCIDENT, Breaker, StageUnavailable
+from serve.stages.call import Ask, Call, CallOff, Ping, StageUnreachable
+from serve.stages.forecast import OUTLIER, CallForecast
 from serve.stages.room import Ticket
+from serve.stages.twice import Budget, hedged
 from serve.telemetry.tracing import carried_by
 from serve.types.clock import Clock
 from serve.types.current import REQUEST_ID, SPAN
 from serve.types.priority import DEFAULT_PRIORITY
+from serve.types.recorder import BreakerState, NoRecorder, Recorder
 
 log = logging.getLogger(__name__)
 
 CALL_BYTES = 3 * 1024 * 1024
 """Text bytes of one call: the handle's transport refuses messages of 4 MB."""
 _PING_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What one request asks, as it crosses the handle.
-
-    Attributes:
-        texts: [N].
-        remaining_s: seconds until its deadline, if any.
-        due_s: seconds until it must be answered to be worth a place in a queue, if any.
-        priority: level, 1 the highest.
-        request_id: of the request, for what the stage's replica logs.
-        trace: W3C headers of the span that asks; None where it is not traced.
-    """
-
-    texts: list[str]
-    remaining_s: float | None
-    due_s: float | None = None
-    priority: int = DEFAULT_PRIORITY
-    request_id: bytes = b""
-    trace: dict[str, str] | None = None
-
-
-Reply = Logits | RequestError
-Call = Callable[[list[Ask]], Awaitable[list[Reply]]]
-Ping = Callable[[], Awaitable[bool]]
-
-
-class StageUnreachable(NotReady):
-    """The process behind the handle is gone or not there yet; another replica may answer."""
+_QUICK_S = 0.02
+"""A call that is out for less than OUTLIER times this is never taken for lost."""
+_CALL_OFF_AFTER_S = 0.01
+_NO_RECORDER = NoRecorder()
+_numbers = itertools.count(secrets.randbits(60))
+"""Asks are numbered across all gateways that ask a stage: they begin far apart."""
 
 
 class _Part(Ticket):
     """Texts of one request that cross the handle together."""
 
-    __slots__ = ("request_id", "soft_at", "span", "texts", "tries_left")
+    __slots__ = ("call", "number", "request_id", "soft_at", "span", "texts", "tries_left")
 
     def __init__(
         self,
@@ -80,9 +61,11 @@ class _Part(Ticket):
         super().__init__(len(texts), deadline_at, now, future, due_at, priority)
         self.texts = texts
         self.soft_at = due_at
+        self.number = next(_numbers)
         self.tries_left = 1
         self.request_id = REQUEST_ID.get()
         self.span = SPAN.get()
+        self.call: _Call | None = None
 
     def ask(self, now: float) -> Ask:
         """Return what crosses the handle."""
@@ -93,7 +76,22 @@ class _Part(Ticket):
             self.priority,
             self.request_id,
             None if self.span is None else carried_by(self.span),
+            self.number,
         )
+
+
+class _Call:
+    """One call under way; `waited_for` counts the parts whose client is still there."""
+
+    __slots__ = ("items", "parts", "sent_at", "task", "timed_out", "waited_for")
+
+    def __init__(self, parts: list[_Part], now: float) -> None:
+        self.parts = parts
+        self.items = sum(part.size for part in parts)
+        self.sent_at = now
+        self.waited_for = len(parts)
+        self.timed_out = False
+        self.task: asyncio.Task[None] | None = None
 
 
 class RemoteStage:
@@ -104,21 +102,37 @@ class RemoteStage:
         call: sends asks and returns one reply per ask; raises StageUnreachable when that replica is gone.
         ping: whether a replica would answer now.
         settings: bounds; `batch.max_items` texts in one call, `calls_in_flight` calls at a time.
+        call_off: tells every replica the numbers of asks that nobody waits for any more.
+        recorder: told of retries, hedges and the breaker.
         clock: seconds; deadlines are on it.
     """
 
     def __init__(
-        self, variant: str, call: Call, ping: Ping, settings: StageSettings, *, clock: Clock = time.monotonic
+        self,
+        variant: str,
+        call: Call,
+        ping: Ping,
+        settings: StageSettings,
+        *,
+        call_off: CallOff | None = None,
+        recorder: Recorder = _NO_RECORDER,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._variant = variant
-        self._call = call
         self._ping = ping
         self._settings = settings
         self._rules = settings.batch
+        self._call_off = call_off
+        self._recorder = recorder
         self._clock = clock
         self._forecast = CallForecast(settings.batch.max_items)
         self._admission: Admission[_Part] = Admission(variant, settings.batch, self._forecast)
-        self._calls: set[asyncio.Task[None]] = set()
+        self._budget = Budget(settings.retries)
+        self._call = hedged(call, variant, settings, self._budget, recorder, clock)
+        self._breaker = Breaker(variant, settings.breaker, self._breaker_is)
+        self._calls: set[_Call] = set()
+        self._called_off: list[int] = []
+        self._errands: set[asyncio.Task[None]] = set()
 
     @property
     def variant(self) -> str:
@@ -139,7 +153,9 @@ class RemoteStage:
     ) -> Logits:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
         now = self._clock()
+        self._breaker.check(now)
         parts = self._join(texts, deadline_at, now, due_at, priority)
+        self._budget.earn(len(texts))
         self._pump()
         patience = None if deadline_at is None else deadline_at - now
         try:
@@ -151,6 +167,8 @@ class RemoteStage:
             self._admission.outstanding -= len(texts)
             for part in parts:
                 part.future.cancel()
+                if part.future.cancelled() and part.call is not None:
+                    self._given_up(part, part.call)
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
     def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:  # noqa: ARG002 - a stage's
@@ -195,29 +213,43 @@ class RemoteStage:
             batch, gone = admission.take(self._clock(), int(min(forecast.limit, free)), CALL_BYTES)
             self._refuse(gone)
             if batch:
-                forecast.under_way += sum(part.size for part in batch)
-                task = asyncio.get_running_loop().create_task(self._send(batch))
-                self._calls.add(task)
-                task.add_done_callback(self._sent)
+                self._start(batch)
 
-    async def _send(self, batch: list[_Part]) -> None:
-        started = self._clock()
-        items = sum(part.size for part in batch)
+    def _start(self, batch: list[_Part]) -> None:
+        call = _Call(batch, self._clock())
+        for part in batch:
+            part.call = call
+        self._forecast.under_way += call.items
+        self._calls.add(call)
+        call.task = asyncio.get_running_loop().create_task(self._send(call))
+        call.task.add_done_callback(lambda task: self._ended(call, task))
+
+    async def _send(self, call: _Call) -> None:
         try:
-            replies = await self._call([part.ask(started) for part in batch])
+            replies = await self._call([part.ask(call.sent_at) for part in call.parts])
         except StageUnreachable as problem:
-            self._again(batch, problem)
+            self._breaker.failed(self._clock(), "no replica is reached")
+            self._again(call, problem)
+            return
+        except asyncio.CancelledError:
+            if not call.timed_out:
+                raise
+            self._breaker.failed(self._clock(), "it does not answer in time")
             return
         except Exception:
             log.exception("a call of %s failed", self._variant)
-            replies = [StageFailed(f"{self._variant} failed") for _ in batch]
-        finally:
-            self._forecast.under_way -= items
+            self._breaker.failed(self._clock(), "calls fail")
+            replies = [StageFailed(f"{self._variant} failed") for _ in call.parts]
+        else:
+            if all(isinstance(reply, StageBroken | NotReady) for reply in replies):
+                self._breaker.failed(self._clock(), str(replies[0]))
+            else:
+                self._breaker.succeeded()
         now = self._clock()
-        self._forecast.came_back(items, started, now)
-        if batch[0].expected_at:
-            self._forecast.answered(now - batch[0].expected_at)
-        for part, reply in zip(batch, replies, strict=True):
+        self._forecast.came_back(call.items, call.sent_at, now)
+        if call.parts[0].expected_at:
+            self._forecast.answered(now - call.parts[0].expected_at)
+        for part, reply in zip(call.parts, replies, strict=True):
             if part.future.done():
                 continue
             if isinstance(reply, RequestError):
@@ -225,21 +257,67 @@ class RemoteStage:
             else:
                 part.future.set_result(reply)
 
-    def _again(self, batch: list[_Part], problem: StageUnreachable) -> None:
+    def _again(self, call: _Call, problem: StageUnreachable) -> None:
         """Put what may be tried again back to the front; inference changes nothing, so twice is safe."""
-        for part in reversed(batch):
+        may = self._breaker.state != "open"
+        in_time = self._clock() + self._forecast.pace.of(call.items)
+        for part in reversed(call.parts):
+            part.call = None
             if part.future.done():
                 continue
-            if part.tries_left:
+            late = part.deadline_at is not None and in_time >= part.deadline_at
+            if may and part.tries_left and not late and self._budget.spend(part.size):
                 part.tries_left -= 1
                 self._admission.room.push_front(part)
+                self._recorder.incident("retry_sent", self._variant, part.size)
             else:
                 part.future.set_exception(problem)
+                self._recorder.incident("retry_refused", self._variant, part.size)
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
+    def _ended(self, call: _Call, task: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._forecast.under_way -= call.items
+        for part in call.parts:
+            if part.call is call:
+                part.call = None
         if not task.cancelled():
             self._pump()
+
+    def _given_up(self, part: _Part, call: _Call) -> None:
+        """Call off an ask that is under way; a call that is late for all is a failure of the stage."""
+        now = self._clock()
+        call.waited_for -= 1
+        usual_s = max(self._forecast.pace.of(call.items), _QUICK_S)
+        late = part.deadline_at is not None and now >= part.deadline_at
+        if late and not call.waited_for and now - call.sent_at >= OUTLIER * usual_s and call.task is not None:
+            call.timed_out = True
+            call.task.cancel()
+        elif self._call_off is not None:
+            if not self._called_off:
+                asyncio.get_running_loop().call_later(_CALL_OFF_AFTER_S, self._send_off)
+            self._called_off.append(part.number)
+
+    def _send_off(self) -> None:
+        numbers, self._called_off = self._called_off, []
+        errand = asyncio.get_running_loop().create_task(self._tell(numbers))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
+
+    async def _tell(self, numbers: list[int]) -> None:
+        assert self._call_off is not None
+        try:
+            await self._call_off(numbers)
+        except Exception:
+            log.exception("%s could not be told what nobody waits for", self._variant)
+
+    def _breaker_is(self, state: BreakerState) -> None:
+        """Once it opens, nothing that waits is sent any more."""
+        self._recorder.incident(INCIDENT[state], self._variant)
+        if state == "open":
+            problem = StageUnavailable(f"{self._variant} fails and is not asked now")
+            for part in self._admission.room.clear():
+                if not part.future.done():
+                    part.future.set_exception(problem)
 
 
 def split(texts: Sequence[str], max_items: int, max_bytes: int) -> Iterator[tuple[list[str], int]]:

@@ -163,6 +163,13 @@ class Room(Generic[T]):
             self._active.remove(level)
         return first
 
+    def clear(self) -> list[T]:
+        """Take all out."""
+        gone = list(self)
+        for level in list(self._active):
+            self._replace(level, ())
+        return gone
+
     def lowest(self) -> int:
         """Return the lowest level in which something waits; 0 where nothing does."""
         return self._active[-1] if self._active else 0

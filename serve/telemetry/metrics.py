@@ -20,7 +20,7 @@ from serve.telemetry.arms import ArmMetrics
 from serve.telemetry.tallies import OTHERS_FLUSH_S, Count, Spread, Tallies
 from serve.types.messages import CASCADE
 from serve.types.prices import Prices
-from serve.types.recorder import BatchRecord, DegradedReason, RequestRecord
+from serve.types.recorder import BatchRecord, BreakerState, DegradedReason, Incident, RequestRecord
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 GATEWAY = "gateway"
@@ -32,6 +32,10 @@ def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
 
 def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
     return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
+
+
+def _live_gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
+    return Gauge(metric.name, metric.help, metric.labels, multiprocess_mode="livesum", registry=registry)
 
 
 class Telemetry:
@@ -51,13 +55,11 @@ class Telemetry:
         self.limits = _counter(metrics.LIMITED, own)
         self.cpu_seconds = _counter(metrics.CPU_SECONDS, own)
         self.energy = _counter(metrics.ENERGY, own)
-        self.queue_items = Gauge(
-            metrics.QUEUE_ITEMS.name,
-            metrics.QUEUE_ITEMS.help,
-            metrics.QUEUE_ITEMS.labels,
-            multiprocess_mode="livesum",
-            registry=own,
-        )
+        self.queue_items = _live_gauge(metrics.QUEUE_ITEMS, own)
+        self.stage_breaker = _live_gauge(metrics.STAGE_BREAKER, own)
+        self.stage_retries = _counter(metrics.STAGE_RETRIES, own)
+        self.stage_hedges = _counter(metrics.STAGE_HEDGES, own)
+        self.clients_left = _counter(metrics.CLIENTS_LEFT, own)
         self.usd = _counter(metrics.USD, own)
         self.saved_usd = _counter(metrics.SAVED_USD, own)
         self._unsaved_usd = 0.0
@@ -146,6 +148,21 @@ class Telemetry:
             tallies.count(self.cpu_seconds, variant),
         )
         return found
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Count what happened at a stage; a breaker is in one state at a time."""
+        what, _, outcome = kind.partition("_")
+        if what == "breaker":
+            for state in get_args(BreakerState):
+                self.stage_breaker.labels(stage, state).set(float(state == outcome))
+            return
+        if what == "client":
+            count = self._tallies.count(self.clients_left)
+        else:
+            family = self.stage_retries if what == "retry" else self.stage_hedges
+            count = self._tallies.count(family, stage, outcome)
+        count.value += texts
+        self._tallies.changed()
 
     def account_for_the_rest(self, process_cpu_s: float) -> None:
         """Book what no variant used of `process_cpu_s`, the CPU time of this process since its start."""

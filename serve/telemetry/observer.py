@@ -13,7 +13,7 @@ from serve.settings.gateway import Settings
 from serve.telemetry.request_log import RequestLog
 from serve.telemetry.tracing import TracedStage, Tracing, fail, trace_headers
 from serve.types.current import OBSERVED, REQUEST_ID, SPAN, Observed
-from serve.types.recorder import BatchRecord, Recorder, RequestRecord
+from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
 from serve.types.stage import Stage
 
 
@@ -145,3 +145,7 @@ class _ObservingRecorder:
         if record.spans and self._tracing is not None:
             self._tracing.batch(record)
         self._inner.batch(record)
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Tell it on."""
+        self._inner.incident(kind, stage, texts)

@@ -10,7 +10,7 @@ from contract.errors import RequestError
 from contract.metrics import LATENCY_BUCKETS_S, Outcome
 from contract.trial import ArmCounts, PairCounts, TrialCounts
 from serve.types.messages import CASCADE
-from serve.types.recorder import BatchRecord, Recorder, RequestRecord
+from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
 from serve.wire.errors import outcome_of
 
 PairOutcome = Literal[
@@ -115,3 +115,7 @@ class ArmRecorder:
     def batch(self, record: BatchRecord) -> None:
         """A variant ran."""
         self._following.batch(record)
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Something happened at a stage."""
+        self._following.incident(kind, stage, texts)

@@ -9,6 +9,14 @@ from typing import Any, Literal, Protocol
 from contract.metrics import Outcome
 from serve.types.prices import Prices
 
+BreakerState = Literal["closed", "open", "half_open"]
+
+Incident = Literal[
+    "retry_sent", "retry_refused", "hedge_sent", "hedge_won", "client_left",
+    "breaker_closed", "breaker_open", "breaker_half_open",
+]  # fmt: skip
+"""What happens seldom: a stage asked twice, a breaker's new state, a client that left before its answer."""
+
 DegradedReason = Literal["deadline", "budget", "overloaded", "failed"]
 
 
@@ -89,6 +97,10 @@ class Recorder(Protocol):
         """A variant ran."""
         ...
 
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Something happened at a stage (empty for what belongs to none)."""
+        ...
+
 
 class NoRecorder:
     """Keeps nothing."""
@@ -103,4 +115,7 @@ class NoRecorder:
         """Ignore it."""
 
     def batch(self, record: BatchRecord) -> None:
+        """Ignore it."""
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
         """Ignore it."""

@@ -46,7 +46,7 @@ def error_reply(problem: RequestError) -> Reply:
     """Return the reply to a request that failed with `problem`."""
     status = _mapped(problem)[0]
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(problem, Overloaded | LimitReached):
+    if isinstance(problem, Overloaded | LimitReached | NotReady):
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_s))),)
     elif isinstance(problem, UnsupportedMedia):
         headers = ((b"accept", b"application/json"), (b"accept-encoding", b"gzip, deflate, identity"))
@@ -57,8 +57,6 @@ def error_reply(problem: RequestError) -> Reply:
         headers = ((b"www-authenticate", challenge.encode()),)
     elif isinstance(problem, TooSlow):
         headers = ((b"connection", b"close"),)
-    elif isinstance(problem, NotReady):
-        headers = ((b"retry-after", b"1"),)
     return plain_error(status, problem.message, headers)
 
 

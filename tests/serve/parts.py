@@ -27,7 +27,7 @@ from serve.settings.limits import RequestLimits
 from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
 from serve.stages.loop_turn import LoopTurn
-from serve.types.recorder import BatchRecord, Recorder, RequestRecord
+from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
 from serve.types.stage import Snapshot
 
 
@@ -78,6 +78,7 @@ class Kept:
         self.refusals: list[tuple[str, Outcome, int]] = []
         self.limits: list[tuple[str, str, int]] = []
         self.batches: list[BatchRecord] = []
+        self.incidents: list[tuple[Incident, str, int]] = []
 
     def answered(self, record: RequestRecord) -> None:
         """Keep an answered request."""
@@ -94,6 +95,10 @@ class Kept:
     def batch(self, record: BatchRecord) -> None:
         """Keep a batch."""
         self.batches.append(record)
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Keep what happened."""
+        self.incidents.append((kind, stage, texts))
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import Settings
 from serve.settings.slots import SHELF, own_deployment
 from serve.settings.stages import FakeSettings, StageSettings
+from serve.stages.call import Ask, Reply
 from serve.stages.loading import Assignment
-from serve.stages.remote import Ask, RemoteStage, Reply
+from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.types.messages import ClassifyRequest, ClassifyResult
 from serve.types.recorder import NoRecorder

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import EnvironmentProblem, NotReady, StageFailed
+from contract.errors import EnvironmentProblem, NotReady, RequestError, StageBroken
 from contract.family import read_family
 from runtime.fake_family import TEACHER
 from serve.control.bootstrap import assign
@@ -21,11 +21,13 @@ from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import Settings
 from serve.settings.slots import SHELF, Slots, own_deployment
 from serve.settings.stages import FakeSettings, StageSettings
+from serve.stages.call import Ask, Reply
 from serve.stages.loading import Assignment, quickest_ms
-from serve.stages.remote import Ask, RemoteStage, Reply
+from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.types.messages import ClassifyRequest
-from serve.types.recorder import NoRecorder
+from serve.types.recorder import NoRecorder, Recorder
+from tests.serve.parts import Kept
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +38,11 @@ def assignment(tmp_path: Path) -> Assignment:
     return assign(Settings(fake=FakeSettings(delay_ms=0.0)), tmp_path)
 
 
-async def started(given: Assignment, deployment: str = SHELF) -> StageWorker:
+async def started(
+    given: Assignment, deployment: str = SHELF, recorder: Recorder | None = None
+) -> StageWorker:
     """A worker of that deployment which knows the family in force and has loaded nothing."""
-    worker = StageWorker(given, deployment, NoRecorder())
+    worker = StageWorker(given, deployment, recorder or NoRecorder())
     await worker.start(preload=False)
     return worker
 
@@ -138,12 +142,36 @@ async def test_an_altered_artifact_is_not_loaded(assignment: Assignment) -> None
 
 
 async def test_errors_of_a_worker_belong_to_single_asks(tmp_path: Path) -> None:
-    """A variant that fails gives each ask a StageFailed, and the call itself succeeds."""
+    """A variant that fails on everything says so to each ask, and the call itself succeeds."""
     given = assign(Settings(fake=FakeSettings(delay_ms=0.0, error_rate=1.0)), tmp_path)
     worker = await started(given, own_deployment(TEACHER))
     replies = await worker.infer(TEACHER, build(given, TEACHER), [Ask(["a"], None), Ask(["b"], None)])
-    assert [type(reply) for reply in replies] == [StageFailed, StageFailed]
+    assert [type(reply) for reply in replies] == [StageBroken, StageBroken]
     await worker.close()
+
+
+async def test_what_nobody_waits_for_is_dropped_from_a_worker(tmp_path: Path) -> None:
+    """An ask that is called off while it waits costs no inference; its batchmates are answered."""
+    kept = Kept()
+    given = assign(Settings(fake=FakeSettings(delay_ms=30.0)), tmp_path)
+    worker = await started(given, own_deployment(TEACHER), kept)
+    sha256 = build(given, TEACHER)
+    assert await worker.ready(TEACHER, sha256)
+    stage = worker.stages[TEACHER]
+    busy = asyncio.create_task(worker.infer(TEACHER, sha256, [Ask(["a"], None, number=1)]))
+    while stage.queued < 1:
+        await asyncio.sleep(0)
+    asks = [Ask(["b"], None, number=2), Ask(["c"], None, number=3)]
+    waiting = asyncio.create_task(worker.infer(TEACHER, sha256, asks))
+    while stage.queued < 3:
+        await asyncio.sleep(0)
+    worker.call_off([2, 99])
+    replies = await waiting
+    await busy
+    assert isinstance(replies[0], NotReady)
+    assert not isinstance(replies[1], RequestError)
+    await worker.close()
+    assert sum(record.items for record in kept.batches) == 2
 
 
 def connected(workers: Mapping[str, StageWorker]) -> Connect:

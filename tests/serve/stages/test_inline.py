@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from contract.errors import NotReady, StageFailed
-from runtime.api import Encoded, LoadedVariant, Logits
+from contract.errors import NotReady, StageBroken, StageFailed
+from runtime.api import Encoded, LoadedVariant, Logits, Runtime
 from runtime.fake import FakeEncoder
+from runtime.load import load_variant
+from serve.settings.resilience import BreakerRules
 from serve.settings.stages import BatchRules
+from serve.stages.breaker import Breaker, StageUnavailable
 from serve.stages.inline import InlineStage, check_hanging
 from serve.types.messages import Texts
-from tests.serve.parts import Kept
+from tests.serve.parts import FakeFolder, Kept
 
 pytestmark = pytest.mark.anyio
 
@@ -152,3 +156,47 @@ async def test_stages_with_one_encoder_encode_a_request_once() -> None:
     assert some[:, 0].tolist() == [5, 1]
     assert stranger[:, 0].tolist() == [6]
     assert encoder.seen == ["a", "aa", "aaaaa", "aaaaaa"]
+
+
+class Breaking:
+    """A runtime that fails whatever it is given while it is broken."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.broken = True
+        self.calls = 0
+
+    def logits(self, encoded: Encoded) -> Logits:
+        """Answer, or fail."""
+        self.calls += 1
+        if self.broken:
+            raise ZeroDivisionError
+        return self._runtime.logits(encoded)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+async def test_a_variant_that_fails_on_its_own_example_is_not_asked_for_a_while(
+    fake_folder: FakeFolder,
+) -> None:
+    """Its breaker opens, requests are refused without running it, and one that comes later closes it."""
+    loaded = load_variant(fake_folder.folder, fake_folder.family, "fake-small")
+    runtime, now = Breaking(loaded.runtime), [0.0]
+    inline = InlineStage(
+        dataclasses.replace(loaded, runtime=runtime),
+        BatchRules(run_in="loop"),
+        Kept(),
+        breaker=Breaker("fake-small", BreakerRules()),
+        clock=lambda: now[0],
+    )
+    for _ in range(5):
+        with pytest.raises(StageBroken):
+            await inline.logits(["a"], None)
+    runtime.broken, calls = False, runtime.calls
+    with pytest.raises(StageUnavailable):
+        await inline.logits(["a"], None)
+    assert runtime.calls == calls
+    now[0] = 1.0
+    assert (await inline.logits(["a"], None)).shape == (1, 5)
+    await inline.close()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import DeadlineExceeded, Overloaded, StageFailed
+from contract.errors import DeadlineExceeded, Overloaded, StageBroken, StageFailed
 from runtime.api import Logits
+from serve.settings.resilience import BreakerRules, RetryRules
 from serve.settings.stages import BatchRules, StageSettings
-from serve.stages.remote import Ask, RemoteStage, Reply, StageUnreachable, split
+from serve.stages.breaker import StageUnavailable
+from serve.stages.call import Ask, Reply, StageUnreachable
+from serve.stages.remote import RemoteStage, split
+from tests.serve.parts import Kept
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +57,13 @@ def stage(peer: Peer, **rules: int | float) -> RemoteStage:
     """A stage with one call in flight."""
     settings = StageSettings(batch=BatchRules.model_validate(rules), calls_in_flight=1)
     return RemoteStage("teacher", peer.call, peer.ping, settings)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 async def test_an_idle_stage_is_called_at_once_and_a_busy_one_collects() -> None:
@@ -122,6 +134,173 @@ async def test_a_client_that_leaves_costs_nothing_more() -> None:
     peer.gate.set()
     await asyncio.gather(first, stayer)
     assert [ask.texts for ask in peer.calls[1]] == [["stays"]]
+
+
+async def test_a_client_that_leaves_calls_off_what_is_under_way() -> None:
+    """The replicas are told the numbers of the asks that nobody waits for, and of no others."""
+    peer = Peer()
+    told: list[int] = []
+
+    async def call_off(numbers: list[int]) -> None:
+        told.extend(numbers)
+
+    remote = RemoteStage("teacher", peer.call, peer.ping, StageSettings(), call_off=call_off)
+    peer.gate.clear()
+    leaver = asyncio.create_task(remote.logits(["leaver"], None))
+    stayer = asyncio.create_task(remote.logits(["stays"], None))
+    await until(lambda: len(peer.calls) > 0)
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    await until(lambda: len(told) > 0)
+    peer.gate.set()
+    await stayer
+    asks = {ask.texts[0]: ask.number for call in peer.calls for ask in call}
+    assert told == [asks["leaver"]]
+
+
+async def test_retries_stay_within_their_budget() -> None:
+    """Once the bucket is empty a lost call is lost; each refusal is told."""
+    peer, kept = Peer(), Kept()
+    settings = StageSettings(
+        retries=RetryRules(share=0.0), breaker=BreakerRules(enabled=False), calls_in_flight=1
+    )
+    remote = RemoteStage("teacher", peer.call, peer.ping, settings, recorder=kept)
+    peer.gone = 1
+    with pytest.raises(StageUnreachable):
+        await remote.logits(["abc"], None)
+    assert ("retry_refused", "teacher", 1) in kept.incidents
+    assert len(peer.calls) == 1
+
+
+async def test_a_retry_is_not_sent_beyond_the_deadline() -> None:
+    """A call that usually takes longer than is left is not tried again."""
+    peer, now = Peer(), [0.0]
+    settings = StageSettings(calls_in_flight=1)
+    remote = RemoteStage("teacher", peer.call, peer.ping, settings, clock=lambda: now[0])
+
+    async def slow(asks: list[Ask]) -> list[Reply]:
+        now[0] += 1.0
+        if now[0] > 1.0:
+            raise StageUnreachable("gone")
+        return [answer(ask.texts) for ask in asks]
+
+    remote._call = slow
+    await remote.logits(["a"], None)
+    with pytest.raises(StageUnreachable):
+        await remote.logits(["a"], 2.5)
+    assert now[0] == 2.0
+
+
+async def test_a_stage_that_fails_is_not_asked_but_probed() -> None:
+    """After five failures nobody reaches it; a second later one probe does, and closes the breaker."""
+    peer, kept, now = Peer(), Kept(), [0.0]
+    broken = True
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        peer.calls.append(asks)
+        return [StageBroken("fails") if broken else answer(ask.texts) for ask in asks]
+
+    remote = RemoteStage("teacher", call, peer.ping, StageSettings(), recorder=kept, clock=lambda: now[0])
+    for _ in range(5):
+        with pytest.raises(StageBroken):
+            await remote.logits(["a"], None)
+    for _ in range(50):
+        with pytest.raises(StageUnavailable):
+            await remote.logits(["a"], None)
+    assert len(peer.calls) == 5
+    broken = False
+    now[0] = 1.1
+    assert (await remote.logits(["abc"], None))[0, 0] == 3
+    assert [kind for kind, _, _ in kept.incidents] == [
+        "breaker_closed", "breaker_open", "breaker_half_open", "breaker_closed"
+    ]  # fmt: skip
+
+
+async def test_a_request_that_fails_for_its_own_fault_opens_nothing() -> None:
+    """A text that no model answers may come a hundred times."""
+    peer = Peer()
+    remote = stage(peer)
+    for _ in range(100):
+        with pytest.raises(StageFailed):
+            await remote.logits(["bad"], None)
+    assert (await remote.logits(["abc"], None))[0, 0] == 3
+
+
+async def test_a_stage_that_hangs_is_a_stage_that_fails() -> None:
+    """Calls that all their clients gave up make room for others, and open the breaker."""
+    peer = Peer()
+    peer.gate.clear()
+    remote = stage(peer)
+    for _ in range(5):
+        with pytest.raises(DeadlineExceeded):
+            await remote.logits(["a"], time.monotonic() + 0.1)
+    with pytest.raises(StageUnavailable):
+        await remote.logits(["a"], None)
+    assert len(peer.calls) == 5
+
+
+async def test_what_waits_behind_a_stage_that_fails_is_told_at_once() -> None:
+    """When the breaker opens, requests in the queue do not wait for their turn to fail."""
+    peer = Peer()
+    rules = BreakerRules(min_failures=1)
+    settings = StageSettings(breaker=rules, calls_in_flight=1, retries=RetryRules(share=0.0))
+    remote = RemoteStage("teacher", peer.call, peer.ping, settings)
+    peer.gate.clear()
+    peer.gone = 1
+    first = asyncio.create_task(remote.logits(["a"], None))
+    await until(lambda: len(peer.calls) > 0)
+    waiting = asyncio.create_task(remote.logits(["b"], None))
+    await until(lambda: remote.queued == 2)
+    peer.gate.set()
+    results = await asyncio.gather(first, waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [StageUnreachable, StageUnavailable]
+    assert len(peer.calls) == 1
+
+
+async def test_a_late_call_is_sent_to_a_second_replica() -> None:
+    """The first answer counts, the other call is cancelled, and both are told."""
+    kept = Kept()
+    calls: list[str] = []
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        number = len(calls)
+        calls.append("sent")
+        try:
+            if number == 0:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            calls[number] = "cancelled"
+            raise
+        return [answer(ask.texts) for ask in asks]
+
+    settings = StageSettings(replicas=2, hedge_after=1.0)
+    remote = RemoteStage("teacher", call, Peer().ping, settings, recorder=kept)
+    assert (await remote.logits(["abc"], None))[0, 0] == 3
+    await until(lambda: calls == ["cancelled", "sent"])
+    assert kept.incidents[1:] == [("hedge_sent", "teacher", 1), ("hedge_won", "teacher", 1)]
+
+
+@pytest.mark.parametrize("settings", [StageSettings(hedge_after=1.0), StageSettings(replicas=2)])
+def test_hedging_is_off_unless_it_is_asked_for_and_can_help(settings: StageSettings) -> None:
+    """With one replica, or without the setting, the call is the very same function."""
+    peer = Peer()
+    remote = RemoteStage("teacher", peer.call, peer.ping, settings)
+    assert remote._call == peer.call
+
+
+async def test_the_urgent_go_out_first() -> None:
+    """What waits for a busy stage leaves by priority, not by arrival."""
+    peer = Peer()
+    peer.gate.clear()
+    remote = stage(peer, max_items=1)
+    tasks = [asyncio.create_task(remote.logits(["first"], None))]
+    await until(lambda: len(peer.calls) > 0)
+    for name, priority in (("low", 9), ("usual", 5), ("urgent", 1)):
+        tasks.append(asyncio.create_task(remote.logits([name], None, None, priority)))
+    await until(lambda: remote.queued == 4)
+    peer.gate.set()
+    await asyncio.gather(*tasks)
+    assert [call[0].texts[0] for call in peer.calls] == ["first", "urgent", "usual", "low"]
 
 
 async def test_a_full_queue_refuses() -> None:

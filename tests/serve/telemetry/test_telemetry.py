@@ -84,3 +84,23 @@ async def test_energy_at_a_users_price_says_so(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.sleep(0)
     metering.cancel()
     assert b"estimated-load" not in page
+
+
+def test_incidents_are_counted_and_a_breaker_is_in_one_state() -> None:
+    """What happens seldom: retries, hedges, clients that left, and where each breaker stands."""
+    telemetry = Telemetry()
+    for kind in ("breaker_closed", "breaker_open", "breaker_half_open", "breaker_open"):
+        telemetry.incident(kind, "teacher")
+    telemetry.incident("retry_sent", "teacher", 3)
+    telemetry.incident("hedge_won", "teacher", 2)
+    telemetry.incident("client_left", "")
+    page = telemetry.render(0, None).decode()
+    for line in (
+        'sluice_stage_breaker{stage="teacher",state="open"} 1.0',
+        'sluice_stage_breaker{stage="teacher",state="closed"} 0.0',
+        'sluice_stage_breaker{stage="teacher",state="half_open"} 0.0',
+        'sluice_stage_retries_total{outcome="sent",stage="teacher"} 3.0',
+        'sluice_stage_hedges_total{outcome="won",stage="teacher"} 2.0',
+        "sluice_clients_left_total 1.0",
+    ):
+        assert line in page
