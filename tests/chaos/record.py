@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,7 @@ class Record:
     command: str
     rate: float
     cases: list[Case] = field(default_factory=list)
+    bodies: dict[str, Counter[int]] = field(default_factory=dict)
 
     def add(self, case: Case) -> None:
         """Keep a case, and hold it to what the page says."""
@@ -82,7 +84,26 @@ class Record:
             *(self._row(case) for case in self.cases),
         ]
         remarks = [f"- *{case.name}*: {case.remark}" for case in self.cases if case.remark]
+        remarks += ["", *self._bodies()] if self.bodies else []
         PAGE.write_text(head + "\n".join(rows) + "\n" + ("\n" + "\n".join(remarks) + "\n" if remarks else ""))
+
+    def _bodies(self) -> list[str]:
+        """Return the table of generated bodies by status."""
+        codes = sorted({status for told in self.bodies.values() for status in told})
+        total = sum(told.total() for told in self.bodies.values())
+        return [
+            "## Generated bodies",
+            "",
+            f"{total:,} requests through HAProxy, by what they were told. A 504 is the answer to a deadline",
+            "in the body that was too short; any other 5xx, and any refusal that is not in our form, fails.",
+            "",
+            "| made by | sent | " + " | ".join(str(code) for code in codes) + " |",
+            "| --- | --- | " + " | ".join("---" for _ in codes) + " |",
+            *(
+                f"| {name} | {told.total():,} | " + " | ".join(f"{told[code]:,}" for code in codes) + " |"
+                for name, told in self.bodies.items()
+            ),
+        ]
 
     def _row(self, case: Case) -> str:
         tally = case.tally
