@@ -9,9 +9,17 @@ import click
 from rich.table import Table
 
 from contract.policy import read_policy
-from serve.control.admin_client import policy_history, push_policy, rollback_policy, show_policy
+from serve.control.admin_client import (
+    policy_history,
+    push_policy,
+    rollback_policy,
+    show_policy,
+    show_trials,
+)
+from sluicegate import trial_cmds
 from sluicegate.admin_options import admin_url_option
 from sluicegate.common import FILE, json_option, print_json, result_console
+from sluicegate.trial_cmds import say_trials
 
 
 @click.group("policy")
@@ -22,20 +30,25 @@ def command() -> None:
     Example: sluice policy show
     Example: sluice policy push policy.json
     Example: sluice policy rollback 1
+    Example: sluice policy canary new.json --share 0.05
     """
+
+
+for _of_trials in (trial_cmds.canary, trial_cmds.shadow, trial_cmds.promote, trial_cmds.withdraw):
+    command.add_command(_of_trials)
 
 
 @command.command("show")
 @admin_url_option
 @json_option
 def show(admin_url: str, as_json: bool) -> None:
-    """Show the policy in force.
+    """Show the policy in force, and the candidates on trial beside it: both arms, and the verdict so far.
 
     Example: sluice policy show --json
     """
-    revision = show_policy(admin_url)
+    revision, trials = show_policy(admin_url), show_trials(admin_url)
     if as_json:
-        print_json(revision)
+        print_json({**revision, "trials": trials})
         return
     policy = revision["policy"]
     _say(f"revision {revision['number']} ({revision['reason']}, {revision['created_at']})")
@@ -46,6 +59,7 @@ def show(admin_url: str, as_json: bool) -> None:
             "answers everything" if threshold is None else f"answers when {stage['score']} >= {threshold:.6g}"
         )
         _say(f"  {stage['variant']}: {rule}")
+    say_trials(trials)
 
 
 @command.command("push")

@@ -17,12 +17,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from contract.errors import InputError, NotReady, SluiceError
-from contract.live import Revision
+from contract.live import FamilyReference, Revision
 from contract.records import parse_record
 from serve.access.key_store import KeyStore
 from serve.control.admin_keys import key_routes
+from serve.control.admin_trials import trial_routes
 from serve.control.family_push import FamilyPush
 from serve.control.plane import ControlPlane, ReplicaState
+from serve.control.trials import TrialControl
 from serve.settings.record import Setting
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -49,17 +51,20 @@ def make_admin(
     keys: KeyStore,
     describe: Callable[[], dict[str, Any]],
     families: FamilyPush | None = None,
+    trials: TrialControl | None = None,
 ) -> Starlette:
     """Return the admin application.
 
     GET /policy, PUT /policy?reason=, PUT /family, GET /history, POST /rollback/N, GET /state, GET /health,
-    and those of admin_keys. Errors are {"error": ...}. Who may ask is for the guard around it to say.
+    and those of admin_keys and admin_trials. Errors are {"error": ...}. Who may ask is for the guard around
+    it to say.
 
     Args:
         control: decides.
         keys: where the keys are.
         describe: what /state says beyond the replicas: slots, family, ports.
         families: puts families in force; None: this gateway takes none.
+        trials: of candidates; None: this gateway has none.
     """
 
     async def show(_: Request) -> Response:
@@ -83,6 +88,11 @@ def make_admin(
                 "said": list(pushed.said),
             }
         )
+
+    async def bring(folder: str) -> FamilyReference:
+        if families is None:
+            raise HTTPException(404, "this gateway takes no families")
+        return await families.bring(Path(folder))
 
     async def history(_: Request) -> Response:
         return JSONResponse([_line(revision) for revision in control.history()])
@@ -112,6 +122,7 @@ def make_admin(
             Route("/state", state),
             Route("/health", health),
             *key_routes(keys, tell),
+            *(trial_routes(trials, _json_body, bring) if trials is not None else ()),
         ],
         exception_handlers={
             InputError: _problem(400),
@@ -146,6 +157,7 @@ def _line(revision: Revision) -> dict[str, Any]:
         "family": revision.family_name,
         "family_sha256": revision.family_sha256,
         "stages": [stage.variant for stage in revision.policy.stages],
+        "trials": {kind: candidate.policy.version for kind, candidate in revision.trials()},
     }
 
 

@@ -86,6 +86,21 @@ def rollback_policy(number: int, admin_url: str = DEFAULT_URL) -> dict[str, Any]
     return _dict(_call("POST", admin_url, f"/rollback/{number}", timeout=_FAMILY_TIMEOUT_S))
 
 
+def show_trials(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
+    """Return each candidate on trial with its counts, the rates of both arms, and its verdict so far."""
+    return list(_call("GET", admin_url, "/trials"))
+
+
+def begin_trial(kind: str, asked: dict[str, Any], admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+    """Put a candidate on trial: policy, family, share, rule, auto; returns and raises as `push_policy`."""
+    return _dict(_call("PUT", admin_url, f"/trials/{kind}", json=asked))
+
+
+def end_trial(kind: str, ending: str, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+    """Have the candidate on trial there `promote`d or `withdraw`n; returns and raises as `push_policy`."""
+    return _dict(_call("POST", admin_url, f"/trials/{kind}/{ending}"))
+
+
 def gateway_state(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
     """Return the live state: revision, replicas, slots, family, ports."""
     return _dict(_call("GET", admin_url, "/state"))

@@ -94,6 +94,17 @@ class FamilyPush:
         revision, replicas = await self._plane.commit(change, reason)
         return Pushed(revision, replicas, self._place(family), (*said, *told))
 
+    async def bring(self, folder: Path) -> FamilyReference:
+        """Look at a family and keep it where replicas find it, for a candidate; nothing is put in force.
+
+        Raises as `push`.
+        """
+        now = self._plane.current()
+        before = (await asyncio.to_thread(self._families.examine, now.family)).family
+        said: list[str] = []
+        family = await asyncio.to_thread(self._look, folder, before, new_labels=False, said=said)
+        return await asyncio.to_thread(self._keep, folder, family, now.family, said)
+
     def _look(self, folder: Path, before: Family, new_labels: bool, said: list[str]) -> Family:
         manifest = read_family(folder, verify=False)
         if manifest.labels != before.labels and not new_labels:

@@ -30,6 +30,7 @@ class Follower:
         load: makes a snapshot, loading what it lacks beside what is there; raises InputError or
             EnvironmentProblem when the revision cannot be served here.
         flipped: told of the snapshot that has just gone out of force, and of the families that it needs.
+        begun: told of each snapshot in the same step in which it comes into force.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Follower:
         state: RevisionStore,
         load: Callable[[Revision], Awaitable[Snapshot]],
         flipped: Callable[[Snapshot, frozenset[str]], None] = lambda *_: None,
+        begun: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
         self._state = state
         self._load = load
         self._flipped = flipped
+        self._begun = begun
         self._current: Snapshot | None = None
         self._in_force: Revision | None = None
         self._prepared: dict[str, tuple[Revision, Snapshot]] = {}
@@ -116,6 +119,7 @@ class Follower:
             return
         before, needed = self._current, self._in_force
         self._current, self._in_force = snapshot, revision
+        self._begun(snapshot)
         self._problem = None
         self._prepared.clear()
         log.info("revision %s is in force: %s", revision.number, revision.reason)

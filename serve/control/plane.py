@@ -89,6 +89,12 @@ class ControlPlane:
             raise PolicyError("no policy is in force", hint="sluice policy push POLICY")
         return latest
 
+    def newest(self, known: Revision | None) -> Revision:
+        """Return the revision in force, for one look where `known` still is. Raises PolicyError."""
+        if known is None:
+            return self.current()
+        return self._state.newer_than(known.number) or known
+
     def history(self) -> list[Revision]:
         """Return all revisions, oldest first."""
         return self._state.history()
@@ -140,11 +146,12 @@ class ControlPlane:
         return await self._replicas.catch_up()
 
     async def _check(self, revision: Revision) -> None:
-        for reference in revision.families[1:]:
-            await asyncio.to_thread(self._examine, reference)
-        found = await asyncio.to_thread(self._examine, revision.family)
-        check_policy_fits(revision.policy, found.family)
-        require_certified_answers(revision.policy, found.otherwise)
+        pairs = [(revision.policy, revision.family)]
+        pairs += [(candidate.policy, candidate.family) for _, candidate in revision.trials()]
+        for policy, reference in pairs:
+            found = await asyncio.to_thread(self._examine, reference)
+            check_policy_fits(policy, found.family)
+            require_certified_answers(policy, found.otherwise)
 
     async def _prepare(self, revision: Revision, *, stages: bool) -> None:
         try:

@@ -54,6 +54,7 @@ class TrialControl:
         self._plane = plane
         self._witnesses = witnesses
         self._evidence = evidence
+        self._seen: Revision | None = None
 
     async def begin(
         self, kind: TrialKind, asked: TrialAsked, family: FamilyReference | None = None
@@ -132,7 +133,7 @@ class TrialControl:
 
     async def look(self) -> None:
         """Gather counts once, and let verdicts act where they may."""
-        revision = await asyncio.to_thread(self._plane.current)
+        self._seen = revision = await asyncio.to_thread(self._plane.newest, self._seen)
         await self._gather(revision)
         for kind, candidate in revision.trials():
             decision = self._judge(candidate).decision

@@ -25,10 +25,12 @@ from serve.access.key_store import open_keys
 from serve.access.ledger import Answer, Report
 from serve.control.admin import make_admin
 from serve.control.admin_guard import Guard
+from serve.control.evidence import Evidence, ReplicaCounts
 from serve.control.families import Families, store_of
 from serve.control.family_push import FamilyPush
 from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import open_revisions
+from serve.control.trials import TrialControl
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.ledger_call import exchange_through
@@ -113,6 +115,10 @@ class Gateway:
     async def catch_up(self) -> ReplicaState:
         """Put the newest revision in force and say where this replica is."""
         return await self._replica.catch_up()
+
+    async def counts(self) -> ReplicaCounts:
+        """Return what this process has counted of trials."""
+        return await self._replica.counts()
 
     async def ready(self) -> bool:
         """Return whether every stage of the policy answers, seen from here."""
@@ -220,6 +226,11 @@ class AllReplicas:
             raise NotReady("no gateway replica answers")
         return states
 
+    async def counts(self) -> list[ReplicaCounts]:
+        """See serve.control.Witnesses."""
+        replies = await self._all(GATEWAY, "counts", keep_errors=True)
+        return [reply for reply in replies if isinstance(reply, ReplicaCounts)]
+
     async def ready(self) -> bool:
         """Return whether every stage of the policy answers, seen from every replica."""
         try:
@@ -278,12 +289,14 @@ class Control:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", settings.admin_port))
-        admin = Guard(make_admin(plane, keys, describe, push), gate, always_keyed=False)
+        trials = TrialControl(plane, replicas, Evidence(open_objects(given.state)))
+        admin = Guard(make_admin(plane, keys, describe, push, trials), gate, always_keyed=False)
         server = uvicorn.Server(uvicorn.Config(admin, lifespan="off", access_log=False, log_config=None))
         self._server = asyncio.create_task(server._serve([listener]))
         self._bank = Bank(gate, Journal(open_objects(given.state)))
         self._following = asyncio.create_task(self._keys.follow())
         self._keeping = asyncio.create_task(self._bank.keep())
+        self._watching = asyncio.create_task(trials.watch(settings.traffic.gather_s))
         self._metering = asyncio.create_task(meter_energy(plane, Telemetry(), settings.watts_per_core))
 
     async def exchange(self, report: Report) -> Answer | None:

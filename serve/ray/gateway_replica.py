@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
 from serve.access.key_store import open_keys
 from serve.access.ledger import Answer, Report
+from serve.control.evidence import ReplicaCounts
 from serve.control.families import store_of
 from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
 from serve.control.revision_store import RevisionStore
-from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.settings.slots import INLINE
 from serve.stages.inline import InlineStage, check_hanging
@@ -34,7 +35,8 @@ from serve.stages.loop_turn import LoopTurn
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.telemetry.observer import make_observer
-from serve.types.stage import Snapshot, Stage
+from serve.traffic.plane import TrafficPlane
+from serve.types.stage import Snapshot, Stage, Trial
 
 ACCOUNT_EVERY_S = 0.5
 Connect = Callable[[str, str, str], RemoteStage]
@@ -80,12 +82,14 @@ class GatewayReplica:
         self._remotes: dict[tuple[str, str], RemoteStage] = {}
         self._leaving: dict[Snapshot, frozenset[str]] = {}
         self._departures: set[asyncio.Task[None]] = set()
-        self._follower = Follower(state, self._load, self._flipped)
+        self._follower = Follower(state, self._load, self._flipped, self._share_out)
         limits = assignment.settings.limits
         accounts = Accounts(f"{name}/{os.getpid()}", assignment.settings.gateway_replicas)
         gate = Gate(accounts)
         self._exchange = Exchange(accounts, exchange or _alone)
-        self._dataplane = DataPlane(self._follower.snapshot, limits, Charging(accounts, recorder))
+        self._dataplane = TrafficPlane(
+            self._follower.snapshot, limits, Charging(accounts, recorder), assignment.settings.traffic
+        )
         self._keys = KeyFollower(open_keys(assignment.state), gate)
         self.gateway = Gateway(
             self._dataplane,
@@ -117,7 +121,7 @@ class GatewayReplica:
             asyncio.create_task(self._follower.follow()),
             asyncio.create_task(self._keys.follow()),
             asyncio.create_task(self._exchange.run()),
-            asyncio.create_task(account(self._telemetry, self._queued)),
+            asyncio.create_task(account(self._telemetry, self._queued, self._book_arms)),
         ]
 
     async def prepare(self, raw: dict[str, Any]) -> str | None:
@@ -140,6 +144,13 @@ class GatewayReplica:
             await self._exchange.once()
         number = await self._follower.catch_up()
         return ReplicaState(self._name, os.getpid(), number, self._follower.problem)
+
+    async def counts(self) -> ReplicaCounts:
+        """Return what this process has counted of trials since it started."""
+        counts = self._dataplane.counts().items()
+        return ReplicaCounts(
+            self._name, {trial: found.model_dump(mode="json") for trial, (_, found) in counts}
+        )
 
     async def ready(self) -> bool:
         """Return whether every stage of the policy answers."""
@@ -165,7 +176,19 @@ class GatewayReplica:
         family, stages = await self._stages_of(revision.family)
         if self._observer is not None:
             stages = self._observer.stages(stages)
-        return make_snapshot(revision, family, stages)
+        snapshot = make_snapshot(revision, family, stages)
+        trials = [
+            Trial(kind, candidate, await self._load(revision.serving(candidate.policy, candidate.family)))
+            for kind, candidate in revision.trials()
+        ]
+        return replace(snapshot, trials=tuple(trials)) if trials else snapshot
+
+    def _share_out(self, snapshot: Snapshot) -> None:
+        self._book_arms()
+        self._dataplane.follow(snapshot)
+
+    def _book_arms(self) -> None:
+        self._telemetry.arms.book(self._dataplane.counts())
 
     async def _stages_of(self, reference: FamilyReference) -> tuple[Family, Mapping[str, Stage]]:
         family = await self._families.learn(reference)
@@ -224,9 +247,12 @@ async def _alone(_: Report) -> Answer:
     raise NotReady("there is no ledger")
 
 
-async def account(telemetry: Telemetry, queued: Callable[[], Mapping[str, int]]) -> None:
-    """Book this process's CPU time and queue lengths twice a second, for ever."""
+async def account(
+    telemetry: Telemetry, queued: Callable[[], Mapping[str, int]], book: Callable[[], None] = lambda: None
+) -> None:
+    """Book this process's CPU time, queue lengths and what `book` does twice a second, for ever."""
     while True:
+        book()
         telemetry.account_for_the_rest(time.process_time())
         for variant, items in queued().items():
             telemetry.queue_items.labels(variant).set(items)

@@ -17,6 +17,7 @@ from serve.settings.record import Setting
 from serve.settings.scaling import Replicas, fewest
 from serve.settings.stages import FakeSettings, StageSettings
 from serve.settings.traces import TraceSettings
+from serve.settings.traffic import TrafficSettings
 
 _UNDECODED = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
@@ -61,6 +62,7 @@ class Settings(Setting):
         default=None, gt=0, description="Energy of a busy CPU-second; null: as CodeCarbon has it"
     )
     limits: RequestLimits = RequestLimits()
+    traffic: TrafficSettings = TrafficSettings()
     access: AccessSettings = AccessSettings()
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(

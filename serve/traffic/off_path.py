@@ -37,8 +37,7 @@ class MachineLoad:
         self._clock = clock
         self._looked_at = clock()
         self._share = 0.0
-        if limit is not None:
-            psutil.cpu_percent(None)
+        self._spent = _spent()
 
     def __call__(self) -> bool:
         """Return whether it is."""
@@ -47,8 +46,19 @@ class MachineLoad:
         now = self._clock()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            self._share = psutil.cpu_percent(None) / 100
+            busy, idle = _spent()
+            busy_before, idle_before = self._spent
+            self._spent = busy, idle
+            both = busy - busy_before + idle - idle_before
+            self._share = (busy - busy_before) / both if both > 0 else 0.0
         return self._share > self._limit
+
+
+def _spent() -> tuple[float, float]:
+    """Return busy and idle seconds of all processors since the machine started."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    return sum(times) - idle, idle
 
 
 class OffPath:
@@ -125,6 +135,7 @@ class OffPath:
                 self._waiting_texts -= 1
 
     async def _one(self, job: _Job, row: int) -> None:
+        await asyncio.sleep(0)  # a stage that answers at once would keep the loop from live requests
         while self._live_texts() > self._settings.beside_texts:
             self._room.clear()
             await self._room.wait()

@@ -10,7 +10,7 @@ from typing import Any
 
 from contract.errors import Overloaded, RequestError
 from contract.live import Candidate
-from contract.trial import TrialCounts
+from contract.trial import TrialCounts, TrialKind
 from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.settings.traffic import TrafficSettings
@@ -94,7 +94,7 @@ class TrafficPlane(DataPlane):
                 self._worker.cancel()
                 self._worker = None
             return
-        self._tallies = {trial.candidate.id: self._tally_of(trial.candidate) for trial in trials}
+        self._tallies = {trial.candidate.id: self._tally_of(trial) for trial in trials}
         arms = _Arms(
             self._canary(trials, snapshot), self._shadow(trials, snapshot), (*self._tallies.values(),)
         )
@@ -120,9 +120,9 @@ class TrafficPlane(DataPlane):
         """Texts that wait for their comparison."""
         return 0 if self._off_path is None else self._off_path.waiting_texts
 
-    def counts(self) -> dict[str, TrialCounts]:
-        """Return the counts of this process, by the trial's id."""
-        return {trial: tally.counts() for trial, tally in self._tallies.items()}
+    def counts(self) -> dict[str, tuple[TrialKind, TrialCounts]]:
+        """Return kind and counts of each trial in this process, by its id."""
+        return {trial: (tally.kind, tally.counts()) for trial, tally in self._tallies.items()}
 
     async def drain(self) -> None:
         """Refuse new requests and be unready from now on; return once none is left inside."""
@@ -172,12 +172,12 @@ class TrafficPlane(DataPlane):
         if self._off_path is not None:
             self._off_path.offer(comparison, request.texts, result)
 
-    def _tally_of(self, candidate: Candidate) -> TrialTally:
-        known = self._tallies.get(candidate.id)
+    def _tally_of(self, trial: Trial) -> TrialTally:
+        known = self._tallies.get(trial.candidate.id)
         if known is not None:
             return known
-        objective_ms = candidate.rule.objective_ms
-        return TrialTally(None if objective_ms is None else objective_ms / 1e3)
+        objective_ms = trial.candidate.rule.objective_ms
+        return TrialTally(trial.kind, None if objective_ms is None else objective_ms / 1e3)
 
     def _canary(self, trials: tuple[Trial, ...], live: Snapshot) -> _Canary | None:
         trial = next((trial for trial in trials if trial.kind == "canary"), None)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from contract.errors import RequestError
 from contract.metrics import LATENCY_BUCKETS_S, Outcome
-from contract.trial import ArmCounts, PairCounts, TrialCounts
+from contract.trial import ArmCounts, PairCounts, TrialCounts, TrialKind
 from serve.types.messages import CASCADE
 from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
 from serve.wire.errors import outcome_of
@@ -72,9 +72,10 @@ class ArmTally:
 class TrialTally:
     """All counts of one trial in this process."""
 
-    __slots__ = ("_pairs", "candidate", "live")
+    __slots__ = ("_pairs", "candidate", "kind", "live")
 
-    def __init__(self, objective_s: float | None = None) -> None:
+    def __init__(self, kind: TrialKind, objective_s: float | None = None) -> None:
+        self.kind = kind
         self.live = ArmTally(objective_s)
         self.candidate = ArmTally(objective_s)
         self._pairs: dict[PairOutcome, int] = {}

@@ -12,6 +12,7 @@ from serve.settings.gateway import Settings
 from serve.settings.logs import LogSettings
 from serve.settings.stages import FakeSettings
 from serve.settings.traces import TraceSettings
+from serve.settings.traffic import TrafficSettings
 from tests.ports import free_port
 from tests.serve.parts import fake_folder, served
 from tests.serve.storage_places import bucket, place
@@ -33,6 +34,7 @@ def fake_settings(state: Path | None = None, *, delay_ms: float = 1.0) -> Settin
         port=free_port(),
         admin_port=free_port(),
         state=None if state is None else str(state),
+        traffic=TrafficSettings(busy_cpu_share=None, gather_s=0.2),
     )
 
 

@@ -39,6 +39,7 @@ class Scripted:
         self.variant = variant
         self.asked: list[tuple[str, int | None]] = []
         self.problem: Exception | None = None
+        self.at_once = False
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -48,6 +49,10 @@ class Scripted:
         await self.gate.wait()
         if self.problem is not None:
             raise self.problem
+        return self.answers(texts)
+
+    def answers(self, texts: Sequence[str]) -> Logits:
+        """What the texts say."""
         rows = np.empty((len(texts), 5))
         for row, text in enumerate(texts):
             said = dict(part.split("=") for part in text.split())[self.variant.removeprefix("fake-")]
@@ -56,8 +61,12 @@ class Scripted:
             rows[row, int(said.removesuffix("?"))] = surely
         return np.log(rows).astype(np.float32)
 
-    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> None:
-        """Never at once."""
+    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
+        """At once where told to, else never."""
+        if not self.at_once:
+            return None
+        self.asked += [(text, None) for text in texts]
+        return self.answers(texts)
 
     async def ready(self) -> bool:
         """Always."""
@@ -120,7 +129,8 @@ class World:
         async with asyncio.timeout(5):
             while self.plane.waiting_texts:
                 await asyncio.sleep(0)
-        return next(iter(self.plane.counts().values()))
+        _, counts = next(iter(self.plane.counts().values()))
+        return counts
 
 
 @asynccontextmanager
@@ -294,6 +304,21 @@ async def test_a_shadow_waits_until_nothing_live_is_inside_and_sheds_what_has_no
         await held
         counts = await here.compared()
         assert counts.pairs == PairCounts(same=3, shed=6)
+
+
+async def test_live_requests_come_between_the_texts_of_a_comparison(fake_folder: FakeFolder) -> None:
+    """Also where a stage answers at once: the loop turns after every text."""
+    async with world(fake_folder) as here:
+        here.begin("shadow", here.policy("other"))
+        here.stages["fake-other"].at_once = True
+        await here.ask(*(["small=1 other=1 large=1"] * 40))
+        turns = 0
+        async with asyncio.timeout(5):
+            while here.plane.waiting_texts:
+                turns += 1
+                await asyncio.sleep(0)
+        assert turns >= 40
+        assert (await here.compared()).pairs == PairCounts(same=40)
 
 
 async def test_a_busy_machine_compares_nothing(fake_folder: FakeFolder) -> None:

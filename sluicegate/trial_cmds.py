@@ -1,0 +1,205 @@
+"""`sluice policy canary`, `shadow`, `promote`, `withdraw`: candidates beside the policy in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from contract.errors import InputError
+from contract.policy import read_policy
+from contract.records import first_problem
+from contract.trial import Auto, TrialKind, VerdictRule
+from serve.control.admin_client import begin_trial, end_trial, show_trials
+from sluicegate.admin_options import admin_url_option
+from sluicegate.common import FILE, FOLDER, json_option, print_json, result_console
+
+F = TypeVar("F", bound=Callable[..., Any])
+KIND = click.Choice(["canary", "shadow"])
+
+
+def _rule_options(function: F) -> F:
+    """Add what a trial and its verdict are told."""
+    for decorate in reversed(
+        (
+            click.option("--share", type=float, required=True, help="Of requests, above 0, at most 1."),
+            click.option("--family", type=FOLDER, help="The candidate's family. [default: the one in force]"),
+            click.option(
+                "--no-worse-than",
+                type=float,
+                default=VerdictRule().no_worse_than,
+                show_default=True,
+                help="Largest drop that may be; a fraction: 0.01 is one point.",
+            ),
+            click.option(
+                "--confidence",
+                type=float,
+                default=VerdictRule().confidence,
+                show_default=True,
+                help="A wrong verdict of either kind has at most the rest as its chance.",
+            ),
+            click.option(
+                "--measured-by",
+                type=click.Choice(["reference", "agreement"]),
+                default="reference",
+                show_default=True,
+                help="Where the two differ, who agrees with the reference; or that they differ at all.",
+            ),
+            click.option(
+                "--audit-share",
+                type=float,
+                default=1.0,
+                show_default=True,
+                help="Share of differing texts that are put to the reference.",
+            ),
+            click.option("--max-error-rate", type=float, help="Withdraw when surely more requests fail."),
+            click.option("--auto", is_flag=True, help="Promote and withdraw by the verdict alone."),
+            click.option("--auto-withdraw", is_flag=True, help="Only withdraw by the verdict alone."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command("canary")
+@click.argument("policy", type=FILE)
+@_rule_options
+@click.option("--objective-ms", type=float, help="Withdraw when its p99 is surely beyond.")
+@admin_url_option
+@json_option
+def canary(policy: Path, admin_url: str, as_json: bool, **asked: Any) -> None:
+    """Let a policy answer a share of requests; the same sticky key always meets the same arm.
+
+    Its answers are held against those that the policy in force would have given, off the path. The same
+    policy again with another share goes on with its keys and its counts.
+
+    \b
+    Example: sluice policy canary new.json --share 0.05
+    Example: sluice policy canary new.json --share 0.2 --no-worse-than 0.01 --auto --objective-ms 50
+    """
+    _begin("canary", policy, admin_url, as_json, asked)
+
+
+@click.command("shadow")
+@click.argument("policy", type=FILE)
+@_rule_options
+@admin_url_option
+@json_option
+def shadow(policy: Path, admin_url: str, as_json: bool, **asked: Any) -> None:
+    """Show a policy a copy of a share of requests, off their path: clients see nothing of it.
+
+    \b
+    Example: sluice policy shadow new.json --share 0.5
+    Example: sluice policy shadow new.json --share 1 --measured-by agreement --no-worse-than 0.02 --auto
+    """
+    _begin("shadow", policy, admin_url, as_json, asked)
+
+
+@click.command("promote")
+@click.argument("kind", type=KIND, required=False)
+@admin_url_option
+@json_option
+def promote(kind: TrialKind | None, admin_url: str, as_json: bool) -> None:
+    """Put the candidate on trial in force, as a new revision that carries the counts so far.
+
+    \b
+    Example: sluice policy promote
+    Example: sluice policy promote shadow
+    """
+    _end(kind, "promote", admin_url, as_json)
+
+
+@click.command("withdraw")
+@click.argument("kind", type=KIND, required=False)
+@admin_url_option
+@json_option
+def withdraw(kind: TrialKind | None, admin_url: str, as_json: bool) -> None:
+    """End the trial; the policy in force stays, and the new revision carries the counts so far.
+
+    Example: sluice policy withdraw
+    """
+    _end(kind, "withdraw", admin_url, as_json)
+
+
+def say_trials(trials: list[dict[str, Any]]) -> None:
+    """Tell each trial: its share, its arms, and its verdict so far."""
+    for trial in trials:
+        verdict, rule = trial["verdict"], trial["rule"]
+        _say(
+            f"{trial['kind']} {trial['policy_version'][:12]}: share {trial['share']:g}, "
+            f"since {trial['since']}, auto {trial['auto']}"
+        )
+        for arm, figures in trial["arms"].items():
+            _say(f"  {arm}: {_figures(figures)}")
+        pairs = trial["counts"]["pairs"]
+        agreement = trial["agreement"]
+        _say(
+            f"  {verdict['n']} texts compared"
+            + ("" if agreement is None else f", {agreement:.2%} answered alike")
+            + f"; not compared: {pairs['shed']} no room, {pairs['busy']} machine busy"
+        )
+        drop = "unknown" if verdict["drop"] is None else f"{verdict['drop']:.4f}"
+        _say(
+            f"  verdict: {trial['says']} (drop {drop}; {verdict['drop_low']:.4f} to "
+            f"{verdict['drop_high']:.4f}, each at {rule['confidence']:.0%}; limit {rule['no_worse_than']:g})"
+        )
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    shown = {
+        "error_rate": "{:.2%} fail",
+        "escalation_rate": "{:.1%} escalate",
+        "degraded_rate": "{:.1%} degraded",
+        "p99_ms": "p99 up to {:.3g} ms",
+        "usd_per_1k": "{:.4g} USD per 1,000",
+    }
+    told = [form.format(figures[key]) for key, form in shown.items() if figures[key] is not None]
+    return ", ".join(told) or "nothing yet"
+
+
+def _begin(kind: TrialKind, policy: Path, admin_url: str, as_json: bool, asked: dict[str, Any]) -> None:
+    auto: Auto = "both" if asked.pop("auto") else "withdraw" if asked["auto_withdraw"] else "off"
+    del asked["auto_withdraw"]
+    share, family = asked.pop("share"), asked.pop("family")
+    if not 0 < share <= 1:
+        raise InputError(f"--share {share:g} is not above 0 and at most 1")
+    try:
+        rule = VerdictRule(**asked)
+    except ValidationError as problem:
+        raise InputError(first_problem(problem)) from None
+    body = {
+        "policy": read_policy(policy).dump(),
+        "family": None if family is None else str(family.resolve()),
+        "share": share,
+        "rule": rule.model_dump(mode="json"),
+        "auto": auto,
+    }
+    _done(begin_trial(kind, body, admin_url), as_json)
+
+
+def _end(kind: TrialKind | None, ending: str, admin_url: str, as_json: bool) -> None:
+    if kind is None:
+        there = [str(trial["kind"]) for trial in show_trials(admin_url)]
+        if len(there) != 1:
+            found = "both a canary and a shadow are" if there else "no candidate is"
+            raise InputError(
+                f"{found} on trial", hint=f"sluice policy {ending} canary" if there else "sluice policy show"
+            )
+        _done(end_trial(there[0], ending, admin_url), as_json)
+        return
+    _done(end_trial(kind, ending, admin_url), as_json)
+
+
+def _done(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    revision = result["revision"]
+    _say(f"revision {revision['number']}: {revision['reason']}")
+
+
+def _say(line: str) -> None:
+    result_console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,318 @@
+"""Trials: begun, judged and ended by revisions that carry their evidence; counts exact over replicas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from contract.errors import InputError, NotReady, PolicyError
+from contract.family import Family
+from contract.live import FamilyReference, Revision, parse_revision
+from contract.policy import Policy, single_variant_policy
+from contract.trial import ArmCounts, PairCounts, TrialCounts, TrialKind, VerdictRule
+from router.live.verdict import judge
+from runtime.fake_family import write_fake_family
+from serve.control.admin_trials import trial_routes
+from serve.control.evidence import Evidence, ReplicaCounts
+from serve.control.plane import ControlPlane, Examined, ReplicaState
+from serve.control.revision_store import RevisionStore, first_revision, open_revisions
+from serve.control.trials import TrialAsked, TrialControl
+from serve.storage.objects import open_objects
+
+pytestmark = pytest.mark.anyio
+LIVE = single_variant_policy("fake-large")
+OTHER = single_variant_policy("fake-small")
+ALIKE = TrialCounts(
+    live=ArmCounts(requests=900, texts=900),
+    candidate=ArmCounts(requests=100, texts=1000, usd=0.5),
+    pairs=PairCounts(same=1000),
+)
+WORSE = TrialCounts(candidate=ArmCounts(requests=100, texts=500), pairs=PairCounts(same=400, worse=100))
+
+
+class Gateway:
+    """Replicas that load everything and count what they are told to."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, dict[str, TrialCounts]] = {}
+
+    async def prepare(self, revision: dict[str, Any], **_: Any) -> list[str | None]:
+        """Load."""
+        parse_revision(revision)
+        return [None]
+
+    async def forget(self) -> None:
+        """Nothing is kept."""
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """All are there."""
+        return [ReplicaState("r", 1, 1, None)]
+
+    async def counts(self) -> list[ReplicaCounts]:
+        """As told, in the form that crosses processes."""
+        if not self.told:
+            raise NotReady("nobody is there")
+        return [
+            ReplicaCounts(name, {trial: counts.model_dump(mode="json") for trial, counts in by_trial.items()})
+            for name, by_trial in self.told.items()
+        ]
+
+
+class World:
+    """A control plane with its trials on a state directory; `restart` is a new process on the same one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.family = write_fake_family(folder / "family", rows=60)
+        self.state: RevisionStore = open_revisions(str(folder / "state"))
+        reference = FamilyReference(name="fake", sha256=self.family.sha256, path="/f")
+        self.state.commit(first_revision(LIVE, reference, "seed"))
+        self.gateway = Gateway()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything that is not on disk."""
+        self.plane = make_plane(self.state, self.family, self.gateway)
+        self.evidence = Evidence(open_objects(str(self.folder / "state")))
+        self.trials = TrialControl(self.plane, self.gateway, self.evidence)
+
+    async def begin(self, kind: TrialKind = "canary", policy: Policy = OTHER, **asked: Any) -> Revision:
+        """Put a policy on trial."""
+        given = TrialAsked(policy=policy.dump(), **{"share": 0.1, **asked})
+        revision, _ = await self.trials.begin(kind, given)
+        return revision
+
+    def count(self, counts: TrialCounts, replica: str = "r") -> None:
+        """Have a replica tell these counts of whatever is on trial."""
+        trials = [candidate.id for _, candidate in self.plane.current().trials()]
+        self.gateway.told[replica] = dict.fromkeys(trials, counts)
+
+
+def make_plane(state: RevisionStore, family: Family, gateway: Gateway) -> ControlPlane:
+    """The control plane of a gateway."""
+    return ControlPlane(state, lambda _: Examined(family, {}), gateway)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A gateway that serves the reference alone."""
+    return World(tmp_path)
+
+
+async def test_a_candidate_on_trial_is_a_revision(world: World) -> None:
+    """What is in force stays; the history says who is on trial, at which share."""
+    revision = await world.begin(auto="both")
+    assert (revision.number, revision.policy, revision.shadow) == (2, LIVE, None)
+    assert revision.canary is not None
+    assert (revision.canary.policy, revision.canary.share, revision.canary.auto) == (OTHER, 0.1, "both")
+    assert revision.reason == f"canary {OTHER.version[:12]} at 0.1"
+    assert world.state.latest() == revision
+
+
+async def test_another_share_goes_on_and_another_rule_or_policy_begins_anew(world: World) -> None:
+    """The id, by which keys are hashed, stays with the same candidate under the same rule only."""
+    first = await world.begin()
+    more = await world.begin(share=0.5)
+    stricter = await world.begin(rule=VerdictRule(no_worse_than=0.02))
+    other = await world.begin(policy=single_variant_policy("fake-other"))
+    assert first.canary is not None
+    assert more.canary is not None
+    assert stricter.canary is not None
+    assert other.canary is not None
+    assert (more.canary.id, more.canary.share, more.canary.since) == (
+        first.canary.id,
+        0.5,
+        first.canary.since,
+    )
+    assert len({first.canary.id, stricter.canary.id, other.canary.id}) == 3
+
+
+async def test_what_is_in_force_cannot_be_on_trial_and_what_does_not_fit_is_refused(world: World) -> None:
+    """Nothing changes."""
+    with pytest.raises(PolicyError, match="in force already"):
+        await world.begin(policy=LIVE)
+    with pytest.raises(PolicyError, match="stranger"):
+        await world.begin(policy=single_variant_policy("stranger"))
+    assert len(world.state.history()) == 1
+
+
+async def test_a_promotion_carries_what_anybody_needs_to_judge_again(world: World) -> None:
+    """From the revision's file alone: rule and counts give the verdict that it states."""
+    await world.begin()
+    world.count(ALIKE)
+    revision, _ = await world.trials.end("canary", "promote", "operator")
+    assert (revision.policy, revision.canary) == (OTHER, None)
+    raw = json.loads((world.folder / "state" / "revisions" / "00000003.json").read_text())
+    ruling = parse_revision(raw).ruling
+    assert ruling is not None
+    assert (ruling.kind, ruling.decision, ruling.by) == ("canary", "promote", "operator")
+    assert judge(ruling.candidate.rule, ruling.counts.pairs, ruling.counts.candidate) == ruling.verdict
+    assert ruling.verdict.reason == "no_worse"
+    assert "promoted by an operator: no worse than allowed, 1000 texts compared" in revision.reason
+
+
+async def test_a_withdrawal_leaves_what_is_in_force_and_the_other_trial(world: World) -> None:
+    """Only that candidate goes; ending it twice is refused."""
+    await world.begin("canary")
+    await world.begin("shadow", single_variant_policy("fake-other"))
+    revision, _ = await world.trials.end("canary", "withdraw", "operator")
+    assert (revision.policy, revision.canary) == (LIVE, None)
+    assert revision.shadow is not None
+    assert revision.ruling is not None
+    with pytest.raises(PolicyError, match="no canary is on trial"):
+        await world.trials.end("canary", "withdraw", "operator")
+
+
+@pytest.mark.parametrize("ending", ["push", "rollback"])
+async def test_a_push_and_a_rollback_end_trials(world: World, ending: str) -> None:
+    """Candidates were held against a policy that is no longer in force."""
+    await world.begin()
+    if ending == "push":
+        revision, _ = await world.plane.push(single_variant_policy("fake-other").dump())
+    else:
+        revision, _ = await world.plane.rollback(2)
+    assert list(revision.trials()) == []
+
+
+async def test_another_change_keeps_the_trial_and_forgets_the_ruling(world: World) -> None:
+    """A ruling belongs to the revision that it made."""
+    await world.begin("canary")
+    await world.begin("shadow", single_variant_policy("fake-other"))
+    await world.trials.end("canary", "withdraw", "operator")
+    revision, _ = await world.plane.commit(lambda now: now.model_copy(update={"later": 1}), "something else")
+    assert revision.shadow is not None
+    assert revision.ruling is None
+
+
+@pytest.mark.parametrize(
+    ("auto", "counts", "policy", "on_trial"),
+    [
+        ("both", ALIKE, OTHER, False),
+        ("both", WORSE, LIVE, False),
+        ("withdraw", ALIKE, LIVE, True),
+        ("withdraw", WORSE, LIVE, False),
+        ("off", ALIKE, LIVE, True),
+        ("off", WORSE, LIVE, True),
+        ("both", TrialCounts(pairs=PairCounts(same=50)), LIVE, True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+async def test_a_verdict_does_what_it_may_and_no_more(
+    world: World, kind: TrialKind, auto: str, counts: TrialCounts, policy: Policy, on_trial: bool
+) -> None:
+    """Promoted or withdrawn by itself where that was asked for; otherwise it only tells."""
+    await world.begin(kind, auto=auto)
+    world.count(counts)
+    await world.trials.look()
+    revision = world.plane.current()
+    assert revision.policy == policy
+    assert bool(list(revision.trials())) == on_trial
+    if not on_trial:
+        assert revision.ruling is not None
+        assert revision.ruling.by == "verdict"
+        assert "by its verdict" in revision.reason
+
+
+async def test_a_guardrail_withdraws_whatever_the_answers(world: World) -> None:
+    """Too many of the canary's requests fail."""
+    await world.begin(auto="withdraw", rule=VerdictRule(max_error_rate=0.01))
+    failing = ArmCounts(requests=900, failed=100)
+    world.count(TrialCounts(candidate=failing, pairs=PairCounts(same=5000)))
+    await world.trials.look()
+    assert "too many of its requests fail" in world.plane.current().reason
+
+
+async def test_counts_are_exact_over_replicas_that_come_and_go(world: World) -> None:
+    """Told twice counts once; what a replica said last stays when it is gone; restarts lose nothing kept."""
+    one = TrialCounts(pairs=PairCounts(same=10))
+    two = TrialCounts(pairs=PairCounts(same=15, worse=1))
+    await world.begin()
+    world.count(one, "a")
+    await world.trials.look()
+    await world.trials.look()
+    world.count(two, "a")
+    world.count(one, "b")
+    [trial] = await world.trials.standing()
+    assert trial["counts"]["pairs"] == PairCounts(same=25, worse=1).model_dump()
+    world.restart()
+    del world.gateway.told["a"]
+    world.count(one, "c")
+    [trial] = await world.trials.standing()
+    assert trial["counts"]["pairs"] == PairCounts(same=35, worse=1).model_dump()
+    world.restart()
+    world.gateway.told.clear()
+    [trial] = await world.trials.standing()
+    assert trial["counts"]["pairs"] == PairCounts(same=35, worse=1).model_dump()
+
+
+async def test_a_long_trial_is_written_by_the_hundredth(world: World) -> None:
+    """Growth below that is not worth a write; counts that are no counts are named."""
+    await world.begin()
+    trial = next(candidate.id for _, candidate in world.plane.current().trials())
+    for same in (1000, 1005, 1009, 1020):
+        world.count(TrialCounts(pairs=PairCounts(same=same)))
+        await world.trials.look()
+    files = sorted((world.folder / "state" / "trials" / trial).iterdir())
+    assert [file.name for file in files] == ["00000001.json", "00000002.json"]
+    files[-1].write_text("[]")
+    world.restart()
+    with pytest.raises(InputError, match=r"00000002\.json"):
+        await world.trials.standing()
+
+
+async def test_the_admin_interface_begins_tells_and_ends_trials(world: World) -> None:
+    """With the refusals of people's mistakes in words."""
+
+    async def body(request: Request) -> Any:
+        return await request.json()
+
+    async def no_family(_: str) -> FamilyReference:
+        raise InputError("no such family")
+
+    app = Starlette(
+        routes=trial_routes(world.trials, body, no_family),
+        exception_handlers={InputError: lambda _, problem: _refused(problem)},
+    )
+    client = TestClient(app)
+    asked = {"policy": OTHER.dump(), "share": 0.25, "rule": {"no_worse_than": 0.02}}
+    assert client.get("/trials").json() == []
+    begun = client.put("/trials/canary", json=asked).json()
+    assert begun["revision"]["canary"]["share"] == 0.25
+    world.count(ALIKE)
+    [told] = client.get("/trials").json()
+    assert (told["kind"], told["agreement"], told["verdict"]["decision"]) == ("canary", 1.0, "promote")
+    assert told["arms"]["canary"]["usd_per_1k"] == 0.5
+    assert client.post("/trials/canary/promote").json()["revision"]["policy"]["version"] == OTHER.version
+    assert client.put("/trials/mirror", json=asked).status_code == 404
+    assert client.post("/trials/canary/forget").status_code == 404
+    for wrong in ({**asked, "share": 0}, {**asked, "shares": 1}, {**asked, "family": "/nowhere"}):
+        assert client.put("/trials/shadow", json=wrong).status_code == 400
+
+
+def _refused(problem: Exception) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": str(problem)}, 400)
+
+
+def test_a_revision_lists_the_families_of_its_candidates_once() -> None:
+    """The one in force first: replicas load the others beside it."""
+    mine = FamilyReference(name="f", sha256="a", path="/a")
+    other = FamilyReference(name="g", sha256="b", path="/b")
+    first = first_revision(LIVE, mine, "seed")
+    assert first.families == (mine,)
+    candidate = {
+        "id": "canary-2", "policy": OTHER.dump(), "family": other.model_dump(), "share": 0.5, "since": "now",
+        "since_revision": 2,
+    }  # fmt: skip
+    both = parse_revision({**first.dump(), "canary": candidate, "shadow": candidate | {"id": "shadow-2"}})
+    assert both.families == (mine, other)
+    same = parse_revision({**first.dump(), "canary": candidate | {"family": mine.model_dump()}})
+    assert same.families == (mine,)
+    assert parse_revision(both.dump()) == both
