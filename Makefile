@@ -7,7 +7,7 @@ CODE := contract tables runtime router compress serve loadtest report sluicegate
 # Two workers: one owns Ray, and tests that measure time have the machine to themselves (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo demo-quick test simulations check unit chaos soak wheel clean
+.PHONY: help demo demo-quick test simulations check unit chaos cluster-test soak wheel clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: check  ## Everything that CI runs
 
 simulations: $(VENV)/.installed  ## Every simulated promise with 200 draws instead of 10 (docs/testing.md)
 	$(PYTEST) --simulations
+
+cluster-test: $(VENV)/.installed  ## Three nodes in network namespaces (root): state on S3 and on a folder, a node lost and added
+	$(BIN)/pytest tests/cluster --cluster -q
 
 chaos: $(VENV)/.installed  ## Kill, freeze and starve every part under load; writes docs/benchmarks/chaos.md
 	$(BIN)/pytest tests/chaos --chaos -q

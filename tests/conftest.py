@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"run only the simulations: {FULL} draws in place of {FEW}, and what is too long for each run",
     )
+    parser.addoption("--cluster", action="store_true", help="run tests/cluster, on a cluster of three nodes")
     parser.addoption("--chaos", action="store_true", help="run every case of tests/chaos at its full length")
 
 
@@ -67,14 +68,14 @@ def _place(item: pytest.Item) -> tuple[int, bool]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the tests by what they share, longest first, and keep the simulations that were asked for."""
     whole = config.getoption("--simulations")
-    chaos = config.getoption("--chaos")
+    asked = {name: config.getoption(f"--{name}") for name in ("chaos", "cluster")}
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
         long = item.get_closest_marker("simulations") is not None
         simulated = long or "draws" in getattr(item, "fixturenames", ())
         wanted = simulated if whole else not long
-        wanted = wanted and (chaos or item.get_closest_marker("chaos") is None)
+        wanted = wanted and all(asked[name] or item.get_closest_marker(name) is None for name in asked)
         (kept if wanted else left).append(item)
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if left:

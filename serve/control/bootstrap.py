@@ -32,19 +32,27 @@ Progress = Callable[[str], None]
 Answer = TypeVar("Answer")
 
 
-def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None) -> Assignment:
+def assign(
+    settings: Settings, folder: Path, progress: Progress = lambda _: None, *, share: bool = False
+) -> Assignment:
     """Check family, policy and machine; seed the live state; return what every process is told.
 
-    `folder` holds the state where the settings name none, and the fake family. Raises InputError and
-    EnvironmentProblem as `start`.
+    Args:
+        settings: of the gateway.
+        folder: holds the state where the settings name none, and the fake family.
+        progress: told what people should know.
+        share: keep the family with the state, for nodes that have not its folder.
+
+    Raises:
+        InputError, EnvironmentProblem: as `start`.
     """
     check_can_trace(settings.traces)
     family_folder, family, policy = _read(settings, folder)
     check_policy_fits(policy, family)
     state = settings.state or str(folder / "state")
     pushed = _asking(state, lambda: _pushed_since(open_revisions(state), family))
+    cache = None if settings.family_cache is None else Path(settings.family_cache)
     if pushed is not None:
-        cache = None if settings.family_cache is None else Path(settings.family_cache)
         family_folder = open_family_store(state, cache).locate(pushed.family)
         family, policy = read_family(family_folder), pushed.policy
         progress(
@@ -54,6 +62,8 @@ def assign(settings: Settings, folder: Path, progress: Progress = lambda _: None
     check_family_runs(family, settings.provider)
     otherwise = compare_answers(family_folder, family, settings, progress)
     require_certified_answers(policy, otherwise)
+    if share:
+        _asking(state, lambda: open_family_store(state, cache).put(family_folder, family))
     in_force = _asking(state, lambda: _seed(open_revisions(state), family_folder, family, policy, progress))
     require_certified_answers(in_force, otherwise)
     if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:

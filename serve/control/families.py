@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from contract.errors import EnvironmentProblem
+from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Family, Variant, read_family
 from contract.live import FamilyReference
 from runtime.load import check_family_runs
@@ -44,8 +45,11 @@ class Families:
         self._assignment = assignment
         self._store = store
         self._room = room
-        first = read_family(Path(assignment.family), verify=False)
-        self._known = {first.sha256: Examined(first, assignment.otherwise)}
+        self._known: dict[str, Examined] = {}
+        # On a node without that folder, families are looked at as revisions name them.
+        with suppress(FamilyError):
+            first = read_family(Path(assignment.family), verify=False)
+            self._known[first.sha256] = Examined(first, assignment.otherwise)
         self._one_at_a_time = threading.Lock()
 
     def examine(self, reference: FamilyReference) -> Examined:

@@ -11,9 +11,9 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem, InputError
@@ -21,6 +21,7 @@ from contract.records import first_problem
 from serve.control.bootstrap import assign
 from serve.control.exposure import check_guarded
 from serve.ray.deployments import make_application
+from serve.settings.file import read_settings
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 
@@ -34,19 +35,33 @@ SWITCHES = {
 class ClusterArguments(Setting):
     """`args` of the application in a Serve config file."""
 
-    settings: Settings
+    settings: Settings | None = None
+    settings_file: str | None = Field(
+        default=None, description="In place of `settings`: a file on the node that builds the application"
+    )
     metrics: str = Field(
         default="/tmp",
         description="Folder on every node; each deploy makes one of its own in it for its processes' metrics",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.settings is None) == (self.settings_file is None):
+            raise ValueError("give settings or settings_file, and not both")
+        return self
+
+    def read(self) -> Settings:
+        """Return the settings. Raises InputError where the file breaks a rule."""
+        return self.settings or read_settings(Path(str(self.settings_file)))[0]
 
 
 def application(args: dict[str, Any]) -> ray_serve.Application:
     """Return the whole gateway as one Serve application.
 
     Args:
-        args: the JSON form of ClusterArguments. `settings` needs `family` (or `fake`) and `state`, on paths
-            that every node sees; `host` and `port` only describe what `http_options` sets.
+        args: the JSON form of ClusterArguments. The settings need `family` (or `fake`), which only the node
+            that builds the application has to see, and `state`, a folder that every node sees or
+            s3://BUCKET/PREFIX; `host` and `port` only describe what `http_options` sets.
 
     Raises:
         InputError: an argument breaks a rule, or family and policy do not fit.
@@ -61,10 +76,12 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
         raise EnvironmentProblem(
             f"Ray was started without {', '.join(missing)}", hint="start every node with deploy/ray.env"
         )
-    if given.settings.state is None:
+    settings = given.read()
+    if settings.state is None:
         raise InputError("settings.state is needed: every node must see the same revisions", where="args")
-    check_guarded("settings.host", given.settings.host, given.settings)
+    check_guarded("settings.host", settings.host, settings)
     metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
     # At this level it is in the logs of the deploy, whatever Ray leaves out of them.
-    return make_application(assign(given.settings, scratch, logging.getLogger(__name__).warning), metrics)
+    tell = logging.getLogger(__name__).warning
+    return make_application(assign(settings, scratch, tell, share=True), metrics)

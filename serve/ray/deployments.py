@@ -442,6 +442,7 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
         ray_serve.ingress()(Gateway),
         GATEWAY,
         num_replicas=settings.gateway_replicas,
+        max_replicas_per_node=settings.replicas_per_node,
         environment={
             **environment,
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress_middleware.IMPORT_PATH,

@@ -53,6 +53,9 @@ class Settings(Setting):
     replicas: Replicas | None = Field(
         default=None, description="Gateway replicas, a number or a range by load; null: by the cores"
     )
+    replicas_per_node: int | None = Field(
+        default=None, ge=1, le=100, description="Gateway replicas that one node of a cluster holds at most"
+    )
     inline_below_ms: float = Field(
         default=2.0,
         ge=0,

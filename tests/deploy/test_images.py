@@ -97,7 +97,7 @@ def test_both_images_install_the_same_wheel_and_never_both_runtimes(deploy: Path
         second = [index for index, (name, _) in enumerate(found) if name == "FROM"][1]
         stages[kind] = found[:second]
         installs = " ".join(rest for name, rest in found[second:] if name == "RUN")
-        assert f".whl)[serve,{kind},images]" in installs
+        assert f".whl)[serve,{kind},images,s3]" in installs
         assert f",{'gpu' if kind == 'cpu' else 'cpu'}" not in installs
         assert "--constraint" in installs
     assert stages["cpu"] == stages["gpu"]

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from contract.errors import EnvironmentProblem, InputError
+from contract.family import read_family
+from serve.control.family_store import open_family_store
+from serve.control.revision_store import open_revisions
 from serve.ray.cluster import SWITCHES, application
 
 
@@ -65,3 +68,24 @@ def test_every_deploy_counts_in_a_folder_of_its_own(switched: None, tmp_path: Pa
         folders.add(Path(options["runtime_env"]["env_vars"]["PROMETHEUS_MULTIPROC_DIR"]))
     assert len(folders) == 2
     assert {folder.parent for folder in folders} == {tmp_path / "m"}
+
+
+def test_settings_may_come_from_a_file(switched: None, tmp_path: Path) -> None:
+    """A ConfigMap on the head's disk does for what else stands in the Serve config."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("fake: {}\nstate: state\n")
+    built = application({"settings_file": str(file)})
+    assert type(built).__name__ == "Application"
+    assert any((tmp_path / "state" / "revisions").glob("*.json"))
+    for wrong in ({}, {"settings": {"fake": {}}, "settings_file": str(file)}):
+        with pytest.raises(InputError, match="settings or settings_file"):
+            application(wrong)
+
+
+def test_the_family_is_kept_with_the_state(switched: None, tmp_path: Path) -> None:
+    """A node that has not the folder of the family fetches it by its hash."""
+    application({"settings": {"fake": {}, "state": str(tmp_path / "state")}})
+    latest = open_revisions(str(tmp_path / "state")).latest()
+    assert latest is not None
+    fetched = open_family_store(str(tmp_path / "state"), tmp_path / "node").fetch(latest.family_sha256)
+    assert read_family(fetched).sha256 == latest.family_sha256
