@@ -17,6 +17,7 @@ from contract import metrics
 from contract.metrics import Metric, Outcome
 from contract.policy import Policy
 from serve.telemetry.arms import ArmMetrics
+from serve.telemetry.disk import reserve
 from serve.telemetry.tallies import OTHERS_FLUSH_S, Count, Spread, Tallies
 from serve.types.messages import CASCADE
 from serve.types.prices import Prices
@@ -44,6 +45,7 @@ class Telemetry:
     def __init__(self) -> None:
         if folder := os.environ.get(MULTIPROCESS_DIR):
             Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+            reserve(Path(folder))
         own = CollectorRegistry()
         self.registry = own
         self.requests = _counter(metrics.REQUESTS, own)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from contract.errors import SluiceError
 from contract.policy import Policy
 from loadtest.generator import Generator
 from serve.control.admin_client import push_policy, show_policy
+from tests.chaos.client import is_whole
 from tests.chaos.conftest import RATE
-from tests.chaos.house import House
+from tests.chaos.house import House, serving
 from tests.chaos.load import offer
 from tests.chaos.record import Case, Record
 
@@ -31,6 +34,13 @@ def _push(house: House, threshold: float) -> str:
     return ""
 
 
+def _fill(filler: Path) -> None:
+    """Write until there is no room."""
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
 def test_a_full_disk_refuses_a_push_and_nothing_else(
     house: House, generator: Generator, record: Record, whole: bool, small_disk: Path
 ) -> None:
@@ -41,12 +51,7 @@ def test_a_full_disk_refuses_a_push_and_nothing_else(
     said: list[str] = []
 
     def fill() -> None:
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"\0" * 4096)
-            except OSError:
-                pass
+        _fill(filler)
         said.append(_push(house, 0.7))
 
     tally = offer(generator, house.url, rate=RATE, seconds=8 if whole else 2, fault=fill, fault_at_s=0.5)
@@ -76,3 +81,27 @@ def test_a_state_directory_that_vanishes_is_served_on_without(
     assert tally.answered == tally.sent
     assert said[0]
     assert _push(house, 0.65) == ""
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(240)
+def test_a_full_disk_below_the_run_folder_ends_nothing(
+    tmp_path: Path, generator: Generator, record: Record
+) -> None:
+    """Ray's logs, HAProxy's files and the metrics are there; requests are answered all the same."""
+    place = Path("/sgd")
+    place.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system of its own to fill")
+    try:
+        with serving(tmp_path, tmp_path / "state", {**os.environ, "TMPDIR": str(place)}) as full:
+            assert full.folder.is_relative_to(place)
+            tally = offer(generator, full.url, rate=RATE, seconds=20, fault=lambda: _fill(place / "filler"))
+            record.add(Case("the disk of the run folder is full: logs, metrics, HAProxy's files", tally))
+            assert tally.answered == tally.sent
+            (place / "filler").unlink()
+            assert is_whole(full.url)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+        place.rmdir()
