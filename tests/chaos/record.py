@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,25 +53,39 @@ class Case:
 
 @dataclass
 class Record:
-    """All cases of a run."""
+    """The cases of a run. Those of earlier ones stand in the table until they are run again."""
 
     command: str
     rate: float
-    cases: list[Case] = field(default_factory=list)
+    rows: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     bodies: dict[str, Counter[int]] = field(default_factory=dict)
 
-    def add(self, case: Case) -> None:
-        """Keep a case, and hold it to what the page says."""
-        self.cases.append(case)
-        tally = case.tally
-        assert tally.malformed == [], tally.malformed[:5]
-        assert tally.accounted == tally.sent, tally
-        if case.clients is not None:
-            assert case.clients.wrong == []
-            assert case.clients.unanswered == 0, case.clients.tries
+    def add(self, case: Case, *, within_s: float | None = None) -> None:
+        """Keep a case that holds what the page says, and fail with what does not."""
+        tally, clients = case.tally, case.clients
+        wrong = tally.malformed[:5]
+        if tally.accounted != tally.sent:
+            wrong.append(f"not each request is counted once: {tally}")
+        if clients is not None:
+            wrong += clients.wrong[:5]
+            if clients.unanswered:
+                wrong.append(f"{clients.unanswered} requests without one answer: {clients.tries}")
+        if within_s is not None and (case.whole_s is None or case.whole_s > within_s):
+            wrong.append(f"whole again after {case.whole_s} s, not {within_s:g}")
+        assert wrong == [], f"{case.name}: {wrong}; {tally}"
+        self.rows[case.name] = self._row(case)
+        if case.remark:
+            self.remarks[case.name] = case.remark
 
     def write(self) -> None:
-        """Write the page."""
+        """Write the page, and beside it what it is made of."""
+        data = PAGE.with_suffix(".json")
+        known = json.loads(data.read_text()) if data.is_file() else {"rows": {}, "remarks": {}, "bodies": {}}
+        rows = {**known["rows"], **self.rows}
+        remarks = {**known["remarks"], **self.remarks}
+        bodies = {**known["bodies"], **{name: dict(told) for name, told in self.bodies.items()}}
+        data.write_text(json.dumps({"rows": rows, "remarks": remarks, "bodies": bodies}, indent=1) + "\n")
         machine = describe_machine()
         head = _HEAD.format(
             rate=self.rate,
@@ -78,32 +94,17 @@ class Record:
             machine=f"{machine.cpu}, {machine.cores} cores, Python {platform.python_version()}",
             within=WHOLE_WITHIN_S,
         )
-        rows = [
+        lines = [
             "| " + " | ".join(_COLUMNS) + " |",
             "| " + " | ".join("---" for _ in _COLUMNS) + " |",
-            *(self._row(case) for case in self.cases),
+            *rows.values(),
         ]
-        remarks = [f"- *{case.name}*: {case.remark}" for case in self.cases if case.remark]
-        remarks += ["", *self._bodies()] if self.bodies else []
-        PAGE.write_text(head + "\n".join(rows) + "\n" + ("\n" + "\n".join(remarks) + "\n" if remarks else ""))
-
-    def _bodies(self) -> list[str]:
-        """Return the table of generated bodies by status."""
-        codes = sorted({status for told in self.bodies.values() for status in told})
-        total = sum(told.total() for told in self.bodies.values())
-        return [
-            "## Generated bodies",
-            "",
-            f"{total:,} requests through HAProxy, by what they were told. A 504 is the answer to a deadline",
-            "in the body that was too short; any other 5xx, and any refusal that is not in our form, fails.",
-            "",
-            "| made by | sent | " + " | ".join(str(code) for code in codes) + " |",
-            "| --- | --- | " + " | ".join("---" for _ in codes) + " |",
-            *(
-                f"| {name} | {told.total():,} | " + " | ".join(f"{told[code]:,}" for code in codes) + " |"
-                for name, told in self.bodies.items()
-            ),
-        ]
+        for name, remark in remarks.items():
+            lines += ["", *textwrap.wrap(f"*{name}*: {remark}", 110, break_on_hyphens=False)]
+        if bodies:
+            counted = {name: Counter({int(k): n for k, n in told.items()}) for name, told in bodies.items()}
+            lines += ["", *_bodies(counted)]
+        PAGE.write_text(head + "\n".join(lines) + "\n")
 
     def _row(self, case: Case) -> str:
         tally = case.tally
@@ -127,3 +128,22 @@ class Record:
             again,
         ]
         return "| " + " | ".join(cells) + " |"
+
+
+def _bodies(bodies: dict[str, Counter[int]]) -> list[str]:
+    """Return the table of generated bodies by status."""
+    codes = sorted({status for told in bodies.values() for status in told})
+    total = sum(told.total() for told in bodies.values())
+    return [
+        "## Generated bodies",
+        "",
+        f"{total:,} requests through HAProxy, by what they were told. A 504 is the answer to a deadline",
+        "in the body that was too short; any other 5xx, and any refusal that is not in our form, fails.",
+        "",
+        "| made by | sent | " + " | ".join(str(code) for code in codes) + " |",
+        "| --- | --- | " + " | ".join("---" for _ in codes) + " |",
+        *(
+            f"| {name} | {told.total():,} | " + " | ".join(f"{told[code]:,}" for code in codes) + " |"
+            for name, told in bodies.items()
+        ),
+    ]

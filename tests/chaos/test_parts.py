@@ -60,15 +60,14 @@ def suffer(
     seconds: float,
     within_s: float = WHOLE_WITHIN_S,
     replaced: bool = True,
+    remark: str = "",
 ) -> Case:
     """Do harm to a part in the middle of a load, and hold what comes of it to what is promised."""
     fault = Fault(house, part, do, replaced)
     with PatientClients(house.url) as clients:
         tally = offer(generator, house.url, rate=RATE, seconds=seconds, fault=fault, fault_at_s=1.5)
-    case = Case(name, tally, clients, fault.whole_s)
-    record.add(case)
-    assert case.whole_s is not None, "never whole again"
-    assert case.whole_s <= within_s
+    case = Case(name, tally, clients, fault.whole_s, remark)
+    record.add(case, within_s=within_s)
     return case
 
 
@@ -112,6 +111,8 @@ def test_a_killed_gateway_replica_costs_what_it_had_in_hand(
 
 
 LONG = pytest.mark.chaos
+START_S = 40.0
+"""A start of Ray and all that it runs, on a machine that makes the load as well."""
 
 
 @LONG
@@ -150,10 +151,16 @@ def test_without_a_raylet_all_starts_again(house: House, generator: Generator, r
     """Ray ends with its raylet; clients are told 503 in our form until the gateway has started again."""
     before = psutil.Process(parts.find(house.folder, "raylet")[0].pid).pid
     suffer(
-        house, generator, record, "raylet", "raylet killed", parts.kill, seconds=20, within_s=40
-    ).remark = (
-        "one machine has one raylet, and Ray ends with it: `sluice serve` starts Ray and the gateway anew on "
-        "the same port and the same live state. The time is that of a start."
+        house,
+        generator,
+        record,
+        "raylet",
+        "raylet killed",
+        parts.kill,
+        seconds=20,
+        within_s=START_S,
+        remark="one machine has one raylet, and Ray ends with it: `sluice serve` starts Ray and the gateway anew "
+        "on the same port and the same live state. The time is that of a start on this machine.",
     )
     assert parts.find(house.folder, "raylet")[0].pid != before
     assert house.folder.is_dir()
