@@ -110,6 +110,10 @@ def test_a_killed_gateway_replica_costs_what_it_had_in_hand(
     assert case.tally.resets <= 10
 
 
+ONE_RAYLET = (
+    "one machine has one raylet, and Ray ends with it: `sluice serve` starts Ray and the gateway anew on the "
+    "same port and the same live state. The time is that of a start on this machine."
+)
 LONG = pytest.mark.chaos
 START_S = 40.0
 """A start of Ray and all that it runs, on a machine that makes the load as well."""
@@ -159,8 +163,7 @@ def test_without_a_raylet_all_starts_again(house: House, generator: Generator, r
         parts.kill,
         seconds=20,
         within_s=START_S,
-        remark="one machine has one raylet, and Ray ends with it: `sluice serve` starts Ray and the gateway anew "
-        "on the same port and the same live state. The time is that of a start on this machine.",
+        remark=ONE_RAYLET,
     )
     assert parts.find(house.folder, "raylet")[0].pid != before
     assert house.folder.is_dir()
