@@ -57,6 +57,8 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Address or name of this machine to serve on; 0.0.0.0: every IPv4 address, :: all.",
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without keys.")
+@click.option("--tls-cert", type=FILE, help="PEM with certificate and chain; with the key, unless --tls-key.")
+@click.option("--tls-key", type=FILE, help="PEM with the certificate's key.")
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to serve on.")
 @click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
 @click.option(
@@ -109,6 +111,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "fake_error_rate": ("fake", "error_rate"),
     "host": ("host",),
     "insecure": ("access", "insecure"),
+    "tls_cert": ("tls", "cert"),
+    "tls_key": ("tls", "key"),
     "port": ("port",),
     "admin_port": ("admin_port",),
     "state": ("state",),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
@@ -23,6 +24,7 @@ from contract.files import write_text
 from serve.control.bootstrap import Progress, assign
 from serve.control.exposure import check_guarded
 from serve.local.front_end.addresses import check_free, resolve_front_end
+from serve.local.front_end.certificates import CertificateWatch, install_certificate
 from serve.local.front_end.frontend import Address, FrontEnd
 from serve.local.front_end.install import find_haproxy
 from serve.local.front_end.keeper import Keeper
@@ -60,11 +62,13 @@ class Handle:
         lock: RunLock,
         keeper: Keeper,
         process: subprocess.Popen[bytes],
+        watch: CertificateWatch | None = None,
     ) -> None:
         self._settings = settings
         self._front = front
         self._lock = lock
         self._keeper = keeper
+        self._watch = watch
         self._process = process
         self._restarts: list[float] = []
         self.folder = folder
@@ -137,6 +141,8 @@ class Handle:
 
     def kill(self) -> None:
         """End every process of the run at once."""
+        if self._watch is not None:
+            self._watch.close()
         self._keeper.close()
         if self._process.poll() is None:
             self._process.kill()
@@ -176,10 +182,14 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
     try:
         assignment = assign(settings, folder, progress)
         write_text(folder / "assignment.json", assignment.model_dump_json())
+        front = replace(front, tls=install_certificate(settings.tls, folder))
         keeper = _keeper(folder, front)
         process, events = _spawn_host(folder, front, keeper, lock)
         _await_ready(folder, events, progress)
-        return Handle(settings, front, folder, lock, keeper, process)
+        watch = None
+        if front.tls is not None:
+            watch = CertificateWatch(settings.tls, Path(front.tls.pem), keeper.controls, progress)
+        return Handle(settings, front, folder, lock, keeper, process, watch)
     except BaseException:
         if keeper is not None:
             keeper.close()

@@ -16,6 +16,7 @@ from serve.settings.logs import LogSettings
 from serve.settings.record import Setting
 from serve.settings.scaling import Replicas, fewest
 from serve.settings.stages import FakeSettings, StageSettings
+from serve.settings.tls import TlsSettings
 from serve.settings.traces import TraceSettings
 from serve.settings.traffic import TrafficSettings
 
@@ -26,7 +27,15 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 S3 = "s3://"
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f]*)?\Z")
 
-PATHS: tuple[tuple[str, ...], ...] = (("family",), ("policy",), ("state",), ("family_cache",))
+PATHS: tuple[tuple[str, ...], ...] = (
+    ("family",),
+    ("policy",),
+    ("state",),
+    ("family_cache",),
+    ("tls", "cert"),
+    ("tls", "key"),
+    ("tls", "client_ca"),
+)
 """Settings that are paths: a settings file may have them relative to its own folder."""
 
 
@@ -67,6 +76,7 @@ class Settings(Setting):
     limits: RequestLimits = RequestLimits()
     traffic: TrafficSettings = TrafficSettings()
     access: AccessSettings = AccessSettings()
+    tls: TlsSettings = TlsSettings()
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(
         default_factory=dict, description="By variant, over `stage`: what is not said here is as said there"

@@ -53,6 +53,27 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """What HAProxy needs to speak TLS.
+
+    Attributes:
+        pem: path of certificate, chain and key in one file.
+        client_ca: path of the certificates that vouch for clients; None where none is asked for.
+        min_version: the oldest TLS that is spoken.
+    """
+
+    pem: str
+    client_ca: str | None = None
+    min_version: str = "1.2"
+
+    @property
+    def words(self) -> str:
+        """What follows an address behind `bind`."""
+        asked = "" if self.client_ca is None else f" ca-file {self.client_ca} verify optional"
+        return f"ssl crt {self.pem} alpn h2,http/1.1 ssl-min-ver TLSv{self.min_version} no-tls-tickets{asked}"
+
+
+@dataclass(frozen=True)
 class FrontEnd:
     """What `--host` and `--port` come to on this machine.
 
@@ -62,6 +83,7 @@ class FrontEnd:
         addresses: where HAProxy listens; several where a name means several.
         left_out: what the name means besides, and this machine lacks.
         max_connections: clients' connections at a time.
+        tls: how TLS is spoken; None: plain HTTP.
     """
 
     host: str
@@ -69,6 +91,7 @@ class FrontEnd:
     addresses: tuple[Address, ...]
     left_out: tuple[Address, ...]
     max_connections: int
+    tls: Tls | None = None
 
     @property
     def binds(self) -> tuple[str, ...]:
@@ -83,15 +106,16 @@ class FrontEnd:
     @property
     def url(self) -> str:
         """A URL that reaches it from this machine."""
+        scheme = "http" if self.tls is None else "https"
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
-            return f"http://{self.host}:{self.port}"
+            return f"{scheme}://{self.host}:{self.port}"
         place = self.addresses[0].asked_at[0]
         if not place.is_v6:
-            return f"http://{place.ip}:{self.port}"
+            return f"{scheme}://{place.ip}:{self.port}"
         zone = f"%25{place.zone}" if place.zone else ""
-        return f"http://[{place.ip}{zone}]:{self.port}"
+        return f"{scheme}://[{place.ip}{zone}]:{self.port}"
 
     def dump(self) -> str:
         """Return it as JSON."""
@@ -103,4 +127,5 @@ class FrontEnd:
         values = json.loads(text)
         for name in ("addresses", "left_out"):
             values[name] = tuple(Address(**each) for each in values[name])
+        values["tls"] = None if values["tls"] is None else Tls(**values["tls"])
         return cls(**values)

@@ -91,6 +91,10 @@ class Keeper:
         """Return the process ids of those that stand in now."""
         return {member.pid for member in list(self._members) if member.child is not None}
 
+    def controls(self) -> list[str]:
+        """Return the control sockets of the HAProxys that live now."""
+        return list(dict.fromkeys(control_socket(member.config) for member in list(self._members)))
+
     def rest(self) -> None:
         """Stand in no more: what ends from now on is meant to. Safe to call again."""
         self._resting = True

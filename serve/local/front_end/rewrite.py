@@ -32,6 +32,17 @@ REQUEST_IDS = (
     "http-after-response set-header x-request-id %[uuid()] if !{ res.hdr(x-request-id) -m found }",
 )
 """What HAProxy answers itself carries a request id too, by the rule of serve/wire/request_ids.py."""
+SAFE_HEADERS = (
+    "http-after-response set-header x-content-type-options nosniff",
+    "http-after-response set-header cache-control no-store",
+)
+"""What no browser is to guess, and no cache to keep."""
+ONLY_TLS = ("http-after-response set-header strict-transport-security max-age=31536000",)
+_NEEDS_CERTIFICATE = (
+    "http-request return status 403 content-type application/json "
+    'string \'{"error": "a client certificate is needed"}\' '
+    "if !{ ssl_c_used } !{ path /v2/health/live /v2/health/ready }"
+)
 _FRONT_END = "frontend http_frontend"
 _NO_ROUTE = "backend default_backend"
 _PAGES = ("frontend prometheus", "listen stats")
@@ -82,8 +93,13 @@ def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str]
     at = served.only("bind")
     if served.lines[at].split()[1:] != [f"127.0.0.1:{front.port}"]:
         raise _unexpected(f"the front end's line is {served.lines[at].strip()!r}")
-    served.lines[at : at + 1] = [f"    bind {where}" for where in (front.binds if binds is None else binds)]
-    served.lines[at + len(front.binds) : at + len(front.binds)] = [f"    {line}" for line in REQUEST_IDS]
+    wheres = front.binds if binds is None else binds
+    tls = "" if front.tls is None else f" {front.tls.words}"
+    rules = [*REQUEST_IDS, *SAFE_HEADERS]
+    if front.tls is not None:
+        rules += [*ONLY_TLS, *([] if front.tls.client_ca is None else [_NEEDS_CERTIFICATE])]
+    lines = [*(f"bind {where}{tls}" for where in wheres), *rules]
+    served.lines[at : at + 1] = [f"    {line}" for line in lines]
     for section in sections.values():
         if section is not served and any(line.split()[:1] == ["bind"] for line in section.lines):
             raise _unexpected(f"the section {section.title!r} listens too")
