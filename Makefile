@@ -7,7 +7,7 @@ CODE := contract tables runtime router compress serve loadtest report sluicegate
 # Two workers: one owns Ray, and tests that measure time have the machine to themselves (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo demo-quick test simulations check unit chaos cluster-test soak wheel clean
+.PHONY: help demo demo-quick test simulations check unit chaos cluster-test scaling soak wheel clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -44,6 +44,9 @@ cluster-test: $(VENV)/.installed  ## Three nodes in network namespaces (root): s
 
 chaos: $(VENV)/.installed  ## Kill, freeze and starve every part under load; writes docs/benchmarks/chaos.md
 	$(BIN)/pytest tests/chaos --chaos -q
+
+scaling: $(VENV)/.installed  ## Replicas under load and after it; writes docs/benchmarks/scaling.md
+	$(BIN)/python -m bench.scaling
 
 soak: $(VENV)/.installed  ## Ten minutes at 70% of capacity with pushes and kills; writes docs/benchmarks/soak.md
 	$(BIN)/python -m tests.chaos.soak

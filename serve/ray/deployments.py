@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.exceptions import RayError, RayTaskError
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -34,8 +36,9 @@ from serve.control.trials import TrialControl
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.ledger_call import exchange_through
+from serve.ray.scaling import ByLoad
 from serve.ray.stage_worker import StageWorker
-from serve.settings.scaling import fewest
+from serve.settings.scaling import Scaling
 from serve.settings.slots import SHELF, own_deployment
 from serve.stages.call import Ask, Call, CallOff, Ping, Reply, StageUnreachable
 from serve.stages.loading import Assignment
@@ -56,6 +59,7 @@ _FAR_ABOVE_OUR_OWN_BOUND = 100_000
 _BROADCAST_S = 20.0
 _CALL_OFF_S = 2.0
 METER_EVERY_S = 1.0
+_TELL_EVERY_S = 1.0
 HEALTH_TIMEOUT_S = 3
 """A replica that does not answer Serve so long, three times in a row, is killed and replaced."""
 
@@ -70,20 +74,20 @@ class Gateway:
         set_up_logs(given.settings.log, GATEWAY)
         settings = given.settings
         telemetry = Telemetry()
+        name = ray_serve.get_replica_context().replica_id.unique_id
 
         def connect(deployment: str, variant: str, build: str) -> RemoteStage:
             handle = stages[deployment]
-            call, ping = call_through(handle, variant, build), ping_through(handle, variant, build)
-            return RemoteStage(
+            stage = RemoteStage(
                 variant,
-                call,
-                ping,
+                call_through(handle, variant, build, lambda: (name, stage.queued)),
+                ping_through(handle, variant, build),
                 settings.stage_of(variant),
                 call_off=call_off_through(handle),
                 recorder=telemetry,
             )
+            return stage
 
-        name = ray_serve.get_replica_context().replica_id.unique_id
         self._replica = await asyncio.to_thread(
             GatewayReplica,
             name,
@@ -124,6 +128,10 @@ class Gateway:
         """Return whether every stage of the policy answers, seen from here."""
         return await self._replica.ready()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what scaling goes by; Serve asks where the gateway has a range of replicas."""
+        return self._replica.load()
+
     async def drain(self) -> None:
         """Take no more requests; return once those inside are answered."""
         await self._replica.drain()
@@ -161,10 +169,16 @@ class StageReplica:
         """Let go of what was prepared and will not be committed."""
         await self._worker.forget()
 
-    async def infer(self, variant: str, build: str, asks: list[Ask]) -> list[Reply]:
-        """Answer asks, each with logits or its own error."""
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what scaling goes by; Serve asks where the stage has a range of replicas."""
+        return self._worker.load()
+
+    async def infer(
+        self, variant: str, build: str, asks: list[Ask], told: tuple[str, int] | None = None
+    ) -> list[Reply]:
+        """Answer asks, each with logits or its own error; see StageWorker.infer."""
         try:
-            return await self._worker.infer(variant, build, asks)
+            return await self._worker.infer(variant, build, asks, told)
         except RequestError as problem:
             return [problem for _ in asks]
 
@@ -344,12 +358,17 @@ async def drain(within_s: float) -> None:
         log.exception("not every gateway replica had answered all requests within %g s", within_s)
 
 
-def call_through(handle: DeploymentHandle, variant: str, build: str) -> Call:
-    """Return a call that sends asks through a deployment handle."""
+def call_through(
+    handle: DeploymentHandle, variant: str, build: str, tell: Callable[[], tuple[str, int]]
+) -> Call:
+    """Return a call that sends asks through a deployment handle.
+
+    `tell` says who asks, and how many texts it has outstanding.
+    """
     infer = handle.infer
 
     async def call(asks: list[Ask]) -> list[Reply]:
-        reply = infer.remote(variant, build, asks)
+        reply = infer.remote(variant, build, asks, tell())
         try:
             return list(await reply)
         except asyncio.CancelledError:
@@ -390,6 +409,27 @@ def ping_through(handle: DeploymentHandle, variant: str, build: str) -> Ping:
     return ping
 
 
+def how_many(replicas: int | Scaling) -> dict[str, Any]:
+    """Return the options of a deployment that has so many replicas, or as many as load asks for."""
+    if not isinstance(replicas, Scaling):
+        return {"num_replicas": replicas}
+    targets = {"queued": replicas.queued, "busy": replicas.busy}
+    policy = AutoscalingPolicy(
+        policy_function=f"{ByLoad.__module__}.{ByLoad.__name__}", policy_kwargs=targets
+    )
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=replicas.min,
+            max_replicas=replicas.max,
+            upscale_delay_s=replicas.up_after_s,
+            downscale_delay_s=replicas.down_after_s,
+            look_back_period_s=replicas.window_s,
+            metrics_interval_s=min(replicas.window_s / 2, _TELL_EVERY_S),
+            policy=policy,
+        )
+    }
+
+
 def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.Application:
     """Return the whole gateway as one Serve application."""
     settings, slots = assignment.settings, assignment.slots
@@ -425,9 +465,9 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
 
     stages: dict[str, Any] = {}
     for name in slots.own:
-        replicas = fewest(settings.stage_of(name).replicas)
+        replicas = settings.stage_of(name).replicas
         deployment = own_deployment(name)
-        own = slot(StageReplica, deployment, gpus=gpus, num_replicas=replicas)
+        own = slot(StageReplica, deployment, gpus=gpus, **how_many(replicas))
         stages[deployment] = own.bind(given, deployment, preload=True)
     if slots.shelf:
         shelf = slot(StageReplica, SHELF, gpus=gpus, num_replicas=1)
@@ -441,8 +481,8 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
     gateway = slot(
         ray_serve.ingress()(Gateway),
         GATEWAY,
-        num_replicas=settings.gateway_replicas,
         max_replicas_per_node=settings.replicas_per_node,
+        **how_many(settings.gateway_replicas if settings.replicas is None else settings.replicas),
         environment={
             **environment,
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress_middleware.IMPORT_PATH,

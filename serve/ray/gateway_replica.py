@@ -27,8 +27,10 @@ from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
 from serve.control.revision_store import RevisionStore
 from serve.http.app import Gateway
+from serve.ray.scaling import BUSY, WAITING
 from serve.settings.slots import INLINE
 from serve.stages.inline import InlineStage, check_hanging
+from serve.stages.load_meter import BusyShare
 from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage, make_snapshot
 from serve.stages.loop_turn import LoopTurn
@@ -71,6 +73,7 @@ class GatewayReplica:
         self._recorder = recorder
         self._assignment = assignment
         self._connect = connect
+        self._busy = BusyShare(time.process_time)
         self._turn = LoopTurn()
         store = store_of(assignment)
         self._families = LoadedFamilies(
@@ -227,6 +230,10 @@ class GatewayReplica:
         builds = {build for sha256 in self._families.known for build in self._families.builds(sha256)}
         for key in [key for key in self._remotes if key[1] not in builds]:
             del self._remotes[key]
+
+    def load(self) -> dict[str, float]:
+        """Return what scaling goes by: texts in the stages that run here, and the share of a core in use."""
+        return {WAITING: sum(stage.queued for stage in self._families.stages), BUSY: self._busy.look()}
 
     def _queued(self) -> dict[str, int]:
         waiting: dict[str, int] = {}

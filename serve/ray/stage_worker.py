@@ -16,8 +16,11 @@ from contract.live import Revision, parse_revision
 from serve.control.families import store_of
 from serve.control.follower import PULL_EVERY_S
 from serve.control.revision_store import open_revisions
+from serve.ray.scaling import ASKED, BUSY
+from serve.settings.slots import own_deployment
 from serve.stages.call import Ask, Reply
 from serve.stages.inline import InlineStage, check_hanging
+from serve.stages.load_meter import Asked, BusyShare, TimedBatches
 from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage
 from serve.stages.loop_turn import LoopTurn
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
 _LATE_S = 5.0
+_ASKED_FOR_S = 2.0
 
 
 class StageWorker:
@@ -57,7 +61,11 @@ class StageWorker:
     ) -> None:
         self._assignment = assignment
         self._deployment = deployment
-        self._recorder = recorder if observer is None else observer.recorder(recorder)
+        self._recorder = TimedBatches(recorder if observer is None else observer.recorder(recorder))
+        self._outstanding = Asked(_ASKED_FOR_S, clock=clock)
+        owner = next((name for name in assignment.slots.own if own_deployment(name) == deployment), "")
+        lanes = assignment.settings.stage_of(owner).batch.lanes
+        self._busy = BusyShare(lambda: self._recorder.seconds, lanes, clock=clock)
         self._tracing = None if observer is None else observer.tracing
         self._clock = clock
         self._turn = LoopTurn()
@@ -151,8 +159,22 @@ class StageWorker:
                 with contextlib.suppress(NotReady):  # told in the log
                     await self._stage(variant, family.build(variant))
 
-    async def infer(self, variant: str, build: str, asks: list[Ask]) -> list[Reply]:
+    def load(self) -> dict[str, float]:
+        """Return what scaling goes by: texts that gateways have for this deployment, and the time at work."""
+        inside = sum(stage.queued for stage in self._families.stages)
+        return {ASKED: max(self._outstanding.total(), inside), BUSY: self._busy.look(inside)}
+
+    async def infer(
+        self, variant: str, build: str, asks: list[Ask], told: tuple[str, int] | None = None
+    ) -> list[Reply]:
         """Answer asks side by side, each with logits or with its own error.
+
+        Args:
+            variant: its name.
+            build: which build of it.
+            asks: what is asked.
+            told: a gateway's name, and how many texts it has outstanding for this variant; None: it says
+                nothing.
 
         Raises:
             NotReady: the variant is not here in that build, or cannot be loaded.
@@ -163,6 +185,8 @@ class StageWorker:
             await self.catch_up()
             stage = await self._stage(variant, build)
         self._asked_for(build)
+        if told is not None:
+            self._outstanding.tell(told[0], build, told[1])
         now = time.monotonic()
         tasks = [asyncio.create_task(self._one(stage, ask, now)) for ask in asks]
         for ask, task in zip(asks, tasks, strict=True):

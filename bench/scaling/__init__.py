@@ -1,0 +1,1 @@
+"""Whether a gateway takes more replicas under load and gives them back after, without losing a request."""

@@ -1,0 +1,97 @@
+"""What one process tells of its load, for scaling: how much waits, and what share of its time it works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from contract.metrics import Outcome
+from serve.types.clock import Clock
+from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
+
+
+class BusyShare:
+    """The share of time since the last look in which work was done.
+
+    Args:
+        used_s: seconds of work so far, of all lanes.
+        lanes: that can work at a time.
+    """
+
+    def __init__(self, used_s: Callable[[], float], lanes: int = 1, *, clock: Clock = time.monotonic) -> None:
+        self._used_s = used_s
+        self._lanes = lanes
+        self._clock = clock
+        self._looked_at = clock()
+        self._used_then = used_s()
+        self._was_inside = False
+
+    def look(self, inside: int = 0) -> float:
+        """Return the share, at most 1, since the last look.
+
+        Args:
+            inside: texts that wait or run now. Where some did at the last look too and no batch has ended
+                since, one long batch has run all the while.
+        """
+        now, used = self._clock(), self._used_s()
+        elapsed, worked = now - self._looked_at, used - self._used_then
+        self._looked_at, self._used_then = now, used
+        all_the_while = self._was_inside and inside > 0 and worked == 0.0
+        self._was_inside = inside > 0
+        if all_the_while:
+            return 1.0
+        return min(1.0, worked / (elapsed * self._lanes)) if elapsed > 0 else 0.0
+
+
+class TimedBatches:
+    """A recorder that adds up how long batches ran, and passes everything on."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.seconds = 0.0
+
+    def answered(self, record: RequestRecord) -> None:
+        """Pass it on."""
+        self._recorder.answered(record)
+
+    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """Pass it on."""
+        self._recorder.refused(model, outcome, texts)
+
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """Pass it on."""
+        self._recorder.limited(key, limit, texts)
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Pass it on."""
+        self._recorder.incident(kind, stage, texts)
+
+    def batch(self, record: BatchRecord) -> None:
+        """Add its time, and pass it on."""
+        self.seconds += record.inference_s
+        self._recorder.batch(record)
+
+
+class Asked:
+    """What gateways say, with each call, that they have outstanding for this deployment.
+
+    A gateway that has not called for a while has nothing outstanding, or waits for a batch that runs.
+
+    Args:
+        for_s: what was said counts so long.
+    """
+
+    def __init__(self, for_s: float, *, clock: Clock = time.monotonic) -> None:
+        self._for_s = for_s
+        self._clock = clock
+        self._told: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def tell(self, gateway: str, build: str, texts: int) -> None:
+        """Note what a gateway has outstanding of one build."""
+        self._told[gateway, build] = texts, self._clock()
+
+    def total(self) -> int:
+        """Return what all gateways have outstanding."""
+        now = self._clock()
+        self._told = {key: told for key, told in self._told.items() if now - told[1] < self._for_s}
+        return sum(texts for texts, _ in self._told.values())
