@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from contract.errors import NotReady, RequestError, SluiceError, StageFailed
+from contract.errors import DeadlineExceeded, NotReady, RequestError, SluiceError, StageFailed
 from contract.family import Family
 from contract.live import Revision, parse_revision
 from serve.control.families import store_of
@@ -197,7 +197,9 @@ class StageWorker:
             for ask in asks:
                 self._asked.pop(ask.number, None)
         return [
-            NotReady("given up") if isinstance(r, BaseException) and not isinstance(r, RequestError) else r
+            DeadlineExceeded("called off")
+            if isinstance(r, BaseException) and not isinstance(r, RequestError)
+            else r
             for r in replies
         ]
 

@@ -80,6 +80,7 @@ class Forecast:
 
     def given(self, seconds: float) -> None:
         """A request came that has so much time."""
+        seconds = max(seconds, 0.0)
         if self.horizon_s == inf:
             self.horizon_s = seconds
             self._set_limit()
@@ -99,11 +100,11 @@ class Forecast:
         self._deviation_s += GAIN * (abs(error) - self._deviation_s)
 
     def _set_limit(self) -> None:
-        most = BATCH_SHARE * self.horizon_s - self.pace.start_s
-        if most >= self.pace.each_s * self._max_items:
+        most, each_s = BATCH_SHARE * self.horizon_s - self.pace.start_s, self.pace.each_s
+        if most >= each_s * self._max_items:
             self.limit = self._max_items
-        else:
-            self.limit = max(1, int(most / self.pace.each_s))
+        else:  # where a start alone takes too long, cutting batches would only make more of them
+            self.limit = max(1, int(most / each_s)) if most > 0 else self._max_items
 
 
 class BatchForecast(Forecast):

@@ -245,10 +245,6 @@ class RemoteStage:
                 self._breaker.failed(self._clock(), str(replies[0]))
             else:
                 self._breaker.succeeded()
-        now = self._clock()
-        self._forecast.came_back(call.items, call.sent_at, now)
-        if call.parts[0].expected_at:
-            self._forecast.answered(now - call.parts[0].expected_at)
         for part, reply in zip(call.parts, replies, strict=True):
             if part.future.done():
                 continue
@@ -256,6 +252,10 @@ class RemoteStage:
                 part.future.set_exception(reply)
             else:
                 part.future.set_result(reply)
+        now = self._clock()
+        self._forecast.came_back(call.items, call.sent_at, now)
+        if call.parts[0].expected_at:
+            self._forecast.answered(now - call.parts[0].expected_at)
 
     def _again(self, call: _Call, problem: StageUnreachable) -> None:
         """Put what may be tried again back to the front; inference changes nothing, so twice is safe."""
@@ -280,8 +280,14 @@ class RemoteStage:
         for part in call.parts:
             if part.call is call:
                 part.call = None
-        if not task.cancelled():
-            self._pump()
+        if task.cancelled():
+            return
+        if (problem := task.exception()) is not None:
+            log.error("a call of %s ended in a way that none should", self._variant, exc_info=problem)
+            for part in call.parts:
+                if not part.future.done():
+                    part.future.set_exception(StageFailed(f"{self._variant} failed"))
+        self._pump()
 
     def _given_up(self, part: _Part, call: _Call) -> None:
         """Call off an ask that is under way; a call that is late for all is a failure of the stage."""

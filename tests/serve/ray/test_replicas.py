@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import EnvironmentProblem, NotReady, RequestError, StageBroken
+from contract.errors import DeadlineExceeded, EnvironmentProblem, NotReady, RequestError, StageBroken
 from contract.family import read_family
 from runtime.fake_family import TEACHER
 from serve.control.bootstrap import assign
@@ -168,7 +168,7 @@ async def test_what_nobody_waits_for_is_dropped_from_a_worker(tmp_path: Path) ->
     worker.call_off([2, 99])
     replies = await waiting
     await busy
-    assert isinstance(replies[0], NotReady)
+    assert isinstance(replies[0], DeadlineExceeded)
     assert not isinstance(replies[1], RequestError)
     await worker.close()
     assert sum(record.items for record in kept.batches) == 2

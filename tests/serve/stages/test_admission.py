@@ -185,6 +185,31 @@ def test_a_batch_takes_a_part_of_the_time_that_there_is() -> None:
     assert forecast.limit == 10
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["learn", "given", "late"]), st.integers(1, 64), st.floats(-1e-9, 40.0)),
+        max_size=80,
+    ),
+    st.booleans(),
+)
+def test_a_forecast_bears_whatever_is_seen(seen: list[tuple[str, int, float]], remote: bool) -> None:
+    """Times of no length, of half a minute, in any order: limits stay in bounds, and ends are finite."""
+    forecast = CallForecast(16) if remote else BatchForecast(16, 2)
+    now = 0.0
+    for kind, items, seconds in seen:
+        now += max(seconds, 0.0)
+        if kind == "given":
+            forecast.given(seconds)
+        elif kind == "late":
+            forecast.answered(seconds)
+        elif isinstance(forecast, CallForecast):
+            forecast.came_back(items, now - max(seconds, 0.0), now)
+        else:
+            forecast.learn(items, max(seconds, 0.0))
+        assert 1 <= forecast.limit <= 16
+        assert 0.0 <= forecast.ends_s(now, items, 2 * items) < inf
+
+
 def test_a_remote_stage_is_judged_by_what_comes_back() -> None:
     """Another gateway that asks the same stage halves the flow, and the forecast sees it."""
     forecast = CallForecast(16)
