@@ -84,4 +84,4 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
     # At this level it is in the logs of the deploy, whatever Ray leaves out of them.
     tell = logging.getLogger(__name__).warning
-    return make_application(assign(settings, scratch, tell, share=True), metrics)
+    return make_application(assign(settings, scratch, tell, share=True), metrics, many_nodes=True)

@@ -36,6 +36,7 @@ from serve.control.trials import TrialControl
 from serve.ray import ingress_middleware
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.ledger_call import exchange_through
+from serve.ray.node_pages import NodePages, page_of_this_node
 from serve.ray.scaling import ByLoad
 from serve.ray.stage_worker import StageWorker
 from serve.settings.scaling import Scaling
@@ -57,6 +58,8 @@ STAGE = "stage"
 
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
 _BROADCAST_S = 20.0
+_ANSWER_S = 3.0
+"""For what every replica answers at once: who takes longer is left out, and catches up by itself."""
 _CALL_OFF_S = 2.0
 METER_EVERY_S = 1.0
 _TELL_EVERY_S = 1.0
@@ -68,13 +71,19 @@ class Gateway:
     """The ingress: requests come in here, cheap stages run here."""
 
     async def __init__(  # type: ignore[misc] # Serve awaits it
-        self, assignment: str, stages: dict[str, DeploymentHandle], control: DeploymentHandle
+        self,
+        assignment: str,
+        stages: dict[str, DeploymentHandle],
+        control: DeploymentHandle,
+        *,
+        many_nodes: bool = False,
     ) -> None:
         given = Assignment.model_validate_json(assignment)
         set_up_logs(given.settings.log, GATEWAY)
         settings = given.settings
-        telemetry = Telemetry()
+        telemetry = self._telemetry = Telemetry()
         name = ray_serve.get_replica_context().replica_id.unique_id
+        asked = (GATEWAY, CONTROL, *given.slots.deployments)
 
         def connect(deployment: str, variant: str, build: str) -> RemoteStage:
             handle = stages[deployment]
@@ -96,9 +105,14 @@ class Gateway:
             telemetry,
             open_revisions(given.state),
             exchange_through(control),
+            NodePages(asked, APPLICATION) if many_nodes else None,
         )
         await self._replica.start()
         ingress_middleware.install(self._replica)
+
+    async def page_of_this_node(self) -> tuple[str, bytes]:
+        """Return this node's name and what was counted on it."""
+        return await page_of_this_node(self._telemetry)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return what Serve calls where the hook is not used."""
@@ -160,6 +174,10 @@ class StageReplica:
         ]
         if not preload:
             self._tasks.append(asyncio.create_task(self._worker.load_when(AllReplicas().ready)))
+
+    async def page_of_this_node(self) -> tuple[str, bytes]:
+        """Return this node's name and what was counted on it."""
+        return await page_of_this_node(self._telemetry)
 
     async def prepare(self, revision: dict[str, Any]) -> str | None:
         """Load a revision's families beside those that are here; return what speaks against it, if any."""
@@ -266,7 +284,11 @@ class AllReplicas:
                     deployment, APPLICATION, _check_exists=False
                 )
             replies = self._handles[deployment].broadcast(method, *given)
-            return list(await replies.results_async(timeout_s=within_s, return_exceptions=keep_errors))
+            if not keep_errors:
+                return list(await replies.results_async(timeout_s=within_s))
+            # In a thread, since there each replica has the time to itself: one on a node that lost its power
+            # closes no connection, and would take the answers of the others with it.
+            return list(await asyncio.to_thread(replies.results, timeout_s=_ANSWER_S, return_exceptions=True))
         except (RayError, RayServeException, TimeoutError) as problem:
             kind = "gateway" if deployment == GATEWAY else deployment
             raise NotReady(f"not every {kind} replica answers: {type(problem).__name__}") from problem
@@ -278,6 +300,7 @@ class Control:
     async def __init__(self, assignment: str) -> None:  # type: ignore[misc] # Serve awaits it
         given = Assignment.model_validate_json(assignment)
         given.check_package()
+        self._telemetry = Telemetry()
         settings = given.settings
         set_up_logs(settings.log, CONTROL)
         keys, gate = open_keys(given.state), Gate()
@@ -311,7 +334,11 @@ class Control:
         self._following = asyncio.create_task(self._keys.follow())
         self._keeping = asyncio.create_task(self._bank.keep())
         self._watching = asyncio.create_task(trials.watch(settings.traffic.gather_s))
-        self._metering = asyncio.create_task(meter_energy(plane, Telemetry(), settings.watts_per_core))
+        self._metering = asyncio.create_task(meter_energy(plane, self._telemetry, settings.watts_per_core))
+
+    async def page_of_this_node(self) -> tuple[str, bytes]:
+        """Return this node's name and what was counted on it."""
+        return await page_of_this_node(self._telemetry)
 
     async def exchange(self, report: Report) -> Answer | None:
         """Divide the limits of keys anew; None while that cannot be done."""
@@ -430,8 +457,16 @@ def how_many(replicas: int | Scaling) -> dict[str, Any]:
     }
 
 
-def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.Application:
-    """Return the whole gateway as one Serve application."""
+def make_application(
+    assignment: Assignment, metrics_folder: Path, *, many_nodes: bool = False
+) -> ray_serve.Application:
+    """Return the whole gateway as one Serve application.
+
+    Args:
+        assignment: what every process is told.
+        metrics_folder: where the processes of each node count.
+        many_nodes: whether there may be several, whose counts any front door then shows.
+    """
     settings, slots = assignment.settings, assignment.slots
     given = assignment.model_dump_json()
     processes = len(slots.own) + bool(slots.shelf)
@@ -488,4 +523,4 @@ def make_application(assignment: Assignment, metrics_folder: Path) -> ray_serve.
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress_middleware.IMPORT_PATH,
         },
     )
-    return gateway.bind(given, stages, control.bind(given))
+    return gateway.bind(given, stages, control.bind(given), many_nodes=many_nodes)

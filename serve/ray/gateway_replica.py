@@ -35,7 +35,8 @@ from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage, make_snapshot
 from serve.stages.loop_turn import LoopTurn
 from serve.stages.remote import RemoteStage
-from serve.telemetry.metrics import Telemetry
+from serve.telemetry.metrics import Telemetry, policy_state
+from serve.telemetry.nodes import join_pages
 from serve.telemetry.observer import make_observer
 from serve.traffic.plane import TrafficPlane
 from serve.types.stage import Snapshot, Stage, Trial
@@ -54,6 +55,7 @@ class GatewayReplica:
         telemetry: where its figures go.
         state: where the live state is.
         exchange: asks the ledger that divides the limits of keys; None where this replica is alone.
+        pages: gives what each of several nodes has counted; None where there is one.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class GatewayReplica:
         telemetry: Telemetry,
         state: RevisionStore,
         exchange: Call | None = None,
+        pages: Callable[[], Mapping[str, bytes]] | None = None,
     ) -> None:
         assignment.check_package()
         self._name = name
         self._telemetry = telemetry
+        self._pages = pages
         self._observer = make_observer(assignment.settings, "gateway")
         recorder = telemetry if self._observer is None else self._observer.recorder(telemetry)
         self._recorder = recorder
@@ -243,11 +247,12 @@ class GatewayReplica:
         return waiting
 
     def _metrics_page(self) -> bytes:
+        counts = self._telemetry.counts() if self._pages is None else join_pages(self._pages())
         try:
             snapshot = self._follower.snapshot()
         except NotReady:
-            return self._telemetry.render(0, None)
-        return self._telemetry.render(snapshot.revision, snapshot.policy)
+            return counts
+        return counts + policy_state(snapshot.revision, snapshot.policy)
 
 
 async def _alone(_: Report) -> Answer:

@@ -181,23 +181,33 @@ class Telemetry:
     def render(self, revision: int, policy: Policy | None) -> bytes:
         """Return the Prometheus text of all processes of this node, and the gauges of the policy in force.
 
+        See `counts`.
+        """
+        return self.counts() + policy_state(revision, policy)
+
+    def counts(self) -> bytes:
+        """Return the Prometheus text of what all processes of this node have counted.
+
         Whatever any of them counted before the call is in it: it waits until they have written it.
         """
         self._tallies.flush_from_anywhere()
         folder = os.environ.get(MULTIPROCESS_DIR)
         if folder is None:
-            page = generate_latest(self.registry)
-        else:
-            time.sleep(OTHERS_FLUSH_S)
-            _forget_live_gauges_of_dead_processes(Path(folder))
-            shared = CollectorRegistry()
-            MultiProcessCollector(shared, path=folder)  # type: ignore[no-untyped-call]
-            page = generate_latest(shared)
-        if policy is None:
-            return page
-        state = CollectorRegistry()
-        state.register(_PolicyState(revision, policy))
-        return page + generate_latest(state)
+            return generate_latest(self.registry)
+        time.sleep(OTHERS_FLUSH_S)
+        _forget_live_gauges_of_dead_processes(Path(folder))
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared, path=folder)  # type: ignore[no-untyped-call]
+        return generate_latest(shared)
+
+
+def policy_state(revision: int, policy: Policy | None) -> bytes:
+    """Return the gauges of the policy in force as Prometheus text; nothing where none is."""
+    if policy is None:
+        return b""
+    state = CollectorRegistry()
+    state.register(_PolicyState(revision, policy))
+    return generate_latest(state)
 
 
 class _PolicyState(Collector):

@@ -26,6 +26,7 @@ _GCS_PORT = 6379
 _RAY_S = 60.0
 _DEPLOY_S = 120.0
 _LOOK_S = 0.05
+Labels = tuple[tuple[str, str], ...]
 
 
 class Cluster:
@@ -120,6 +121,13 @@ class Cluster:
                 return False
         return reply.status_code == 200 and policy in (None, reply.json()["policy_version"])
 
+    def page(self, client: Machine, node: Machine) -> str:
+        """Return the metrics that a node's front door shows."""
+        with client.entered():
+            reply = httpx.get(f"http://{node.address}:{PORT}/metrics", timeout=20, trust_env=False)
+        assert reply.is_success, reply.text
+        return reply.text
+
     def replicas_of(self, machine: Machine) -> list[int]:
         """Return the processes of gateway replicas on a machine."""
         found = []
@@ -163,9 +171,9 @@ def wait_until(is_so: Callable[[], bool], what: str, within_s: float) -> float:
     return time.monotonic() - began
 
 
-def totals(pages: list[str], name: str) -> Counter[tuple[tuple[str, str], ...]]:
+def totals(pages: list[str], name: str) -> Counter[Labels]:
     """Return a counter's values by labels, added over pages."""
-    found: Counter[tuple[tuple[str, str], ...]] = Counter()
+    found: Counter[Labels] = Counter()
     for page in pages:
         for family in text_string_to_metric_families(page):
             for sample in family.samples:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 
 from contract.policy import single_variant_policy
 from runtime.fake_family import write_fake_family
-from tests.cluster.cluster import PORT, wait_until
+from tests.cluster.cluster import PORT, Labels, totals, wait_until
 from tests.cluster.conftest import Site
 from tests.cluster.record import Record
 from tests.cluster.traffic import Traffic
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray]
 
+REQUESTS = "sluice_requests_total"
 PUSHED_WITHIN_S = 2.0
 WHOLE_WITHIN_S = 15.0
+
+
+def answered(counts: Counter[Labels]) -> int:
+    """Texts that were answered, over all nodes and variants."""
+    return sum(value for labels, value in counts.items() if ("outcome", "ok") in labels)
 
 
 def cached(site: Site, number: int) -> list[str]:
@@ -52,6 +59,19 @@ def test_a_policy_is_in_force_everywhere_within_two_seconds(site: Site, record: 
     )
     record.add(site.state, "policy pushed, in force in every replica", f"{took:.2f} s")
     assert took < PUSHED_WITHIN_S
+
+
+def test_the_metrics_of_the_nodes_add_up(site: Site) -> None:
+    """Every front door shows what all nodes have counted: a sum over them is what was asked, exactly."""
+    before = [totals([site.cluster.page(site.client, node)], REQUESTS) for node in site.cluster.nodes]
+    assert len({answered(each) for each in before}) == 1
+    asked = 25
+    for node in site.cluster.nodes:
+        assert all(site.cluster.answers(site.client, node) for _ in range(asked))
+    for node in site.cluster.nodes:
+        after = totals([site.cluster.page(site.client, node)], REQUESTS)
+        assert answered(after) == answered(before[0]) + 3 * asked
+        assert len({labels for labels, value in after.items() if value}) > 1
 
 
 def test_a_pushed_family_is_fetched_by_every_node_and_served(site: Site, record: Record) -> None:

@@ -106,7 +106,7 @@ class Broadcasting:
         """Return the response."""
         return self
 
-    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+    def results(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
         """Return the replies, or raise the first error, as Serve does."""
         errors = [reply for reply in self.replies if isinstance(reply, Exception)]
         if errors and not return_exceptions:
