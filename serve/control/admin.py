@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -68,7 +69,7 @@ def make_admin(
     """
 
     async def show(_: Request) -> Response:
-        return JSONResponse(control.current().dump())
+        return JSONResponse((await asyncio.to_thread(control.current)).dump())
 
     async def push(request: Request) -> Response:
         raw = await _json_body(request)
@@ -95,15 +96,16 @@ def make_admin(
         return await families.bring(Path(folder))
 
     async def history(_: Request) -> Response:
-        return JSONResponse([_line(revision) for revision in control.history()])
+        return JSONResponse([_line(revision) for revision in await asyncio.to_thread(control.history)])
 
     async def rollback(request: Request) -> Response:
         return _changed(*await control.rollback(request.path_params["number"]))
 
     async def state(_: Request) -> Response:
         replicas = [dataclasses.asdict(replica) for replica in await control.states()]
-        revision = control.current()
-        return JSONResponse({"revision": _line(revision), "replicas": replicas, **describe()})
+        revision = await asyncio.to_thread(control.current)
+        told = await asyncio.to_thread(describe)
+        return JSONResponse({"revision": _line(revision), "replicas": replicas, **told})
 
     async def tell() -> None:
         with contextlib.suppress(NotReady):
@@ -128,6 +130,7 @@ def make_admin(
             InputError: _problem(400),
             SluiceError: _problem(503),
             HTTPException: _http_problem,
+            OSError: _away,
             Exception: _unexpected,
         },
     )
@@ -174,6 +177,10 @@ def _problem(status: int) -> Callable[[Request, Exception], Response]:
         return JSONResponse({"error": str(problem)}, status)
 
     return answer
+
+
+def _away(_: Request, problem: Exception) -> Response:
+    return JSONResponse({"error": f"the state cannot be reached: {problem}"}, 503)
 
 
 def _http_problem(_: Request, problem: Exception) -> Response:

@@ -77,7 +77,7 @@ class FamilyPush:
             NotReady: a replica does not answer.
         """
         policy = None if raw_policy is None else parse_policy(raw_policy)
-        now = self._plane.current()
+        now = await asyncio.to_thread(self._plane.current)
         before = (await asyncio.to_thread(self._families.examine, now.family)).family
         said: list[str] = []
         family = await asyncio.to_thread(self._look, folder, before, new_labels, said)
@@ -99,7 +99,7 @@ class FamilyPush:
 
         Raises as `push`.
         """
-        now = self._plane.current()
+        now = await asyncio.to_thread(self._plane.current)
         before = (await asyncio.to_thread(self._families.examine, now.family)).family
         said: list[str] = []
         family = await asyncio.to_thread(self._look, folder, before, new_labels=False, said=said)

@@ -83,7 +83,12 @@ class ControlPlane:
         self._one_at_a_time = asyncio.Lock()
 
     def current(self) -> Revision:
-        """Return the revision in force. Raises PolicyError when there is none."""
+        """Return the revision in force, in a thread where the state may be slow to answer.
+
+        Raises:
+            PolicyError: there is none.
+            OSError: the state cannot be asked.
+        """
         latest = self._state.latest()
         if latest is None:
             raise PolicyError("no policy is in force", hint="sluice policy push POLICY")
@@ -109,7 +114,7 @@ class ControlPlane:
 
         Nothing else of that revision comes back: a key that was revoked since stays revoked.
         """
-        then = self._state.read(number)
+        then = await asyncio.to_thread(self._state.read, number)
         return await self.commit(lambda now: now.serving(then.policy, then.family), f"rollback to {number}")
 
     async def commit(self, change: Change, reason: str) -> Committed:
@@ -130,12 +135,12 @@ class ControlPlane:
         """
         async with self._one_at_a_time:
             for _ in range(_TRIES):
-                latest = self.current()
+                latest = await asyncio.to_thread(self.current)
                 revision = following(latest, change(latest), reason)
                 await self._check(revision)
                 await self._prepare(revision, stages=set(revision.families) != set(latest.families))
                 try:
-                    self._state.commit(revision)
+                    await asyncio.to_thread(self._state.commit, revision)
                 except RevisionTaken:
                     continue
                 return revision, await self._those_that_answer()

@@ -100,8 +100,9 @@ class TrialControl:
         Raises:
             PolicyError: none is on trial there; or it does not fit any more.
         """
-        await self._gather(self._plane.current())
-        ruling = self._ruling(kind, _on_trial(self._plane.current(), kind), ending, by)
+        await self._gather(await asyncio.to_thread(self._plane.current))
+        now = await asyncio.to_thread(self._plane.current)
+        ruling = self._ruling(kind, _on_trial(now, kind), ending, by)
         candidate = ruling.candidate
 
         def change(now: Revision) -> Revision:
@@ -118,7 +119,7 @@ class TrialControl:
 
     async def standing(self) -> list[dict[str, Any]]:
         """Return each trial with its counts, rates and verdict so far."""
-        revision = self._plane.current()
+        revision = await asyncio.to_thread(self._plane.current)
         await self._gather(revision)
         return [self._describe(kind, candidate) for kind, candidate in revision.trials()]
 

@@ -31,6 +31,7 @@ from serve.ray.deployments import AllReplicas
 from serve.stages.loading import make_snapshot
 from serve.storage.objects import open_objects
 from serve.types.stage import Snapshot
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -298,6 +299,25 @@ async def test_a_policy_for_another_build_is_refused(state: RevisionStore, famil
     seeded(state, family)
     assert await replica.catch_up() == 0
     assert "another family" in (replica.problem or "")
+
+
+async def test_a_store_that_is_away_is_told_and_replicas_serve_on(
+    bucket: str, family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator learns why nothing can be pushed; what is in force stays in force."""
+    place = f"{bucket}/{tmp_path.name}"
+    seeded(open_revisions(place), family)
+    replica = follower(open_revisions(place), family)
+    await replica.catch_up()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    away = open_revisions(place)
+    replica._state = away
+    assert await replica.catch_up() == 1
+    assert replica.snapshot().revision == 1
+    app = make_admin(control(away, family, Replicas(replica)), open_keys(str(tmp_path)), dict)
+    reply = TestClient(app, raise_server_exceptions=False).get("/policy")
+    assert reply.status_code == 503
+    assert "the state cannot be reached" in reply.json()["error"]
 
 
 @pytest.mark.parametrize(
