@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _GCS_PORT = 6379
 _RAY_S = 60.0
 _DEPLOY_S = 120.0
 _LOOK_S = 0.05
+_NEVER = threading.Event()
+"""Nobody sets it: what a cluster does has no event to wait for."""
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -167,7 +170,7 @@ def wait_until(is_so: Callable[[], bool], what: str, within_s: float) -> float:
     began = time.monotonic()
     while not is_so():
         assert time.monotonic() < began + within_s, f"not within {within_s:g} s: {what}"
-        time.sleep(_LOOK_S)
+        _NEVER.wait(_LOOK_S)
     return time.monotonic() - began
 
 

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 
 import ray
 from ray import serve as ray_serve
 
 from serve.ray.cluster import application
+from tests.cluster.cluster import wait_until
 
 
 def main(address: str, nodes: int, config: str) -> None:
     """Deploy the application of a config in its JSON form."""
     ray.init(address=address, log_to_driver=False)
-    until = time.monotonic() + 60
-    while sum(node["Alive"] for node in ray.nodes()) < nodes:
-        if time.monotonic() > until:
-            sys.exit(f"there are fewer than {nodes} nodes")
-        time.sleep(0.2)
+    wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) >= nodes, f"{nodes} nodes", 60)
     given = json.loads(config)
     [described] = given["applications"]
     ray_serve.start(proxy_location=given["proxy_location"], http_options=given["http_options"])
