@@ -62,6 +62,7 @@ class PatientClients:
         self._model = model
         self._pause_s = pause_s
         self._stop = threading.Event()
+        self._never = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
         self.asked = 0
@@ -106,7 +107,7 @@ class PatientClients:
                 status, reply, after = ask(self._url, body, model=self._model)
             except (OSError, HTTPException):
                 self._note("reset")
-                time.sleep(wait_s * luck.random())
+                self._never.wait(wait_s * luck.random())
                 continue
             self._note(str(status))
             if status == 200:
@@ -116,7 +117,7 @@ class PatientClients:
                 with self._lock:
                     self.wrong.append(f"{status}: {reply[:200]!r}")
                 return
-            time.sleep((float(after) if after else 0.0) * 0.5 + wait_s * luck.random())
+            self._never.wait((float(after) if after else 0.0) * 0.5 + wait_s * luck.random())
 
     def _keep(self, number: int, name: str, reply: bytes) -> None:
         said = json.loads(reply).get("id")

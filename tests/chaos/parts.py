@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,9 +73,9 @@ def _title(process: psutil.Process) -> str:
 
 def wait_until(true: Callable[[], bool], within_s: float) -> float | None:
     """Return after how many seconds something was so; None where it never was."""
-    began = time.monotonic()
+    began, never = time.monotonic(), threading.Event()
     while (passed := time.monotonic() - began) < within_s:
         if true():
             return passed
-        time.sleep(0.02)
+        never.wait(0.02)
     return None

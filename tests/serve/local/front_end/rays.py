@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 
 PORT = 28_123
+UNUSED_PORT = 1
+"""Of the first replica; on those of real ones a gateway of another test may answer."""
 
 
 def rays_configuration(folder: Path, *, port: int = PORT, grpc: bool = False, servers: int = 2) -> str:
@@ -21,7 +23,7 @@ def rays_configuration(folder: Path, *, port: int = PORT, grpc: bool = False, se
     )
     if grpc:
         config.grpc_options = options.gRPCOptions(port=9000, grpc_servicer_functions=["some.function"])
-    named = [ray.ServerConfig(f"replica-{n}", "127.0.0.1", 30_000 + n) for n in range(servers)]
+    named = [ray.ServerConfig(f"replica-{n}", "127.0.0.1", UNUSED_PORT + n) for n in range(servers)]
     backend = ray.BackendConfig(name="http-app", path_prefix="/", servers=named, app_name="app")
     config.has_received_routes = config.has_received_servers = servers > 0
     written = folder / "haproxy.cfg"

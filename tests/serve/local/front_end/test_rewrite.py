@@ -72,7 +72,7 @@ def test_everything_else_stays(configuration: str) -> None:
         "stats uri /stats",
         "stats refresh 1s",
     ]
-    assert any(line.startswith("    server replica-1 127.0.0.1:30001 check") for line in written)
+    assert any(line.startswith("    server replica-1 127.0.0.1:2 check") for line in written)
 
 
 @pytest.mark.parametrize(
