@@ -63,7 +63,7 @@ _ANSWER_S = 3.0
 _CALL_OFF_S = 2.0
 METER_EVERY_S = 1.0
 _TELL_EVERY_S = 1.0
-HEALTH_TIMEOUT_S = 3
+HEALTH_TIMEOUT_S = 2
 """A replica that does not answer Serve so long, three times in a row, is killed and replaced."""
 
 

@@ -13,13 +13,13 @@ import psutil
 
 from serve.local.run_folder import processes_of
 
-PARTS: dict[str, Callable[[psutil.Process], bool]] = {
-    "gateway replica": lambda p: _title(p).startswith("ray::ServeReplica") and _title(p).endswith(":gateway"),
-    "stage replica": lambda p: ":stage-" in _title(p),
-    "Control": lambda p: _title(p).endswith(":control"),
-    "Serve controller": lambda p: _title(p) == "ray::ServeController",
-    "HAProxy": lambda p: p.name() == "haproxy",
-    "raylet": lambda p: p.name() == "raylet",
+PARTS: dict[str, Callable[[str], bool]] = {
+    "gateway replica": lambda title: title == "ray::ServeReplica:sluicegate:gateway",
+    "stage replica": lambda title: title.startswith("ray::ServeReplica:sluicegate:stage-"),
+    "Control": lambda title: title == "ray::ServeReplica:sluicegate:control",
+    "Serve controller": lambda title: title == "ray::ServeController",
+    "HAProxy": lambda title: title.endswith("/haproxy"),
+    "raylet": lambda title: title.endswith("/raylet"),
 }
 
 
@@ -28,7 +28,7 @@ def find(folder: Path, part: str) -> list[psutil.Process]:
     found = []
     for process in processes_of(folder):
         try:
-            if PARTS[part](process):
+            if PARTS[part](_title(process)):
                 found.append(process)
         except psutil.Error:
             continue
@@ -68,7 +68,9 @@ def memory_mb(folder: Path) -> dict[str, float]:
 
 
 def _title(process: psutil.Process) -> str:
-    return next(iter(process.cmdline()), "").strip()
+    """Return how a process calls itself, without the method that an actor of Ray's is in."""
+    words = next(iter(process.cmdline()), "").strip()
+    return words.partition(".")[0] if words.startswith("ray::") else words
 
 
 def wait_until(true: Callable[[], bool], within_s: float) -> float | None:
