@@ -65,9 +65,10 @@ class Trace:
         self.pushes += 1
 
     def kill(self, part: str) -> None:
-        """Kill one process that is such a part."""
-        parts.kill(self.house.folder, part)
-        self.kills[part] += 1
+        """Kill one process that is such a part, where there is one."""
+        if parts.find(self.house.folder, part):
+            parts.kill(self.house.folder, part)
+            self.kills[part] += 1
 
 
 def capacity(house: House, generator: Generator) -> float:
