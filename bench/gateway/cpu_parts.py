@@ -1,0 +1,318 @@
+"""Where the CPU time of a request goes in the running gateway, against its parts measured alone.
+
+    pip install py-spy
+    python -m bench.gateway.cpu_parts --family FAMILY --policy POLICY [--model cascade] [--clients 16]
+
+In the gateway: CPU time of HAProxy and of Ray's processes from /proc, that of the replicas' loops and lanes
+split by a sampling profiler. Alone: each part by itself, in a loop or in a process of its own, one after the
+other. Nothing else may run meanwhile. It needs `wrk`, and the right to trace its own children.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+
+from bench.gateway.driving import drive
+from bench.gateway.front_door import QUIET, haproxy, process, wait_until_it_answers
+from bench.gateway.servers import Server, asking, free_port, gateway
+from contract.family import Family, read_family
+from contract.files import write_json
+from contract.policy import Policy, read_policy
+from router.decide.cascade import compile_policy
+from runtime.api import LoadedVariant
+from runtime.load import load_variant
+from serve.dataplane.plan import make_plan
+from serve.dataplane.request_state import RequestState
+from serve.local.front_end.install import find_haproxy
+from serve.types.stage import Snapshot
+
+PARTS = ("HAProxy", "HTTP and data plane", "encoding", "inference", "escalation", "Ray")
+CONSTANT = Path(__file__).with_name("constant_replica.py")
+WARM_S = 1.0
+RATE_HZ = 400
+_INSIDE = (
+    ("inference", ("_run (runtime/onnx_model.py", "logits (runtime/linear.py")),
+    ("encoding", ("encode (runtime/", "_encode (serve/stages/inline.py")),
+    ("escalation", ("_escalate (serve/dataplane/", "answer (serve/dataplane/request_state")),
+)
+_IDLE = (
+    "run_forever",
+    "select (selectors",
+    "Runner.run",
+    "main_loop",
+    "_worker (concurrent",
+    "wait (threading",
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the parts alone are measured with."""
+
+    family: Family
+    policy: Policy
+    texts: list[str]
+    variants: Mapping[str, LoadedVariant]
+    runs: Mapping[str, float]
+    """By variant: how many of a request's texts it sees."""
+
+
+def main() -> None:
+    """Measure, print the table, write the figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gateway.cpu_parts")
+    parser.add_argument("--family", type=Path, required=True)
+    parser.add_argument("--policy", type=Path, required=True)
+    parser.add_argument("--model", default="cascade")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    family, policy = read_family(given.family, verify=False), read_policy(given.policy)
+    if family.data is None:
+        raise SystemExit("the family holds no texts")
+    texts = [str(text) for text in pq.read_table(given.family / family.data.path)["text"].to_pylist()[-512:]]
+    names = [stage.variant for stage in policy.stages] if given.model == "cascade" else [given.model]
+    variants = {name: load_variant(given.family, family, name) for name in names}
+    loaded = Loaded(family, policy, texts, variants, _runs(policy, family, variants, texts, given.model))
+    whole, per_s = in_the_gateway(
+        given.family, given.policy, given.model, texts, given.clients, given.seconds
+    )
+    alone = parts_alone(given.family, loaded, per_s, given.clients)
+    print(f"{given.model}, {given.clients} clients, {per_s:.0f} requests/s; CPU ms per request:\n")
+    print("| part | in the gateway | alone | ratio |")
+    print("| --- | --- | --- | --- |")
+    for part in PARTS:
+        ratio = f"{whole[part] / alone[part]:.2f}" if alone[part] > 0 else "-"
+        print(f"| {part} | {whole[part]:.4f} | {alone[part]:.4f} | {ratio} |")
+    total, sum_alone = sum(whole.values()), sum(alone.values())
+    print(f"| all | {total:.4f} | {sum_alone:.4f} | {total / sum_alone:.2f} |")
+    if given.out is not None:
+        figures = {"model": given.model, "clients": given.clients, "per_s": per_s}
+        write_json(given.out, figures | {"in_the_gateway": whole, "alone": alone})
+
+
+def in_the_gateway(
+    family: Path, policy: Path, model: str, texts: list[str], clients: int, seconds: float
+) -> tuple[dict[str, float], float]:
+    """Return the CPU ms per request by part, and the requests per second."""
+    with gateway(family, policy, {}, model) as server, tempfile.TemporaryDirectory() as scratch:
+        mine = psutil.Process().children(recursive=True)
+        drive(server, texts, clients, WARM_S)
+        replicas = [p for p in mine if "ServeReplica:sluicegate:gateway" in " ".join(p.cmdline())]
+        before, threads = _cpu_s(mine), _working_s(replicas)
+        driven = drive(server, texts, clients, seconds)
+        after, threads_after = _cpu_s(mine), _working_s(replicas)
+        requests = driven.per_s * seconds
+        used = {name: after[name] - before.get(name, 0.0) for name in after}
+        working = threads_after - threads
+        shares = _profile(replicas[0], server, texts, clients, Path(scratch))
+    own = used.pop("gateway", 0.0)
+    whole = {part: working * shares.get(part, 0.0) for part in PARTS}
+    whole["HAProxy"] = used.pop("haproxy", 0.0)
+    whole["Ray"] = sum(used.values()) + own - working
+    return {part: 1e3 * value / requests for part, value in whole.items()}, driven.per_s
+
+
+def _cpu_s(processes: list[psutil.Process]) -> dict[str, float]:
+    """Return CPU seconds by kind of process."""
+    found: dict[str, float] = {}
+    for each in processes:
+        try:
+            line, times = " ".join(each.cmdline()), each.cpu_times()
+        except psutil.Error:
+            continue
+        kind = "gateway" if "ServeReplica:sluicegate:gateway" in line else each.name()
+        kind = "haproxy" if "haproxy" in each.name() else kind
+        if "multiprocessing" not in line:
+            found[kind] = found.get(kind, 0.0) + times.user + times.system
+    return found
+
+
+def _working_s(replicas: list[psutil.Process]) -> float:
+    """Return the CPU seconds of the threads that answer requests: the one of Python's loop, and our lanes.
+
+    The other threads of a replica are Ray's own.
+    """
+    found = 0.0
+    for replica in replicas:
+        for thread in replica.threads():
+            try:
+                name = Path(f"/proc/{replica.pid}/task/{thread.id}/comm").read_text().strip()
+            except OSError:
+                continue
+            if (
+                name.startswith(("ray::", "python", "asyncio", "AsyncIO", "Thread"))
+                or thread.id == replica.pid
+            ):
+                found += thread.user_time + thread.system_time
+    return found
+
+
+def _profile(
+    replica: psutil.Process, server: Server, texts: list[str], clients: int, scratch: Path
+) -> dict[str, float]:
+    """Return the shares of the parts in what a replica's threads do under load."""
+    raw = scratch / "stacks"
+    recorder = subprocess.Popen(
+        ["py-spy", "record", "-p", str(replica.pid), "-d", "4", "-r", str(RATE_HZ), "-F", "-f", "raw",
+         "-o", str(raw)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"PATH": _path()},
+    )  # fmt: skip
+    drive(server, texts, clients, 5.0)
+    if recorder.wait(30):
+        raise SystemExit("py-spy could not trace the replica")
+    counted: Counter[str] = Counter()
+    for line in raw.read_text().splitlines():
+        stack, _, samples = line.rpartition(" ")
+        if any(idle in stack.rpartition(";")[2] for idle in _IDLE):
+            continue
+        part = next(
+            (part for part, frames in _INSIDE if any(frame in stack for frame in frames)),
+            "HTTP and data plane",
+        )
+        counted[part] += int(samples)
+    return {part: count / counted.total() for part, count in counted.items()}
+
+
+def _path() -> str:
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def parts_alone(folder: Path, loaded: Loaded, per_s: float, clients: int) -> dict[str, float]:
+    """Return the CPU ms of each part of a request, measured by itself."""
+    found = dict.fromkeys(PARTS, 0.0)
+    for name, variant in loaded.variants.items():
+        share = loaded.runs[name]
+        encoded = [variant.encoder.encode([text]) for text in loaded.texts]
+        found["encoding"] += share * _ms(variant.encoder.encode, [[text] for text in loaded.texts])
+        found["inference"] += share * _ms(variant.runtime.logits, encoded)
+    found["escalation"] = _escalation_ms(loaded)
+    found["HTTP and data plane"], found["HAProxy"] = _http_ms(folder, loaded, clients)
+    found["Ray"] = _idle_ms(folder, loaded, per_s)
+    return found
+
+
+def _ms(call: Callable[[Any], object], many: Sequence[Any]) -> float:
+    """Return the CPU ms of a call, the least over some rounds."""
+    best = float("inf")
+    for _ in range(5):
+        started = time.process_time()
+        for each in many:
+            call(each)
+        best = min(best, time.process_time() - started)
+    return 1e3 * best / len(many)
+
+
+def _runs(
+    policy: Policy, family: Family, variants: Mapping[str, LoadedVariant], texts: list[str], model: str
+) -> dict[str, float]:
+    """Return which share of the texts comes to each variant, by the policy itself."""
+    if model != "cascade":
+        return {model: 1.0}
+    compiled = compile_policy(policy, family.labels)
+    counts = dict.fromkeys(variants, 0)
+    for text in texts:
+        index = 0
+        while True:
+            name = compiled.stages[index].variant
+            counts[name] += 1
+            one = compiled.stages[index].score_one(variants[name].logits([text])[0])
+            verdict = compiled.decide(index, one.predicted, one.score)
+            if verdict is compiled.answer:
+                break
+            index = verdict.next_index  # type: ignore[union-attr]
+    return {name: count / len(texts) for name, count in counts.items()}
+
+
+def _escalation_ms(loaded: Loaded) -> float:
+    """Return what it costs to note that a text goes on and what the next stage said, per request."""
+    names = list(loaded.runs)
+    gone_on = sum(loaded.runs[name] for name in names[1:])
+    if not gone_on:
+        return 0.0
+    compiled = compile_policy(loaded.policy, loaded.family.labels)
+    stages = dict.fromkeys(loaded.variants)
+    plan = make_plan(Snapshot(1, loaded.policy, compiled, loaded.family, stages))  # type: ignore[arg-type]
+    logits = loaded.variants[names[0]].logits(loaded.texts[:1])
+
+    def once(_: object) -> object:
+        one = compiled.stages[0].score_one(logits[0])
+        state = RequestState(plan, logits, one.as_arrays(), np.array([1]))
+        state.answer(plan.steps[1], np.array([0]), logits)
+        return state.result()
+
+    return gone_on * _ms(once, range(500))
+
+
+def _http_ms(folder: Path, loaded: Loaded, clients: int) -> tuple[float, float]:
+    """Return CPU ms per request of a replica whose stage does nothing, and of an HAProxy in front of it."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = free_port()
+        stack.enter_context(
+            process(sys.executable, str(CONSTANT), str(folder), str(port), log=scratch / "log")
+        )
+        config, front = haproxy(scratch, "alone", [f"127.0.0.1:{port}"], logs=False, options=QUIET)
+        stack.enter_context(process(find_haproxy(), "-f", config, "-db", log=scratch / "log"))
+        server = Server(f"http://127.0.0.1:{front}/v1/classify", asking("cascade"))
+        wait_until_it_answers(server.url)
+        drive(server, loaded.texts, clients, WARM_S)
+        mine = psutil.Process().children(recursive=True)
+        before = _cpu_by_name(mine)
+        driven = drive(server, loaded.texts, clients, 3.0)
+        after = _cpu_by_name(mine)
+    requests = driven.per_s * 3.0
+    proxy = sum(after[pid][1] - before[pid][1] for pid in after if "haproxy" in after[pid][0])
+    replica = sum(after[pid][1] - before[pid][1] for pid in after if "python" in after[pid][0])
+    return 1e3 * replica / requests, 1e3 * proxy / requests
+
+
+def _cpu_by_name(processes: list[psutil.Process]) -> dict[int, tuple[str, float]]:
+    found = {}
+    for each in processes:
+        with _gone():
+            times = each.cpu_times()
+            found[each.pid] = (each.name(), times.user + times.system)
+    return found
+
+
+@contextmanager
+def _gone() -> Iterator[None]:
+    try:
+        yield
+    except psutil.Error:
+        return
+
+
+def _idle_ms(folder: Path, loaded: Loaded, per_s: float) -> float:
+    """Return what Ray's processes use without any request, as a share of a second's requests."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "policy.json"
+        write_json(path, loaded.policy.dump())
+        with gateway(folder, path, {}):
+            time.sleep(3)
+            mine = psutil.Process().children(recursive=True)
+            before = _cpu_s(mine)
+            time.sleep(5)
+            after = _cpu_s(mine)
+    used = sum(after[name] - before.get(name, 0.0) for name in after if name != "haproxy")
+    return 1e3 * used / 5 / per_s
+
+
+if __name__ == "__main__":
+    main()
