@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from router.decide.cascade import ANSWER
+from router.decide.cascade import ANSWER, Answer
 from router.decide.scores import IntArray, Scored
 from runtime.api import Logits
 from serve.dataplane.escalation import EscalationBudget
@@ -60,6 +60,9 @@ class RequestState:
     def answer(self, step: Step, rows: IntArray, logits: Logits) -> None:
         """Take a stage's logits for `rows`, and decide again."""
         index = step.rules.index
+        if len(rows) == 1 and self.seen is None:
+            self._answer_one(step, int(rows[0]), logits)
+            return
         scored = step.rules.score_logits(logits, None if self.seen is None else self.seen[rows, :index])
         for origin in np.unique(self.at[rows]).tolist():
             self.escalations.append(
@@ -77,6 +80,20 @@ class RequestState:
         self.score[rows] = scored.score
         self.logits[rows] = logits
         self.going_to[rows] = self._plan.compiled.decide_batch(index, scored.predicted, scored.score)
+
+    def _answer_one(self, step: Step, row: int, logits: Logits) -> None:
+        """Do the same for one row: arrays of one cost more than what they hold."""
+        index = step.rules.index
+        one = step.rules.score_one(logits[0])
+        verdict = self._plan.compiled.decide(index, one.predicted, one.score)
+        origin = self._plan.steps[int(self.at[row])].rules.variant
+        self.escalations.append((origin, step.rules.variant, 1))
+        self.at[row] = index
+        self.predicted[row] = one.predicted
+        self.confidence[row] = one.confidence
+        self.score[row] = one.score
+        self.logits[row] = logits[0]
+        self.going_to[row] = ANSWER if isinstance(verdict, Answer) else verdict.next_index
 
     def result(self) -> ClassifyResult:
         """Return the answers, each from the stage where its text now stands."""

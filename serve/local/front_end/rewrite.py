@@ -1,8 +1,8 @@
 """HAProxy's configuration as Ray generates it, with our front end in place of Ray's. Pure.
 
 Ray tells HAProxy to listen where the replicas listen, opens two pages of statistics on all interfaces, asks
-for more files than a machine may allow, and while no replica is there answers 404 or 500 in plain text. None
-of this can be set.
+for more files than a machine may allow, while no replica is there answers 404 or 500 in plain text, and sends
+a line per request to a port that nobody reads. None of this can be set.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ _NEEDS_CERTIFICATE = (
 )
 _FRONT_END = "frontend http_frontend"
 _NO_ROUTE = "backend default_backend"
+_WITHOUT = (("log",), ("option", "httplog"), ("option", "splice-request"), ("option", "splice-response"))
+"""Lines of Ray's that cost every request something (docs/decisions/2026-11-29-bytes-to-bytes.md)."""
 _PAGES = ("frontend prometheus", "listen stats")
 
 
@@ -84,6 +86,8 @@ def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str]
     if any("http-request" in line.split()[1:2] for line in defaults.lines):
         raise _unexpected("it has a timeout for requests of its own")
     defaults.lines[:0] = ["    option http-ignore-probes", f"    timeout http-request {IDLE_S}s"]
+    for section in sections.values():
+        section.lines = [line for line in section.lines if not _is_left_out(line)]
     for code in (502, 503, 504):
         defaults.lines[defaults.only(f"errorfile {code}")] = f"    errorfile {code} {unavailable}"
     no_route = sections[_NO_ROUTE]
@@ -104,6 +108,11 @@ def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str]
         if section is not served and any(line.split()[:1] == ["bind"] for line in section.lines):
             raise _unexpected(f"the section {section.title!r} listens too")
     return "".join(f"{line}\n" for section in sections.values() for line in [section.title, *section.lines])
+
+
+def _is_left_out(line: str) -> bool:
+    words = tuple(line.split())
+    return any(words[: len(left_out)] == left_out for left_out in _WITHOUT)
 
 
 def has_servers(config: str) -> bool:

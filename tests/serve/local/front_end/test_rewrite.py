@@ -62,6 +62,7 @@ def test_everything_else_stays(configuration: str) -> None:
     """Back ends, checks and routes are Ray's, line by line."""
     written = rewrite(configuration, front_end(Address("::1"))).splitlines()
     ours = ("bind ", "maxconn ", "errorfile ", "http-request return status 404 ")
+    ours += ("log ", "option httplog", "option splice-re")
     kept = [line for line in configuration.splitlines() if not line.strip().startswith(ours)]
     assert [line.strip() for line in kept if line not in written] == [
         "frontend prometheus",
@@ -73,6 +74,15 @@ def test_everything_else_stays(configuration: str) -> None:
         "stats refresh 1s",
     ]
     assert any(line.startswith("    server replica-1 127.0.0.1:2 check") for line in written)
+
+
+def test_no_request_is_written_to_a_log_that_nobody_reads(configuration: str) -> None:
+    """Ray's lines for a log by UDP are gone; what is logged of requests is the replicas'."""
+    assert words(configuration, "log")
+    written = rewrite(configuration, front_end(Address("::1")))
+    assert not words(written, "log")
+    assert "httplog" not in words(written, "option")
+    assert not [option for option in words(written, "option") if option.startswith("splice")]
 
 
 @pytest.mark.parametrize(
