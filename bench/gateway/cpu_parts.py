@@ -113,7 +113,9 @@ def in_the_gateway(
     with gateway(family, policy, {}, model) as server, tempfile.TemporaryDirectory() as scratch:
         mine = psutil.Process().children(recursive=True)
         drive(server, texts, clients, WARM_S)
-        replicas = [p for p in mine if "ServeReplica:sluicegate:gateway" in " ".join(p.cmdline())]
+        replicas = [
+            each for each in mine if _line_of(each).startswith("ray::ServeReplica:sluicegate:gateway")
+        ]
         before, threads = _cpu_s(mine), _working_s(replicas)
         driven = drive(server, texts, clients, seconds)
         after, threads_after = _cpu_s(mine), _working_s(replicas)
@@ -126,6 +128,13 @@ def in_the_gateway(
     whole["HAProxy"] = used.pop("haproxy", 0.0)
     whole["Ray"] = sum(used.values()) + own - working
     return {part: 1e3 * value / requests for part, value in whole.items()}, driven.per_s
+
+
+def _line_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _cpu_s(processes: list[psutil.Process]) -> dict[str, float]:

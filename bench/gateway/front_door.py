@@ -35,7 +35,7 @@ AS_RAY = ("option splice-request", "option splice-response", "option httplog", "
 QUIET = ("option abortonclose",)
 
 _CONFIG = """global
-    maxconn 20000
+    maxconn 1000
     nbthread {threads}
     tune.bufsize 16384
     {log}
@@ -148,16 +148,18 @@ def main() -> None:
         configs = {
             "HAProxy as Ray has it": haproxy(folder, "ray", tcp),
             "no log lines": haproxy(folder, "quiet", tcp, logs=False),
-            "no log lines, no splicing": haproxy(folder, "nosplice", tcp, logs=False, options=QUIET),
-            "the same, 2 threads": haproxy(folder, "two", tcp, logs=False, options=QUIET, threads=2),
-            "the same, round robin": haproxy(
+            "neither log lines nor splicing": haproxy(folder, "nosplice", tcp, logs=False, options=QUIET),
+            "the same with 2 threads": haproxy(folder, "two", tcp, logs=False, options=QUIET, threads=2),
+            "the same in round robin": haproxy(
                 folder, "rr", tcp, logs=False, options=QUIET, balance="roundrobin"
             ),
-            "the same, Unix sockets": haproxy(
+            "the same over Unix sockets": haproxy(
                 folder, "unix", [f"unix@{path}" for path in paths], logs=False, options=QUIET
             ),
         }
-        doors = {"one shared port, no HAProxy": shared} | {name: port for name, (_, port) in configs.items()}
+        doors = {"one shared port without HAProxy": shared} | {
+            name: port for name, (_, port) in configs.items()
+        }
         if given.only:
             doors = {name: port for name, port in doors.items() if name in given.only.split(",")}
         for name, (config, _) in configs.items():

@@ -6,14 +6,16 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from runtime.api import Logits
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
+from serve.http.connection import connections_to
 from serve.settings.limits import RequestLimits
 from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot
@@ -83,16 +85,58 @@ def test_a_reply_has_a_type_a_length_and_an_id_and_the_connection_stays(client: 
         assert set(headers) == {"content-type", "content-length", "x-request-id"}
 
 
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep it."""
+        self.sent += data
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def pause_reading(self) -> None:
+        """Bytes come when the test says so."""
+
+    def resume_reading(self) -> None:
+        """Bytes come when the test says so."""
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("cut", [1, 30, 90, -5, -1])
-def test_a_request_in_two_pieces_is_answered_as_one(client: Client, cut: int) -> None:
-    """Wherever it is cut, in its head or in its body."""
+async def test_a_request_in_two_pieces_is_answered_as_one(fake_folder: FakeFolder, cut: int) -> None:
+    """Wherever it is cut, in its head or in its body; and the next one over that connection as ever."""
+    snapshot = snapshot_of(fake_folder, two_stage_policy(), NoRecorder())
+    limits = RequestLimits()
+    gateway = Gateway(DataPlane(lambda: snapshot, limits, NoRecorder()), limits, NoRecorder(), lambda: b"")
+    config = uvicorn.Config(gateway, http=connections_to(gateway.hot), lifespan="off", log_config=None)
+    config.load()
+    wire = Wire()
+    connection = connections_to(gateway.hot)(
+        config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+    )
+    connection.connection_made(wire)
     whole = request(TEXT)
-    client.send(whole[:cut])
-    time.sleep(0.02)  # so that they are two reads
-    client.send(whole[cut:])
-    assert client.reply()[0] == 200
-    client.send(whole)
-    assert client.reply()[0] == 200
+    for pieces in ((whole[:cut], whole[cut:]), (whole,)):
+        wire.sent = b""
+        for piece in pieces:
+            assert wire.sent == b""
+            connection.data_received(piece)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not wire.sent.endswith(b"}"):
+                await asyncio.sleep(0)
+        assert wire.sent.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert wire.sent.count(b"HTTP/1.1") == 1
+    connection.connection_lost(None)
 
 
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:

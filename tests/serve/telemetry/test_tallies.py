@@ -82,7 +82,7 @@ async def test_on_a_loop_the_first_count_is_there_in_the_next_turn_and_the_other
     assert total(telemetry) == 1
     async with asyncio.timeout(10 * FLUSH_S):
         while total(telemetry) < 11:
-            await asyncio.sleep(FLUSH_S / 10)
+            await asyncio.sleep(0)
     assert total(telemetry) == 11
 
 
