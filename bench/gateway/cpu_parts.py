@@ -23,15 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.gateway.driving import drive
 from bench.gateway.front_door import QUIET, haproxy, process, wait_until_it_answers
 from bench.gateway.servers import Server, asking, free_port, gateway
 from contract.family import Family, read_family
 from contract.files import write_json
+from contract.metrics import CPU_SECONDS
 from contract.policy import Policy, read_policy
 from router.decide.cascade import compile_policy
 from runtime.api import LoadedVariant
@@ -39,6 +42,7 @@ from runtime.load import load_variant
 from serve.dataplane.plan import make_plan
 from serve.dataplane.request_state import RequestState
 from serve.local.front_end.install import find_haproxy
+from serve.local.front_end.wrapper import FRONT_END
 from serve.types.stage import Snapshot
 
 PARTS = ("HAProxy", "HTTP and data plane", "encoding", "inference", "escalation", "Ray")
@@ -49,14 +53,6 @@ _INSIDE = (
     ("inference", ("_run (runtime/onnx_model.py", "logits (runtime/linear.py")),
     ("encoding", ("encode (runtime/", "_encode (serve/stages/inline.py")),
     ("escalation", ("_escalate (serve/dataplane/", "answer (serve/dataplane/request_state")),
-)
-_IDLE = (
-    "run_forever",
-    "select (selectors",
-    "Runner.run",
-    "main_loop",
-    "_worker (concurrent",
-    "wait (threading",
 )
 
 
@@ -111,23 +107,45 @@ def in_the_gateway(
 ) -> tuple[dict[str, float], float]:
     """Return the CPU ms per request by part, and the requests per second."""
     with gateway(family, policy, {}, model) as server, tempfile.TemporaryDirectory() as scratch:
-        mine = psutil.Process().children(recursive=True)
+        mine = [each for each in psutil.Process().children(recursive=True) if "haproxy" not in _line_of(each)]
         drive(server, texts, clients, WARM_S)
         replicas = [
             each for each in mine if _line_of(each).startswith("ray::ServeReplica:sluicegate:gateway")
         ]
-        before, threads = _cpu_s(mine), _working_s(replicas)
+        proxies = _proxies(server)
+        before = _cpu_s(mine), _working_s(replicas), _cpu_s(proxies), _by_variants_s(server)
         driven = drive(server, texts, clients, seconds)
-        after, threads_after = _cpu_s(mine), _working_s(replicas)
+        after = _cpu_s(mine), _working_s(replicas), _cpu_s(proxies), _by_variants_s(server)
         requests = driven.per_s * seconds
-        used = {name: after[name] - before.get(name, 0.0) for name in after}
-        working = threads_after - threads
-        shares = _profile(replicas[0], server, texts, clients, Path(scratch))
-    own = used.pop("gateway", 0.0)
-    whole = {part: working * shares.get(part, 0.0) for part in PARTS}
-    whole["HAProxy"] = used.pop("haproxy", 0.0)
-    whole["Ray"] = sum(used.values()) + own - working
-    return {part: 1e3 * value / requests for part, value in whole.items()}, driven.per_s
+        every, working, proxy, models = (b - a for a, b in zip(before, after, strict=True))
+        samples = _profile(replicas[0], server, texts, clients, Path(scratch))
+    ours = samples["encoding"] + samples["inference"]
+    whole = {part: models * samples[part] / ours for part in ("encoding", "inference", "escalation")}
+    whole["HTTP and data plane"] = working - sum(whole.values())
+    whole["HAProxy"], whole["Ray"] = proxy, every - working
+    return {part: 1e3 * whole[part] / requests for part in PARTS}, driven.per_s
+
+
+def _proxies(server: Server) -> list[psutil.Process]:
+    """Return the HAProxy processes of the gateway at that address."""
+    port = str(httpx.URL(server.url).port)
+    found = []
+    for each in psutil.process_iter():
+        with _gone():
+            if "haproxy" in each.name() and f'"port": {port},' in each.environ().get(FRONT_END, ""):
+                found.append(each)
+    return found
+
+
+def _by_variants_s(server: Server) -> float:
+    """Return the CPU seconds that the gateway has counted for variants, on the loop and in lanes."""
+    page = httpx.get(str(httpx.URL(server.url).join("/metrics")), trust_env=False, timeout=10).text
+    return sum(
+        sample.value
+        for metric in text_string_to_metric_families(page)
+        for sample in metric.samples
+        if sample.name == CPU_SECONDS.name and sample.labels["variant"] != "gateway"
+    )
 
 
 def _line_of(process: psutil.Process) -> str:
@@ -137,18 +155,14 @@ def _line_of(process: psutil.Process) -> str:
         return ""
 
 
-def _cpu_s(processes: list[psutil.Process]) -> dict[str, float]:
-    """Return CPU seconds by kind of process."""
-    found: dict[str, float] = {}
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    """Return CPU seconds of processes; HAProxy is counted by itself, and Python's resource tracker not."""
+    found = 0.0
     for each in processes:
-        try:
-            line, times = " ".join(each.cmdline()), each.cpu_times()
-        except psutil.Error:
-            continue
-        kind = "gateway" if "ServeReplica:sluicegate:gateway" in line else each.name()
-        kind = "haproxy" if "haproxy" in each.name() else kind
-        if "multiprocessing" not in line:
-            found[kind] = found.get(kind, 0.0) + times.user + times.system
+        with _gone():
+            times = each.cpu_times()
+            if "multiprocessing" not in _line_of(each):
+                found += times.user + times.system
     return found
 
 
@@ -174,8 +188,8 @@ def _working_s(replicas: list[psutil.Process]) -> float:
 
 def _profile(
     replica: psutil.Process, server: Server, texts: list[str], clients: int, scratch: Path
-) -> dict[str, float]:
-    """Return the shares of the parts in what a replica's threads do under load."""
+) -> Counter[str]:
+    """Return how often a replica's threads were seen in each part under load."""
     raw = scratch / "stacks"
     recorder = subprocess.Popen(
         ["py-spy", "record", "-p", str(replica.pid), "-d", "4", "-r", str(RATE_HZ), "-F", "-f", "raw",
@@ -188,14 +202,9 @@ def _profile(
     counted: Counter[str] = Counter()
     for line in raw.read_text().splitlines():
         stack, _, samples = line.rpartition(" ")
-        if any(idle in stack.rpartition(";")[2] for idle in _IDLE):
-            continue
-        part = next(
-            (part for part, frames in _INSIDE if any(frame in stack for frame in frames)),
-            "HTTP and data plane",
-        )
+        part = next((part for part, frames in _INSIDE if any(frame in stack for frame in frames)), "")
         counted[part] += int(samples)
-    return {part: count / counted.total() for part, count in counted.items()}
+    return counted
 
 
 def _path() -> str:
@@ -316,10 +325,10 @@ def _idle_ms(folder: Path, loaded: Loaded, per_s: float) -> float:
         with gateway(folder, path, {}):
             time.sleep(3)
             mine = psutil.Process().children(recursive=True)
+            mine = [each for each in mine if "haproxy" not in _line_of(each)]
             before = _cpu_s(mine)
             time.sleep(5)
-            after = _cpu_s(mine)
-    used = sum(after[name] - before.get(name, 0.0) for name in after if name != "haproxy")
+            used = _cpu_s(mine) - before
     return 1e3 * used / 5 / per_s
 
 

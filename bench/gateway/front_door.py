@@ -21,9 +21,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pyarrow.parquet as pq
 
-from bench.gateway.driving import Driven, drive
+from bench.gateway.driving import drive
 from bench.gateway.servers import Server, asking, free_port
 from contract.family import read_family
 from contract.files import write_json
@@ -61,13 +62,13 @@ backend b
 
 
 @contextmanager
-def process(*command: str, log: Path) -> Iterator[None]:
+def process(*command: str, log: Path) -> Iterator[psutil.Process]:
     """Run a command until the block ends."""
     environ = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     with log.open("ab") as out:
         found = subprocess.Popen(command, stdout=out, stderr=out, env=environ)
         try:
-            yield
+            yield psutil.Process(found.pid)
         finally:
             found.terminate()
             found.wait(20)
@@ -84,6 +85,11 @@ def wait_until_it_answers(url: str, seconds: float = 60.0) -> None:
             pass
         time.sleep(0.1)
     raise SystemExit(f"{url} never answered")
+
+
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    times = [each.cpu_times() for each in processes]
+    return sum(each.user + each.system for each in times)
 
 
 def haproxy(folder: Path, name: str, servers: list[str], **changed: object) -> tuple[str, int]:
@@ -132,18 +138,11 @@ def main() -> None:
         shared = free_port()
         ports = [free_port() for _ in range(given.replicas)]
         paths = [str(folder / f"{i}.sock") for i in range(given.replicas)]
+        replicas: list[psutil.Process] = []
+        command = (sys.executable, str(REPLICA), str(given.family), str(given.policy))
         for port, path in zip(ports, paths, strict=True):
             where = (f"127.0.0.1:{port}", f"127.0.0.1:{shared}:shared", path)
-            stack.enter_context(
-                process(
-                    sys.executable,
-                    str(REPLICA),
-                    str(given.family),
-                    str(given.policy),
-                    *where,
-                    log=folder / "log",
-                )
-            )
+            replicas.append(stack.enter_context(process(*command, *where, log=folder / "log")))
         tcp = [f"127.0.0.1:{port}" for port in ports]
         configs = {
             "HAProxy as Ray has it": haproxy(folder, "ray", tcp),
@@ -162,28 +161,36 @@ def main() -> None:
         }
         if given.only:
             doors = {name: port for name, port in doors.items() if name in given.only.split(",")}
-        for name, (config, _) in configs.items():
-            if name in doors:
-                stack.enter_context(process(find_haproxy(), "-f", config, "-db", log=folder / "log"))
+        proxies = {
+            name: stack.enter_context(process(find_haproxy(), "-f", config, "-db", log=folder / "log"))
+            for name, (config, _) in configs.items()
+            if name in doors
+        }
         for port in doors.values():
             wait_until_it_answers(f"http://127.0.0.1:{port}/v1/classify")
-        runs: dict[tuple[str, int], list[Driven]] = {}
+        runs: dict[tuple[str, int], list[dict[str, float]]] = {}
         for _ in range(given.rounds):
             for clients in CLIENTS:
                 for name, port in doors.items():
                     server = Server(f"http://127.0.0.1:{port}/v1/classify", asking("cascade"))
+                    spent = _cpu_s(replicas), _cpu_s([proxies[name]] if name in proxies else [])
                     found = drive(server, texts, clients, given.seconds)
-                    runs.setdefault((name, clients), []).append(found)
-    print("| front door | clients | requests/s | p50 ms | p99 ms | CPU ms/request | errors |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+                    requests = found.per_s * given.seconds
+                    inside = 1e3 * (_cpu_s(replicas) - spent[0]) / requests
+                    proxy = 1e3 * (_cpu_s([proxies[name]] if name in proxies else []) - spent[1]) / requests
+                    row = found.to_json() | {"replica_ms": inside, "proxy_ms": proxy}
+                    runs.setdefault((name, clients), []).append(row)
+    print(
+        "| front door | clients | requests/s | p50 ms | p99 ms | replica, CPU ms | HAProxy, CPU ms | errors |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = []
-    for (name, clients), all_runs in runs.items():
-        middle = statistics.median_low([run.per_s for run in all_runs])
-        row = next(run for run in all_runs if run.per_s == middle)
-        rows.append({"front_door": name} | row.to_json())
+    for (name, clients), found_here in runs.items():
+        row = {key: statistics.median(each[key] for each in found_here) for key in found_here[0]}
+        rows.append({"front_door": name} | row)
         print(
-            f"| {name} | {clients} | {row.per_s:.0f} | {row.p50_ms:.2f} | {row.p99_ms:.1f} "
-            f"| {row.cpu_ms:.3f} | {sum(run.errors for run in all_runs)} |"
+            f"| {name} | {clients} | {row['per_s']:.0f} | {row['p50_ms']:.2f} | {row['p99_ms']:.1f} "
+            f"| {row['replica_ms']:.3f} | {row['proxy_ms']:.3f} | {row['errors']:.0f} |"
         )
     if given.out is not None:
         write_json(given.out, {"rows": rows})

@@ -61,8 +61,10 @@ def test_what_is_not_there_now_is_a_503(configuration: str) -> None:
 def test_everything_else_stays(configuration: str) -> None:
     """Back ends, checks and routes are Ray's, line by line."""
     written = rewrite(configuration, front_end(Address("::1"))).splitlines()
-    ours = ("bind ", "maxconn ", "errorfile ", "http-request return status 404 ")
-    ours += ("log ", "option httplog", "option splice-re")
+    ours = (
+        "bind ", "maxconn ", "errorfile ", "http-request return status 404 ", "log ", "option httplog",
+        "option splice-re",
+    )  # fmt: skip
     kept = [line for line in configuration.splitlines() if not line.strip().startswith(ours)]
     assert [line.strip() for line in kept if line not in written] == [
         "frontend prometheus",
