@@ -33,6 +33,23 @@ _GROUP_PADDING = 1.15
 _GROUP_TOKENS: dict[Provider, int] = {"cpu": 256, "cuda": 16384, "tensorrt": 16384}
 
 
+def groups_of_like_length(lengths: NDArray[np.int64], most_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of texts that run together, the shortest first.
+
+    A group has at most `most_tokens` tokens with its padding, and a seventh more than without; or one text.
+    """
+    order = np.argsort(lengths, kind="stable")
+    start, total = 0, 0
+    for end, row in enumerate(order):
+        length = int(lengths[row])
+        padded = length * (end - start + 1)
+        if end > start and (padded > most_tokens or padded > _GROUP_PADDING * (total + length)):
+            yield order[start:end]
+            start, total = end, 0
+        total += length
+    yield order[start:]
+
+
 def check_provider(provider: Provider) -> None:
     """Raise EnvironmentProblem unless ONNX Runtime is installed, alone, and offers the provider."""
     runtime = _onnxruntime()
@@ -140,19 +157,10 @@ class OnnxRuntime:
         self._session = self._call = None
 
     def _groups(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        order = np.argsort(lengths, kind="stable")
         if self._batching == "single":
-            yield from order[:, None]
-            return
-        start, total = 0, 0
-        for end, row in enumerate(order):
-            length = int(lengths[row])
-            padded = length * (end - start + 1)
-            if end > start and (padded > self._group_tokens or padded > _GROUP_PADDING * (total + length)):
-                yield order[start:end]
-                start, total = end, 0
-            total += length
-        yield order[start:]
+            yield from np.argsort(lengths, kind="stable")[:, None]
+        else:
+            yield from groups_of_like_length(lengths, self._group_tokens)
 
     def _feeds(self, encoded: Encoded, rows: slice | NDArray[np.int64], longest: int) -> Feeds:
         arrays = encoded.arrays
