@@ -106,7 +106,11 @@ def test_a_node_without_power_costs_what_was_on_its_way_and_no_more(site: Site, 
         wait_until(lambda: traffic.answered(whole_at) > 100, "traffic flows on", 20)
     disturbed = traffic.disturbed_s(cut_at, addresses)
     counts = traffic.counts()
-    record.add(site.state, "a node's power cut: replies of the two others' front doors", str(dict(counts)))
+    record.add(
+        site.state,
+        "a node's power cut: replies of the two others' front doors",
+        ", ".join(f"{n} {came}" for came, n in counts.most_common()),
+    )
     record.add(
         site.state, "from the cut to the end of the last request without an answer", f"{disturbed:.1f} s"
     )
