@@ -139,7 +139,9 @@ def _settings(file: Path | None, asked: dict[str, Any]) -> tuple[Settings, tuple
             flags.append(Flag(_option(context, name), keys, _value(name, asked[name]), not given))
     if file is None:
         if asked["family"] is None and not asked["fake"]:
-            raise click.UsageError("give FAMILY, --fake, or --settings with one of the two")
+            raise click.UsageError(
+                "give either FAMILY or --fake, or --settings FILE that names one of the two"
+            )
         try:
             return settings_of(tuple(flags)), ()
         except ValidationError as problem:
