@@ -29,7 +29,8 @@ from serve.local.front_end.install import installed_front_end, last_words
 from serve.local.ray_environment import CONTROL_FOLDER, RAY_FOLDER
 from serve.local.room import OBJECT_STORE_BYTES, shares_memory
 from serve.local.run_folder import MARK, remove_run
-from serve.ray.deployments import APPLICATION, drain, make_application
+from serve.ray.all_replicas import APPLICATION
+from serve.ray.deployments import drain, make_application
 from serve.stages.loading import Assignment
 
 _LOOK_EVERY_S = 0.1

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from ray import serve as ray_serve
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -34,14 +32,16 @@ from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.control.trials import TrialControl
 from serve.ray import ingress_middleware
+from serve.ray.all_replicas import APPLICATION, GATEWAY, AllReplicas
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.ledger_call import exchange_through
 from serve.ray.node_pages import NodePages, page_of_this_node
 from serve.ray.scaling import ByLoad
+from serve.ray.stage_calls import call_off_through, call_through, ping_through
 from serve.ray.stage_worker import StageWorker
 from serve.settings.scaling import Scaling
 from serve.settings.slots import SHELF, own_deployment
-from serve.stages.call import Ask, Call, CallOff, Ping, Reply, StageUnreachable
+from serve.stages.call import Ask, Reply
 from serve.stages.loading import Assignment
 from serve.stages.remote import RemoteStage
 from serve.storage.objects import open_objects
@@ -51,16 +51,10 @@ from serve.telemetry.observer import make_observer
 
 log = logging.getLogger(__name__)
 
-APPLICATION = "sluicegate"
-GATEWAY = "gateway"
 CONTROL = "control"
 STAGE = "stage"
 
 _FAR_ABOVE_OUR_OWN_BOUND = 100_000
-_BROADCAST_S = 20.0
-_ANSWER_S = 3.0
-"""For what every replica answers at once: who takes longer is left out, and catches up by itself."""
-_CALL_OFF_S = 2.0
 METER_EVERY_S = 1.0
 _TELL_EVERY_S = 1.0
 HEALTH_TIMEOUT_S = 2
@@ -221,79 +215,6 @@ class StageReplica:
             self._telemetry.flush()
 
 
-class AllReplicas:
-    """The replicas of gateway and stages, reached by broadcast.
-
-    Args:
-        stages: deployments that hold variants outside the gateway.
-        loading_s: the longest that loading a family may take.
-    """
-
-    def __init__(self, stages: tuple[str, ...] = (), loading_s: float = _BROADCAST_S) -> None:
-        self._stages = stages
-        self._loading_s = loading_s
-        self._handles: dict[str, DeploymentHandle] = {}
-
-    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
-        """See serve.control.Replicas."""
-        if not stages:
-            return list(await self._all(GATEWAY, "prepare", revision))
-        asked = [self._all(name, "prepare", revision, within_s=self._loading_s) for name in self._stages]
-        complaints = [complaint for found in await asyncio.gather(*asked) for complaint in found]
-        if any(complaints):
-            return complaints
-        return list(await self._all(GATEWAY, "prepare", revision, within_s=self._loading_s))
-
-    async def forget(self) -> None:
-        """See serve.control.Replicas."""
-        for name in (GATEWAY, *self._stages):
-            with suppress(NotReady):
-                await self._all(name, "forget", keep_errors=True)
-
-    async def catch_up(self) -> list[ReplicaState]:
-        """See serve.control.Replicas."""
-        replies = await self._all(GATEWAY, "catch_up", keep_errors=True)
-        states = [reply for reply in replies if isinstance(reply, ReplicaState)]
-        if not states:
-            raise NotReady("no gateway replica answers")
-        return states
-
-    async def counts(self) -> list[ReplicaCounts]:
-        """See serve.control.Witnesses."""
-        replies = await self._all(GATEWAY, "counts", keep_errors=True)
-        return [reply for reply in replies if isinstance(reply, ReplicaCounts)]
-
-    async def ready(self) -> bool:
-        """Return whether every stage of the policy answers, seen from every replica."""
-        try:
-            return all(await self._all(GATEWAY, "ready"))
-        except NotReady:
-            return False
-
-    async def _all(
-        self,
-        deployment: str,
-        method: str,
-        *given: Any,
-        keep_errors: bool = False,
-        within_s: float = _BROADCAST_S,
-    ) -> list[Any]:
-        try:
-            if deployment not in self._handles:
-                self._handles[deployment] = ray_serve.get_deployment_handle(
-                    deployment, APPLICATION, _check_exists=False
-                )
-            replies = self._handles[deployment].broadcast(method, *given)
-            if not keep_errors:
-                return list(await replies.results_async(timeout_s=within_s))
-            # In a thread, since there each replica has the time to itself: one on a node that lost its power
-            # closes no connection, and would take the answers of the others with it.
-            return list(await asyncio.to_thread(replies.results, timeout_s=_ANSWER_S, return_exceptions=True))
-        except (RayError, RayServeException, TimeoutError) as problem:
-            kind = "gateway" if deployment == GATEWAY else deployment
-            raise NotReady(f"not every {kind} replica answers: {type(problem).__name__}") from problem
-
-
 class Control:
     """The only writer of the live state, with the admin interface on loopback."""
 
@@ -383,57 +304,6 @@ async def drain(within_s: float) -> None:
         await handle.broadcast("drain").results_async(timeout_s=within_s)
     except (RayError, RayServeException, TimeoutError):
         log.exception("not every gateway replica had answered all requests within %g s", within_s)
-
-
-def call_through(
-    handle: DeploymentHandle, variant: str, build: str, tell: Callable[[], tuple[str, int]]
-) -> Call:
-    """Return a call that sends asks through a deployment handle.
-
-    `tell` says who asks, and how many texts it has outstanding.
-    """
-    infer = handle.infer
-
-    async def call(asks: list[Ask]) -> list[Reply]:
-        reply = infer.remote(variant, build, asks, tell())
-        try:
-            return list(await reply)
-        except asyncio.CancelledError:
-            reply.cancel()
-            raise
-        except RayTaskError:
-            raise
-        except (RayError, RayServeException) as problem:
-            raise StageUnreachable(f"{variant} is not there now") from problem
-
-    return call
-
-
-def call_off_through(handle: DeploymentHandle) -> CallOff:
-    """Return what tells every replica of a deployment which asks nobody waits for any more."""
-
-    async def call_off(numbers: list[int]) -> None:
-        try:
-            await handle.broadcast("call_off", numbers).results_async(
-                timeout_s=_CALL_OFF_S, return_exceptions=True
-            )
-        except (RayError, RayServeException, TimeoutError):
-            log.debug("not every replica could be told what to drop", exc_info=True)
-
-    return call_off
-
-
-def ping_through(handle: DeploymentHandle, variant: str, build: str) -> Ping:
-    """Return a call that asks a replica whether the variant answers in that build."""
-    ready = handle.ready
-
-    async def ping() -> bool:
-        try:
-            return bool(await ready.remote(variant, build))
-        except (RayError, RayServeException):
-            return False
-
-    return ping
 
 
 def how_many(replicas: int | Scaling) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from serve.control.revision_store import (
     following,
     open_revisions,
 )
-from serve.ray.deployments import AllReplicas
+from serve.ray.all_replicas import AllReplicas
 from serve.stages.loading import make_snapshot
 from serve.storage.objects import open_objects
 from serve.types.stage import Snapshot

@@ -1,0 +1,96 @@
+"""The replicas of a running gateway and of its stages, reached by broadcast."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from ray import serve as ray_serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from contract.errors import NotReady
+from serve.control.evidence import ReplicaCounts
+from serve.control.plane import ReplicaState
+
+APPLICATION = "sluicegate"
+GATEWAY = "gateway"
+
+_BROADCAST_S = 20.0
+_ANSWER_S = 3.0
+"""For what every replica answers at once: who takes longer is left out, and catches up by itself."""
+
+
+class AllReplicas:
+    """The replicas of gateway and stages, reached by broadcast.
+
+    Args:
+        stages: deployments that hold variants outside the gateway.
+        loading_s: the longest that loading a family may take.
+    """
+
+    def __init__(self, stages: tuple[str, ...] = (), loading_s: float = _BROADCAST_S) -> None:
+        self._stages = stages
+        self._loading_s = loading_s
+        self._handles: dict[str, DeploymentHandle] = {}
+
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
+        """See serve.control.Replicas."""
+        if not stages:
+            return list(await self._all(GATEWAY, "prepare", revision))
+        asked = [self._all(name, "prepare", revision, within_s=self._loading_s) for name in self._stages]
+        complaints = [complaint for found in await asyncio.gather(*asked) for complaint in found]
+        if any(complaints):
+            return complaints
+        return list(await self._all(GATEWAY, "prepare", revision, within_s=self._loading_s))
+
+    async def forget(self) -> None:
+        """See serve.control.Replicas."""
+        for name in (GATEWAY, *self._stages):
+            with suppress(NotReady):
+                await self._all(name, "forget", keep_errors=True)
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """See serve.control.Replicas."""
+        replies = await self._all(GATEWAY, "catch_up", keep_errors=True)
+        states = [reply for reply in replies if isinstance(reply, ReplicaState)]
+        if not states:
+            raise NotReady("no gateway replica answers")
+        return states
+
+    async def counts(self) -> list[ReplicaCounts]:
+        """See serve.control.Witnesses."""
+        replies = await self._all(GATEWAY, "counts", keep_errors=True)
+        return [reply for reply in replies if isinstance(reply, ReplicaCounts)]
+
+    async def ready(self) -> bool:
+        """Return whether every stage of the policy answers, seen from every replica."""
+        try:
+            return all(await self._all(GATEWAY, "ready"))
+        except NotReady:
+            return False
+
+    async def _all(
+        self,
+        deployment: str,
+        method: str,
+        *given: Any,
+        keep_errors: bool = False,
+        within_s: float = _BROADCAST_S,
+    ) -> list[Any]:
+        try:
+            if deployment not in self._handles:
+                self._handles[deployment] = ray_serve.get_deployment_handle(
+                    deployment, APPLICATION, _check_exists=False
+                )
+            replies = self._handles[deployment].broadcast(method, *given)
+            if not keep_errors:
+                return list(await replies.results_async(timeout_s=within_s))
+            # In a thread, since there each replica has the time to itself: one on a node that lost its power
+            # closes no connection, and would take the answers of the others with it.
+            return list(await asyncio.to_thread(replies.results, timeout_s=_ANSWER_S, return_exceptions=True))
+        except (RayError, RayServeException, TimeoutError) as problem:
+            kind = "gateway" if deployment == GATEWAY else deployment
+            raise NotReady(f"not every {kind} replica answers: {type(problem).__name__}") from problem
