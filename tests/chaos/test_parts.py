@@ -87,7 +87,7 @@ def test_a_killed_haproxy_costs_less_than_a_second(
 ) -> None:
     """Only what was inside it breaks: no connection is refused, and the next request is answered."""
     case = suffer(
-        house, generator, record, "HAProxy", "HAProxy killed", parts.kill, seconds=14 if whole else 4
+        house, generator, record, "HAProxy", "HAProxy killed", parts.kill, seconds=14 if whole else 3
     )
     assert case.tally.disturbed_s < 1.0
     assert case.tally.resets <= 10
@@ -105,7 +105,7 @@ def test_a_killed_gateway_replica_costs_what_it_had_in_hand(
         "gateway replica",
         "gateway replica killed",
         parts.kill,
-        seconds=14 if whole else 5,
+        seconds=14 if whole else 3,
     )
     assert case.tally.resets <= 10
 

@@ -22,7 +22,7 @@ def test_what_is_no_answer_is_never_given_as_one(
     house: House, generator: Generator, record: Record, whole: bool, fault: str, told: str
 ) -> None:
     """Every tenth request makes the stage fail: exactly these are refused, all others answered."""
-    seconds, rate = (8.0, RATE / 2) if whole else (2.0, RATE / 2)
+    seconds, rate = (8.0, RATE / 2) if whole else (1.0, RATE / 2)
     tally = offer(generator, house.url, rate=rate, seconds=seconds, model="fake-other", faulty=(fault, 10))
     record.add(Case(f"a stage gives {told} for every tenth request", tally))
     assert tally.refused == {500: tally.sent // 10}
