@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import inf
 
 GAIN = 0.1
+QUICK_GAIN = 0.5
+"""For times below half of what was expected: the first call of a stage is slow, and would keep others out."""
 OUTLIER = 4.0
 """A time beyond so many times the expected one counts as that: a pause is no change of pace."""
 BATCH_SHARE = 0.25
@@ -34,13 +36,15 @@ class Pace:
         if not self._items:
             self._items, self._seconds = float(items), seconds
         else:
-            if (known := self.of(items)) > 0:
+            gain, known = GAIN, self.of(items)
+            if known > 0:
                 seconds = min(seconds, OUTLIER * known)
+                gain = QUICK_GAIN if 2 * seconds < known else GAIN
             more, longer = items - self._items, seconds - self._seconds
-            self._items += GAIN * more
-            self._seconds += GAIN * longer
-            self._square = (1 - GAIN) * (self._square + GAIN * more * more)
-            self._cross = (1 - GAIN) * (self._cross + GAIN * more * longer)
+            self._items += gain * more
+            self._seconds += gain * longer
+            self._square = (1 - gain) * (self._square + gain * more * more)
+            self._cross = (1 - gain) * (self._cross + gain * more * longer)
         whole = self._seconds / self._items
         # Too alike in size to tell start from pace: all is pace, which errs towards too long.
         slope = self._cross / self._square if self._square > 0.01 * self._items * self._items else whole
@@ -170,8 +174,9 @@ class CallForecast(Forecast):
         """A call of so many items was answered."""
         self.learn(items, now - sent_at)
         each = (now - max(self._last_at, sent_at)) / items
-        if self._each_s:
-            self._each_s += GAIN * (min(each, OUTLIER * self._each_s) - self._each_s)
+        if known := self._each_s:
+            gain = QUICK_GAIN if 2 * each < known else GAIN
+            self._each_s += gain * (min(each, OUTLIER * known) - known)
         else:
             self._each_s = each
         self._last_at = now

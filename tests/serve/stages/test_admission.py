@@ -167,6 +167,21 @@ def test_the_pace_finds_start_and_slope(start_s: float, each_s: float, seed: int
         assert pace.of(items) == pytest.approx(start_s + each_s * items, rel=0.2)
 
 
+def test_a_slow_first_call_keeps_nobody_out_for_long() -> None:
+    """A stage whose first call took a second is expected to be quick again after some quick ones."""
+    forecast = CallForecast(16)
+    forecast.came_back(1, 0.0, 1.0)
+    now = 1.0
+    for _ in range(8):
+        forecast.came_back(1, now, now + 0.005)
+        now += 0.005
+    assert forecast.ends_s(now, 10, 10) < 0.18
+    pace = Pace()
+    for seconds in (1.0, *[0.005] * 8):
+        pace.learn(1, seconds)
+    assert pace.of(1) < 0.02
+
+
 def test_one_pause_changes_little() -> None:
     """A second that the machine was away does not close the door for the next twenty batches."""
     pace = Pace()
