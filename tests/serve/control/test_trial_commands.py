@@ -1,0 +1,111 @@
+"""The commands of trials against an admin interface, without a gateway behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from contract.errors import InputError, PolicyError
+from contract.policy import Policy, single_variant_policy, write_policy
+from serve.access.gate import Gate
+from serve.access.key_store import open_keys
+from serve.control.admin import make_admin
+from serve.control.admin_guard import Guard
+from sluicegate.common import result_console
+from sluicegate.policy_cmd import command
+from tests.serve.control.trial_world import ALIKE, OTHER, World
+from tests.serve.parts import serving
+
+
+class Terminal:
+    """The command, the admin interface that it is told, and the gateway behind."""
+
+    def __init__(self, world: World, url: str, folder: Path) -> None:
+        self.world = world
+        self.url = url
+        self.folder = folder
+
+    def types(self, *words: str) -> str:
+        """Run `sluice policy WORDS`; return what it prints."""
+        with result_console.capture() as shown:
+            done = CliRunner().invoke(command, [*words, "--admin-url", self.url], catch_exceptions=False)
+        return done.output + shown.get()
+
+    def policy(self, policy: Policy = OTHER) -> str:
+        """A file with that policy."""
+        write_policy(self.folder / "candidate.json", policy)
+        return str(self.folder / "candidate.json")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A gateway's control, reached over HTTP."""
+    world = World(tmp_path)
+    keys = open_keys(str(tmp_path / "state"))
+    admin = make_admin(world.plane, keys, dict, None, world.trials)
+    with serving(Guard(admin, Gate(), always_keyed=False)) as url:
+        yield Terminal(world, url, tmp_path)
+
+
+def test_show_tells_both_arms_and_the_verdict_so_far(terminal: Terminal) -> None:
+    """In words for people, and as JSON with all counts."""
+    terminal.types("canary", terminal.policy(), "--share", "0.25", "--no-worse-than", "0.02", "--auto")
+    terminal.world.count(ALIKE)
+    said = terminal.types("show")
+    assert f"canary {OTHER.version[:12]}: share 0.25" in said
+    assert "auto both" in said
+    assert "live: 0.00% fail" in said
+    assert "0.5 USD per 1,000" in said
+    assert "1000 texts compared, 100.00% answered alike" in said
+    assert "verdict: no worse than allowed (drop 0.0000" in said
+    told = json.loads(terminal.types("show", "--json"))
+    assert told["canary"]["share"] == 0.25
+    assert told["trials"][0]["rule"]["no_worse_than"] == 0.02
+    assert told["trials"][0]["verdict"]["decision"] == "promote"
+
+
+def test_the_one_candidate_on_trial_needs_no_name(terminal: Terminal) -> None:
+    """Promoted and told; with none or two on trial the command asks which."""
+    with pytest.raises(InputError, match="no candidate is on trial"):
+        terminal.types("promote")
+    terminal.types("shadow", terminal.policy(), "--share", "1")
+    said = terminal.types("promote")
+    assert "revision 3: shadow" in said
+    assert "promoted by an operator: nothing is proven yet" in said
+    terminal.types("shadow", terminal.policy(single_variant_policy("fake-other")), "--share", "1")
+    terminal.types("canary", terminal.policy(single_variant_policy("fake-large")), "--share", "0.1")
+    with pytest.raises(InputError, match="both a canary and a shadow"):
+        terminal.types("withdraw")
+    terminal.types("withdraw", "canary")
+    assert [kind for kind, _ in terminal.world.plane.current().trials()] == ["shadow"]
+    history = json.loads(terminal.types("history", "--json"))
+    assert history[-1]["trials"] == {"shadow": single_variant_policy("fake-other").version}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--share", "0"), "--share 0 "),
+        (("--share", "1.5"), "--share 1.5"),
+        (("--share", "0.1", "--no-worse-than", "0"), "no_worse_than"),
+        (("--share", "0.1", "--confidence", "1"), "confidence"),
+        (("--share", "0.1", "--audit-share", "2"), "audit_share"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused_by_name(
+    terminal: Terminal, options: tuple[str, ...], words: str
+) -> None:
+    """Before anything is sent."""
+    with pytest.raises(InputError, match=words):
+        terminal.types("canary", terminal.policy(), *options)
+    assert len(terminal.world.state.history()) == 1
+
+
+def test_a_family_for_a_gateway_that_takes_none_is_refused(terminal: Terminal, tmp_path: Path) -> None:
+    """In the words of the admin interface."""
+    with pytest.raises(PolicyError, match="takes no families"):
+        terminal.types("shadow", terminal.policy(), "--share", "1", "--family", str(tmp_path))
