@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from contract.errors import NotReady, PolicyError, SluiceError
+from contract.errors import NotReady, PolicyError
 from contract.live import Candidate, FamilyReference, Revision, Ruling
 from contract.policy import parse_policy
 from contract.trial import Auto, TrialKind, Verdict, VerdictRule
@@ -129,8 +129,8 @@ class TrialControl:
             await asyncio.sleep(every_s)
             try:
                 await self.look()
-            except (SluiceError, OSError):
-                log.exception("the trials could not be looked after")
+            except Exception:
+                log.exception("the trials could not be looked after this time")
 
     async def look(self) -> None:
         """Gather counts once, and let verdicts act where they may."""

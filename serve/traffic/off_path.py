@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -138,7 +139,10 @@ class OffPath:
         await asyncio.sleep(0)  # a stage that answers at once would keep the loop from live requests
         while self._live_texts() > self._settings.beside_texts:
             self._room.clear()
-            await self._room.wait()
+            # Requests for a variant by name leave without a word to here.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._room.wait()
         if self._busy():
             job.comparison.tally.compared("busy")
             return

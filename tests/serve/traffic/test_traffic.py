@@ -306,6 +306,19 @@ async def test_a_shadow_waits_until_nothing_live_is_inside_and_sheds_what_has_no
         assert counts.pairs == PairCounts(same=3, shed=6)
 
 
+async def test_comparisons_go_on_after_a_request_for_a_variant_by_name(fake_folder: FakeFolder) -> None:
+    """Such a request holds them up while it is inside, and no longer."""
+    async with world(fake_folder) as here:
+        here.begin("shadow", here.policy("other"))
+        here.stages["fake-large"].gate.clear()
+        held = asyncio.ensure_future(here.ask("small=1 large=1", model="fake-large"))
+        await asyncio.sleep(0)
+        await here.ask("small=1 other=1 large=1")
+        here.stages["fake-large"].gate.set()
+        await held
+        assert (await here.compared()).pairs == PairCounts(same=1)
+
+
 async def test_live_requests_come_between_the_texts_of_a_comparison(fake_folder: FakeFolder) -> None:
     """Also where a stage answers at once: the loop turns after every text."""
     async with world(fake_folder) as here:
