@@ -29,6 +29,7 @@ from serve.local.front_end.install import installed_front_end, last_words
 from serve.local.ray_environment import CONTROL_FOLDER, RAY_FOLDER
 from serve.local.room import OBJECT_STORE_BYTES, shares_memory
 from serve.local.run_folder import MARK, remove_run
+from serve.ray import grpc_ingress
 from serve.ray.all_replicas import APPLICATION
 from serve.ray.deployments import drain, make_application
 from serve.stages.loading import Assignment
@@ -109,7 +110,11 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     say("progress", message="starting HAProxy and the controller")
-    ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": settings.port})
+    ray_serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": "127.0.0.1", "port": settings.port},
+        grpc_options=grpc_ingress.options(settings.grpc_port),
+    )
     say("progress", message="loading variants")
     ray_serve.run(make_application(assignment, folder / "metrics"), name=APPLICATION, route_prefix="/")
     until = time.monotonic() + settings.ready_timeout_s

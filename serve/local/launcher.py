@@ -48,6 +48,8 @@ from serve.settings.gateway import Settings
 MOST_RESTARTS = 3
 RESTARTS_WITHIN_S = 600.0
 """A gateway whose Ray ends more often than that is not started again."""
+_GRPC_ROOM = 1 << 14
+"""Bytes of a gRPC message beyond a body's: what is a little too large shall be refused in our words."""
 _HOST = "from serve.local.host_process import main; main()"
 
 
@@ -77,6 +79,14 @@ class Handle:
     def url(self) -> str:
         """Where clients on this machine send requests."""
         return self._front.url
+
+    @property
+    def grpc_address(self) -> str | None:
+        """Where clients on this machine send gRPC; None where it is not offered."""
+        if self._front.grpc_port is None:
+            return None
+        place = self._front.asked_at[0]
+        return f"[{place}]:{self._front.grpc_port}" if place.is_v6 else f"{place}:{self._front.grpc_port}"
 
     @property
     def admin_url(self) -> str:
@@ -286,6 +296,12 @@ def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
     for address in front.addresses:
         check_guarded("--host", str(address), settings)
     check_free(front)
+    if settings.grpc_port is not None:
+        front = replace(
+            front, grpc_port=settings.grpc_port, grpc_max_bytes=settings.limits.max_body_bytes + _GRPC_ROOM
+        )
+        for address in front.addresses:
+            check_port_free(address, settings.grpc_port, "grpc_port (in the settings)")
     check_port_free(Address("127.0.0.1"), settings.admin_port, "--admin-port")
     for address in front.left_out:
         progress(f"{front.host} also means {address}, which this machine lacks: nothing listens there")

@@ -11,6 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
+from serve.grpc.peers import GRPC_FROM, LOOPBACK
 from serve.local.front_end.frontend import FrontEnd
 from serve.local.front_end.install import wrapper_environment
 from serve.local.front_end.ports import free_ports
@@ -33,7 +34,7 @@ def ray_environment(folder: Path, front: FrontEnd, keeper: Path | None = None) -
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    [fallback_port] = free_ports(1)
+    fallback_port, fallback_grpc_port = free_ports(2)
     kept = {name: value for name, value in os.environ.items() if not _steers(name)}
     return (
         kept
@@ -55,6 +56,7 @@ def ray_environment(folder: Path, front: FrontEnd, keeper: Path | None = None) -
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
             "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
@@ -64,7 +66,15 @@ def ray_environment(folder: Path, front: FrontEnd, keeper: Path | None = None) -
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # who fails three looks cannot drain
         }
+        | _for_grpc(front)
     )
+
+
+def _for_grpc(front: FrontEnd) -> dict[str, str]:
+    """Return what gRPC needs: Ray's servers listen on all interfaces, and take messages of 2 GB."""
+    if front.grpc_port is None:
+        return {}
+    return {GRPC_FROM: LOOPBACK, "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(front.grpc_max_bytes)}
 
 
 def _steers(name: str) -> bool:

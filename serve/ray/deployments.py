@@ -31,7 +31,7 @@ from serve.control.family_push import FamilyPush
 from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.control.trials import TrialControl
-from serve.ray import ingress_middleware
+from serve.ray import grpc_ingress, ingress_middleware
 from serve.ray.all_replicas import APPLICATION, GATEWAY, AllReplicas
 from serve.ray.gateway_replica import GatewayReplica, account
 from serve.ray.ledger_call import exchange_through
@@ -103,6 +103,7 @@ class Gateway:
         )
         await self._replica.start()
         ingress_middleware.install(self._replica)
+        grpc_ingress.install(self._replica.grpc)
 
     async def page_of_this_node(self) -> tuple[str, bytes]:
         """Return this node's name and what was counted on it."""

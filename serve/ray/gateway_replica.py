@@ -26,6 +26,7 @@ from serve.control.families import store_of
 from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
 from serve.control.revision_store import RevisionStore
+from serve.grpc.service import InferenceService
 from serve.http.app import Gateway
 from serve.ray.scaling import BUSY, WAITING
 from serve.settings.slots import INLINE
@@ -106,6 +107,9 @@ class GatewayReplica:
             gate=gate,
             access=assignment.settings.access,
             observer=self._observer,
+        )
+        self.grpc = InferenceService(
+            self._dataplane, limits, recorder, self._metrics_page, gate=gate, observer=self._observer
         )
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []

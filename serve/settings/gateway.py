@@ -50,6 +50,9 @@ class Settings(Setting):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     admin_port: int = Field(default=8001, ge=1, le=65535)
+    grpc_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Open Inference Protocol over gRPC; null: not offered"
+    )
     state: str | None = Field(
         default=None,
         description="State directory, or s3://BUCKET/PREFIX; null: a directory that lasts as long as the run",
@@ -107,6 +110,8 @@ class Settings(Setting):
             raise ValueError("give a family folder, or --fake, and not both")
         if self.port == self.admin_port:
             raise ValueError("port and admin port must differ")
+        if self.grpc_port in {self.port, self.admin_port}:
+            raise ValueError("grpc_port must differ from port and admin port")
         for name in ("family", "policy", "state", "family_cache"):
             value = getattr(self, name)
             if name == "state" and value is not None and value.startswith(S3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,19 @@ def parse(
         TooLarge: too many texts, or too long a text.
     """
     head, tail = oip_binary.split(body, header_length)
-    value = parse_object(head)
+    return read(parse_object(head), tail, model, limits, arrived_at, priority, caller)
+
+
+def read(
+    value: dict[str, Any],
+    tail: bytes,
+    model: str,
+    limits: RequestLimits,
+    arrived_at: float,
+    priority: int = DEFAULT_PRIORITY,
+    caller: str = "",
+) -> InferCall:
+    """Read an infer request from its JSON values and its binary tensor, `tail`; as `parse`."""
     identity = value.get("id")
     if identity is not None and type(identity) is not str:
         raise BadRequest("id must be a string")
@@ -106,13 +119,7 @@ def render(call: InferCall, result: ClassifyResult) -> Reply:
     """Return the reply: JSON, or JSON and binary tensors where the client asked for those."""
     tensors: list[dict[str, Any]] = []
     raw: list[bytes] = []
-    for name, binary in call.outputs:
-        datatype = DATATYPES[name]
-        if call.top and name == CLASSIFIED:
-            values, shape = _top_classes(result, call.top)
-            datatype = "BYTES"
-        else:
-            values, shape = _values(result, name)
+    for name, binary, datatype, shape, values in tensors_of(call, result):
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if binary:
             raw.append(oip_binary.dump(values, datatype))
@@ -134,6 +141,19 @@ def render(call: InferCall, result: ClassifyResult) -> Reply:
         content_type=BINARY_TYPE,
         headers=((HEADER_LENGTH, b"%d" % len(head)),),
     )
+
+
+def tensors_of(
+    call: InferCall, result: ClassifyResult
+) -> Iterator[tuple[str, bool, str, list[int], list[Any]]]:
+    """Yield (name, binary, datatype, shape, values in one row) of each output that was asked for."""
+    for name, binary in call.outputs:
+        if call.top and name == CLASSIFIED:
+            values, shape = _top_classes(result, call.top)
+            yield name, binary, "BYTES", shape, values
+        else:
+            values, shape = _values(result, name)
+            yield name, binary, DATATYPES[name], shape, values
 
 
 def outputs_of(model: str) -> tuple[str, ...]:

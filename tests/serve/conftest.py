@@ -56,6 +56,7 @@ def gateway(collector: Collector, gateway_logs: Path) -> Iterator[launcher.Handl
     """A running gateway that is watched; tests that change its policy put the first one back."""
     watched = {
         "log": LogSettings(format="json", folder=str(gateway_logs), requests="all"),
+        "grpc_port": free_port(),
         "traces": TraceSettings(endpoint=collector.url, ratio=0.0, every_s=0.2),
     }
     with launcher.start(fake_settings().model_copy(update=watched)) as handle:

@@ -84,6 +84,8 @@ class FrontEnd:
         left_out: what the name means besides, and this machine lacks.
         max_connections: clients' connections at a time.
         tls: how TLS is spoken; None: plain HTTP.
+        grpc_port: the port for gRPC on every address, if it is offered.
+        grpc_max_bytes: of a message there.
     """
 
     host: str
@@ -92,11 +94,20 @@ class FrontEnd:
     left_out: tuple[Address, ...]
     max_connections: int
     tls: Tls | None = None
+    grpc_port: int | None = None
+    grpc_max_bytes: int = 0
 
     @property
     def binds(self) -> tuple[str, ...]:
         """What follows `bind` in HAProxy's configuration, one line for each address."""
         return tuple(address.bind(self.port) for address in self.addresses)
+
+    @property
+    def grpc_binds(self) -> tuple[str, ...]:
+        """What follows `bind` for gRPC; empty where it is not offered."""
+        if self.grpc_port is None:
+            return ()
+        return tuple(f"{address.bind(self.grpc_port)} proto h2" for address in self.addresses)
 
     @property
     def asked_at(self) -> tuple[Address, ...]:

@@ -43,8 +43,18 @@ _NEEDS_CERTIFICATE = (
     'string \'{"error": "a client certificate is needed"}\' '
     "if !{ ssl_c_used } !{ path /v2/health/live /v2/health/ready }"
 )
+_GRPC_UNAVAILABLE = (
+    "http-request return status 200 content-type application/grpc "
+    'hdr grpc-status 14 hdr grpc-message "not serving: try again"'
+)
+_GRPC_NEEDS_CERTIFICATE = (
+    "http-request return status 200 content-type application/grpc "
+    'hdr grpc-status 16 hdr grpc-message "a client certificate is needed" if !{ ssl_c_used }'
+)
 _FRONT_END = "frontend http_frontend"
+_GRPC = "frontend grpc_frontend"
 _NO_ROUTE = "backend default_backend"
+_NO_GRPC_ROUTE = "backend default_grpc_backend"
 _WITHOUT = (("log",), ("option", "httplog"), ("option", "splice-request"), ("option", "splice-response"))
 """Lines of Ray's that cost every request something (docs/decisions/2026-11-29-bytes-to-bytes.md)."""
 _PAGES = ("frontend prometheus", "listen stats")
@@ -104,8 +114,9 @@ def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str]
         rules += [*ONLY_TLS, *([] if front.tls.client_ca is None else [_NEEDS_CERTIFICATE])]
     lines = [*(f"bind {where}{tls}" for where in wheres), *rules]
     served.lines[at : at + 1] = [f"    {line}" for line in lines]
+    heard = [served, *_rewrite_grpc(sections, front)]
     for section in sections.values():
-        if section is not served and any(line.split()[:1] == ["bind"] for line in section.lines):
+        if section not in heard and any(line.split()[:1] == ["bind"] for line in section.lines):
             raise _unexpected(f"the section {section.title!r} listens too")
     return "".join(f"{line}\n" for section in sections.values() for line in [section.title, *section.lines])
 
@@ -113,6 +124,26 @@ def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str]
 def _is_left_out(line: str) -> bool:
     words = tuple(line.split())
     return any(words[: len(left_out)] == left_out for left_out in _WITHOUT)
+
+
+def _rewrite_grpc(sections: dict[str, _Section], front: FrontEnd) -> list[_Section]:
+    """Put the front end's addresses where Ray's own are for gRPC; return that section, if it is asked for."""
+    if front.grpc_port is None:
+        return []
+    if (section := sections.get(_GRPC)) is None:
+        raise _unexpected(f"there is no section {_GRPC!r}")
+    at = section.only("bind")
+    if section.lines[at].split()[1:] != [f"127.0.0.1:{front.grpc_port}", "proto", "h2"]:
+        raise _unexpected(f"the front end's line for gRPC is {section.lines[at].strip()!r}")
+    tls = "" if front.tls is None else f" {front.tls.words}"
+    lines = [f"bind {where}{tls}" for where in front.grpc_binds]
+    if front.tls is not None and front.tls.client_ca is not None:
+        lines.append(_GRPC_NEEDS_CERTIFICATE)
+    section.lines[at : at + 1] = [f"    {line}" for line in lines]
+    if (no_route := sections.get(_NO_GRPC_ROUTE)) is not None:
+        kept = [line for line in no_route.lines if line.split()[:2] != ["http-request", "return"]]
+        no_route.lines[:] = [*kept, f"    {_GRPC_UNAVAILABLE}"]
+    return [section]
 
 
 def has_servers(config: str) -> bool:
@@ -132,8 +163,13 @@ def control_socket(config: str) -> str:
 def stand_in(config: str, control: str, unavailable: str) -> str:
     """Return a rewritten configuration for an HAProxy of our own: another control socket and error file."""
     written = []
+    of_grpc = False  # its sockets are HAProxy's own: two would share them out
     for line in config.splitlines():
         words = line.split()
+        if line and not line[0].isspace() and words[:1] != ["#"]:
+            of_grpc = line.strip() == _GRPC
+        if of_grpc:
+            continue
         if words[:2] == ["stats", "socket"]:
             written.append(line.replace(words[2], control))
         elif words[:1] == ["errorfile"]:

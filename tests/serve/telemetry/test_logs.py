@@ -23,6 +23,14 @@ from serve.types.current import REQUEST_ID, Observed
 SECRET = "the patient says that"
 
 
+@pytest.fixture(autouse=True)
+def outside_of_requests() -> Iterator[None]:
+    """No id is left over from a test that worked on a request here."""
+    token = REQUEST_ID.set(b"")
+    yield
+    REQUEST_ID.reset(token)
+
+
 @pytest.fixture
 def as_before() -> Iterator[None]:
     """Loggers are as they were afterwards."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from contract.errors import EnvironmentProblem
 from serve.local.front_end.frontend import Address, FrontEnd
 from serve.local.front_end.install import find_haproxy
-from serve.local.front_end.rewrite import UNAVAILABLE
+from serve.local.front_end.rewrite import UNAVAILABLE, stand_in
 from serve.local.front_end.rewrite import rewrite as rewrite_with
 from tests.serve.local.front_end.rays import PORT, rays_configuration
 
@@ -132,6 +133,30 @@ def test_a_front_end_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
     """A front end for gRPC beside ours would listen on loopback only as long as nobody looks."""
     with pytest.raises(EnvironmentProblem, match="'frontend grpc_frontend' listens too"):
         rewrite(rays_configuration(tmp_path, grpc=True), front_end(Address("::1")))
+
+
+def test_grpc_is_heard_where_it_is_asked_for(tmp_path: Path) -> None:
+    """On the front end's addresses and its own port; without a replica the client is asked to try again."""
+    front = replace(front_end(Address("192.0.2.7")), grpc_port=9000)
+    written = rewrite(rays_configuration(tmp_path, grpc=True), front)
+    assert words(written, "bind") == [f"192.0.2.7:{PORT}", "192.0.2.7:9000 proto h2"]
+    assert "grpc-status 5" not in written
+    assert any("grpc-status 14" in line for line in words(written, "http-request"))
+    front = replace(front, addresses=(Address("127.0.0.1"),))
+    checked = tmp_path / "rewritten.cfg"
+    checked.write_text(rewrite(rays_configuration(tmp_path, grpc=True), front, str(tmp_path / "503.http")))
+    (tmp_path / "503.http").write_text(UNAVAILABLE, newline="")
+    said = subprocess.run(
+        [find_haproxy(), "-c", "-f", str(checked)], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert "grpc_frontend" not in stand_in(checked.read_text(), "control.sock", "503.http")
+
+
+def test_grpc_that_ray_does_not_offer_is_refused(configuration: str) -> None:
+    """Asked for, and not in Ray's configuration: that is told rather than left out."""
+    with pytest.raises(EnvironmentProblem, match="no section 'frontend grpc_frontend'"):
+        rewrite(configuration, replace(front_end(Address("::1")), grpc_port=9000))
 
 
 def test_a_rewritten_configuration_is_not_rewritten_again(configuration: str) -> None:
