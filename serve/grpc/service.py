@@ -18,7 +18,7 @@ from serve.grpc import translation
 from serve.grpc.messages import METHODS, SERVICE, message
 from serve.grpc.status import code_of, retry_trailer
 from serve.settings.limits import RequestLimits
-from serve.telemetry.observer import Observer
+from serve.telemetry.observer import Observer, note_caller
 from serve.types.clock import Clock
 from serve.types.messages import ClassifyResult
 from serve.types.recorder import Recorder
@@ -101,6 +101,8 @@ class InferenceService:
             caller = None
             if self._gate.keyed and name not in _OPEN:
                 caller = self._gate.identify(headers.authorization, "infer" if name == "ModelInfer" else None)
+                if self._observer is not None:
+                    note_caller(caller.name)
             if len(raw) > self._limits.max_body_bytes:
                 raise TooLarge(f"the message is larger than {self._limits.max_body_bytes} bytes")
             if name == "ModelInfer":

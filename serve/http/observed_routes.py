@@ -6,15 +6,16 @@ import time
 from collections.abc import Coroutine, MutableMapping
 from typing import Any
 
-from serve.access.gate import Gate
+from serve.access.gate import Caller, Gate
 from serve.dataplane.plane import DataPlane
 from serve.http.fast_routes import CLASSIFY, Headers, HotRoutes, Scope, Send
 from serve.settings.limits import RequestLimits
-from serve.telemetry.observer import Observer
+from serve.telemetry.observer import Observer, note_caller
 from serve.types.clock import Clock
 from serve.types.recorder import Recorder
 from serve.wire.body import Receive
 from serve.wire.common import Reply
+from serve.wire.headers import RequestHeaders
 from serve.wire.request_ids import HEADER
 
 
@@ -33,6 +34,12 @@ class ObservedRoutes(HotRoutes):
     ) -> None:
         super().__init__(dataplane, limits, recorder, gate, clock=clock)
         self._observer = observer
+
+    def _caller(self, headers: RequestHeaders) -> Caller | None:
+        caller = super()._caller(headers)
+        if caller is not None:
+            note_caller(caller.name)
+        return caller
 
     def begin(
         self, path: str, pairs: Headers, body: bytes

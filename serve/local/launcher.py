@@ -255,7 +255,8 @@ def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -
     try:
         try:
             handle = start(settings, progress)
-            progress(f"ready at {handle.url} (admin interface at {handle.admin_url})")
+            more = "" if handle.grpc_address is None else f", gRPC at {handle.grpc_address}"
+            progress(f"ready at {handle.url} (admin interface at {handle.admin_url}{more})")
             handle.wait(progress)
         except Stop:
             # Where the terminal or pipe is gone; of a broken pipe, rich makes SystemExit.

@@ -87,6 +87,13 @@ class Watch:
         self.end("none", REQUEST_ID.get(), failed=True)
 
 
+def note_caller(name: str) -> None:
+    """Note whose key came with the request that is watched here, answered or not."""
+    observed = OBSERVED.get()
+    if observed is not None:
+        observed.caller = name
+
+
 def _attributes(observed: Observed, status: int | str, identity: bytes) -> dict[str, str | int]:
     found: dict[str, str | int] = {
         "sluice.request_id": identity.decode(),
@@ -122,8 +129,7 @@ class _ObservingRecorder:
         """Note who answered."""
         observed = OBSERVED.get()
         if observed is not None:
-            observed.model, observed.variants, observed.caller = record.model, record.variants, record.caller
-            observed.outcome = "ok"
+            observed.model, observed.variants, observed.outcome = record.model, record.variants, "ok"
         self._inner.answered(record)
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:

@@ -20,7 +20,9 @@ from serve.settings.limits import RequestLimits
 from serve.settings.logs import LogSettings
 from serve.settings.stages import FakeSettings
 from serve.settings.traces import TraceSettings
-from serve.telemetry.observer import Observer, make_observer
+from serve.telemetry.observer import Observer, make_observer, note_caller
+from serve.telemetry.request_log import RequestLog
+from serve.telemetry.tracing import Tracing, carried_by
 from serve.types.current import OBSERVED, SPAN
 from serve.types.recorder import NoRecorder
 from tests.serve.parts import FakeFolder, serving, snapshot_of, two_stage_policy
@@ -155,6 +157,36 @@ def test_the_line_of_a_request_names_its_trace(traced: Traced, caplog: pytest.Lo
     fields = record.fields  # type: ignore[attr-defined]
     assert (fields["trace_id"], fields["status"], fields["model"]) == (trace, 200, "cascade")
     assert "story" not in json.dumps(fields)
+
+
+def test_what_is_carried_on_is_w3c_and_keeps_the_clients_state(traced: Traced) -> None:
+    """The next process is told of our span as its parent, and of the client's tracestate as it came."""
+    settings = TraceSettings(endpoint=traced.collector.url, ratio=0.0)
+    tracing = Tracing(settings, "test")
+    try:
+        trace = secrets.token_hex(16)
+        span = tracing.request("POST /v1/classify", parent_of(trace)[1])
+        headers = carried_by(span)
+    finally:
+        tracing.close()
+    assert headers is not None
+    version, id_, parent, flags = headers["traceparent"].split("-")
+    assert (version, id_, flags) == ("00", trace, "01")
+    assert parent == f"{span.get_span_context().span_id:016x}"
+    assert headers["tracestate"] == "shop=7"
+
+
+def test_whose_key_was_refused_is_in_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A request beyond the limits of its key has no answer, and a name all the same."""
+    observer = Observer(RequestLog(LogSettings(requests="errors")), None)
+    with caplog.at_level(logging.WARNING, logger="serve.requests"):
+        watch = observer.watch("POST /v1/classify", [])
+        note_caller("shop")
+        watch.end(429, b"order-7", failed=True)
+    [record] = caplog.records
+    fields = record.fields  # type: ignore[attr-defined]
+    assert (fields["key"], fields["status"]) == ("shop", 429)
+    OBSERVED.set(None)
 
 
 def test_off_means_that_nothing_is_there() -> None:
