@@ -11,38 +11,40 @@ other. Nothing else may run meanwhile. It needs `wrk`, and the right to trace it
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pyarrow.parquet as pq
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.gateway.constant_replica import Constant
 from bench.gateway.driving import drive
 from bench.gateway.front_door import QUIET, haproxy, process, wait_until_it_answers
 from bench.gateway.servers import Server, asking, free_port, gateway
 from contract.family import Family, read_family
 from contract.files import write_json
 from contract.metrics import CPU_SECONDS
-from contract.policy import Policy, read_policy
-from router.decide.cascade import compile_policy
+from contract.policy import Policy, Stage, read_policy
+from router.decide.cascade import Answer, compile_policy
 from runtime.api import LoadedVariant
 from runtime.load import load_variant
-from serve.dataplane.plan import make_plan
-from serve.dataplane.request_state import RequestState
+from serve.dataplane.plane import DataPlane
 from serve.local.front_end.install import find_haproxy
 from serve.local.front_end.wrapper import FRONT_END
+from serve.settings.limits import RequestLimits
+from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
+from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot
 
 PARTS = ("HAProxy", "HTTP and data plane", "encoding", "inference", "escalation", "Ray")
@@ -51,7 +53,7 @@ WARM_S = 1.0
 RATE_HZ = 400
 _INSIDE = (
     ("inference", ("_run (runtime/onnx_model.py", "logits (runtime/linear.py")),
-    ("encoding", ("encode (runtime/", "_encode (serve/stages/inline.py")),
+    ("encoding", ("encode (runtime/",)),
     ("escalation", ("_escalate (serve/dataplane/", "answer (serve/dataplane/request_state")),
 )
 
@@ -62,10 +64,9 @@ class Loaded:
 
     family: Family
     policy: Policy
-    texts: list[str]
     variants: Mapping[str, LoadedVariant]
-    runs: Mapping[str, float]
-    """By variant: how many of a request's texts it sees."""
+    ways: Sequence[tuple[str, list[str]]]
+    """Each text, with the variants that it goes through."""
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     texts = [str(text) for text in pq.read_table(given.family / family.data.path)["text"].to_pylist()[-512:]]
     names = [stage.variant for stage in policy.stages] if given.model == "cascade" else [given.model]
     variants = {name: load_variant(given.family, family, name) for name in names}
-    loaded = Loaded(family, policy, texts, variants, _runs(policy, family, variants, texts, given.model))
+    loaded = Loaded(family, policy, variants, _ways(policy, family, variants, texts, given.model))
     whole, per_s = in_the_gateway(
         given.family, given.policy, given.model, texts, given.clients, given.seconds
     )
@@ -112,10 +113,11 @@ def in_the_gateway(
         replicas = [
             each for each in mine if _line_of(each).startswith("ray::ServeReplica:sluicegate:gateway")
         ]
+        before = _cpu_s(mine), _working_s(replicas), 0.0, _by_variants_s(server)
         proxies = _proxies(server)
-        before = _cpu_s(mine), _working_s(replicas), _cpu_s(proxies), _by_variants_s(server)
         driven = drive(server, texts, clients, seconds)
-        after = _cpu_s(mine), _working_s(replicas), _cpu_s(proxies), _by_variants_s(server)
+        proxied = sum(spent - proxies.get(pid, 0.0) for pid, spent in _proxies(server).items())
+        after = _cpu_s(mine), _working_s(replicas), proxied, _by_variants_s(server)
         requests = driven.per_s * seconds
         every, working, proxy, models = (b - a for a, b in zip(before, after, strict=True))
         samples = _profile(replicas[0], server, texts, clients, Path(scratch))
@@ -126,14 +128,15 @@ def in_the_gateway(
     return {part: 1e3 * whole[part] / requests for part in PARTS}, driven.per_s
 
 
-def _proxies(server: Server) -> list[psutil.Process]:
-    """Return the HAProxy processes of the gateway at that address."""
+def _proxies(server: Server) -> dict[int, float]:
+    """Return the CPU seconds of the HAProxys of the gateway at that address: processes come and go."""
     port = str(httpx.URL(server.url).port)
-    found = []
+    found = {}
     for each in psutil.process_iter():
         with _gone():
             if "haproxy" in each.name() and f'"port": {port},' in each.environ().get(FRONT_END, ""):
-                found.append(each)
+                times = each.cpu_times()
+                found[each.pid] = times.user + times.system
     return found
 
 
@@ -214,67 +217,94 @@ def _path() -> str:
 def parts_alone(folder: Path, loaded: Loaded, per_s: float, clients: int) -> dict[str, float]:
     """Return the CPU ms of each part of a request, measured by itself."""
     found = dict.fromkeys(PARTS, 0.0)
-    for name, variant in loaded.variants.items():
-        share = loaded.runs[name]
-        encoded = [variant.encoder.encode([text]) for text in loaded.texts]
-        found["encoding"] += share * _ms(variant.encoder.encode, [[text] for text in loaded.texts])
-        found["inference"] += share * _ms(variant.runtime.logits, encoded)
+    found["encoding"], found["inference"] = _models_ms(loaded)
     found["escalation"] = _escalation_ms(loaded)
     found["HTTP and data plane"], found["HAProxy"] = _http_ms(folder, loaded, clients)
     found["Ray"] = _idle_ms(folder, loaded, per_s)
     return found
 
 
-def _ms(call: Callable[[Any], object], many: Sequence[Any]) -> float:
-    """Return the CPU ms of a call, the least over some rounds."""
-    best = float("inf")
+def _models_ms(loaded: Loaded) -> tuple[float, float]:
+    """Return the ms of encoding and of inference per text, each text going through the stages of the policy.
+
+    In a loop, in that order: a model that runs now and then finds the caches as the others left them.
+    """
+    best = [float("inf")] * 2
     for _ in range(5):
-        started = time.process_time()
-        for each in many:
-            call(each)
-        best = min(best, time.process_time() - started)
-    return 1e3 * best / len(many)
+        spent = [0.0, 0.0]
+        for text, names in loaded.ways:
+            for name in names:
+                variant = loaded.variants[name]
+                started = time.perf_counter()
+                encoded = variant.encoder.encode([text])
+                between = time.perf_counter()
+                variant.runtime.logits(encoded)
+                spent[0] += between - started
+                spent[1] += time.perf_counter() - between
+        best = [min(known, new) for known, new in zip(best, spent, strict=True)]
+    return 1e3 * best[0] / len(loaded.ways), 1e3 * best[1] / len(loaded.ways)
 
 
-def _runs(
+def _ways(
     policy: Policy, family: Family, variants: Mapping[str, LoadedVariant], texts: list[str], model: str
-) -> dict[str, float]:
-    """Return which share of the texts comes to each variant, by the policy itself."""
+) -> list[tuple[str, list[str]]]:
+    """Return every text with the variants that it goes through, by the policy itself."""
     if model != "cascade":
-        return {model: 1.0}
+        return [(text, [model]) for text in texts]
     compiled = compile_policy(policy, family.labels)
-    counts = dict.fromkeys(variants, 0)
+    found = []
     for text in texts:
+        names: list[str] = []
         index = 0
         while True:
-            name = compiled.stages[index].variant
-            counts[name] += 1
-            one = compiled.stages[index].score_one(variants[name].logits([text])[0])
+            rules = compiled.stages[index]
+            names.append(rules.variant)
+            one = rules.score_one(variants[rules.variant].logits([text])[0])
             verdict = compiled.decide(index, one.predicted, one.score)
-            if verdict is compiled.answer:
+            if isinstance(verdict, Answer):
                 break
-            index = verdict.next_index  # type: ignore[union-attr]
-    return {name: count / len(texts) for name, count in counts.items()}
+            index = verdict.next_index
+        found.append((text, names))
+    return found
 
 
 def _escalation_ms(loaded: Loaded) -> float:
-    """Return what it costs to note that a text goes on and what the next stage said, per request."""
-    names = list(loaded.runs)
-    gone_on = sum(loaded.runs[name] for name in names[1:])
+    """Return what it costs that texts go on, per request: a data plane of two stages that do nothing.
+
+    One in which every text goes on, less one in which none does.
+    """
+    gone_on = sum(len(names) - 1 for _, names in loaded.ways) / len(loaded.ways)
     if not gone_on:
         return 0.0
-    compiled = compile_policy(loaded.policy, loaded.family.labels)
-    stages = dict.fromkeys(loaded.variants)
-    plan = make_plan(Snapshot(1, loaded.policy, compiled, loaded.family, stages))  # type: ignore[arg-type]
-    logits = loaded.variants[names[0]].logits(loaded.texts[:1])
+    spent = [_classify_ms(loaded, threshold) for threshold in (1.0, 0.0)]
+    return gone_on * (spent[0] - spent[1])
 
-    def once(_: object) -> object:
-        one = compiled.stages[0].score_one(logits[0])
-        state = RequestState(plan, logits, one.as_arrays(), np.array([1]))
-        state.answer(plan.steps[1], np.array([0]), logits)
-        return state.result()
 
-    return gone_on * _ms(once, range(500))
+def _classify_ms(loaded: Loaded, threshold: float) -> float:
+    names = list(loaded.variants)[:2]
+    policy = Policy(
+        status="uncertified",
+        reference=names[1],
+        stages=(Stage(variant=names[0], threshold=threshold), Stage(variant=names[1])),
+    ).sealed()
+    family = loaded.family
+    stages = {name: Constant(name, len(family.labels)) for name in names}
+    snapshot = Snapshot(1, policy, compile_policy(policy, family.labels), family, stages)
+    plane = DataPlane(lambda: snapshot, RequestLimits(), NoRecorder())
+    texts = [text for text, _ in loaded.ways]
+
+    async def once() -> float:
+        started = time.process_time()
+        for text in texts:
+            found = plane.begin(ClassifyRequest(CASCADE, [text], None, time.monotonic()))
+            if not isinstance(found, ClassifyResult):
+                await asyncio.get_running_loop().create_task(found)
+        return time.process_time() - started
+
+    async def least() -> float:
+        return min([await once() for _ in range(5)])
+
+    return 1e3 * asyncio.run(least()) / len(texts)
 
 
 def _http_ms(folder: Path, loaded: Loaded, clients: int) -> tuple[float, float]:
@@ -289,10 +319,10 @@ def _http_ms(folder: Path, loaded: Loaded, clients: int) -> tuple[float, float]:
         stack.enter_context(process(find_haproxy(), "-f", config, "-db", log=scratch / "log"))
         server = Server(f"http://127.0.0.1:{front}/v1/classify", asking("cascade"))
         wait_until_it_answers(server.url)
-        drive(server, loaded.texts, clients, WARM_S)
+        drive(server, [text for text, _ in loaded.ways], clients, WARM_S)
         mine = psutil.Process().children(recursive=True)
         before = _cpu_by_name(mine)
-        driven = drive(server, loaded.texts, clients, 3.0)
+        driven = drive(server, [text for text, _ in loaded.ways], clients, 3.0)
         after = _cpu_by_name(mine)
     requests = driven.per_s * 3.0
     proxy = sum(after[pid][1] - before[pid][1] for pid in after if "haproxy" in after[pid][0])

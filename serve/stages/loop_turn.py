@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-TURN_S = 0.004
+TURN_S = 0.01
 
 
 class LoopTurn:
