@@ -88,6 +88,10 @@ class Admission(Generic[T]):
     def late(self, now: float) -> list[T]:
         """Take out who can no longer be answered in time."""
         room, forecast = self.room, self.forecast
+        items = room.items
+        # All are in time if the last of them is answered before the first is due.
+        if not items or now + forecast.ends_s(now, items, items) <= room.first_due():
+            return []
 
         def ends(place: int) -> float:
             return now + forecast.ends_s(now, place, room.items)

@@ -61,9 +61,10 @@ class Forecast:
     Attributes:
         limit: items of a batch now: fewer where a full one would take too much of the time there is.
         horizon_s: that time, as of late; inf where requests have none.
+        margin_s: added since answers come later than was expected: mean and twice the deviation, bounded.
     """
 
-    __slots__ = ("_deviation_s", "_late_s", "_max_items", "horizon_s", "limit", "pace")
+    __slots__ = ("_deviation_s", "_late_s", "_max_items", "horizon_s", "limit", "margin_s", "pace")
 
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items
@@ -71,16 +72,12 @@ class Forecast:
         self._deviation_s = 0.0
         self.limit = max_items
         self.horizon_s = inf
+        self.margin_s = 0.0
         self.pace = Pace()
 
     def ends_s(self, now: float, place: int, waiting: int) -> float:
         """Return the seconds from now until an item in that place, 1 being the first to run, is answered."""
         raise NotImplementedError
-
-    @property
-    def margin_s(self) -> float:
-        """What is added since answers come later than was expected: mean and twice the deviation, bounded."""
-        return min(max(self._late_s + 2 * self._deviation_s, 0.0), MARGIN_SHARE * self.horizon_s)
 
     def given(self, seconds: float) -> None:
         """A request came that has so much time."""
@@ -102,6 +99,8 @@ class Forecast:
         error = late_s - self._late_s
         self._late_s += GAIN * error
         self._deviation_s += GAIN * (abs(error) - self._deviation_s)
+        margin_s = max(self._late_s + 2 * self._deviation_s, 0.0)
+        self.margin_s = min(margin_s, MARGIN_SHARE * self.horizon_s)
 
     def _set_limit(self) -> None:
         most, each_s = BATCH_SHARE * self.horizon_s - self.pace.start_s, self.pace.each_s
@@ -139,13 +138,14 @@ class BatchForecast(Forecast):
     def ends_s(self, now: float, place: int, waiting: int) -> float:
         """Return the seconds until that place is answered: what runs, and full batches up to it."""
         pace, lanes = self.pace, self._lanes
-        rest = inf
-        for items, since in zip(self._running, self._started_at, strict=True):
-            left = pace.of(items) - (now - since) if items else 0.0
-            rest = min(rest, max(left, 0.0))
+        rest = self._rest_s(0, now) if lanes == 1 else min(self._rest_s(lane, now) for lane in range(lanes))
         size = min(self.limit, max(waiting, place))
         batches = -(-place // size) if size else 0
         return rest + max(1.0, batches / lanes) * pace.of(size) + self.margin_s
+
+    def _rest_s(self, lane: int, now: float) -> float:
+        items = self._running[lane]
+        return max(self.pace.of(items) - (now - self._started_at[lane]), 0.0) if items else 0.0
 
 
 class CallForecast(Forecast):

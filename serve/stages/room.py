@@ -174,6 +174,13 @@ class Room(Generic[T]):
         """Return the lowest level in which something waits; 0 where nothing does."""
         return self._active[-1] if self._active else 0
 
+    def first_due(self) -> float:
+        """Return when the first of those who come first in their levels is due; inf where nobody waits."""
+        active = self._active
+        if len(active) == 1:
+            return self._levels[active[0]][0].due_at
+        return min((self._levels[level][0].due_at for level in active), default=inf)
+
     def is_tight(self, ends: Ends) -> bool:
         """Return whether the first or last of a level would be late: cheap, and enough for even sizes."""
         ahead = 0
