@@ -60,7 +60,13 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--tls-cert", type=FILE, help="PEM with certificate and chain; with the key, unless --tls-key.")
 @click.option("--tls-key", type=FILE, help="PEM with the certificate's key.")
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to serve on.")
-@click.option("--admin-port", type=PORT, default=8001, show_default=True, help="Always on 127.0.0.1.")
+@click.option(
+    "--admin-port",
+    type=PORT,
+    default=8001,
+    show_default=True,
+    help="On 127.0.0.1, or where the settings say.",
+)
 @click.option(
     "--state",
     type=PLACE,

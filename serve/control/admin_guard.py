@@ -8,7 +8,7 @@ request that a page made must come from the interface's own pages.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -22,7 +22,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = "/health"
-_NAMES = frozenset({"localhost"})
 
 
 class Guard:
@@ -32,14 +31,14 @@ class Guard:
         app: the application.
         gate: follows the keys.
         always_keyed: a key is asked for although none was made yet: the interface is reached from elsewhere.
-        hosts: names, beside addresses of loopback, that clients may call the interface by.
+        any_host: clients may call the interface by any name: somebody wanted it reached, and without a key.
     """
 
-    def __init__(self, app: App, gate: Gate, *, always_keyed: bool, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: App, gate: Gate, *, always_keyed: bool, any_host: bool = False) -> None:
         self._app = app
         self._gate = gate
         self._always_keyed = always_keyed
-        self._hosts = _NAMES | {host.lower() for host in hosts}
+        self._any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI event stream."""
@@ -54,7 +53,7 @@ class Guard:
     def _foreign(self, headers: dict[bytes, bytes]) -> JSONResponse | None:
         """Return the refusal of what a page of somebody else sends."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if not self._keyed and not self._is_ours(host):
+        if not self._keyed and not self._any_host and not _is_ours(host):
             return JSONResponse({"error": "the Host header must be a name of this machine"}, 403)
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() not in {
@@ -85,12 +84,12 @@ class Guard:
         book = self._gate.book
         return self._always_keyed or self._gate.is_shut or (book is not None and book.asks_admins)
 
-    def _is_ours(self, host: str) -> bool:
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        name = name.strip("[]")
-        if name in self._hosts:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
+
+def _is_ours(host: str) -> bool:
+    """Whether a Host header means this machine itself."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    name = name.strip("[]")
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -21,6 +21,8 @@ from typing import IO, Self
 
 from contract.errors import EnvironmentProblem
 from contract.files import write_text
+from serve.access.key_store import open_keys
+from serve.control.admin_server import admin_url, check_admin
 from serve.control.bootstrap import Progress, assign
 from serve.control.exposure import check_guarded
 from serve.local.front_end.addresses import check_free, resolve_front_end
@@ -31,6 +33,7 @@ from serve.local.front_end.keeper import Keeper
 from serve.local.front_end.listeners import Listeners
 from serve.local.front_end.open_files import MOST_CONNECTIONS, allowed_connections
 from serve.local.front_end.ports import check_loopback, check_port_free
+from serve.local.listening import Listening, lines, listening
 from serve.local.ray_environment import CONTROL_FOLDER, RAY_FOLDER, ray_environment
 from serve.local.room import check_room
 from serve.local.run_folder import (
@@ -91,7 +94,7 @@ class Handle:
     @property
     def admin_url(self) -> str:
         """Where the admin interface is."""
-        return f"http://127.0.0.1:{self._settings.admin_port}"
+        return admin_url(self._settings)
 
     @property
     def pid(self) -> int:
@@ -136,6 +139,13 @@ class Handle:
             self.kill()
             raise
         progress(f"ready again at {self.url}")
+
+    def listening(self) -> list[Listening]:
+        """Return what of this run listens where, and what it asks for."""
+        return listening(self.folder, self._settings, keyed=self._keyed())
+
+    def _keyed(self) -> bool:
+        return self._settings.state is not None and open_keys(self._settings.state).latest() is not None
 
     def stop(self) -> None:
         """Drain, end every process of the run, and remove its folder. Safe to call again."""
@@ -255,6 +265,8 @@ def run_until_stopped(settings: Settings, progress: Progress = lambda _: None) -
     try:
         try:
             handle = start(settings, progress)
+            for line in lines(handle.listening()):
+                progress(line)
             more = "" if handle.grpc_address is None else f", gRPC at {handle.grpc_address}"
             progress(f"ready at {handle.url} (admin interface at {handle.admin_url}{more})")
             handle.wait(progress)
@@ -303,7 +315,8 @@ def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
         )
         for address in front.addresses:
             check_port_free(address, settings.grpc_port, "grpc_port (in the settings)")
-    check_port_free(Address("127.0.0.1"), settings.admin_port, "--admin-port")
+    check_admin(settings)
+    check_port_free(Address(settings.admin_host), settings.admin_port, "--admin-port")
     for address in front.left_out:
         progress(f"{front.host} also means {address}, which this machine lacks: nothing listens there")
     if front.max_connections < MOST_CONNECTIONS:

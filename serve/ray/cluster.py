@@ -18,6 +18,7 @@ from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem, InputError
 from contract.records import first_problem
+from serve.control.admin_server import check_admin
 from serve.control.bootstrap import assign
 from serve.control.exposure import check_guarded
 from serve.ray.deployments import make_application
@@ -80,6 +81,7 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     if settings.state is None:
         raise InputError("settings.state is needed: every node must see the same revisions", where="args")
     check_guarded("settings.host", settings.host, settings)
+    check_admin(settings)
     metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
     # At this level it is in the logs of the deploy, whatever Ray leaves out of them.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.exceptions import RayError
@@ -24,7 +22,7 @@ from serve.access.gate import Gate
 from serve.access.key_store import open_keys
 from serve.access.ledger import Answer, Report
 from serve.control.admin import make_admin
-from serve.control.admin_guard import Guard
+from serve.control.admin_server import serve_admin
 from serve.control.evidence import Evidence, ReplicaCounts
 from serve.control.families import Families, store_of
 from serve.control.family_push import FamilyPush
@@ -245,13 +243,8 @@ class Control:
                 "admin_port": settings.admin_port,
             }
 
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", settings.admin_port))
         trials = TrialControl(plane, replicas, Evidence(open_objects(given.state)))
-        admin = Guard(make_admin(plane, keys, describe, push, trials), gate, always_keyed=False)
-        server = uvicorn.Server(uvicorn.Config(admin, lifespan="off", access_log=False, log_config=None))
-        self._server = asyncio.create_task(server._serve([listener]))
+        self._server = serve_admin(make_admin(plane, keys, describe, push, trials), gate, settings)
         self._bank = Bank(gate, Journal(open_objects(given.state)))
         self._following = asyncio.create_task(self._keys.follow())
         self._keeping = asyncio.create_task(self._bank.keep())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -49,6 +50,9 @@ class Settings(Setting):
     fake: FakeSettings | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    admin_host: str = Field(
+        default="127.0.0.1", description="Address that the admin interface listens on, one of this machine's"
+    )
     admin_port: int = Field(default=8001, ge=1, le=65535)
     grpc_port: int | None = Field(
         default=None, ge=1, le=65535, description="Open Inference Protocol over gRPC; null: not offered"
@@ -108,6 +112,10 @@ class Settings(Setting):
     def _check(self) -> Self:
         if (self.family is None) == (self.fake is None):
             raise ValueError("give a family folder, or --fake, and not both")
+        try:
+            ipaddress.ip_address(self.admin_host)
+        except ValueError:
+            raise ValueError(f"admin_host must be an IP address, not {self.admin_host!r}") from None
         if self.port == self.admin_port:
             raise ValueError("port and admin port must differ")
         if self.grpc_port in {self.port, self.admin_port}:

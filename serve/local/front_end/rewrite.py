@@ -35,8 +35,14 @@ REQUEST_IDS = (
 SAFE_HEADERS = (
     "http-after-response set-header x-content-type-options nosniff",
     "http-after-response set-header cache-control no-store",
+    "http-after-response del-header server",
 )
-"""What no browser is to guess, and no cache to keep."""
+"""What no browser is to guess, no cache to keep, and nobody to know."""
+_RAYS_PAGES = (
+    "http-request return status 404 content-type application/json "
+    'string \'{"error": "no such path"}\' if { path_beg /-/ } !{ path /-/healthz }'
+)
+"""What Ray tells of its applications is not for clients."""
 ONLY_TLS = ("http-after-response set-header strict-transport-security max-age=31536000",)
 _NEEDS_CERTIFICATE = (
     "http-request return status 403 content-type application/json "
@@ -109,7 +115,7 @@ def rewrite(config: str, front: FrontEnd, unavailable: str, binds: Sequence[str]
         raise _unexpected(f"the front end's line is {served.lines[at].strip()!r}")
     wheres = front.binds if binds is None else binds
     tls = "" if front.tls is None else f" {front.tls.words}"
-    rules = [*REQUEST_IDS, *SAFE_HEADERS]
+    rules = [*REQUEST_IDS, *SAFE_HEADERS, _RAYS_PAGES]
     if front.tls is not None:
         rules += [*ONLY_TLS, *([] if front.tls.client_ca is None else [_NEEDS_CERTIFICATE])]
     lines = [*(f"bind {where}{tls}" for where in wheres), *rules]

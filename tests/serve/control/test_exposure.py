@@ -10,10 +10,12 @@ import pytest
 from contract.errors import InputError
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
+from serve.control.admin_server import admin_url, check_admin
 from serve.control.exposure import beyond_loopback, check_guarded
 from serve.settings.access import AccessSettings
 from serve.settings.gateway import Settings
 from serve.settings.stages import FakeSettings
+from serve.settings.tls import TlsSettings
 
 
 def settings(state: Path | None = None, *, insecure: bool = False) -> Settings:
@@ -33,6 +35,21 @@ def test_without_a_key_other_machines_are_kept_out(host: str, tmp_path: Path) ->
         check_guarded("--host", host, settings())
     with pytest.raises(InputError, match=f"--state {tmp_path}"):
         check_guarded("--host", host, settings(tmp_path))
+
+
+def test_the_admin_interface_leaves_loopback_with_key_and_tls_alone(tmp_path: Path) -> None:
+    """Without a key of its scope, or with one that would travel in the clear, it does not start."""
+    plain = settings(tmp_path).model_copy(update={"admin_host": "192.0.2.7"})
+    with pytest.raises(InputError, match=r"admin_host: .*scope admin"):
+        check_admin(plain)
+    open_keys(str(tmp_path)).create("ops", ("admin",), KeyLimits())
+    with pytest.raises(InputError, match=r"in the clear\n.*--tls-cert"):
+        check_admin(plain)
+    encrypted = plain.model_copy(update={"tls": TlsSettings(cert="/c.pem")})
+    check_admin(encrypted)
+    assert admin_url(encrypted) == "https://192.0.2.7:8001"
+    check_admin(settings(tmp_path))
+    check_admin(plain.model_copy(update={"access": AccessSettings(insecure=True)}))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LOCALHOST"])
