@@ -98,7 +98,7 @@ def soak(house: House, generator: Generator, rate: float, seconds: float) -> tup
     watching = threading.Thread(target=watch)
     watching.start()
     tallies: list[Tally] = []
-    piece_s = min(PIECE_S, seconds / 2)
+    piece_s = _piece_s(seconds)
     try:
         while time.monotonic() - trace.began < seconds:
             number = len(tallies)
@@ -116,6 +116,10 @@ def soak(house: House, generator: Generator, rate: float, seconds: float) -> tup
         over.set()
         watching.join()
     return trace, tallies
+
+
+def _piece_s(seconds: float) -> float:
+    return min(PIECE_S, seconds / 2)
 
 
 def _harm(trace: Trace, number: int) -> Callable[[], None]:
@@ -137,15 +141,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sluice-soak-") as name, Generator() as generator:
         place = Path(name)
         with serving(place, place / "state", dict(os.environ)) as house:
-            found = given.rate / SHARE if given.rate else capacity(house, generator)
-            rate = SHARE * found
-            sys.stderr.write(f"capacity {found:.0f} per second, soaking at {rate:.0f}\n")
+            found = None if given.rate else capacity(house, generator)
+            rate = given.rate if found is None else SHARE * found
+            sys.stderr.write(f"capacity {found}, soaking at {rate:.0f} per second\n")
             trace, tallies = soak(house, generator, rate, 60 * given.minutes)
         command = (
             "make soak" if given.minutes == 10 else f"python -m tests.chaos.soak --minutes {given.minutes:g}"
         )
         soaked = Soaked(
-            command, found, rate, SLO_MS, time.monotonic() - trace.began, tallies, trace.memory,
+            command, found, rate, SLO_MS, time.monotonic() - trace.began,
+            _piece_s(60 * given.minutes), tallies, trace.memory,
             trace.pushes, trace.refused_pushes, trace.kills,
         )  # fmt: skip
     grown = growths(trace.memory, least_s=min(120.0, 20 * given.minutes))

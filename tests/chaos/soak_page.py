@@ -30,14 +30,16 @@ class Soaked:
     """What was asked and done.
 
     Attributes:
-        command: that does it again. found: capacity per second. rate: of the load. slo_ms: of the capacity.
+        command: that does it again. found: capacity per second, where it was looked for. rate: of the load. slo_ms: of the capacity.
+        piece_s: of the load; a push in each, a kill in every other one.
     """
 
     command: str
-    found: float
+    found: float | None
     rate: float
     slo_ms: float
     seconds: float
+    piece_s: float
     tallies: list[Tally]
     memory: Memory
     pushes: int = 0
@@ -150,20 +152,24 @@ def page(soaked: Soaked, grown: list[Growth]) -> str:
         }
         for g in grown
     ]
+    of_capacity = (
+        ""
+        if soaked.found is None
+        else f", {soaked.rate / soaked.found:.0%} of the {soaked.found:.0f} that it holds within "
+        f"{soaked.slo_ms:g} ms on the machine that also makes the load"
+    )
     day = datetime.now(UTC).date().isoformat()
     parts = [
         "# Soak",
         _text(
             f"`{soaked.command}`, {day}, {machine.cpu}, {machine.cores} cores, "
             f"Python {platform.python_version()}: a gateway on fakes, {soaked.seconds / 60:.1f} minutes at "
-            f"{soaked.rate:.0f} requests per second, {soaked.rate / soaked.found:.0%} of the "
-            f"{soaked.found:.0f} that it holds within {soaked.slo_ms:g} ms on the machine that also makes "
-            "the load."
+            f"{soaked.rate:.0f} requests per second{of_capacity}."
         ),
         _text(f"**Verdict: {said}.**"),
         _table([totals]),
         _text(
-            f"A push every {PIECE_S:g} s, a kill every {2 * PIECE_S:g} s. "
+            f"A push every {soaked.piece_s:g} s, a kill every {2 * soaked.piece_s:g} s. "
             "What was not answered, by piece of that load:"
         ),
         _table(pieces),
