@@ -30,7 +30,8 @@ class Soaked:
     """What was asked and done.
 
     Attributes:
-        command: that does it again. found: capacity per second, where it was looked for. rate: of the load. slo_ms: of the capacity.
+        command: that does it again. rate: of the load.
+        found: capacity per second within `slo_ms`, where it was looked for.
         piece_s: of the load; a push in each, a kill in every other one.
     """
 
