@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from contract.errors import NotReady, RequestError
+from contract.errors import NotReady, RequestError, StageFailed
 from runtime.energy import EnergyMeter
 from serve.access.exchange import Bank, Journal
 from serve.access.follower import KeyFollower
@@ -57,6 +59,19 @@ METER_EVERY_S = 1.0
 _TELL_EVERY_S = 1.0
 HEALTH_TIMEOUT_S = 2
 """A replica that does not answer Serve so long, three times in a row, is killed and replaced."""
+
+
+def leave_if_hanging(check: Callable[[], None]) -> None:
+    """End this process where a model does not come back.
+
+    Serve replaces who is dead at once, and who is sick after three looks.
+    """
+    try:
+        check()
+    except StageFailed as problem:
+        log.critical("%s: this process ends, to be replaced", problem)
+        logging.shutdown()
+        os._exit(1)
 
 
 class Gateway:
@@ -112,8 +127,8 @@ class Gateway:
         return self._replica.gateway.shell
 
     async def check_health(self) -> None:
-        """Have Serve replace this replica when a model here hangs."""
-        self._replica.check_hanging()
+        """End this process when a model here hangs; Serve asks once a second."""
+        leave_if_hanging(self._replica.check_hanging)
 
     async def prepare(self, revision: dict[str, Any]) -> str | None:
         """Load a revision beside the one in force; return what speaks against it, if anything."""
@@ -194,8 +209,8 @@ class StageReplica:
             return [problem for _ in asks]
 
     async def check_health(self) -> None:
-        """Have Serve replace this replica when a model here hangs."""
-        self._worker.check_hanging()
+        """End this process when a model here hangs; Serve asks once a second."""
+        leave_if_hanging(self._worker.check_hanging)
 
     async def call_off(self, numbers: list[int]) -> None:
         """Drop asks that nobody waits for any more."""

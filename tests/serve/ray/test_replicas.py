@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -215,3 +217,20 @@ async def test_a_gateway_replica_without_a_revision_does_not_start(
     replica = GatewayReplica("one", assignment, connected({}), Telemetry(), empty)
     with pytest.raises(NotReady):
         await replica.start()
+
+
+def test_a_process_whose_model_hangs_ends_itself() -> None:
+    """It says why and is gone at once; one whose models come back stays."""
+    code = """
+from contract.errors import StageFailed
+from serve.ray.deployments import leave_if_hanging
+def hangs():
+    raise StageFailed("teacher: a call of the model does not come back")
+leave_if_hanging(lambda: None)
+print("stayed", flush=True)
+leave_if_hanging(hangs)
+print("still here")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "stayed\n")
+    assert "teacher: a call of the model does not come back" in done.stderr
