@@ -54,6 +54,7 @@ class CertificateWatch:
         target: HAProxy's file.
         controls: gives the control sockets of the HAProxys that live.
         tell: told in words what was done, or why not.
+        every_s: how often the files are looked at.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class CertificateWatch:
         target: Path,
         controls: Callable[[], Iterable[str]],
         tell: Callable[[str], None],
+        every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._settings = settings
         self._target = target
         self._controls = controls
         self._tell = tell
+        self._every_s = every_s
         self._seen = self._stamps()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="certificate-watch", daemon=True)
@@ -78,7 +81,7 @@ class CertificateWatch:
         self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_EVERY_S):
+        while not self._ended.wait(self._every_s):
             stamps = self._stamps()
             if stamps != self._seen:
                 self._seen = stamps
