@@ -13,7 +13,9 @@ _HEAD = """# A gateway on three nodes
 
 Three nodes of a Ray cluster, each in a network namespace with an address and a disk of its own, all on the
 cores of one machine: {machine}. A fake family (2 ms a text), a gateway replica per node, two of the last
-stage, traffic from a fourth namespace to the front doors of two nodes.
+stage. From a fourth namespace two clients ask the front doors of the two nodes that stay, one request at a
+time each, and give up after 10 s: what was on its way to the node without power
+is late, and bounds the time.
 
 | state in | what | measured |
 | --- | --- | --- |

@@ -109,7 +109,7 @@ def test_a_node_without_power_costs_what_was_on_its_way_and_no_more(site: Site, 
     record.add(
         site.state,
         "a node's power cut: replies of the two others' front doors",
-        ", ".join(f"{n} {came}" for came, n in counts.most_common()),
+        ", ".join(f"{n} × {came}" for came, n in counts.most_common()),
     )
     record.add(
         site.state, "from the cut to the end of the last request without an answer", f"{disturbed:.1f} s"
