@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -63,12 +64,14 @@ def test_the_servers_of_replicas_answer_to_this_machine_alone(gateway: Handle) -
     ]
     if not others:
         pytest.skip("this machine has no address but loopback")
-    ports = {
-        connection.laddr.port
-        for process in processes_of(gateway.folder)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and 40_000 <= connection.laddr.port <= 41_000
-    }
+    ports: set[int] = set()
+    for process in processes_of(gateway.folder):
+        with suppress(psutil.Error):  # a process may end meanwhile
+            ports |= {
+                connection.laddr.port
+                for connection in process.net_connections("tcp")
+                if connection.status == psutil.CONN_LISTEN and 40_000 <= connection.laddr.port <= 41_000
+            }
     codes = []
     for port in ports:
         with grpc.insecure_channel(f"{others[0]}:{port}") as channel:
@@ -76,4 +79,4 @@ def test_the_servers_of_replicas_answer_to_this_machine_alone(gateway: Handle) -
             codes.append(method.future(b"", timeout=10).code())
     # Another server of Ray's may have drawn a port of that range: it knows no such method.
     assert set(codes) <= {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
-    assert codes.count(grpc.StatusCode.PERMISSION_DENIED) >= 2
+    assert grpc.StatusCode.PERMISSION_DENIED in codes
