@@ -96,6 +96,6 @@ def _known(
         return "replicas among each other (gRPC)", TOKEN
     if "ProxyActor" in command or "HAProxyManager" in command:
         return "Ray's proxy in reserve", ("a key" if keyed else "")
-    if "ray" in f"{command} {name}".lower() or name == "gcs_server":
+    if any(word in f"{command} {name}".lower() for word in ("ray", "gcs_server", "host_process")):
         return "Ray's own", TOKEN
     return f"not known: {name}", ""
