@@ -13,14 +13,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
@@ -42,6 +45,7 @@ from runtime.load import load_variant
 from serve.dataplane.plane import DataPlane
 from serve.local.front_end.install import find_haproxy
 from serve.local.front_end.wrapper import FRONT_END
+from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
 from serve.types.recorder import NoRecorder
@@ -50,6 +54,7 @@ from serve.types.stage import Snapshot
 PARTS = ("HAProxy", "HTTP and data plane", "encoding", "inference", "escalation", "Ray")
 CONSTANT = Path(__file__).with_name("constant_replica.py")
 WARM_S = 1.0
+REPLICAS = Settings(family="/").gateway_replicas
 RATE_HZ = 400
 _INSIDE = (
     ("inference", ("_run (runtime/onnx_model.py", "logits (runtime/linear.py")),
@@ -79,17 +84,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    family, policy = read_family(given.family, verify=False), read_policy(given.policy)
-    if family.data is None:
-        raise SystemExit("the family holds no texts")
-    texts = [str(text) for text in pq.read_table(given.family / family.data.path)["text"].to_pylist()[-512:]]
-    names = [stage.variant for stage in policy.stages] if given.model == "cascade" else [given.model]
-    variants = {name: load_variant(given.family, family, name) for name in names}
-    loaded = Loaded(family, policy, variants, _ways(policy, family, variants, texts, given.model))
+    policy = read_policy(given.policy)
+    loaded = load(given.family, policy, given.model)
+    texts = [text for text, _ in loaded.ways]
     whole, per_s = in_the_gateway(
         given.family, given.policy, given.model, texts, given.clients, given.seconds
     )
-    alone = parts_alone(given.family, loaded, per_s, given.clients)
+    alone = parts_alone(given.family, loaded, given.model, per_s, given.clients)
     print(f"{given.model}, {given.clients} clients, {per_s:.0f} requests/s; CPU ms per request:\n")
     print("| part | in the gateway | alone | ratio |")
     print("| --- | --- | --- | --- |")
@@ -214,24 +215,36 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def parts_alone(folder: Path, loaded: Loaded, per_s: float, clients: int) -> dict[str, float]:
+def parts_alone(folder: Path, loaded: Loaded, model: str, per_s: float, clients: int) -> dict[str, float]:
     """Return the CPU ms of each part of a request, measured by itself."""
     found = dict.fromkeys(PARTS, 0.0)
-    found["encoding"], found["inference"] = _models_ms(loaded)
+    found["encoding"], found["inference"] = _models_ms(folder, loaded.policy, model, REPLICAS)
     found["escalation"] = _escalation_ms(loaded)
     found["HTTP and data plane"], found["HAProxy"] = _http_ms(folder, loaded, clients)
     found["Ray"] = _idle_ms(folder, loaded, per_s)
     return found
 
 
-def _models_ms(loaded: Loaded) -> tuple[float, float]:
-    """Return the ms of encoding and of inference per text, each text going through the stages of the policy.
+def _models_ms(folder: Path, policy: Policy, model: str, processes: int) -> tuple[float, float]:
+    """Return the CPU ms of encoding and of inference per text, in as many processes at once as replicas.
 
-    In a loop, in that order: a model that runs now and then finds the caches as the others left them.
+    One process alone has the caches and the memory to itself, which no replica has under load.
     """
-    best = [float("inf")] * 2
-    for _ in range(5):
-        spent = [0.0, 0.0]
+    given = (str(folder), policy.model_dump_json(), model)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(_models_of, *([value] * processes for value in given)))
+    return statistics.mean(one for one, _ in found), statistics.mean(other for _, other in found)
+
+
+def _models_of(folder: str, policy_json: str, model: str) -> tuple[float, float]:
+    """Return the same of one process: every text through its stages in their order, round after round."""
+    policy = Policy.model_validate_json(policy_json)
+    loaded = load(Path(folder), policy, model)
+    rounds: list[tuple[float, float]] = []
+    until = time.monotonic() + 6.0
+    while time.monotonic() < until:
+        encoding = inference = 0.0
+        cpu, wall = time.thread_time(), time.perf_counter()
         for text, names in loaded.ways:
             for name in names:
                 variant = loaded.variants[name]
@@ -239,10 +252,23 @@ def _models_ms(loaded: Loaded) -> tuple[float, float]:
                 encoded = variant.encoder.encode([text])
                 between = time.perf_counter()
                 variant.runtime.logits(encoded)
-                spent[0] += between - started
-                spent[1] += time.perf_counter() - between
-        best = [min(known, new) for known, new in zip(best, spent, strict=True)]
-    return 1e3 * best[0] / len(loaded.ways), 1e3 * best[1] / len(loaded.ways)
+                encoding += between - started
+                inference += time.perf_counter() - between
+        share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
+        scale = 1e3 * share / len(loaded.ways)
+        rounds.append((scale * encoding, scale * inference))
+    return statistics.median(one for one, _ in rounds), statistics.median(other for _, other in rounds)
+
+
+def load(folder: Path, policy: Policy, model: str) -> Loaded:
+    """Return what the parts alone are measured with. Raises SystemExit for a family without texts."""
+    family = read_family(folder, verify=False)
+    if family.data is None:
+        raise SystemExit("the family holds no texts")
+    texts = [str(text) for text in pq.read_table(folder / family.data.path)["text"].to_pylist()[-512:]]
+    names = [stage.variant for stage in policy.stages] if model == "cascade" else [model]
+    variants = {name: load_variant(folder, family, name) for name in names}
+    return Loaded(family, policy, variants, _ways(policy, family, variants, texts, model))
 
 
 def _ways(
