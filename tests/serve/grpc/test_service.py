@@ -30,6 +30,7 @@ from contract.errors import (
 from serve.access.gate import Gate
 from serve.dataplane.plane import DataPlane
 from serve.grpc.messages import MESSAGES, PACKAGE, message
+from serve.grpc.peers import LOOPBACK_PEERS
 from serve.grpc.service import InferenceService, handlers
 from serve.grpc.status import code_of, retry_trailer
 from serve.http.app import Gateway
@@ -50,7 +51,9 @@ class Both:
     service: InferenceService
 
 
-def serve_grpc(service: Callable[[], InferenceService | None]) -> tuple[str, Callable[[], None]]:
+def serve_grpc(
+    service: Callable[[], InferenceService | None], only_from: tuple[str, ...] = ()
+) -> tuple[str, Callable[[], None]]:
     """Run a gRPC server in a thread; return its address and what ends it."""
     started = threading.Event()
     loop = asyncio.new_event_loop()
@@ -60,7 +63,7 @@ def serve_grpc(service: Callable[[], InferenceService | None]) -> tuple[str, Cal
     async def run() -> None:
         nonlocal port
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((handlers(service),))
+        server.add_generic_rpc_handlers((handlers(service, only_from=only_from),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         started.set()
@@ -309,6 +312,21 @@ def test_a_server_without_a_replica_says_try_again() -> None:
             call(opened, b"")
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         assert dict(refused.value.trailing_metadata())["retry-after"] == "1"
+    finally:
+        stop()
+
+
+@pytest.mark.parametrize(
+    ("only_from", "code"),
+    [(LOOPBACK_PEERS, grpc.StatusCode.OK), (("ipv4:10.",), grpc.StatusCode.PERMISSION_DENIED)],
+)
+def test_who_may_call_can_be_bounded(both: Both, only_from: tuple[str, ...], code: Any) -> None:
+    """Replicas on HAProxy's machine answer to loopback, and to nobody else before anything is read."""
+    address, stop = serve_grpc(lambda: both.service, only_from)
+    try:
+        with grpc.insecure_channel(address) as opened:
+            method = opened.unary_unary(f"/{PACKAGE}.GRPCInferenceService/ServerLive")
+            assert method.future(b"", timeout=10).code() == code
     finally:
         stop()
 
