@@ -94,20 +94,35 @@ class TrialControl:
 
         return await self._plane.commit(change, f"{kind} {policy.version[:12]} at {asked.share:g}")
 
-    async def end(self, kind: TrialKind, ending: Ending, by: Literal["operator", "verdict"]) -> Committed:
+    async def end(
+        self,
+        kind: TrialKind,
+        ending: Ending,
+        by: Literal["operator", "verdict"],
+        judged: Candidate | None = None,
+    ) -> Committed:
         """Promote or withdraw the candidate, with all that is known then in the revision.
 
+        Args:
+            kind: which place.
+            ending: what becomes of it.
+            by: who says so. A verdict ends only what it still says so of, and what still lets it.
+            judged: the candidate that is meant; None: whichever is there now.
+
         Raises:
-            PolicyError: none is on trial there; or it does not fit any more.
+            PolicyError: that one is not on trial there; or it does not fit any more.
         """
-        await self._gather(await asyncio.to_thread(self._plane.current))
         now = await asyncio.to_thread(self._plane.current)
-        ruling = self._ruling(kind, _on_trial(now, kind), ending, by)
-        candidate = ruling.candidate
+        candidate = judged or _on_trial(now, kind)
+        await self._gather(now)
+        ruling = self._ruling(kind, candidate, ending, by)
 
         def change(now: Revision) -> Revision:
-            if _on_trial(now, kind).id != candidate.id:
+            there = _on_trial(now, kind)
+            if there.id != candidate.id:
                 raise PolicyError("another candidate is on trial by now", hint="sluice policy show")
+            if by == "verdict" and not (ruling.verdict.decision == ending and _lets(there, ending)):
+                raise PolicyError("the verdict may not do that any more", hint="sluice policy show")
             if ending == "promote":
                 now = now.serving(candidate.policy, candidate.family)
             return now.model_copy(update={kind: None, "ruling": ruling})
@@ -138,11 +153,15 @@ class TrialControl:
         await self._gather(revision)
         for kind, candidate in revision.trials():
             decision = self._judge(candidate).decision
-            if decision == "promote" and candidate.auto == "both":
-                await self.end(kind, "promote", "verdict")
+            if decision == "undecided" or not _lets(candidate, decision):
+                continue
+            try:
+                await self.end(kind, decision, "verdict", candidate)
+            except PolicyError as problem:
+                log.info("%s was not ended by its verdict: %s", candidate.id, problem)
+                continue
+            if decision == "promote":
                 return
-            if decision == "withdraw" and candidate.auto != "off":
-                await self.end(kind, "withdraw", "verdict")
 
     async def _gather(self, revision: Revision) -> None:
         trials = {candidate.id for _, candidate in revision.trials()}
@@ -203,6 +222,11 @@ def _same(one: Candidate, other: Candidate) -> bool:
         other.family.sha256,
         other.rule,
     )
+
+
+def _lets(candidate: Candidate, ending: Ending) -> bool:
+    """Return whether a verdict may end it so by itself."""
+    return candidate.auto == "both" or (candidate.auto == "withdraw" and ending == "withdraw")
 
 
 def _on_trial(revision: Revision, kind: TrialKind) -> Candidate:

@@ -17,6 +17,7 @@ from contract.policy import Policy, single_variant_policy
 from contract.trial import ArmCounts, PairCounts, TrialCounts, TrialKind, VerdictRule
 from router.live.verdict import judge
 from serve.control.admin_trials import trial_routes
+from serve.control.evidence import ReplicaCounts
 from serve.control.revision_store import first_revision
 from tests.serve.control.trial_world import ALIKE, LIVE, OTHER, WORSE, World
 
@@ -141,6 +142,62 @@ async def test_a_verdict_does_what_it_may_and_no_more(
         assert revision.ruling is not None
         assert revision.ruling.by == "verdict"
         assert "by its verdict" in revision.reason
+
+
+async def test_a_verdict_on_one_candidate_ends_no_other(world: World) -> None:
+    """While counts are gathered an operator may put another one there, or take the leave to act back."""
+    await world.begin(auto="both")
+    world.count(ALIKE)
+    gather = world.gateway.counts
+    asked = 0
+
+    async def meanwhile() -> list[ReplicaCounts]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await world.begin(policy=single_variant_policy("fake-other"), auto="both")
+        return await gather()
+
+    world.gateway.counts = meanwhile  # type: ignore[method-assign]
+    await world.trials.look()
+    revision = world.plane.current()
+    assert revision.policy == LIVE
+    assert revision.canary is not None
+    assert revision.canary.policy == single_variant_policy("fake-other")
+
+
+async def test_a_verdict_acts_on_what_it_says_now_and_where_it_may_now(world: World) -> None:
+    """Late counts change it; another `auto` binds it, as soon as it is in force."""
+    await world.begin(auto="both")
+    world.count(TrialCounts(pairs=PairCounts(same=500)))
+    gather = world.gateway.counts
+    asked = 0
+
+    async def late() -> list[ReplicaCounts]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            world.count(TrialCounts(pairs=PairCounts(same=500, worse=8)))
+        return await gather()
+
+    world.gateway.counts = late  # type: ignore[method-assign]
+    await world.trials.look()
+    assert world.plane.current().canary is not None
+    world.count(ALIKE)
+    asked = 2
+
+    async def bound() -> list[ReplicaCounts]:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            await world.begin(share=0.2, auto="withdraw")
+        return await gather()
+
+    world.gateway.counts = bound  # type: ignore[method-assign]
+    await world.trials.look()
+    assert world.plane.current().canary is not None
+    await world.trials.look()
+    assert world.plane.current().policy == LIVE
 
 
 async def test_a_guardrail_withdraws_whatever_the_answers(world: World) -> None:
