@@ -50,9 +50,12 @@ class PairCounts(Frozen):
         unasked: they differ, and the reference was not asked.
         worse, better, neither: they differ, and the reference's answer is the live policy's, the
             candidate's, or a third.
-        unresolved: the comparison was begun and not finished: a stage failed, or was too late.
-        shed, busy: not begun, before anything was known of the text: no room in the queue; machine busy.
-        degraded: not begun, since the live policy itself answered by a cheaper stage than it wanted.
+        unresolved: the comparison was begun and not finished: a stage failed, or was too late, or the canary
+            itself refused its client, or answered by a cheaper stage than it wanted for want of time or room.
+        shed, busy: not begun, before anything was known of the text: no room in the queue; machine busy, or
+            the first stage had no place for it.
+        degraded: not begun, since the live policy answered its client by a cheaper stage than it wanted, and
+            not by its own budget of escalations.
     """
 
     same: int = Field(default=0, ge=0)

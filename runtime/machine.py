@@ -52,11 +52,7 @@ def usable_cores(root: Path = Path("/")) -> float:
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    for folder in control_groups(root, "cpu"):
-        quota, period = _pair(folder)
-        if quota is not None and period:
-            cores = min(cores, quota / period)
-    return max(cores, 0.01)
+    return max(min([cores, *(limit for _, limit in cpu_quotas(root))]), 0.01)
 
 
 def core_count(root: Path = Path("/")) -> int:
@@ -96,6 +92,12 @@ def control_groups(root: Path, controller: str) -> list[Path]:
         # Inside a container the path is the host's and may not exist here: the top then holds the limits.
         found += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(top)]
     return found
+
+
+def cpu_quotas(root: Path = Path("/")) -> list[tuple[Path, float]]:
+    """Return each control group that limits the processors of this process, with its limit in cores."""
+    found = [(folder, *_pair(folder)) for folder in control_groups(root, "cpu")]
+    return [(folder, quota / period) for folder, quota, period in found if quota and period]
 
 
 def _pair(folder: Path) -> tuple[float | None, float | None]:

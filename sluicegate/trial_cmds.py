@@ -141,6 +141,11 @@ def say_trials(trials: list[dict[str, Any]]) -> None:
             + ("" if agreement is None else f", {agreement:.2%} answered alike")
             + f"; not compared: {pairs['shed']} no room, {pairs['busy']} machine busy"
         )
+        if 100 * verdict["n"] < pairs["shed"] + pairs["busy"]:
+            _say(
+                "  fewer than one text in a hundred is compared: the gateway is never idle enough "
+                "(traffic.canary_texts_per_s, traffic.beside_texts)"
+            )
         drop = "unknown" if verdict["drop"] is None else f"{verdict['drop']:.4f}"
         _say(
             f"  verdict: {trial['says']} (drop {drop}; {verdict['drop_low']:.4f} to "

@@ -29,6 +29,7 @@ class RequestState:
         self.score = scored.score.copy()
         self.logits = logits.copy()
         self.degraded = np.zeros(n, dtype=bool)
+        self.by_load: NDArray[np.bool_] | None = None
         self.seen: NDArray[np.int64] | None = None
         if plan.votes:
             self.seen = np.full((n, len(plan.steps)), NOT_RUN, dtype=np.int64)
@@ -55,6 +56,10 @@ class RequestState:
         """Let the answers in hand stand for `rows`."""
         self.going_to[rows] = ANSWER
         self.degraded[rows] = True
+        if reason != "budget":
+            if self.by_load is None:
+                self.by_load = np.zeros(len(self.degraded), dtype=bool)
+            self.by_load[rows] = True
         self.degradations.append((reason, len(rows)))
 
     def answer(self, step: Step, rows: IntArray, logits: Logits) -> None:
@@ -110,4 +115,5 @@ class RequestState:
             logits=self.logits,
             temperatures=[steps[index].temperature for index in at],
             policy_version=self._plan.snapshot.policy.version,
+            by_load=() if self.by_load is None else self.by_load.tolist(),
         )

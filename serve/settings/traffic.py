@@ -20,6 +20,11 @@ class TrafficSettings(Setting):
         default=0.85,
         gt=0,
         le=1,
-        description="No comparisons while the machine is busier; null: whatever",
+        description="No comparisons while machine, CPU quota or event loop are busier; null: whatever",
+    )
+    canary_texts_per_s: float = Field(
+        default=1.0,
+        ge=0,
+        description="Texts of a canary that each replica compares a second, however busy; 0: none",
     )
     gather_s: float = Field(default=1.0, gt=0, description="How often control gathers counts and judges")

@@ -14,6 +14,7 @@ from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
 from serve.settings.stages import BatchRules
 from serve.stages.forecast import Forecast
 from serve.stages.room import Room, Ticket
+from serve.types.priority import OFF_PATH_PRIORITY
 
 T = TypeVar("T", bound=Ticket)
 
@@ -29,9 +30,10 @@ class Admission(Generic[T]):
     Attributes:
         room: what waits.
         outstanding: items that wait or run, parts of large requests that are not in the room yet included.
+        off_path: those among them that no client waits for.
     """
 
-    __slots__ = ("_closed", "_name", "_rules", "forecast", "outstanding", "room")
+    __slots__ = ("_closed", "_name", "_rules", "forecast", "off_path", "outstanding", "room")
 
     def __init__(self, name: str, rules: BatchRules, forecast: Forecast) -> None:
         self._name = name
@@ -40,6 +42,7 @@ class Admission(Generic[T]):
         self.forecast = forecast
         self.room: Room[T] = Room()
         self.outstanding = 0
+        self.off_path = 0
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -48,7 +51,8 @@ class Admission(Generic[T]):
     def admit(self, ticket: T, count: int, now: float) -> list[T]:
         """Let the first part of a request of `count` items in; return whom it drove out.
 
-        An idle stage takes whatever comes: what is known of its pace might be wrong, and would stay so.
+        An idle stage takes whatever comes: what is known of its pace might be wrong, and would stay so. One
+        that holds only what no client waits for is idle to clients.
 
         Raises:
             Overloaded: the room is taken by its equals, the expected wait is beyond the rules, or it could
@@ -64,7 +68,8 @@ class Admission(Generic[T]):
         gone: list[T] = []
         forecast = self.forecast
         due_at = ticket.due_at
-        if self.outstanding:
+        off_path = ticket.priority == OFF_PATH_PRIORITY
+        if self.outstanding > (0 if off_path else self.off_path):
             ahead = self.room.ahead_of(ticket)
             ends_s = forecast.ends_s(now, ahead + ticket.size, self.room.items + ticket.size)
             if self.outstanding + count > self._rules.max_queue_items:
@@ -81,9 +86,17 @@ class Admission(Generic[T]):
         if due_at != inf:
             forecast.given(due_at - now)
         self.outstanding += count
+        if off_path:
+            self.off_path += count
         if not self.room.push(ticket):
             gone += self.late(now)
         return gone
+
+    def leave(self, count: int, priority: int) -> None:
+        """So many items of a level wait and run no more."""
+        self.outstanding -= count
+        if priority == OFF_PATH_PRIORITY:
+            self.off_path -= count
 
     def late(self, now: float) -> list[T]:
         """Take out who can no longer be answered in time."""

@@ -228,7 +228,7 @@ class MicroBatcher(Generic[Item, Result]):
         finally:
             for future in inside:
                 future.cancel()
-            self._leave(count - given)
+            self._leave(count - given, first.priority)
         return results
 
     async def close(self) -> None:
@@ -338,7 +338,7 @@ class MicroBatcher(Generic[Item, Result]):
     def _refuse(self, groups: list[_Group[Item, Result]]) -> None:
         """On the loop: tell those that cannot be answered in time; those given up want no telling."""
         for group in groups:
-            self._leave(group.size)
+            self._leave(group.size, group.priority)
             if not group.future.done():
                 group.future.set_exception(self._admission.too_late(group))
 
@@ -403,7 +403,7 @@ class MicroBatcher(Generic[Item, Result]):
         """On the loop: settle the futures, learn the pace, report."""
         now = self._clock()
         for group in batch:
-            self._leave(group.size)
+            self._leave(group.size, group.priority)
             future, outcome = group.future, group.outcome
             if future.done():
                 continue
@@ -420,8 +420,8 @@ class MicroBatcher(Generic[Item, Result]):
                     self._forecast.answered(now - batch[0].expected_at)
             self._recorder.batch(record)
 
-    def _leave(self, count: int) -> None:
-        self._admission.outstanding -= count
+    def _leave(self, count: int, priority: int) -> None:
+        self._admission.leave(count, priority)
         if self._idle is not None and not self.outstanding and not self._idle.done():
             self._idle.set_result(None)
 

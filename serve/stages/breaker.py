@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from contract.errors import NotReady
 from serve.settings.resilience import BreakerRules
+from serve.types.priority import DEFAULT_PRIORITY, OFF_PATH_PRIORITY
 from serve.types.recorder import BreakerState, Incident
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class Breaker:
         self.state: BreakerState = "closed"
         told("closed")
 
-    def check(self, now: float) -> None:
-        """Let a request through, or raise StageUnavailable."""
+    def check(self, now: float, priority: int = DEFAULT_PRIORITY) -> None:
+        """Let a request through, or raise StageUnavailable; a probe is for those whom a client waits for."""
         if self.state == "closed":
             return
+        if priority == OFF_PATH_PRIORITY:
+            raise StageUnavailable(f"{self._name} fails and is not asked now")
         if self.state == "open" and now >= self._until:
             self._probed_at = None
             self._change("half_open", "it is probed")

@@ -82,7 +82,7 @@ class InlineStage:
         if breaker is None:
             parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
         else:
-            breaker.check(self._clock())
+            breaker.check(self._clock(), priority)
             try:
                 parts = await self._batcher.submit(texts, deadline_at, due_at, priority)
             except StageBroken:

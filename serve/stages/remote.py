@@ -28,7 +28,7 @@ from serve.stages.twice import Budget, hedged
 from serve.telemetry.tracing import carried_by
 from serve.types.clock import Clock
 from serve.types.current import REQUEST_ID, SPAN
-from serve.types.priority import DEFAULT_PRIORITY
+from serve.types.priority import DEFAULT_PRIORITY, OFF_PATH_PRIORITY
 from serve.types.recorder import BreakerState, NoRecorder, Recorder
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class _Part(Ticket):
         self.texts = texts
         self.soft_at = due_at
         self.number = next(_numbers)
-        self.tries_left = 1
+        self.tries_left = 0 if priority == OFF_PATH_PRIORITY else 1
         self.request_id = REQUEST_ID.get()
         self.span = SPAN.get()
         self.call: _Call | None = None
@@ -153,9 +153,10 @@ class RemoteStage:
     ) -> Logits:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
         now = self._clock()
-        self._breaker.check(now)
+        self._breaker.check(now, priority)
         parts = self._join(texts, deadline_at, now, due_at, priority)
-        self._budget.earn(len(texts))
+        if priority != OFF_PATH_PRIORITY:
+            self._budget.earn(len(texts))
         self._pump()
         patience = None if deadline_at is None else deadline_at - now
         try:
@@ -164,7 +165,7 @@ class RemoteStage:
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline passed while waiting for {self._variant}") from None
         finally:
-            self._admission.outstanding -= len(texts)
+            self._admission.leave(len(texts), priority)
             for part in parts:
                 part.future.cancel()
                 if part.future.cancelled() and part.call is not None:

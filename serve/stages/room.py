@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from serve.types.priority import DEFAULT_PRIORITY, LOWEST_PRIORITY
+from serve.types.priority import DEFAULT_PRIORITY, OFF_PATH_PRIORITY
 
 
 class Ticket:
@@ -82,8 +82,8 @@ class Room(Generic[T]):
     __slots__ = ("_active", "_items", "_levels", "items")
 
     def __init__(self) -> None:
-        self._levels: tuple[deque[T], ...] = tuple(deque() for _ in range(LOWEST_PRIORITY + 1))
-        self._items = [0] * (LOWEST_PRIORITY + 1)
+        self._levels: tuple[deque[T], ...] = tuple(deque() for _ in range(OFF_PATH_PRIORITY + 1))
+        self._items = [0] * (OFF_PATH_PRIORITY + 1)
         self._active: list[int] = []
         self.items = 0
 

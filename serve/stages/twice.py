@@ -12,6 +12,7 @@ from serve.settings.scaling import Scaling
 from serve.settings.stages import StageSettings
 from serve.stages.call import Ask, Call, Reply
 from serve.types.clock import Clock
+from serve.types.priority import OFF_PATH_PRIORITY
 from serve.types.recorder import Recorder
 
 
@@ -98,8 +99,8 @@ def hedged(
         racing = {first}
         try:
             await asyncio.wait(racing, timeout=delay.seconds)
-            texts = sum(len(one.texts) for one in asks)
-            if not first.done() and budget.spend(texts):
+            texts = sum(len(one.texts) for one in asks if one.priority != OFF_PATH_PRIORITY)
+            if not first.done() and texts and budget.spend(texts):
                 racing.add(asyncio.ensure_future(call(_later(asks, clock() - sent_at))))
                 recorder.incident("hedge_sent", variant, texts)
             while True:

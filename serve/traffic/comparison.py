@@ -13,20 +13,9 @@ from serve.settings.limits import RequestLimits
 from serve.traffic.tally import ArmRecorder, ArmTally, PairOutcome, TrialTally
 from serve.types.clock import Clock
 from serve.types.messages import CASCADE, ClassifyRequest
-from serve.types.priority import LOWEST_PRIORITY
-from serve.types.recorder import NoRecorder, RequestRecord
+from serve.types.priority import OFF_PATH_PRIORITY
+from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot, Trial
-
-
-class _Last(NoRecorder):
-    """Keeps the record of the last answer; comparisons are one at a time."""
-
-    def __init__(self) -> None:
-        self.record: RequestRecord | None = None
-
-    def answered(self, record: RequestRecord) -> None:
-        """Keep it."""
-        self.record = record
 
 
 class Comparison:
@@ -49,12 +38,11 @@ class Comparison:
         self.tally = tally
         self._rule = trial.candidate.rule
         self._clock = clock
-        self._last = _Last()
         limits = limits.model_copy(update={"objective_ms": None})
         other = trial.snapshot if trial.kind == "shadow" else live
         counted: list[ArmTally] = [tally.candidate] if trial.kind == "shadow" else []
         unhurried = _unhurried(other)
-        self._other = DataPlane(lambda: unhurried, limits, ArmRecorder(counted, self._last), clock=clock)
+        self._other = DataPlane(lambda: unhurried, limits, ArmRecorder(counted, NoRecorder()), clock=clock)
         self._reference = live.policy.reference
         alone = _unhurried(live)
         self._judge = DataPlane(lambda: alone, limits, NoRecorder(), clock=clock)
@@ -77,7 +65,7 @@ class Comparison:
             if self.kind == "shadow":
                 self.tally.candidate.refused(problem)
             return "unresolved"
-        if self._degraded_by_load():
+        if result.by_load:
             return "unresolved"
         other = str(result.labels[result.predicted[0]])
         if other == label:
@@ -100,13 +88,8 @@ class Comparison:
             return None
         return str(result.labels[result.predicted[0]])
 
-    def _degraded_by_load(self) -> bool:
-        """Return whether the last answer was cheaper than wanted, and not by the policy's own budget."""
-        record = self._last.record
-        return record is not None and any(reason != "budget" for reason, _ in record.degraded)
-
     def _request(self, model: str, text: str) -> ClassifyRequest:
-        return ClassifyRequest(model, [text], None, self._clock(), priority=LOWEST_PRIORITY)
+        return ClassifyRequest(model, [text], None, self._clock(), priority=OFF_PATH_PRIORITY)
 
 
 def _unhurried(snapshot: Snapshot) -> Snapshot:

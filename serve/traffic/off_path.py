@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import psutil
-
 from serve.settings.traffic import TrafficSettings
 from serve.traffic.comparison import Comparison
 from serve.types.clock import Clock
@@ -20,104 +18,86 @@ from serve.types.messages import ClassifyResult
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
+_BETWEEN_TURNS_S = 0.005
+"""Where a turn of the loop brought requests, the next look is so much later."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Job:
+class _Pair:
+    """One text to compare; without an answer nothing can come of it, but its turn comes like any other's."""
+
     comparison: Comparison
-    texts: Sequence[str]
-    labels: Sequence[str]
-    variants: Sequence[str]
-
-
-class MachineLoad:
-    """Whether the machine is busier than `limit`; looks a few times a second at most."""
-
-    def __init__(self, limit: float | None, clock: Clock = time.monotonic) -> None:
-        self._limit = limit
-        self._clock = clock
-        self._looked_at = clock()
-        self._share = 0.0
-        self._spent = _spent()
-
-    def __call__(self) -> bool:
-        """Return whether it is."""
-        if self._limit is None:
-            return False
-        now = self._clock()
-        if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
-            busy, idle = _spent()
-            busy_before, idle_before = self._spent
-            self._spent = busy, idle
-            both = busy - busy_before + idle - idle_before
-            self._share = (busy - busy_before) / both if both > 0 else 0.0
-        return self._share > self._limit
-
-
-def _spent() -> tuple[float, float]:
-    """Return busy and idle seconds of all processors since the machine started."""
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    return sum(times) - idle, idle
+    text: str
+    label: str | None
+    variant: str
 
 
 class OffPath:
-    """Runs comparisons one text at a time, when nothing live is inside.
+    """Runs comparisons one text at a time, when nothing live is inside and a turn brought nothing.
 
-    A live request that comes meanwhile waits for one text of one stage at most.
+    Of a canary a few texts a second are compared whatever is inside: clients get its answers, and whether
+    they are worse must not stay unknown for as long as a gateway is busy.
 
     Args:
         settings: bounds.
-        live_texts: how many texts of live requests this replica holds.
-        busy: whether the machine has nothing to spare.
+        live_texts: how many texts of live requests wait in this replica.
+        busy: whether there is no processor time to spare.
+        clock: seconds.
     """
 
     def __init__(
-        self, settings: TrafficSettings, live_texts: Callable[[], int], busy: Callable[[], bool]
+        self,
+        settings: TrafficSettings,
+        live_texts: Callable[[], int],
+        busy: Callable[[], bool],
+        clock: Clock = time.monotonic,
     ) -> None:
         self._settings = settings
         self._live_texts = live_texts
         self._busy = busy
-        self._jobs: deque[_Job] = deque()
-        self._waiting_texts = 0
+        self._clock = clock
+        self._pairs: deque[_Pair] = deque()
+        self._under_way = 0
+        self._arrivals = 0
+        least_per_s = settings.canary_texts_per_s
+        self._owed_every_s = 1.0 / least_per_s if least_per_s else float("inf")
+        self._last_of_a_canary = float("-inf")
         self._work = asyncio.Event()
         self._room = asyncio.Event()
 
     @property
     def waiting_texts(self) -> int:
         """Texts whose comparison has not ended."""
-        return self._waiting_texts
+        return len(self._pairs) + self._under_way
 
-    def offer(self, comparison: Comparison, texts: Sequence[str], result: ClassifyResult) -> None:
-        """Take an answered request for comparison, as far as there is room."""
+    def arrived(self) -> None:
+        """A live request has come."""
+        self._arrivals += 1
+
+    def offer(self, comparison: Comparison, texts: Sequence[str], result: ClassifyResult | None) -> None:
+        """Take a request for comparison, as far as there is room; None: the arm did not answer it."""
         rows: Sequence[int] = range(len(texts))
-        if comparison.kind == "shadow" and any(result.degraded):
-            rows = [row for row in rows if not result.degraded[row]]
+        by_load = () if result is None else result.by_load
+        if by_load and comparison.kind == "shadow":
+            rows = [row for row in rows if not by_load[row]]
             comparison.tally.compared("degraded", len(texts) - len(rows))
-        taken = rows[: max(0, self._settings.max_waiting_texts - self._waiting_texts)]
+        taken = rows[: max(0, self._settings.max_waiting_texts - self.waiting_texts)]
         if len(taken) < len(rows):
             comparison.tally.compared("shed", len(rows) - len(taken))
-        if not taken:
-            return
-        labels = result.labels
-        self._jobs.append(
-            _Job(
-                comparison,
-                [texts[row] for row in taken],
-                [str(labels[result.predicted[row]]) for row in taken],
-                [result.variant[row] for row in taken],
-            )
-        )
-        self._waiting_texts += len(taken)
-        self._work.set()
+        for row in taken:
+            if result is None or (by_load and by_load[row]):
+                self._pairs.append(_Pair(comparison, texts[row], None, ""))
+            else:
+                label = str(result.labels[result.predicted[row]])
+                self._pairs.append(_Pair(comparison, texts[row], label, result.variant[row]))
+        if taken:
+            self._work.set()
 
     def forget(self) -> None:
         """Shed what waits: it is for a snapshot that is out of force."""
-        for job in self._jobs:
-            job.comparison.tally.compared("shed", len(job.texts))
-            self._waiting_texts -= len(job.texts)
-        self._jobs.clear()
+        for pair in self._pairs:
+            pair.comparison.tally.compared("shed")
+        self._pairs.clear()
 
     def freed(self) -> None:
         """A live request has left."""
@@ -127,28 +107,64 @@ class OffPath:
     async def run(self) -> None:
         """Work off what waits, for ever."""
         while True:
-            while not self._jobs:
+            pair = await self._next()
+            self._under_way = 1
+            try:
+                await self._compare(pair)
+            finally:
+                self._under_way = 0
+
+    async def _next(self) -> _Pair:
+        """Wait until a comparison may begin, and take it in the same step: what waits may be forgotten."""
+        while True:
+            while not self._pairs:
                 self._work.clear()
                 await self._work.wait()
-            job = self._jobs.popleft()
-            for row in range(len(job.texts)):
-                await self._one(job, row)
-                self._waiting_texts -= 1
+            arrivals = self._arrivals
+            await asyncio.sleep(0)  # a stage that answers at once would keep the loop from live requests
+            if not self._pairs:
+                continue
+            inside = self._live_texts() > self._settings.beside_texts
+            if not inside and arrivals == self._arrivals:
+                return self._pairs.popleft()
+            if (owed := self._owed()) is not None:
+                return owed
+            if inside:
+                self._room.clear()
+                # Requests for a variant by name leave without a word to here.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_EVERY_S):
+                        await self._room.wait()
+            else:
+                await asyncio.sleep(_BETWEEN_TURNS_S)
 
-    async def _one(self, job: _Job, row: int) -> None:
-        await asyncio.sleep(0)  # a stage that answers at once would keep the loop from live requests
-        while self._live_texts() > self._settings.beside_texts:
-            self._room.clear()
-            # Requests for a variant by name leave without a word to here.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._room.wait()
-        if self._busy():
-            job.comparison.tally.compared("busy")
+    def _owed(self) -> _Pair | None:
+        """Take the newest text of a canary if one is due, so that what is known of it is of now."""
+        if not self._is_due():
+            return None
+        for pair in reversed(self._pairs):
+            if pair.comparison.kind == "canary":
+                self._pairs.remove(pair)
+                return pair
+        return None
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._last_of_a_canary >= self._owed_every_s
+
+    async def _compare(self, pair: _Pair) -> None:
+        comparison = pair.comparison
+        canary = comparison.kind == "canary"
+        if not (canary and self._is_due()) and self._busy():
+            comparison.tally.compared("busy")
+            return
+        if canary:
+            self._last_of_a_canary = self._clock()
+        if pair.label is None:
+            comparison.tally.compared("unresolved")
             return
         try:
-            outcome = await job.comparison.run(job.texts[row], job.labels[row], job.variants[row])
+            outcome = await comparison.run(pair.text, pair.label, pair.variant)
         except Exception:
             log.exception("a comparison failed in a way that none should")
             outcome = "unresolved"
-        job.comparison.tally.compared(outcome)
+        comparison.tally.compared(outcome)

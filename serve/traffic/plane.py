@@ -15,7 +15,8 @@ from serve.dataplane.plane import DataPlane
 from serve.settings.limits import RequestLimits
 from serve.settings.traffic import TrafficSettings
 from serve.traffic.comparison import Comparison
-from serve.traffic.off_path import MachineLoad, OffPath
+from serve.traffic.load import CpuLoad
+from serve.traffic.off_path import OffPath
 from serve.traffic.shares import chosen
 from serve.traffic.tally import ArmRecorder, TrialTally
 from serve.types.clock import Clock
@@ -70,6 +71,7 @@ class TrafficPlane(DataPlane):
         self._told = recorder
         self._settings = settings or TrafficSettings()
         self._arms: _Arms | None = None
+        self._draining = False
         self._tallies: dict[str, TrialTally] = {}
         self._planes: list[tuple[Snapshot, DataPlane | Comparison]] = []
         self._off_path: OffPath | None = None
@@ -78,42 +80,47 @@ class TrafficPlane(DataPlane):
     def begin(self, request: ClassifyRequest) -> ClassifyResult | Coroutine[Any, Any, ClassifyResult]:
         """Return the answers if no text has to wait for one, else what finds them; see DataPlane."""
         arms = self._arms
-        if arms is None or request.model != CASCADE:
+        if arms is None:
             return super().begin(request)
-        return self._share_out(arms, request)
+        if self._off_path is not None:
+            self._off_path.arrived()
+        if request.model != CASCADE:
+            return super().begin(request)
+        return self._share_out(request)
 
     def follow(self, snapshot: Snapshot) -> None:
         """Share out requests as the snapshot now in force says; call it in the same step as the flip."""
+        if self._draining:
+            return
         trials = snapshot.trials
         self._planes = [(of, plane) for of, plane in self._planes if plane.in_flight]
         if not trials:
             self._tallies = {}
             self._arms = None
             self._recorder = self._told
-            if self._worker is not None:
-                self._worker.cancel()
-                self._worker = None
+            self._stop_comparing()
             return
         self._tallies = {trial.candidate.id: self._tally_of(trial) for trial in trials}
         arms = _Arms(
             self._canary(trials, snapshot), self._shadow(trials, snapshot), (*self._tallies.values(),)
         )
         self._recorder = ArmRecorder([tally.live for tally in arms.tallies], self._told)
-        if self._off_path is not None:
-            self._off_path.forget()
-        if self._worker is None:
+        if self._off_path is None:
             self._off_path = OffPath(
-                self._settings, lambda: self.live_texts, MachineLoad(self._settings.busy_cpu_share)
+                self._settings, lambda: self._in_flight, CpuLoad(self._settings.busy_cpu_share)
             )
             self._worker = asyncio.get_running_loop().create_task(self._off_path.run())
+        self._off_path.forget()
         self._arms = arms
 
-    @property
-    def live_texts(self) -> int:
-        """Texts of live requests inside, whichever arm answers them."""
-        arms = self._arms
-        canary = 0 if arms is None or arms.canary is None else arms.canary.plane.in_flight
-        return self.in_flight + canary
+    def _stop_comparing(self) -> None:
+        """Let go of what waits, of its texts and of the models behind them."""
+        if self._off_path is not None:
+            self._off_path.forget()
+            self._off_path = None
+        if self._worker is not None:
+            self._worker.cancel()
+            self._worker = None
 
     @property
     def waiting_texts(self) -> int:
@@ -126,10 +133,10 @@ class TrafficPlane(DataPlane):
 
     async def drain(self) -> None:
         """Refuse new requests and be unready from now on; return once none is left inside."""
-        arms, self._arms = self._arms, None
+        self._draining = True
+        self._arms = None
+        self._stop_comparing()
         await super().drain()
-        while arms is not None and arms.canary is not None and arms.canary.plane.in_flight:
-            await asyncio.sleep(0.02)
 
     async def drained(self, snapshot: Snapshot) -> None:
         """Return once no request works on `snapshot`, nor on the candidates that it held."""
@@ -137,40 +144,65 @@ class TrafficPlane(DataPlane):
         while any(of is snapshot and plane.in_flight for of, plane in self._planes):
             await asyncio.sleep(0.02)
 
-    async def _share_out(self, arms: _Arms, request: ClassifyRequest) -> ClassifyResult:
-        canary, shadow = arms.canary, arms.shadow
+    async def _share_out(self, request: ClassifyRequest) -> ClassifyResult:
+        arms = self._arms
+        canary = None if arms is None else arms.canary
         try:
-            if canary is not None and chosen(canary.candidate.id, canary.candidate.share, request.sticky_key):
-                return await self._by_canary(canary, request)
-            try:
-                found = super().begin(request)
-                result = found if isinstance(found, ClassifyResult) else await found
-            except RequestError as problem:
-                for tally in arms.tallies:
-                    tally.live.refused(problem)
-                raise
-            if shadow is not None and chosen(shadow.candidate.id, shadow.candidate.share, request.sticky_key):
-                self._compare(shadow.comparison, request, result)
-            return result
+            if (
+                arms is not None
+                and canary is not None
+                and chosen(canary.candidate.id, canary.candidate.share, request.sticky_key)
+            ):
+                return await self._by_canary(arms, canary, request)
+            return await self._by_live(arms, request)
         finally:
             if self._off_path is not None:
                 self._off_path.freed()
 
-    async def _by_canary(self, canary: _Canary, request: ClassifyRequest) -> ClassifyResult:
-        inside = self.live_texts
+    async def _by_live(self, arms: _Arms | None, request: ClassifyRequest) -> ClassifyResult:
         try:
-            if inside and inside + len(request.texts) > self._limits.max_in_flight_texts:
+            found = super().begin(request)
+            result = found if isinstance(found, ClassifyResult) else await found
+        except RequestError as problem:
+            for tally in () if arms is None else arms.tallies:
+                tally.live.refused(problem)
+            raise
+        shadow = None if arms is None else arms.shadow
+        if (
+            arms is not None
+            and shadow is not None
+            and chosen(shadow.candidate.id, shadow.candidate.share, request.sticky_key)
+        ):
+            self._compare(arms, shadow.comparison, request, result)
+        return result
+
+    async def _by_canary(self, arms: _Arms, canary: _Canary, request: ClassifyRequest) -> ClassifyResult:
+        """Answer by the canary; its texts are inside this plane too, so that both arms have one room."""
+        self._snapshots()
+        texts = len(request.texts)
+        inside = self._in_flight
+        self._in_flight += texts
+        try:
+            if inside and inside + texts > self._limits.max_in_flight_texts:
                 raise Overloaded("the gateway is full")
             result = await canary.plane.classify(request)
         except RequestError as problem:
-            canary.tally.candidate.refused(problem)
+            if canary.tally.candidate.refused(problem):
+                self._compare(arms, canary.comparison, request, None)
             raise
-        self._compare(canary.comparison, request, result)
+        finally:
+            self._in_flight -= texts
+        self._compare(arms, canary.comparison, request, result)
         return result
 
-    def _compare(self, comparison: Comparison, request: ClassifyRequest, result: ClassifyResult) -> None:
-        if self._off_path is not None:
+    def _compare(
+        self, arms: _Arms, comparison: Comparison, request: ClassifyRequest, result: ClassifyResult | None
+    ) -> None:
+        """Have an answer compared, unless what it would be compared with has gone out of force meanwhile."""
+        if self._off_path is not None and arms is self._arms:
             self._off_path.offer(comparison, request.texts, result)
+        else:
+            comparison.tally.compared("shed", len(request.texts))
 
     def _tally_of(self, trial: Trial) -> TrialTally:
         known = self._tallies.get(trial.candidate.id)
@@ -185,7 +217,7 @@ class TrafficPlane(DataPlane):
             return None
         tally = self._tallies[trial.candidate.id]
         plane = DataPlane(
-            lambda: trial.snapshot,
+            lambda: self._snapshots() and trial.snapshot,
             self._limits,
             ArmRecorder([tally.candidate], self._told),
             clock=self._clock,

@@ -49,10 +49,11 @@ class ArmTally:
         for _, texts in record.degraded:
             self._degraded += texts
 
-    def refused(self, problem: RequestError) -> None:
-        """Count a request that was not answered, where that is the gateway's doing."""
-        if outcome_of(problem) in _OUR_FAULT:
-            self._failed += 1
+    def refused(self, problem: RequestError) -> bool:
+        """Count a request that was not answered, where that is the gateway's doing; return whether it is."""
+        ours = outcome_of(problem) in _OUR_FAULT
+        self._failed += ours
+        return ours
 
     def counts(self) -> ArmCounts:
         """Return the counts so far."""

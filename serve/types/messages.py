@@ -68,6 +68,8 @@ class ClassifyResult:
         logits: [N, C] of the stage that answered each text.
         temperatures: [N] that divide them.
         policy_version: of the policy in force; None where no policy had a part.
+        by_load: [N] whether it is degraded for want of time, room or a stage that works, rather than by the
+            policy's own budget; empty where none is.
     """
 
     model: str
@@ -80,6 +82,7 @@ class ClassifyResult:
     logits: Logits
     temperatures: list[float]
     policy_version: str | None
+    by_load: Sequence[bool] = ()
 
     def probabilities(self) -> FloatArray:
         """Return calibrated probabilities [N, C]."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 HIGHEST_PRIORITY = 1
 DEFAULT_PRIORITY = 5
 LOWEST_PRIORITY = 9
+OFF_PATH_PRIORITY = 10
+"""Of work that no client waits for: below all that clients can ask for."""
 
 
 def level_of(asked: int) -> int:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from contract.errors import InputError, PolicyError
 from contract.policy import Policy, single_variant_policy, write_policy
+from contract.trial import PairCounts, TrialCounts
 from serve.access.gate import Gate
 from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
@@ -66,6 +67,15 @@ def test_show_tells_both_arms_and_the_verdict_so_far(terminal: Terminal) -> None
     assert told["canary"]["share"] == 0.25
     assert told["trials"][0]["rule"]["no_worse_than"] == 0.02
     assert told["trials"][0]["verdict"]["decision"] == "promote"
+
+
+def test_show_says_when_next_to_nothing_is_compared(terminal: Terminal) -> None:
+    """A verdict that stays open for want of idle moments is told from one that needs more texts."""
+    terminal.types("canary", terminal.policy(), "--share", "0.25")
+    terminal.world.count(TrialCounts(pairs=PairCounts(same=9, shed=800, busy=99)))
+    assert "one text in a hundred" not in terminal.types("show")
+    terminal.world.count(TrialCounts(pairs=PairCounts(same=9, shed=802, busy=99)))
+    assert "fewer than one text in a hundred is compared" in terminal.types("show")
 
 
 def test_the_one_candidate_on_trial_needs_no_name(terminal: Terminal) -> None:

@@ -13,16 +13,17 @@ from serve.settings.stages import BatchRules
 from serve.stages.admission import Admission
 from serve.stages.forecast import BatchForecast, CallForecast, Pace
 from serve.stages.room import Ticket
+from serve.types.priority import OFF_PATH_PRIORITY
 from tests.serve.stages.test_room import ticket
 
 
-def admission(each_s: float = 1.0, **rules: float) -> Admission[Ticket]:
+def admission(each_s: float = 1.0, *, background: bool = False, **rules: float) -> Admission[Ticket]:
     """Of a stage with one lane that takes so long for an item, one item at a time, and runs one now."""
     given_rules = BatchRules.model_validate({"max_items": 1, "max_queue_s": 1e6} | rules)
     forecast = BatchForecast(given_rules.max_items, 1)
     forecast.learn(1, each_s)
     made: Admission[Ticket] = Admission("m", given_rules, forecast)
-    made.admit(ticket(), 1, 0.0)
+    made.admit(ticket(level=OFF_PATH_PRIORITY) if background else ticket(), 1, 0.0)
     batch, _ = made.take(0.0, 1)
     forecast.started(0, len(batch), 0.0)
     return made
@@ -251,3 +252,25 @@ def test_a_window_keeps_the_queue_where_it_is_ordered() -> None:
     slow.given(0.2)
     slow.came_back(1, 0.0, 5.0)
     assert slow.window == 1.0
+
+
+def test_what_no_client_waits_for_does_not_make_a_stage_busy() -> None:
+    """A client's request is let in as into an idle stage; the next ones wait behind it as ever."""
+    door = admission(background=True)
+    assert door.outstanding == door.off_path == 1
+    door.admit(ticket(due_at=1.5), 1, 0.0)
+    with pytest.raises(Overloaded):
+        door.admit(ticket(due_at=1.5), 1, 0.0)
+    door.leave(1, OFF_PATH_PRIORITY)
+    assert (door.outstanding, door.off_path) == (1, 0)
+
+
+def test_what_no_client_waits_for_finds_every_stage_busy_that_holds_anything() -> None:
+    """It is let in where it would be answered in time behind all others, like anything else."""
+    door = admission()
+    with pytest.raises(Overloaded):
+        door.admit(ticket(due_at=1.5, level=OFF_PATH_PRIORITY), 1, 0.0)
+    door.admit(ticket(due_at=2.5, level=OFF_PATH_PRIORITY), 1, 0.0)
+    first = ticket(due_at=2.5)
+    door.admit(first, 1, 0.0)
+    assert door.take(1.0, 1)[0] == [first]

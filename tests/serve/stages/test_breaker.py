@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from serve.settings.resilience import BreakerRules
 from serve.stages.breaker import Breaker, StageUnavailable
+from serve.types.priority import OFF_PATH_PRIORITY
 from serve.types.recorder import BreakerState
 
 RULES = BreakerRules(window_calls=4, min_failures=2, failure_share=0.5, open_s=1.0, max_open_s=3.0)
@@ -111,3 +112,14 @@ def test_an_open_breaker_lets_at_most_one_through_in_a_second(steps: list[tuple[
         if breaker.state == "closed":
             break
     assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in itertools.pairwise(let_through))
+
+
+def test_a_probe_is_for_those_whom_a_client_waits_for() -> None:
+    """Other work is refused until the breaker is closed, and leaves the probe to the next client."""
+    breaker = opened()
+    for now in (0.5, 1.0):
+        with pytest.raises(StageUnavailable):
+            breaker.check(now, OFF_PATH_PRIORITY)
+    breaker.check(1.0)
+    breaker.succeeded()
+    breaker.check(1.0, OFF_PATH_PRIORITY)

@@ -19,6 +19,7 @@ from serve.settings.stages import BatchRules, StageSettings
 from serve.stages.breaker import StageUnavailable
 from serve.stages.call import Ask, Reply, StageUnreachable
 from serve.stages.remote import RemoteStage, split
+from serve.types.priority import OFF_PATH_PRIORITY
 from tests.serve.parts import Kept
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +171,19 @@ async def test_retries_stay_within_their_budget() -> None:
         await remote.logits(["abc"], None)
     assert ("retry_refused", "teacher", 1) in kept.incidents
     assert len(peer.calls) == 1
+
+
+async def test_what_no_client_waits_for_is_not_tried_again() -> None:
+    """The budget of retries is for clients."""
+    peer = Peer()
+    peer.gone = 1
+    remote = stage(peer)
+    with pytest.raises(StageUnreachable):
+        await remote.logits(["abc"], None, None, OFF_PATH_PRIORITY)
+    assert len(peer.calls) == 1
+    peer.gone = 1
+    assert (await remote.logits(["abc"], None))[0, 0] == 3
+    assert remote._admission.outstanding == remote._admission.off_path == 0
 
 
 async def test_a_retry_is_not_sent_beyond_the_deadline() -> None:
