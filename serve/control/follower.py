@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 
-from contract.errors import EnvironmentProblem, InputError, NotReady
+from contract.errors import EnvironmentProblem, InputError, NotReady, PolicyError
 from contract.files import sha256_of_json
 from contract.live import Revision
 from serve.control.revision_store import RevisionStore
+from serve.types.clock import Clock
 from serve.types.stage import Snapshot
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ class Follower:
             EnvironmentProblem when the revision cannot be served here.
         flipped: told of the snapshot that has just gone out of force, and of the families that it needs.
         begun: told of each snapshot in the same step in which it comes into force.
+        idle: called after every look at the state, to free what is not needed any more.
+        prepared_s: how long what was prepared is kept for a commit.
+        clock: seconds.
     """
 
     def __init__(
@@ -39,6 +45,10 @@ class Follower:
         load: Callable[[Revision], Awaitable[Snapshot]],
         flipped: Callable[[Snapshot, frozenset[str]], None] = lambda *_: None,
         begun: Callable[[Snapshot], None] = lambda _: None,
+        *,
+        idle: Callable[[], Awaitable[None]] | None = None,
+        prepared_s: float = math.inf,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._state = state
         self._load = load
@@ -46,7 +56,11 @@ class Follower:
         self._begun = begun
         self._current: Snapshot | None = None
         self._in_force: Revision | None = None
-        self._prepared: dict[str, tuple[Revision, Snapshot]] = {}
+        self._idle = idle
+        self._prepared_s = prepared_s
+        self._clock = clock
+        self._prepared: dict[str, tuple[Revision, Snapshot, float]] = {}
+        self._forgotten = 0
         self._loading: list[Revision] = []
         self._problem: str | None = None
 
@@ -63,7 +77,7 @@ class Follower:
     @property
     def families(self) -> frozenset[str]:
         """Hashes of the families that are needed by what is in force, prepared, or being loaded."""
-        held = [revision for revision, _ in self._prepared.values()] + self._loading
+        held = [revision for revision, _, _ in self._prepared.values()] + self._loading
         if self._in_force is not None:
             held.append(self._in_force)
         return frozenset[str]().union(*map(_families_of, held))
@@ -78,12 +92,17 @@ class Follower:
 
     async def prepare(self, revision: Revision) -> None:
         """Load a revision that is not committed yet, so that the flip costs nothing; raises as `load`."""
-        self._prepared[_key(revision)] = revision, await self._loaded(revision)
+        asked_at = self._forgotten
+        snapshot = await self._loaded(revision)
+        if self._forgotten != asked_at:
+            raise PolicyError("it was called off while it loaded", hint="push again")
+        self._prepared[_key(revision)] = revision, snapshot, self._clock() + self._prepared_s
         while len(self._prepared) > _KEPT_PREPARED:
             self._prepared.pop(next(iter(self._prepared)))
 
     def forget_prepared(self) -> None:
-        """Let go of what was prepared: it will not be committed."""
+        """Let go of what was prepared, or is being loaded for it: it will not be committed."""
+        self._forgotten += 1
         self._prepared.clear()
 
     async def catch_up(self) -> int:
@@ -103,10 +122,18 @@ class Follower:
         return self.revision
 
     async def follow(self) -> None:
-        """Catch up twice a second, for ever."""
+        """Catch up twice a second, for ever, and let go of what was prepared and never committed."""
         while True:
             await asyncio.sleep(PULL_EVERY_S)
-            await self.catch_up()
+            await self.look()
+
+    async def look(self) -> None:
+        """Catch up, then let go of what was prepared too long ago."""
+        await self.catch_up()
+        now = self._clock()
+        self._prepared = {key: found for key, found in self._prepared.items() if found[2] > now}
+        if self._idle is not None:
+            await self._idle()
 
     async def _flip(self, revision: Revision) -> None:
         prepared = self._prepared.get(_key(revision))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from contract.errors import NotReady, PolicyError, SluiceError
+from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import FamilyReference, Revision
 from contract.policy import check_policy_fits, parse_policy, require_certified_answers
@@ -131,18 +131,23 @@ class ControlPlane:
         Raises:
             PolicyError: the policy does not fit the family, or a replica could not prepare it.
             FamilyError, EnvironmentProblem: a family cannot be served here.
-            NotReady: a replica does not answer. After any of them nothing has changed.
+            NotReady: a replica does not answer.
+            OSError: the state cannot be written. After any of them nothing has changed.
         """
         async with self._one_at_a_time:
             for _ in range(_TRIES):
                 latest = await asyncio.to_thread(self.current)
                 revision = following(latest, change(latest), reason)
                 await self._check(revision)
-                await self._prepare(revision, stages=set(revision.families) != set(latest.families))
                 try:
+                    await self._prepare(revision, stages=set(revision.families) != set(latest.families))
                     await asyncio.to_thread(self._state.commit, revision)
                 except RevisionTaken:
+                    await self._replicas.forget()
                     continue
+                except BaseException:
+                    await self._replicas.forget()
+                    raise
                 return revision, await self._those_that_answer()
             raise PolicyError("other writers keep committing revisions", hint="push again")
 
@@ -159,15 +164,11 @@ class ControlPlane:
             require_certified_answers(policy, found.otherwise)
 
     async def _prepare(self, revision: Revision, *, stages: bool) -> None:
-        try:
-            complaints = [c for c in await self._replicas.prepare(revision.dump(), stages=stages) if c]
-            if complaints:
-                raise PolicyError(
-                    f"{len(complaints)} replica(s) cannot load it, nothing has changed: {complaints[0]}"
-                )
-        except SluiceError:
-            await self._replicas.forget()
-            raise
+        complaints = [c for c in await self._replicas.prepare(revision.dump(), stages=stages) if c]
+        if complaints:
+            raise PolicyError(
+                f"{len(complaints)} replica(s) cannot load it, nothing has changed: {complaints[0]}"
+            )
 
     async def _those_that_answer(self) -> list[ReplicaState]:
         """Return where the replicas are; what is committed stays so, even when none of them answers."""

@@ -40,9 +40,12 @@ from serve.telemetry.metrics import Telemetry, policy_state
 from serve.telemetry.nodes import join_pages
 from serve.telemetry.observer import make_observer
 from serve.traffic.plane import TrafficPlane
+from serve.types.clock import Clock
 from serve.types.stage import Snapshot, Stage, Trial
 
 ACCOUNT_EVERY_S = 0.5
+_COMMIT_S = 35.0
+"""Once the last gateway has loaded, a commit follows within this, or never."""
 Connect = Callable[[str, str, str], RemoteStage]
 
 
@@ -57,6 +60,7 @@ class GatewayReplica:
         state: where the live state is.
         exchange: asks the ledger that divides the limits of keys; None where this replica is alone.
         pages: gives what each of several nodes has counted; None where there is one.
+        clock: seconds.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class GatewayReplica:
         state: RevisionStore,
         exchange: Call | None = None,
         pages: Callable[[], Mapping[str, bytes]] | None = None,
+        *,
+        clock: Clock = time.monotonic,
     ) -> None:
         assignment.check_package()
         self._name = name
@@ -90,8 +96,16 @@ class GatewayReplica:
         self._remotes: dict[tuple[str, str], RemoteStage] = {}
         self._leaving: dict[Snapshot, frozenset[str]] = {}
         self._departures: set[asyncio.Task[None]] = set()
-        self._follower = Follower(state, self._load, self._flipped, self._share_out)
         limits = assignment.settings.limits
+        self._follower = Follower(
+            state,
+            self._load,
+            self._flipped,
+            self._share_out,
+            idle=self._tidy,
+            prepared_s=assignment.settings.ready_timeout_s + _COMMIT_S,
+            clock=clock,
+        )
         accounts = Accounts(f"{name}/{os.getpid()}", assignment.settings.gateway_replicas)
         gate = Gate(accounts)
         self._exchange = Exchange(accounts, exchange or _alone)
@@ -234,7 +248,10 @@ class GatewayReplica:
 
     async def _tidy(self) -> None:
         """Free the families that neither the live state nor a request needs."""
-        await self._families.keep(self._follower.families.union(*self._leaving.values()))
+        needed = self._follower.families.union(*self._leaving.values())
+        if not self._families.known - needed:
+            return
+        await self._families.keep(needed)
         builds = {build for sha256 in self._families.known for build in self._families.builds(sha256)}
         for key in [key for key in self._remotes if key[1] not in builds]:
             del self._remotes[key]

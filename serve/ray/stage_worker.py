@@ -82,6 +82,8 @@ class StageWorker:
         self._number = 0
         self._needed: frozenset[str] = frozenset()
         self._kept_until: dict[str, float] = {}
+        self._prepared_until: dict[str, float] = {}
+        self._forgotten = 0
         self._asked: dict[int, asyncio.Task[Reply]] = {}
 
     @property
@@ -99,18 +101,25 @@ class StageWorker:
             latest = await asyncio.to_thread(self._state.latest)
             if latest is None:
                 raise NotReady("there is no revision in the state directory")
-            await self._hold(latest, load=preload)
+            while latest is not None:  # what was pushed while it loaded reached only those that ran
+                await self._hold(latest, load=preload)
+                latest = await asyncio.to_thread(self._state.newer_than, latest.number)
         except (SluiceError, OSError) as problem:
             raise NotReady(str(problem)) from problem
 
     async def prepare(self, raw: dict[str, Any]) -> str | None:
         """Load a revision's families beside those that are here; return what speaks against it, if any."""
         revision = parse_revision(raw)
-        until = self._clock() + self._assignment.settings.ready_timeout_s + self._patience_s
+        # The stages load, then the gateways, each so long at most; then it is committed.
+        until = self._clock() + 2 * self._assignment.settings.ready_timeout_s + self._patience_s
+        asked_at = self._forgotten
         try:
             for reference in revision.families:
-                self._kept_until[reference.sha256] = until
+                self._prepared_until[reference.sha256] = until
                 await self._families.load(reference)
+                if self._forgotten != asked_at:
+                    await self.tidy()
+                    return f"{self._deployment}: it was called off while it loaded"
         except SluiceError as problem:
             log.exception("cannot load what was pushed")
             await self.forget()
@@ -118,10 +127,10 @@ class StageWorker:
         return None
 
     async def forget(self) -> None:
-        """Let go of what was prepared and will not be committed."""
-        now = self._clock()
-        for sha256 in set(self._kept_until) - self._needed:
-            self._kept_until[sha256] = min(self._kept_until[sha256], now)
+        """Let go of what was prepared and will not be committed; what is out of force stays its time."""
+        self._forgotten += 1
+        await self.catch_up()  # what is just committed is needed, though nobody has told it here
+        self._prepared_until.clear()
         await self.tidy()
 
     async def catch_up(self) -> None:
@@ -143,10 +152,11 @@ class StageWorker:
     async def tidy(self) -> None:
         """Free the families that are out of force and have not been asked for longer than a request lasts."""
         now = self._clock()
-        kept = {sha256 for sha256, until in self._kept_until.items() if until > now}
-        if self._families.known - self._needed - kept:
-            await self._families.keep(self._needed | kept)
-        self._kept_until = {sha256: self._kept_until[sha256] for sha256 in kept}
+        self._kept_until = {s: until for s, until in self._kept_until.items() if until > now}
+        self._prepared_until = {s: until for s, until in self._prepared_until.items() if until > now}
+        kept = self._needed | self._kept_until.keys() | self._prepared_until.keys()
+        if self._families.known - kept:
+            await self._families.keep(kept)
 
     async def load_when(self, ready: Callable[[], Awaitable[bool]]) -> None:
         """Load every variant once `ready`, one at a time: a family rebuilt later does not matter then."""
@@ -235,6 +245,8 @@ class StageWorker:
         needed = frozenset(reference.sha256 for reference in revision.families)
         for sha256 in self._needed - needed:
             self._kept_until[sha256] = max(until, self._kept_until.get(sha256, until))
+        for sha256 in needed:
+            self._prepared_until.pop(sha256, None)
         self._needed, self._number = needed, revision.number
 
     def _asked_for(self, build: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from contract.errors import EnvironmentProblem, FamilyError, NotReady
+from contract.errors import EnvironmentProblem, FamilyError, NotReady, PolicyError
 from contract.family import Family, read_family, write_family
+from contract.live import FamilyReference, Revision
 from contract.policy import Policy, Stage, single_variant_policy
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.machine import describe_machine
@@ -27,6 +29,7 @@ from serve.settings.gateway import Settings
 from serve.settings.slots import SHELF, own_deployment
 from serve.settings.stages import FakeSettings, StageSettings
 from serve.stages.call import Ask, Reply
+from serve.stages.inline import InlineStage
 from serve.stages.loading import Assignment
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
@@ -53,12 +56,13 @@ class House:
 
     def __init__(self, given: Assignment, room_bytes: int = 1 << 40) -> None:
         self.given = given
+        self.refusal: str | None = None
         self.clock = Clock()
         self.state = open_revisions(given.state)
         self.workers = {
             name: StageWorker(given, name, NoRecorder(), clock=self.clock) for name in given.slots.deployments
         }
-        self.gateway = GatewayReplica("one", given, self._connect, Telemetry(), self.state)
+        self.gateway = GatewayReplica("one", given, self._connect, Telemetry(), self.state, clock=self.clock)
         store = store_of(given)
         self.families = Families(given, store, lambda: Room("memory", room_bytes, room_bytes))
         self.plane = ControlPlane(self.state, self.families.examine, self)
@@ -80,7 +84,9 @@ class House:
         """See Replicas."""
         asked = list(self.workers.values()) if stages else []
         complaints = [await worker.prepare(revision) for worker in asked]
-        return complaints if any(complaints) else [*complaints, await self.gateway.prepare(revision)]
+        if any(complaints):
+            return complaints
+        return [*complaints, await self.gateway.prepare(revision) or self.refusal]
 
     async def forget(self) -> None:
         """See Replicas."""
@@ -180,6 +186,122 @@ async def test_a_replica_that_cannot_load_it_leaves_all_as_it_was(given: Assignm
         await house.push.push(tmp_path / "new", cascade().dump())
     assert house.plane.current().number == 1
     assert shelf._families.known == in_force
+
+
+async def test_a_refused_push_frees_what_it_loaded_and_nothing_that_is_out_of_force_since_a_moment(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """Requests on the family before, and gateways that have not flipped, go on being answered."""
+    house = await House(given).start()
+    old = read_family(Path(given.family))
+    new = rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    own = house.workers[own_deployment(TEACHER)]
+    await own.catch_up()
+    refused = rebuilt(tmp_path / "refused", error_rate={TEACHER: 0.5})
+    house.refusal = "no memory on this node"
+    with pytest.raises(PolicyError, match="no memory on this node"):
+        await house.push.push(tmp_path / "refused", cascade().dump())
+    assert own._families.known == {old.sha256, new.sha256}
+    assert refused.sha256 not in house.gateway._families.known
+    late = await own.infer(TEACHER, old.build(TEACHER), [Ask(["a"], None)])
+    assert not isinstance(late[0], Exception)
+
+
+async def test_a_refused_push_right_after_another_leaves_what_stages_have_yet_to_follow(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """A stage that has loaded a family, and not seen yet that it is in force, does not free it."""
+    house = await House(given).start()
+    new = rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    own = house.workers[own_deployment(TEACHER)]
+    loaded = own.stages[TEACHER]
+    await house.forget()
+    assert own.stages[TEACHER] is loaded
+    assert loaded.artifact_sha256 == new.variant(TEACHER).artifact.sha256
+
+
+async def test_a_push_that_cannot_be_committed_is_forgotten(given: Assignment, tmp_path: Path) -> None:
+    """The state directory fails at the last step: nothing that was loaded for it stays."""
+    house = await House(given).start()
+    rebuilt(tmp_path / "new")
+
+    def full(_: Revision) -> None:
+        raise OSError(28, "No space left on device")
+
+    house.state.commit = full  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="No space left"):
+        await house.push.push(tmp_path / "new", cascade().dump())
+    assert house.gateway._families.known == {read_family(Path(given.family)).sha256}
+    assert house.workers[own_deployment(TEACHER)]._families.known == house.gateway._families.known
+
+
+async def test_what_was_called_off_while_it_loaded_is_not_kept(given: Assignment, tmp_path: Path) -> None:
+    """Another replica has refused by then: a late one frees what it loads, and says so."""
+    house = await House(given).start()
+    rebuilt(tmp_path / "new")
+    in_force = house.gateway._families.known
+    prepare, load = house.gateway.prepare, house.gateway._families._load
+    late: list[asyncio.Task[str | None]] = []
+    may_load = threading.Event()
+
+    def slowly(*asked: Any) -> InlineStage:
+        may_load.wait(10)
+        return load(*asked)
+
+    async def refuse(revision: dict[str, Any]) -> str:
+        house.gateway._families._load = slowly
+        late.append(asyncio.create_task(prepare(revision)))
+        await asyncio.sleep(0)
+        return "another one is full"
+
+    house.gateway.prepare = refuse  # type: ignore[assignment,method-assign]
+    with pytest.raises(PolicyError, match="another one is full"):
+        await house.push.push(tmp_path / "new", cascade().dump())
+    may_load.set()
+    assert "called off" in str(await late[0])
+    assert house.gateway._families.known == in_force
+    assert house.gateway._follower.families == in_force
+
+
+async def test_what_was_prepared_and_never_committed_is_freed_after_a_while(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """Control may die between the two: gateways and stages let go of it by themselves."""
+    house = await House(given).start()
+    in_force = house.gateway._families.known
+    family = rebuilt(tmp_path / "new")
+    reference = FamilyReference(name=family.name, sha256=family.sha256, path=str(tmp_path / "new"))
+    revision = house.plane.current().serving(cascade(), reference).model_copy(update={"number": 2})
+    assert await house.prepare(revision.dump(), stages=True) == [None] * 3
+    await house.gateway._follower.look()
+    assert family.sha256 in house.gateway._families.known
+    house.clock.now = 1000.0
+    await house.gateway._follower.look()
+    own = house.workers[own_deployment(TEACHER)]
+    await own.catch_up()
+    assert own._families.known == house.gateway._families.known == in_force
+
+
+async def test_a_stage_replica_that_starts_during_a_push_has_its_family_before_it_answers(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """It was not there to be asked, and what is committed while it loads is loaded too."""
+    house = await House(given).start()
+    new = rebuilt(tmp_path / "new")
+    own = own_deployment(TEACHER)
+    starting = StageWorker(given, own, NoRecorder(), clock=house.clock)
+    hold = starting._hold
+
+    async def slowly(revision: Revision, *, load: bool) -> None:
+        await hold(revision, load=load)
+        if revision.number == 1:
+            await house.push.push(tmp_path / "new", cascade().dump())
+
+    starting._hold = slowly  # type: ignore[method-assign]
+    await starting.start(preload=True)
+    assert starting.stages[TEACHER].artifact_sha256 == new.variant(TEACHER).artifact.sha256
 
 
 async def test_two_families_that_do_not_fit_into_memory_together_are_refused(
