@@ -13,6 +13,7 @@ from contract.records import Frozen, first_problem
 from contract.trial import Auto, Decision, TrialCounts, TrialKind, Verdict, VerdictRule
 
 SCHEMA = 1
+SEED_FOR_ANOTHER = "seed for another family"
 
 
 class FamilyReference(Frozen):
@@ -76,12 +77,22 @@ class Revision(Frozen):
     family_name: str = Field(default="", description="As its manifest has it; empty in old revisions")
     canary: Candidate | None = None
     shadow: Candidate | None = None
+    seed: bool | None = Field(
+        default=None, description="By a start of the gateway, not while it served; null in old revisions"
+    )
     ruling: Ruling | None = Field(default=None, description="Of the trial that this very revision ended")
 
     @property
     def family(self) -> FamilyReference:
         """The family in force."""
         return FamilyReference(name=self.family_name, sha256=self.family_sha256, path=self.family_path)
+
+    @property
+    def is_seed(self) -> bool:
+        """Whether a start of the gateway put it in force."""
+        if self.seed is None:
+            return self.number == 1 or self.reason == SEED_FOR_ANOTHER
+        return self.seed
 
     @property
     def families(self) -> tuple[FamilyReference, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from contract.errors import EnvironmentProblem
+from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Family, read_family
-from contract.live import FamilyReference, Revision
+from contract.live import SEED_FOR_ANOTHER, FamilyReference, Revision
 from contract.policy import (
     Policy,
     Stage,
@@ -19,7 +19,7 @@ from contract.policy import (
 )
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
-from serve.control.family_store import open_family_store
+from serve.control.family_store import FamilyStore, FamilyUnreachable, open_family_store
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import RevisionStore, first_revision, following, open_revisions
 from serve.settings.gateway import Settings
@@ -52,12 +52,13 @@ def assign(
     state = settings.state or str(folder / "state")
     pushed = _asking(state, lambda: _pushed_since(open_revisions(state), family))
     cache = None if settings.family_cache is None else Path(settings.family_cache)
-    if pushed is not None:
-        family_folder = open_family_store(state, cache).locate(pushed.family)
-        family, policy = read_family(family_folder), pushed.policy
+    found = None if pushed is None else _find(pushed, open_family_store(state, cache), progress)
+    if pushed is not None and found is not None:
+        family_folder, family, policy = *found, pushed.policy
         progress(
             f"the state directory's revision {pushed.number} stays in force, with the family "
-            f"{family.name} {family.sha256[:12]} that was pushed; sluice family rollback goes back"
+            f"{family.name} {family.sha256[:12]} that was put in force while the gateway served; "
+            "sluice family rollback goes back"
         )
     check_family_runs(family, settings.provider)
     otherwise = compare_answers(family_folder, family, settings, progress)
@@ -90,12 +91,27 @@ def _asking(state: str, ask: Callable[[], Answer]) -> Answer:
 
 
 def _pushed_since(state: RevisionStore, family: Family) -> Revision | None:
-    """Return the revision in force where it is of a family that was pushed after this one was served."""
+    """Return the revision in force where another family took this one's place since a start with this one."""
     latest = state.latest()
     if latest is None or latest.family_sha256 == family.sha256:
         return None
-    served = any(revision.family_sha256 == family.sha256 for revision in state.history())
-    return latest if served else None
+    started = next((revision for revision in reversed(state.history()) if revision.is_seed), None)
+    return latest if started is not None and started.family_sha256 == family.sha256 else None
+
+
+def _find(pushed: Revision, store: FamilyStore, progress: Progress) -> tuple[Path, Family] | None:
+    """Return the family of a revision; None, and say so, where it is lost. Raises FamilyUnreachable."""
+    try:
+        folder = store.locate(pushed.family)
+        return folder, read_family(folder)
+    except FamilyUnreachable:
+        raise
+    except FamilyError as problem:
+        progress(
+            f"the family of the state directory's revision {pushed.number} is lost, and the one of the "
+            f"command line starts in its place: {problem}"
+        )
+        return None
 
 
 def planned_slots(settings: Settings, folder: Path) -> Slots:
@@ -151,5 +167,6 @@ def _seed(
     if latest is None:
         state.commit(first_revision(policy, named, "seed"))
     else:
-        state.commit(following(latest, latest.serving(policy, named), "seed for another family"))
+        seeded = following(latest, latest.serving(policy, named), SEED_FOR_ANOTHER)
+        state.commit(seeded.model_copy(update={"seed": True}))
     return policy

@@ -24,6 +24,10 @@ CACHE_BYTES = 20 << 30
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
+class FamilyUnreachable(FamilyError):
+    """The store, or this node's cache, cannot be asked now: nothing is known of what it holds."""
+
+
 class FamilyStore:
     """Puts families into a store, and fetches them by hash into this node's cache.
 
@@ -66,7 +70,8 @@ class FamilyStore:
         Of several that ask at a time on a node, one fetches and the others wait for it.
 
         Raises:
-            FamilyError: the store lacks it, cannot be asked, or a file is not what its name says.
+            FamilyError: the store lacks it, or a file is not what its name says.
+            FamilyUnreachable: the store cannot be asked.
         """
         if _SHA256.fullmatch(sha256) is None:
             raise FamilyError(f"{sha256!r} is no sha256 of a family")
@@ -83,7 +88,7 @@ class FamilyStore:
                 raise FamilyError("it is not the family", where=target, hint="remove that folder")
         except OSError as problem:
             lock.release()
-            raise FamilyError(f"family {sha256[:12]}… cannot be fetched: {problem}") from problem
+            raise FamilyUnreachable(f"family {sha256[:12]}… cannot be fetched: {problem}") from problem
         except BaseException:
             lock.release()
             raise

@@ -81,6 +81,7 @@ def first_revision(policy: Policy, family: FamilyReference, reason: str) -> Revi
         number=1,
         created_at=_now(),
         reason=reason,
+        seed=True,
         policy=policy,
         family_sha256=family.sha256,
         family_path=family.path,
@@ -94,6 +95,7 @@ def following(latest: Revision, changed: Revision, reason: str) -> Revision:
         "number": latest.number + 1,
         "created_at": _now(),
         "reason": reason[:MAX_REASON],
+        "seed": False,
     }
     if changed.ruling is latest.ruling:
         update["ruling"] = None

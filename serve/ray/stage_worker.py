@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
 _LATE_S = 5.0
-_ASKED_FOR_S = 2.0
+_ASKED_AGAIN_S = 0.2
 
 
 class StageWorker:
@@ -62,7 +62,7 @@ class StageWorker:
         self._assignment = assignment
         self._deployment = deployment
         self._recorder = TimedBatches(recorder if observer is None else observer.recorder(recorder))
-        self._outstanding = Asked(_ASKED_FOR_S, clock=clock)
+        self._outstanding = Asked(_ASKED_AGAIN_S, clock=clock)
         owner = next((name for name in assignment.slots.own if own_deployment(name) == deployment), "")
         lanes = assignment.settings.stage_of(owner).batch.lanes
         self._busy = BusyShare(lambda: self._recorder.seconds, lanes, clock=clock)
@@ -195,8 +195,15 @@ class StageWorker:
             await self.catch_up()
             stage = await self._stage(variant, build)
         self._asked_for(build)
-        if told is not None:
-            self._outstanding.tell(told[0], build, told[1])
+        if told is None:
+            return await self._answer(stage, asks)
+        self._outstanding.begins(told[0], build, told[1])
+        try:
+            return await self._answer(stage, asks)
+        finally:
+            self._outstanding.ends(told[0], build, sum(len(ask.texts) for ask in asks))
+
+    async def _answer(self, stage: InlineStage, asks: list[Ask]) -> list[Reply]:
         now = time.monotonic()
         tasks = [asyncio.create_task(self._one(stage, ask, now)) for ask in asks]
         for ask, task in zip(asks, tasks, strict=True):

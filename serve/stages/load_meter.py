@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from contract.metrics import Outcome
 from serve.types.clock import Clock
@@ -75,23 +76,45 @@ class TimedBatches:
 class Asked:
     """What gateways say, with each call, that they have outstanding for this deployment.
 
-    A gateway that has not called for a while has nothing outstanding, or waits for a batch that runs.
+    It counts while a call of that gateway is inside, however long that takes, and without those calls that
+    have ended. What is left when the last of them ends waits in the gateway, or is with other replicas: it
+    counts for a moment more, in which the next call comes where there is one.
 
     Args:
-        for_s: what was said counts so long.
+        moment_s: that long.
     """
 
-    def __init__(self, for_s: float, *, clock: Clock = time.monotonic) -> None:
-        self._for_s = for_s
+    def __init__(self, moment_s: float, *, clock: Clock = time.monotonic) -> None:
+        self._moment_s = moment_s
         self._clock = clock
-        self._told: dict[tuple[str, str], tuple[int, float]] = {}
+        self._told: dict[tuple[str, str], _Told] = {}
 
-    def tell(self, gateway: str, build: str, texts: int) -> None:
-        """Note what a gateway has outstanding of one build."""
-        self._told[gateway, build] = texts, self._clock()
+    def begins(self, gateway: str, build: str, texts: int) -> None:
+        """Note, as a call comes in, what its gateway has outstanding of one build, the call's texts too."""
+        told = self._told.setdefault((gateway, build), _Told())
+        told.texts = texts
+        told.calls += 1
+
+    def ends(self, gateway: str, build: str, texts: int) -> None:
+        """Take off the texts of a call that is answered."""
+        told = self._told[gateway, build]
+        told.texts = max(0, told.texts - texts)
+        told.calls -= 1
+        told.ended_at = self._clock()
 
     def total(self) -> int:
         """Return what all gateways have outstanding."""
         now = self._clock()
-        self._told = {key: told for key, told in self._told.items() if now - told[1] < self._for_s}
-        return sum(texts for texts, _ in self._told.values())
+        self._told = {
+            key: told
+            for key, told in self._told.items()
+            if told.calls or now - told.ended_at < self._moment_s
+        }
+        return sum(told.texts for told in self._told.values())
+
+
+@dataclass(slots=True)
+class _Told:
+    texts: int = 0
+    calls: int = 0
+    ended_at: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from serve.control.family_push import FamilyPush
 from serve.control.plane import ControlPlane, ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.ray.gateway_replica import GatewayReplica
+from serve.ray.scaling import ASKED
 from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import Settings
 from serve.settings.slots import SHELF, own_deployment
@@ -359,12 +361,77 @@ async def test_a_pushed_family_stays_in_force_over_a_restart(given: Assignment, 
     await house.push.push(tmp_path / "new", cascade().dump())
     said: list[str] = []
     again = assign(given.settings, tmp_path, said.append)
-    assert any("with the family fake" in words and "was pushed" in words for words in said)
+    assert any("with the family fake" in words and "while the gateway served" in words for words in said)
     assert read_family(Path(again.family)).sha256 == new.sha256
     assert open_revisions(again.state).latest() == house.plane.current()
     back = await House(again).start()
     revision, _ = await back.plane.rollback(1)
     assert revision.family_sha256 == read_family(Path(given.family)).sha256
+
+
+async def test_another_family_on_the_command_line_is_served_and_so_is_the_first_one_again(
+    tmp_path: Path,
+) -> None:
+    """What a start put in force is not taken for pushed, and its folder may be gone by then."""
+    first = rebuilt(tmp_path / "first")
+    second = write_fake_family(tmp_path / "second", rows=60, seed=6, delay_ms=1.0)
+    assert first.sha256 != second.sha256
+    state = str(tmp_path / "state")
+
+    def served(name: str) -> tuple[str, str]:
+        said: list[str] = []
+        given = assign(Settings(family=str(tmp_path / name), state=state), tmp_path, said.append)
+        return read_family(Path(given.family)).sha256, " ".join(said)
+
+    assert served("first")[0] == first.sha256
+    assert served("second")[0] == second.sha256
+    assert served("first")[0] == first.sha256
+    assert served("second")[0] == second.sha256
+    shutil.rmtree(tmp_path / "second")
+    again, said = served("first")
+    assert again == first.sha256
+    assert "while the gateway served" not in said
+
+
+async def test_a_pushed_family_that_is_lost_gives_way_to_the_one_of_the_command_line(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """The gateway starts, and says what is lost."""
+    house = await House(given).start()
+    new = rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    (Path(given.state) / "store" / "families" / f"{new.sha256}.json").unlink()
+    shutil.rmtree(Path(given.state) / "families")
+    said: list[str] = []
+    again = assign(given.settings, tmp_path, said.append)
+    assert any("revision 2 is lost" in words and "not in the store" in words for words in said)
+    assert read_family(Path(again.family)).sha256 == read_family(Path(given.family)).sha256
+    latest = open_revisions(given.state).latest()
+    assert latest is not None
+    assert (latest.number, latest.family_sha256) == (3, read_family(Path(given.family)).sha256)
+
+
+async def test_a_stage_tells_what_gateways_have_outstanding_while_they_call_and_no_longer(
+    tmp_path: Path,
+) -> None:
+    """A call counts however long it takes, and its texts are off once it is answered."""
+    slow = Settings(fake=FakeSettings(delay_ms=200.0), state=str(tmp_path / "state"))
+    house = House(assign(slow, tmp_path))
+    own = house.workers[own_deployment(TEACHER)]
+    await own.start(preload=True)
+    build = read_family(Path(house.given.family)).build(TEACHER)
+    asks = [Ask([f"story {n}" for n in range(8)], None)]
+    call = asyncio.create_task(own.infer(TEACHER, build, asks, ("one", 64)))
+    while not own.load()[ASKED]:
+        await asyncio.sleep(0)
+    house.clock.now = 10.0
+    assert own.load()[ASKED] == 64
+    await call
+    assert own.load()[ASKED] == 56
+    house.clock.now = 10.5
+    assert own.load()[ASKED] == 0
+    await own.infer(TEACHER, build, asks, ("one", 8))
+    assert own.load()[ASKED] == 0
 
 
 def renamed(folder: Path, names: Mapping[str, str]) -> Family:

@@ -89,18 +89,22 @@ def test_one_long_batch_counts_as_work_before_it_ends() -> None:
     assert share.look(inside=0) == 0.0
 
 
-def test_what_a_gateway_said_long_ago_counts_no_more() -> None:
-    """Of each gateway and build the last word counts, and only for a while."""
+def test_what_a_gateway_says_counts_while_it_calls_without_what_is_answered() -> None:
+    """The last word of each gateway and build, however long the call; the rest only until it would call again."""
     clock = Clock()
-    asked = Asked(for_s=2.0, clock=clock)
-    asked.tell("one", "build", 5)
-    asked.tell("one", "build", 7)
-    asked.tell("two", "build", 3)
-    assert asked.total() == 10
-    clock.now = 1.5
-    asked.tell("two", "build", 4)
-    clock.now = 2.5
+    asked = Asked(moment_s=0.2, clock=clock)
+    asked.begins("one", "build", 5)
+    asked.begins("one", "build", 9)
+    asked.begins("two", "build", 3)
+    clock.now = 60.0
+    assert asked.total() == 12
+    asked.ends("one", "build", 5)
+    asked.ends("two", "build", 3)
     assert asked.total() == 4
+    asked.ends("one", "build", 2)
+    assert asked.total() == 2
+    clock.now = 60.3
+    assert asked.total() == 0
 
 
 def test_timing_batches_passes_everything_on() -> None:
