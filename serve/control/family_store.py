@@ -56,7 +56,7 @@ class FamilyStore:
         """
         for artifact in artifacts_of(family):
             key = _blob(artifact)
-            if not self._objects.holds(key):
+            if not self._objects.holds_whole(key, artifact.sha256):
                 source = inside(folder, artifact.path)
                 check_sha256(source, artifact.sha256)
                 self._objects.put(key, source)
@@ -106,17 +106,20 @@ class FamilyStore:
     def locate(self, reference: FamilyReference, *elsewhere: Path) -> Path:
         """Return where this node finds a family: a folder that holds that very build, else fetched by hash.
 
+        Of a folder's files existence and size are looked at: whoever loads one checks its hash.
+
         Args:
             reference: of a revision.
             elsewhere: folders to try before the one that the revision names.
         """
         named = [Path(reference.path)] if reference.path else []
         for folder in (*elsewhere, *named):
-            try:
-                if read_family(folder, verify=False).sha256 == reference.sha256:
+            if folder.parent == self._cache and folder.name == reference.sha256:
+                break
+            with suppress(FamilyError, OSError):
+                family = read_family(folder, verify=False)
+                if family.sha256 == reference.sha256 and _is_whole(folder, family):
                     return folder
-            except FamilyError:
-                continue
         return self.fetch(reference.sha256)
 
     def _bring_once(self, sha256: str, target: Path) -> None:
@@ -254,6 +257,11 @@ def open_family_store(place: str, cache: Path | None = None, bound_bytes: int = 
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluicegate" / "families"
+
+
+def _is_whole(folder: Path, family: Family) -> bool:
+    """Return whether every file is there in its size. Raises FamilyError, OSError."""
+    return all(inside(folder, each.path).stat().st_size == each.bytes for each in artifacts_of(family))
 
 
 def _blob(artifact: Artifact) -> str:

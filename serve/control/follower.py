@@ -46,7 +46,7 @@ class Follower:
         flipped: Callable[[Snapshot, frozenset[str]], None] = lambda *_: None,
         begun: Callable[[Snapshot], None] = lambda _: None,
         *,
-        idle: Callable[[], Awaitable[None]] | None = None,
+        idle: Callable[[], None] = lambda: None,
         prepared_s: float = math.inf,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -132,8 +132,7 @@ class Follower:
         await self.catch_up()
         now = self._clock()
         self._prepared = {key: found for key, found in self._prepared.items() if found[2] > now}
-        if self._idle is not None:
-            await self._idle()
+        self._idle()
 
     async def _flip(self, revision: Revision) -> None:
         prepared = self._prepared.get(_key(revision))

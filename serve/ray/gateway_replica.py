@@ -89,6 +89,7 @@ class GatewayReplica:
         store = store_of(assignment)
         self._families = LoadedFamilies(
             lambda reference: store.locate(reference, Path(assignment.family)),
+            store.fetch,
             self._placed_here,
             self._load_inline,
             store.let_go,
@@ -154,14 +155,14 @@ class GatewayReplica:
         try:
             await self._follower.prepare(parse_revision(raw))
         except (InputError, EnvironmentProblem) as problem:
-            await self._tidy()
+            self._tidy()
             return str(problem)
         return None
 
     async def forget(self) -> None:
         """Let go of what was prepared and will not be committed."""
         self._follower.forget_prepared()
-        await self._tidy()
+        self._tidy()
 
     async def catch_up(self) -> ReplicaState:
         """Put the newest committed revision, and the newest keys, in force and say where this replica is."""
@@ -244,14 +245,14 @@ class GatewayReplica:
         with suppress(NotReady):  # while it stops, nothing needs to be freed
             await self._dataplane.drained(before)
             del self._leaving[before]
-            await self._tidy()
+            self._tidy()
 
-    async def _tidy(self) -> None:
+    def _tidy(self) -> None:
         """Free the families that neither the live state nor a request needs."""
         needed = self._follower.families.union(*self._leaving.values())
         if not self._families.known - needed:
             return
-        await self._families.keep(needed)
+        self._families.keep(needed)
         builds = {build for sha256 in self._families.known for build in self._families.builds(sha256)}
         for key in [key for key in self._remotes if key[1] not in builds]:
             del self._remotes[key]

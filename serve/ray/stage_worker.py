@@ -73,6 +73,7 @@ class StageWorker:
         store = store_of(assignment)
         self._families = LoadedFamilies(
             lambda reference: store.locate(reference, Path(assignment.family)),
+            store.fetch,
             self._placed_here,
             self._load_stage,
             store.let_go,
@@ -118,7 +119,7 @@ class StageWorker:
                 self._prepared_until[reference.sha256] = until
                 await self._families.load(reference)
                 if self._forgotten != asked_at:
-                    await self.tidy()
+                    self.tidy()
                     return f"{self._deployment}: it was called off while it loaded"
         except SluiceError as problem:
             log.exception("cannot load what was pushed")
@@ -131,7 +132,7 @@ class StageWorker:
         self._forgotten += 1
         await self.catch_up()  # what is just committed is needed, though nobody has told it here
         self._prepared_until.clear()
-        await self.tidy()
+        self.tidy()
 
     async def catch_up(self) -> None:
         """Load the families of the newest revision, if there is a newer one, and free what nobody needs."""
@@ -141,7 +142,7 @@ class StageWorker:
                 await self._hold(newer, load=True)
         except (SluiceError, OSError):
             log.exception("the newest revision cannot be followed; what is loaded stays")
-        await self.tidy()
+        self.tidy()
 
     async def follow(self) -> None:
         """Catch up twice a second, for ever."""
@@ -149,14 +150,14 @@ class StageWorker:
             await asyncio.sleep(PULL_EVERY_S)
             await self.catch_up()
 
-    async def tidy(self) -> None:
+    def tidy(self) -> None:
         """Free the families that are out of force and have not been asked for longer than a request lasts."""
         now = self._clock()
         self._kept_until = {s: until for s, until in self._kept_until.items() if until > now}
         self._prepared_until = {s: until for s, until in self._prepared_until.items() if until > now}
         kept = self._needed | self._kept_until.keys() | self._prepared_until.keys()
         if self._families.known - kept:
-            await self._families.keep(kept)
+            self._families.keep(kept)
 
     async def load_when(self, ready: Callable[[], Awaitable[bool]]) -> None:
         """Load every variant once `ready`, one at a time: a family rebuilt later does not matter then."""
@@ -237,7 +238,8 @@ class StageWorker:
 
     async def close(self) -> None:
         """Finish what is inside and free the variants."""
-        await self._families.keep(frozenset())
+        self._families.keep(frozenset())
+        await self._families.freed()
 
     def _placed_here(self, family: Family) -> list[str]:
         return [name for name, place in self._assignment.place(family).items() if place == self._deployment]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
-from contract.errors import NotReady
+from contract.errors import FamilyError, NotReady
 from contract.family import Family, read_family
 from contract.live import FamilyReference
 from serve.stages.inline import InlineStage
 
+log = logging.getLogger(__name__)
+
 PlacedHere = Callable[[Family], Sequence[str]]
 Locate = Callable[[FamilyReference], Path]
+Fetch = Callable[[str], Path]
 LoadStage = Callable[[Path, Family, str], InlineStage]
 
 
@@ -22,6 +26,8 @@ class LoadedFamilies:
 
     Args:
         locate: finds a family on this node, in a thread; raises FamilyError.
+        fetch: finds it by its hash alone, in a thread, where a file of what was located is another; raises
+            FamilyError.
         placed_here: names the variants of a family that this process is to have.
         load: loads one variant, in a thread; raises FamilyError, EnvironmentProblem.
         forgotten: told of a family that is not needed here any more.
@@ -30,23 +36,26 @@ class LoadedFamilies:
     def __init__(
         self,
         locate: Locate,
+        fetch: Fetch,
         placed_here: PlacedHere,
         load: LoadStage,
         forgotten: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._locate = locate
+        self._fetch = fetch
         self._placed_here = placed_here
         self._load = load
         self._forgotten = forgotten
         self._known: dict[str, tuple[Family, Path]] = {}
         self._stages: dict[str, InlineStage] = {}
+        self._closing: dict[InlineStage, asyncio.Task[None]] = {}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wanted: Counter[str] = Counter()
 
     @property
     def stages(self) -> tuple[InlineStage, ...]:
-        """All that is loaded."""
-        return tuple(self._stages.values())
+        """All that is loaded, first what finishes what is inside, to be freed then."""
+        return *self._closing, *self._stages.values()
 
     @property
     def known(self) -> frozenset[str]:
@@ -77,8 +86,7 @@ class LoadedFamilies:
         self._wanted[reference.sha256] += 1
         try:
             family = await self.learn(reference)
-            folder = self._known[reference.sha256][1]
-            return {name: await self._loaded(family, folder, name) for name in self._placed_here(family)}
+            return {name: await self._loaded(family, name) for name in self._placed_here(family)}
         finally:
             self._wanted[reference.sha256] -= 1
 
@@ -92,31 +100,68 @@ class LoadedFamilies:
         stage = self._stages.get(build)
         if stage is not None:
             return stage
-        for family, folder in tuple(self._known.values()):
+        for family, _ in tuple(self._known.values()):
             if variant in self._placed_here(family) and family.build(variant) == build:
-                return await self._loaded(family, folder, variant)
+                self._wanted[family.sha256] += 1
+                try:
+                    return await self._loaded(family, variant)
+                finally:
+                    self._wanted[family.sha256] -= 1
         raise NotReady(f"{variant} is not here in that build")
 
-    async def keep(self, needed: Set[str]) -> None:
-        """Forget every family but these and those being loaded; finish and free what belongs to none left."""
+    def keep(self, needed: Set[str]) -> None:
+        """Forget every family but these and those being loaded; what belongs to none left is freed.
+
+        It finishes what is inside first, in a task of its own: a model that hangs holds up nobody.
+        """
         wanted = {sha256 for sha256, count in self._wanted.items() if count}
         for sha256 in set(self._known) - needed - wanted:
             del self._known[sha256]
             self._forgotten(sha256)
         left = {build for sha256 in self._known for build in self.builds(sha256)}
-        leaving = [self._stages.pop(build) for build in set(self._stages) - left]
+        for build in set(self._stages) - left:
+            stage = self._stages.pop(build)
+            self._closing[stage] = asyncio.create_task(self._close(stage))
         for build in set(self._loading) - left:
             if not self._loading[build].locked():
                 del self._loading[build]
-        await asyncio.gather(*(stage.close() for stage in leaving))
+
+    async def freed(self) -> None:
+        """Return once everything that is to be freed is."""
+        while self._closing:
+            await asyncio.wait(self._closing.values())
+
+    async def _close(self, stage: InlineStage) -> None:
+        try:
+            await stage.close()
+        except Exception:
+            log.exception("%s could not be freed", stage.variant)
+        finally:
+            del self._closing[stage]
 
     def _find(self, reference: FamilyReference) -> tuple[Family, Path]:
         folder = self._locate(reference)
         return read_family(folder, verify=False), folder
 
-    async def _loaded(self, family: Family, folder: Path, name: str) -> InlineStage:
+    async def _loaded(self, family: Family, name: str) -> InlineStage:
         build = family.build(name)
         async with self._loading[build]:
             if build not in self._stages:
-                self._stages[build] = await asyncio.to_thread(self._load, folder, family, name)
-        return self._stages[build]
+                self._stages[build] = await asyncio.to_thread(self._load_from, family, name)
+            return self._stages[build]
+
+    def _load_from(self, family: Family, name: str) -> InlineStage:
+        """Load a variant from where its family is, else from what is kept of it by hash."""
+        _, folder = self._known[family.sha256]
+        try:
+            return self._load(folder, family, name)
+        except FamilyError as problem:
+            try:
+                kept = self._fetch(family.sha256)
+            except FamilyError:
+                raise problem from None
+            if kept == folder:
+                raise
+            log.warning("family %s is fetched, since its folder was altered: %s", family.sha256[:12], problem)
+            self._known[family.sha256] = family, kept
+            return self._load(kept, family, name)

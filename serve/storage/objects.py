@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from contract.files import atomic_path
+from contract.files import atomic_path, sha256_of_file
 from serve.settings.gateway import S3
 
 
@@ -43,6 +43,13 @@ class Objects(Protocol):
 
     def holds(self, key: str) -> bool:
         """Return whether the key is there."""
+        ...
+
+    def holds_whole(self, key: str, sha256: str) -> bool:
+        """Return whether the key is there with the content of that hash.
+
+        An object store watches over its content itself, and is asked for the key alone.
+        """
         ...
 
     def put(self, key: str, source: Path) -> None:
@@ -105,6 +112,11 @@ class FolderObjects:
     def holds(self, key: str) -> bool:
         """See Objects."""
         return (self._root / key).is_file()
+
+    def holds_whole(self, key: str, sha256: str) -> bool:
+        """See Objects."""
+        path = self._root / key
+        return path.is_file() and sha256_of_file(path) == sha256
 
     def put(self, key: str, source: Path) -> None:
         """See Objects."""

@@ -68,6 +68,43 @@ def test_a_file_that_was_altered_in_the_store_is_not_fetched(tmp_path: Path, fam
     assert folders(tmp_path / "other") == []
 
 
+def test_a_file_that_was_altered_in_the_store_is_put_again(tmp_path: Path, family: Family) -> None:
+    """Who has it whole mends the store by a push."""
+    shared = str(tmp_path / "shared")
+    head = open_family_store(shared, tmp_path / "head")
+    reference = head.put(tmp_path / "built", family)
+    blob = tmp_path / "shared" / "store" / "blobs" / family.variants[0].artifact.sha256
+    blob.write_text("{}")
+    assert head.put(tmp_path / "built", family) == reference
+    assert read_family(open_family_store(shared, tmp_path / "other").fetch(reference.sha256)) == family
+
+
+def test_a_folder_that_lacks_a_file_is_passed_over(tmp_path: Path, family: Family) -> None:
+    """Its manifest alone is no family: what is kept is fetched."""
+    store = open_family_store(str(tmp_path / "shared"), tmp_path / "node")
+    reference = store.put(tmp_path / "built", family)
+    assert store.locate(reference, tmp_path / "built") == tmp_path / "built"
+    (tmp_path / "built" / family.variants[0].artifact.path).unlink()
+    assert store.locate(reference, tmp_path / "built") == tmp_path / "node" / family.sha256
+
+
+def test_what_is_found_in_the_cache_is_held_there(tmp_path: Path, family: Family) -> None:
+    """Also where it was named as a folder: another process may not remove it."""
+    shared = str(tmp_path / "shared")
+    open_family_store(shared, tmp_path / "node").put(tmp_path / "built", family)
+    first = open_family_store(shared, tmp_path / "node")
+    folder = first.fetch(family.sha256)
+    first.let_go(family.sha256)
+    reference = FamilyReference(name=family.name, sha256=family.sha256, path="")
+    second = open_family_store(shared, tmp_path / "node")
+    assert second.locate(reference, folder) == folder
+    open_family_store(shared, tmp_path / "node", bound_bytes=0)._make_room()
+    assert read_family(folder) == family
+    second.let_go(family.sha256)
+    open_family_store(shared, tmp_path / "node", bound_bytes=0)._make_room()
+    assert not folder.exists()
+
+
 def test_a_fetch_that_was_killed_leaves_nothing_that_counts(
     node: Node, tmp_path: Path, family: Family
 ) -> None:

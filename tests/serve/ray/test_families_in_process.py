@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors import EnvironmentProblem, FamilyError, NotReady, PolicyError
+from contract.errors import EnvironmentProblem, FamilyError, NotReady, PolicyError, StageFailed
 from contract.family import Family, read_family, write_family
 from contract.live import FamilyReference, Revision
 from contract.policy import Policy, Stage, single_variant_policy
@@ -149,7 +149,7 @@ async def test_the_old_family_is_freed_in_the_gateway_once_drained_and_in_stages
     late = await own.infer(TEACHER, old.build(TEACHER), [Ask(["a"], None)])
     assert not isinstance(late[0], Exception)
     house.clock.now = 60.0
-    await own.tidy()
+    own.tidy()
     assert own._families.known == {new.sha256}
     with pytest.raises(NotReady, match="not here in that build"):
         await own.infer(TEACHER, old.build(TEACHER), [Ask(["a"], None)])
@@ -232,7 +232,7 @@ async def test_a_push_that_cannot_be_committed_is_forgotten(given: Assignment, t
     def full(_: Revision) -> None:
         raise OSError(28, "No space left on device")
 
-    house.state.commit = full  # type: ignore[method-assign]
+    house.state.commit = full  # type: ignore[assignment,method-assign]
     with pytest.raises(OSError, match="No space left"):
         await house.push.push(tmp_path / "new", cascade().dump())
     assert house.gateway._families.known == {read_family(Path(given.family)).sha256}
@@ -432,6 +432,61 @@ async def test_a_stage_tells_what_gateways_have_outstanding_while_they_call_and_
     assert own.load()[ASKED] == 0
     await own.infer(TEACHER, build, asks, ("one", 8))
     assert own.load()[ASKED] == 0
+
+
+async def test_a_model_that_hangs_in_a_family_out_of_force_is_still_seen_and_holds_nobody_up(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """What is inside is finished in its own time: following goes on, and health checks see the hang."""
+    house = await House(given).start()
+    new = rebuilt(tmp_path / "new")
+    small = house.gateway._families._stages[read_family(Path(given.family)).build("fake-small")]
+    release, run = threading.Event(), small._loaded.runtime.logits
+
+    def hangs(*asked: Any) -> Any:
+        release.wait(10)
+        return run(*asked)
+
+    small._loaded.runtime.logits = hangs  # type: ignore[assignment,method-assign]
+    small._batcher._rules = small._batcher._rules.model_copy(update={"hang_s": 0.0})
+    caught = asyncio.create_task(small.logits(["a"], None))
+    while not small.hangs:
+        await asyncio.sleep(0.001)
+    await house.push.push(tmp_path / "new", cascade().dump())
+    while house.gateway._families.known != {new.sha256}:
+        await asyncio.sleep(0)
+    await house.gateway._follower.look()
+    with pytest.raises(StageFailed, match="fake-small: a call of the model does not come back"):
+        house.gateway.check_hanging()
+    release.set()
+    assert len(await caught) == 1
+    await house.gateway._families.freed()
+    house.gateway.check_hanging()
+    assert not await small.ready()
+
+
+@pytest.mark.parametrize("altered", ["gone", "other"])
+async def test_a_rollback_takes_the_kept_copy_where_the_folder_is_not_whole_any_more(
+    given: Assignment, tmp_path: Path, altered: str
+) -> None:
+    """One file of the first family's folder is gone, or has other bytes of the same number."""
+    house = await House(given).start()
+    old = read_family(Path(given.family))
+    new = rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    own = house.workers[own_deployment(TEACHER)]
+    await own.catch_up()
+    house.clock.now = 60.0
+    await own.catch_up()
+    assert own._families.known == {new.sha256}
+    file = Path(given.family) / old.variant(TEACHER).artifact.path
+    if altered == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"?" * file.stat().st_size)
+    revision, _ = await house.plane.rollback(1)
+    assert revision.family_sha256 == old.sha256
+    assert own.stages[TEACHER].artifact_sha256 == old.variant(TEACHER).artifact.sha256
 
 
 def renamed(folder: Path, names: Mapping[str, str]) -> Family:

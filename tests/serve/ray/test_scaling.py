@@ -90,7 +90,7 @@ def test_one_long_batch_counts_as_work_before_it_ends() -> None:
 
 
 def test_what_a_gateway_says_counts_while_it_calls_without_what_is_answered() -> None:
-    """The last word of each gateway and build, however long the call; the rest only until it would call again."""
+    """Of each gateway and build the last word; what is left once no call is inside, for a moment only."""
     clock = Clock()
     asked = Asked(moment_s=0.2, clock=clock)
     asked.begins("one", "build", 5)
