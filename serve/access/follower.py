@@ -15,25 +15,28 @@ PULL_EVERY_S = 0.5
 
 
 class KeyFollower:
-    """Keeps a gate at the newest book.
+    """Keeps a gate at the newest book; shuts it until it has seen whether there is one.
 
-    A book that is there and cannot be read shuts the gate: it may revoke a key. A state directory that
-    cannot be reached does not: nothing newer is known.
+    A book that is there and cannot be read shuts the gate: it may revoke a key. A state that cannot be
+    reached any more does not: nothing newer is known.
     """
 
     def __init__(self, store: KeyStore, gate: Gate) -> None:
         self._store = store
         self._gate = gate
         self._is_shut = False
+        self._has_looked = False
+        gate.shut()
 
     async def catch_up(self) -> bool:
         """Put the newest book in force; return whether there was a newer one."""
+        newer = None
         try:
             newer = await asyncio.to_thread(self._store.newer_than, self._gate.number)
         except InputError as problem:
             if not self._is_shut:
                 log.error("the keys cannot be read, so nobody is let in: %s", problem)
-            self._is_shut = True
+            self._is_shut = self._has_looked = True
             self._gate.shut()
         except OSError:
             log.exception("the keys cannot be reached")
@@ -42,8 +45,10 @@ class KeyFollower:
             if newer is not None:
                 self._gate.take(newer)
                 log.info("keys number %s are in force: %s", newer.number, newer.reason)
-                return True
-        return False
+            elif not self._has_looked:
+                self._gate.open_without_keys()
+            self._has_looked = True
+        return newer is not None
 
     async def follow(self) -> None:
         """Catch up twice a second, for ever."""

@@ -68,8 +68,13 @@ class Gate:
         return self._shut
 
     def shut(self) -> None:
-        """Let nobody in: there is a newer book, and it cannot be read."""
+        """Let nobody in: whether there is a newer book, or what it says, cannot be read."""
         self.keyed = self._shut = True
+
+    def open_without_keys(self) -> None:
+        """Ask for no key: none was ever made. Once a book is in force this changes nothing."""
+        if self.book is None:
+            self.keyed = self._shut = False
 
     def identify(self, authorization: bytes | None, scope: Scope | None) -> Caller:
         """Return who shows that Authorization header.

@@ -19,6 +19,7 @@ from serve.grpc.messages import METHODS, SERVICE, message
 from serve.grpc.status import code_of, retry_trailer
 from serve.settings.limits import RequestLimits
 from serve.telemetry.observer import Observer, note_caller
+from serve.telemetry.shared_page import SharedPage
 from serve.types.clock import Clock
 from serve.types.messages import ClassifyResult
 from serve.types.recorder import Recorder
@@ -66,7 +67,7 @@ class InferenceService:
         self._dataplane = dataplane
         self._limits = limits
         self._recorder = recorder
-        self._metrics_page = metrics_page
+        self._metrics_page = SharedPage(metrics_page)
         self._gate = gate or Gate()
         self._observer = observer
         self._clock = clock
@@ -174,7 +175,7 @@ class InferenceService:
             _check_version(request.name, request.version)
             self._dataplane.check_served(request.name)
             models = (request.name,)
-        page = await asyncio.to_thread(self._metrics_page)
+        page = await self._metrics_page()
         return translation.statistics_response(oip_models.statistics(models, page))
 
     async def _RepositoryIndex(self, request: Any) -> Any:  # noqa: N802

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +24,7 @@ from serve.http.refusals import REFUSALS, add_refusals
 from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
 from serve.telemetry.observer import Observer
+from serve.telemetry.shared_page import SharedPage
 from serve.types.recorder import Recorder
 from serve.wire import schemas
 from serve.wire.body import Receive
@@ -120,12 +120,13 @@ def make_shell(
     _answer_errors_in_one_form(shell)
     _add_inference(shell, hot)
     add_health(shell, dataplane)
-    add_models(shell, dataplane, limits, metrics_page)
+    drawn = SharedPage(metrics_page)
+    add_models(shell, dataplane, limits, drawn)
     add_refusals(shell)
 
     @shell.get("/metrics", response_class=Response, summary="Prometheus metrics", tags=["operation"])
     async def metrics() -> Response:
-        return Response(await asyncio.to_thread(metrics_page), media_type=METRICS_TYPE)
+        return Response(await drawn(), media_type=METRICS_TYPE)
 
     @shell.get("/docs", include_in_schema=False)
     async def docs() -> Response:

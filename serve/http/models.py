@@ -13,12 +13,14 @@ from contract.errors import BadRequest, NotReady, UnknownModel
 from serve.dataplane.plane import DataPlane
 from serve.http.refusals import MODEL, NOT_READY
 from serve.settings.limits import RequestLimits
+from serve.telemetry.shared_page import SharedPage
 from serve.wire import oip, oip_models, schemas
 from serve.wire.body import BodyReader, ClientLeft
 from serve.wire.common import parse_object
 from serve.wire.headers import read_headers
 
 MetricsPage = Callable[[], bytes]
+"""Blocks until it has the page."""
 MAX_INDEX_BYTES = 4096
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 
@@ -64,7 +66,7 @@ def add_health(shell: FastAPI, dataplane: DataPlane) -> None:
 
 
 def add_models(
-    shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metrics_page: MetricsPage
+    shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metrics_page: SharedPage
 ) -> None:
     """Add the routes that list and describe what is served."""
     bodies = BodyReader(MAX_INDEX_BYTES, limits.max_seconds)
@@ -204,9 +206,8 @@ def add_models(
         return oip_models.repository_index(zip(names, ready, strict=True), only_ready=only_ready)
 
 
-async def _statistics(models: tuple[str, ...], metrics_page: MetricsPage) -> dict[str, Any]:
-    page = await asyncio.to_thread(metrics_page)
-    return oip_models.statistics(models, page)
+async def _statistics(models: tuple[str, ...], metrics_page: SharedPage) -> dict[str, Any]:
+    return oip_models.statistics(models, await metrics_page())
 
 
 def _check_version(model: str, asked: str) -> None:

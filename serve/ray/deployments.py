@@ -48,6 +48,7 @@ from serve.storage.objects import open_objects
 from serve.telemetry.logs import set_up_logs
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
 from serve.telemetry.observer import make_observer
+from serve.telemetry.shared_page import SharedPage
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Gateway:
         set_up_logs(given.settings.log, GATEWAY)
         settings = given.settings
         telemetry = self._telemetry = Telemetry()
+        self._page = SharedPage(telemetry.counts)
         name = ray_serve.get_replica_context().replica_id.unique_id
         asked = (GATEWAY, CONTROL, *given.slots.deployments)
 
@@ -120,7 +122,7 @@ class Gateway:
 
     async def page_of_this_node(self) -> tuple[str, bytes]:
         """Return this node's name and what was counted on it."""
-        return await page_of_this_node(self._telemetry)
+        return await page_of_this_node(self._page)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return what Serve calls where the hook is not used."""
@@ -174,6 +176,7 @@ class StageReplica:
         given.check_package()
         set_up_logs(given.settings.log, STAGE)
         self._telemetry = telemetry = Telemetry()
+        self._page = SharedPage(telemetry.counts)
         self._worker = StageWorker(given, deployment, telemetry, make_observer(given.settings, STAGE))
         await self._worker.start(preload=preload)
         self._tasks = [
@@ -185,7 +188,7 @@ class StageReplica:
 
     async def page_of_this_node(self) -> tuple[str, bytes]:
         """Return this node's name and what was counted on it."""
-        return await page_of_this_node(self._telemetry)
+        return await page_of_this_node(self._page)
 
     async def prepare(self, revision: dict[str, Any]) -> str | None:
         """Load a revision's families beside those that are here; return what speaks against it, if any."""
@@ -236,6 +239,7 @@ class Control:
         given = Assignment.model_validate_json(assignment)
         given.check_package()
         self._telemetry = Telemetry()
+        self._page = SharedPage(self._telemetry.counts)
         settings = given.settings
         set_up_logs(settings.log, CONTROL)
         keys, gate = open_keys(given.state), Gate()
@@ -268,7 +272,7 @@ class Control:
 
     async def page_of_this_node(self) -> tuple[str, bytes]:
         """Return this node's name and what was counted on it."""
-        return await page_of_this_node(self._telemetry)
+        return await page_of_this_node(self._page)
 
     async def exchange(self, report: Report) -> Answer | None:
         """Divide the limits of keys anew; None while that cannot be done."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import ray
@@ -12,16 +14,18 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serve.telemetry.metrics import Telemetry
+from serve.telemetry.shared_page import SharedPage
 
 log = logging.getLogger(__name__)
 
 _ANSWER_S = 3.0
+_DEPLOYMENT_S = 10.0
+"""All replicas of a deployment together; whoever has not answered then is left out."""
 
 
-async def page_of_this_node(telemetry: Telemetry) -> tuple[str, bytes]:
+async def page_of_this_node(counts: SharedPage) -> tuple[str, bytes]:
     """Return this node's name, and what all processes of the gateway on it have counted."""
-    return ray.get_runtime_context().get_node_id(), await asyncio.to_thread(telemetry.counts)
+    return ray.get_runtime_context().get_node_id(), await counts()
 
 
 class NodePages:
@@ -37,10 +41,11 @@ class NodePages:
         self._handles = [
             ray_serve.get_deployment_handle(name, application, _check_exists=False) for name in deployments
         ]
+        self._threads = ThreadPoolExecutor(len(deployments), "nodes")
 
     def __call__(self) -> dict[str, bytes]:
         """Return each node's page by its name, without nodes that do not answer; called in a thread."""
-        return asyncio.run_coroutine_threadsafe(self._ask(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._ask(), self._loop).result(2 * _DEPLOYMENT_S)
 
     async def _ask(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -52,7 +57,9 @@ class NodePages:
         try:
             replies = handle.broadcast("page_of_this_node")
             # In a thread, since there each replica has the time to itself.
-            return list(await asyncio.to_thread(replies.results, timeout_s=_ANSWER_S, return_exceptions=True))
+            collect = partial(replies.results, timeout_s=_ANSWER_S, return_exceptions=True)
+            async with asyncio.timeout(_DEPLOYMENT_S):
+                return list(await self._loop.run_in_executor(self._threads, collect))
         except (RayError, RayServeException, TimeoutError):
             log.exception("nodes are left out of the metrics")
             return []

@@ -6,6 +6,7 @@ import stat
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
 from serve.access.key_store import KeyStore, open_keys
 from serve.access.keys import KeyLimits, created, id_of, matches, mint, revoked, rotated
+from serve.storage.objects import Objects, StoreUnreachable, open_objects
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
@@ -200,3 +202,36 @@ async def test_a_state_directory_that_vanishes_leaves_the_keys_as_they_are(
     (tmp_path / "keys").rename(tmp_path / "away")
     await follower.catch_up()
     assert gate.identify(bearer(web), "infer").name == "web"
+
+
+@pytest.mark.anyio
+async def test_nobody_is_let_in_before_it_is_known_whether_there_are_keys(tmp_path: Path) -> None:
+    """A process that starts while the keys cannot be read asks for one, and opens once it has looked."""
+    reachable = open_objects(str(tmp_path))
+    for keyed in (False, True):
+        if keyed:
+            web, _ = KeyStore(reachable).create("web", ("infer",), KeyLimits())
+        objects, gate = Cut(reachable), Gate()
+        follower = KeyFollower(KeyStore(objects), gate)
+        await follower.catch_up()
+        assert gate.keyed
+        with pytest.raises(NotReady):
+            gate.identify(None, "infer")
+        objects.is_away = False
+        await follower.catch_up()
+        assert gate.keyed is keyed
+        assert not gate.is_shut
+    assert gate.identify(bearer(web), "infer").name == "web"
+
+
+class Cut:
+    """A store that cannot be reached until somebody says so."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self.is_away = True
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_away:
+            raise StoreUnreachable("the store does not answer")
+        return getattr(self._objects, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +39,7 @@ def admin(tmp_path: Path) -> Iterator[Admin]:
     """An admin interface on loopback without keys."""
     store, gate = open_keys(str(tmp_path)), Gate()
     follower = KeyFollower(store, gate)
+    asyncio.run(follower.catch_up())
     app = Starlette(routes=key_routes(store, follower.catch_up))
     app.add_exception_handler(InputError, _words)
     with serving(Guard(app, gate, always_keyed=False)) as url:
