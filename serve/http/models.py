@@ -65,9 +65,7 @@ def add_health(shell: FastAPI, dataplane: DataPlane) -> None:
         return {"name": model, "ready": True}
 
 
-def add_models(
-    shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metrics_page: SharedPage
-) -> None:
+def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metrics_page: SharedPage) -> None:
     """Add the routes that list and describe what is served."""
     bodies = BodyReader(MAX_INDEX_BYTES, limits.max_seconds)
 

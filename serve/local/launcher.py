@@ -51,8 +51,6 @@ from serve.settings.gateway import Settings
 MOST_RESTARTS = 3
 RESTARTS_WITHIN_S = 600.0
 """A gateway whose Ray ends more often than that is not started again."""
-_GRPC_ROOM = 1 << 14
-"""Bytes of a gRPC message beyond a body's: what is a little too large shall be refused in our words."""
 _HOST = "from serve.local.host_process import main; main()"
 
 
@@ -310,9 +308,7 @@ def _front_end(settings: Settings, progress: Progress) -> FrontEnd:
         check_guarded("--host", str(address), settings)
     check_free(front)
     if settings.grpc_port is not None:
-        front = replace(
-            front, grpc_port=settings.grpc_port, grpc_max_bytes=settings.limits.max_body_bytes + _GRPC_ROOM
-        )
+        front = replace(front, grpc_port=settings.grpc_port, grpc_max_bytes=settings.limits.max_message_bytes)
         for address in front.addresses:
             check_port_free(address, settings.grpc_port, "grpc_port (in the settings)")
     check_admin(settings)

@@ -32,6 +32,8 @@ SWITCHES = {
     "RAY_AUTH_MODE": "token",
 }
 
+MESSAGE_SIZE = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
+
 
 class ClusterArguments(Setting):
     """`args` of the application in a Serve config file."""
@@ -80,6 +82,7 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     settings = given.read()
     if settings.state is None:
         raise InputError("settings.state is needed: every node must see the same revisions", where="args")
+    _check_message_size(settings)
     check_guarded("settings.host", settings.host, settings)
     check_admin(settings)
     metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
@@ -87,3 +90,14 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     # At this level it is in the logs of the deploy, whatever Ray leaves out of them.
     tell = logging.getLogger(__name__).warning
     return make_application(assign(settings, scratch, tell, share=True), metrics, many_nodes=True)
+
+
+def _check_message_size(settings: Settings) -> None:
+    """Raise EnvironmentProblem where Ray's gRPC servers read more of a message than one may be."""
+    wanted = str(settings.limits.max_message_bytes)
+    if settings.grpc_port is not None and os.environ.get(MESSAGE_SIZE) != wanted:
+        raise EnvironmentProblem(
+            f"with grpc_port Ray must be started with {MESSAGE_SIZE}={wanted}: else its servers read "
+            "messages of 2 GiB before anybody has shown a key",
+            hint="start every node with deploy/ray.env, and change it there with limits.max_body_bytes",
+        )

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from serve.settings.record import Setting
 
+_GRPC_ROOM = 1 << 14
+"""Bytes of a gRPC message beyond a body's: what is a little too large shall be refused in our words."""
+
 
 class RequestLimits(Setting):
     """Caps of one request and of all requests that one gateway replica holds at a time."""
@@ -21,3 +24,8 @@ class RequestLimits(Setting):
         description="Answers later than this are worth nothing: what waits and cannot be answered in time is "
         "refused, the oldest first; a policy's own limit comes before it; null: only deadlines count",
     )
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Of a message of gRPC: beyond it the server refuses it unread."""
+        return self.max_body_bytes + _GRPC_ROOM

@@ -162,6 +162,22 @@ def test_only_the_gateways_port_is_open_to_all(
     assert [port["port"] for rule in to_all for port in rule["ports"]] == [8000]
 
 
+def test_the_dashboard_is_open_to_the_operator_alone(objects: dict[str, dict[str, Any]]) -> None:
+    """As both the chart and the kustomization of KubeRay label it, and not as every Ray pod is labelled."""
+    [rule] = [
+        rule
+        for rule in objects["NetworkPolicy"]["spec"]["ingress"]
+        if any(port["port"] == 8265 for port in rule.get("ports", ()))
+    ]
+    [source] = rule["from"]
+    chosen = source["podSelector"]["matchLabels"].items()
+    for name in ("kuberay", "kuberay-operator"):
+        operator = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "kuberay-operator"}
+        assert chosen <= operator.items()
+    by_default = {"app.kubernetes.io/name": "kuberay", "app.kubernetes.io/created-by": "kuberay-operator"}
+    assert not chosen <= by_default.items()
+
+
 def test_drained_nodes_take_one_worker_at_a_time(
     objects: dict[str, dict[str, Any]], templates: dict[str, dict[str, Any]]
 ) -> None:

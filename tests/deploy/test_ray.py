@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from serve.ray.cluster import SWITCHES, ClusterArguments
+from serve.ray.cluster import MESSAGE_SIZE, SWITCHES, ClusterArguments
 from serve.settings.file import read_settings
 from serve.settings.gateway import Settings
+from serve.settings.limits import RequestLimits
 from tests.deploy.serve_config import check_serve_config
 
 
@@ -72,6 +73,7 @@ def test_the_example_of_a_settings_file_holds_every_setting(deploy: Path) -> Non
 def test_the_switches_that_the_gateway_asks_for_are_set(environment: dict[str, str]) -> None:
     """A node started with ray.env passes the check of the application."""
     assert SWITCHES.items() <= environment.items()
+    assert environment[MESSAGE_SIZE] == str(RequestLimits().max_message_bytes)
 
 
 def test_switches_are_ones_that_ray_knows(environment: dict[str, str]) -> None:

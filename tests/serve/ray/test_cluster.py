@@ -10,7 +10,8 @@ from contract.errors import EnvironmentProblem, InputError
 from contract.family import read_family
 from serve.control.family_store import open_family_store
 from serve.control.revision_store import open_revisions
-from serve.ray.cluster import SWITCHES, application
+from serve.ray.cluster import MESSAGE_SIZE, SWITCHES, application
+from serve.settings.limits import RequestLimits
 
 
 @pytest.fixture
@@ -33,6 +34,21 @@ def test_ray_without_the_switches_is_refused(
     monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY")
     with pytest.raises(EnvironmentProblem, match=r"RAY_SERVE_ENABLE_HA_PROXY.*\n.*ray\.env"):
         application({"settings": {"fake": {}, "state": str(tmp_path)}})
+
+
+def test_grpc_needs_a_bound_on_messages(
+    switched: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray's servers read a message before we see a key: by themselves 2 GiB of it."""
+    given = {"settings": {"fake": {}, "state": str(tmp_path / "state"), "grpc_port": 9000}}
+    monkeypatch.delenv(MESSAGE_SIZE, raising=False)
+    for size in (None, str(1 << 31)):
+        if size is not None:
+            monkeypatch.setenv(MESSAGE_SIZE, size)
+        with pytest.raises(EnvironmentProblem, match=r"GRPC_MAX_MESSAGE_SIZE=1064960.*\n.*ray\.env"):
+            application(given)
+    monkeypatch.setenv(MESSAGE_SIZE, str(RequestLimits().max_message_bytes))
+    assert type(application(given)).__name__ == "Application"
 
 
 def test_a_cluster_needs_a_state_directory(switched: None) -> None:
