@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,7 +50,7 @@ async def test_who_asks_meanwhile_shares_the_next_page() -> None:
 
 async def test_a_page_that_fails_fails_for_those_who_asked_for_it_alone() -> None:
     """The next one is drawn anew."""
-    pages = iter([OSError("no disk"), b"1"])
+    pages: Iterator[OSError | bytes] = iter([OSError("no disk"), b"1"])
 
     def draw() -> bytes:
         found = next(pages)
