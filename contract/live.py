@@ -48,14 +48,15 @@ class Ruling(Frozen):
     """How a trial ended, with the counts that anybody can judge again by the candidate's rule.
 
     Attributes:
-        by: who decided: an operator, or the verdict alone.
+        by: who decided: an operator, the verdict alone, or nobody: another change ended the trial, such as a
+            push, a rollback, or another candidate in its place. It counts as withdrawn then.
         verdict: what the counts proved then, whoever decided.
     """
 
     kind: TrialKind
     candidate: Candidate
     decision: Decision
-    by: Literal["operator", "verdict"]
+    by: Literal["operator", "verdict", "change"]
     counts: TrialCounts
     verdict: Verdict
 
@@ -80,7 +81,7 @@ class Revision(Frozen):
     seed: bool | None = Field(
         default=None, description="By a start of the gateway, not while it served; null in old revisions"
     )
-    ruling: Ruling | None = Field(default=None, description="Of the trial that this very revision ended")
+    rulings: tuple[Ruling, ...] = Field(default=(), description="Of the trials that this very revision ended")
 
     @property
     def family(self) -> FamilyReference:
@@ -130,8 +131,8 @@ class Revision(Frozen):
         value["policy"] = self.policy.dump()
         for kind, candidate in self.trials():
             value[kind]["policy"] = candidate.policy.dump()
-        if self.ruling is not None:
-            value["ruling"]["candidate"]["policy"] = self.ruling.candidate.policy.dump()
+        for ruling, told in zip(self.rulings, value["rulings"], strict=True):
+            told["candidate"]["policy"] = ruling.candidate.policy.dump()
         return value
 
 

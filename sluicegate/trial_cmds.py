@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from contract.errors import InputError
 from contract.policy import read_policy
 from contract.records import first_problem
-from contract.trial import Auto, TrialKind, VerdictRule
+from contract.trial import TrialKind, VerdictRule
 from serve.control.admin_client import begin_trial, end_trial, show_trials
 from sluicegate.admin_options import admin_url_option
 from sluicegate.common import FILE, FOLDER, json_option, print_json, result_console
@@ -30,34 +30,33 @@ def _rule_options(function: F) -> F:
             click.option(
                 "--no-worse-than",
                 type=float,
-                default=VerdictRule().no_worse_than,
-                show_default=True,
-                help="Largest drop that may be; a fraction: 0.01 is one point.",
+                help="Largest drop that may be; a fraction: 0.01 is one point.  [default: 0.01]",
             ),
             click.option(
                 "--confidence",
                 type=float,
-                default=VerdictRule().confidence,
-                show_default=True,
-                help="A wrong verdict of either kind has at most the rest as its chance.",
+                help="A wrong verdict of either kind has at most the rest as its chance.  [default: 0.9]",
             ),
             click.option(
                 "--measured-by",
                 type=click.Choice(["reference", "agreement"]),
-                default="reference",
-                show_default=True,
-                help="Where the two differ, who agrees with the reference; or that they differ at all.",
+                help="Where the two differ, who agrees with the reference; or that they differ at all.  "
+                "[default: reference]",
             ),
             click.option(
                 "--audit-share",
                 type=float,
-                default=1.0,
-                show_default=True,
-                help="Share of differing texts that are put to the reference.",
+                help="Share of differing texts that are put to the reference.  [default: 1.0]",
             ),
             click.option("--max-error-rate", type=float, help="Withdraw when surely more requests fail."),
-            click.option("--auto", is_flag=True, help="Promote and withdraw by the verdict alone."),
-            click.option("--auto-withdraw", is_flag=True, help="Only withdraw by the verdict alone."),
+            click.option(
+                "--auto", "auto", flag_value="both", help="Promote and withdraw by the verdict alone."
+            ),
+            click.option(
+                "--auto-withdraw", "auto", flag_value="withdraw", help="Only withdraw by the verdict alone."
+            ),
+            click.option("--no-auto", "auto", flag_value="off", help="The verdict only tells."),
+            click.option("--anew", is_flag=True, help="Begin again, without the counts so far."),
         )
     ):
         function = decorate(function)
@@ -74,7 +73,7 @@ def canary(policy: Path, admin_url: str, as_json: bool, **asked: Any) -> None:
     """Let a policy answer a share of requests; the same sticky key always meets the same arm.
 
     Its answers are held against those that the policy in force would have given, off the path. The same
-    policy again with another share goes on with its keys and its counts.
+    policy again goes on with its keys, its counts, and all that is not said anew.
 
     \b
     Example: sluice policy canary new.json --share 0.05
@@ -166,23 +165,39 @@ def _figures(figures: dict[str, Any]) -> str:
 
 
 def _begin(kind: TrialKind, policy: Path, admin_url: str, as_json: bool, asked: dict[str, Any]) -> None:
-    auto: Auto = "both" if asked.pop("auto") else "withdraw" if asked["auto_withdraw"] else "off"
-    del asked["auto_withdraw"]
     share, family = asked.pop("share"), asked.pop("family")
+    auto, anew = asked.pop("auto"), asked.pop("anew")
     if not 0 < share <= 1:
         raise InputError(f"--share {share:g} is not above 0 and at most 1")
+    given = {name: value for name, value in asked.items() if value is not None}
     try:
-        rule = VerdictRule(**asked)
+        VerdictRule(**given)
     except ValidationError as problem:
         raise InputError(first_problem(problem)) from None
     body = {
         "policy": read_policy(policy).dump(),
         "family": None if family is None else str(family.resolve()),
         "share": share,
-        "rule": rule.model_dump(mode="json"),
+        "rule": given,
         "auto": auto,
+        "anew": anew,
     }
-    _done(begin_trial(kind, body, admin_url), as_json)
+    result = begin_trial(kind, body, admin_url)
+    _done(result, as_json)
+    if not as_json:
+        _say(f"  {_how_it_began(kind, result['revision'])}")
+
+
+def _how_it_began(kind: TrialKind, revision: dict[str, Any]) -> str:
+    if revision[kind]["since_revision"] != revision["number"]:
+        return "goes on with its keys, its counts and its rule"
+    ended = [ruling for ruling in revision["rulings"] if ruling["kind"] == kind]
+    dropped = "".join(
+        f", in place of {ruling['candidate']['policy']['version'][:12]} and its "
+        f"{ruling['verdict']['n']} texts compared"
+        for ruling in ended
+    )
+    return f"begins{dropped}"
 
 
 def _end(kind: TrialKind | None, ending: str, admin_url: str, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -46,7 +47,8 @@ class Evidence:
     """The counts of trials by replica, the last known of those that are gone too.
 
     A replica's counts only grow, so that what it says last is all that it ever said: sums are exact, whoever
-    asks how often. What a replica counted after it was last heard, and before it died, is lost.
+    asks how often. What a replica counted after it was last heard, and before it ended or died, is lost.
+    Reading and writing is done in threads.
 
     Kept is each hundredth by which a trial grows, as `trials/ID/00000001.json` and so on, so that one of a
     million requests writes some hundred times, and a hundredth is lost when everything restarts at once.
@@ -61,58 +63,79 @@ class Evidence:
         self._kept: dict[str, tuple[int, int]] = {}
 
     def total(self, trial: str) -> TrialCounts:
-        """Return the sum over all replicas."""
-        return reduce(TrialCounts.plus, self._known(trial).values(), TrialCounts())
+        """Return the sum over all replicas, of what is known here."""
+        return reduce(TrialCounts.plus, self._by_replica.get(trial, {}).values(), TrialCounts())
 
     def heard(self, trial: str, replica: str, raw: dict[str, Any]) -> None:
         """Take what a replica says."""
-        self._known(trial)[replica] = TrialCounts.model_validate(raw)
+        self._by_replica.setdefault(trial, {})[replica] = TrialCounts.model_validate(raw)
 
-    def keep(self, trial: str) -> None:
+    def knows(self, trial: str) -> bool:
+        """Return whether what was written of a trial has been read, as far as it can be."""
+        return trial in self._kept
+
+    async def learn(self, trials: set[str]) -> None:
+        """Read what was written of trials that this process does not know yet.
+
+        A file that is no file of counts is passed over for the one before, at most a hundredth older. A
+        store that cannot be asked is asked again the next time.
+        """
+        for trial in trials - self._kept.keys():
+            try:
+                found, number = await asyncio.to_thread(self._read, trial)
+            except OSError:
+                log.exception("counts of trials cannot be read now")
+                continue
+            if trial not in self._kept:
+                self._by_replica[trial] = found | self._by_replica.get(trial, {})
+                self._kept[trial] = number, sum(map(_size, found.values()))
+
+    async def keep(self, trial: str) -> None:
         """Write what is known, where it has grown by a hundredth since it was written last.
 
         A store that cannot be asked costs nothing but that: what is known stays known here.
         """
-        known = self._known(trial)
+        if trial not in self._kept:
+            return
         size = _size(self.total(trial))
-        number, written = self._kept.get(trial, (0, 0))
+        number, written = self._kept[trial]
         if size <= 1.01 * written:
             return
-        counts = KeptCounts(trial=trial, replicas=known)
+        counts = KeptCounts(trial=trial, replicas=dict(self._by_replica.get(trial, {})))
         told = json.dumps(counts.model_dump(mode="json")).encode()
         try:
-            self._objects.create(_key(trial, number + 1), told)
+            await asyncio.to_thread(self._objects.create, _key(trial, number + 1), told)
         except FileExistsError:  # by a control that has not ended yet
-            self._kept[trial] = number + 1, written
+            size = written
         except OSError:
             log.exception("counts of trials cannot be kept now")
-        else:
+            return
+        if trial in self._kept:
             self._kept[trial] = number + 1, size
 
     def forget_all_but(self, trials: set[str]) -> None:
         """Let go of trials that are over; what was written of them stays."""
-        for trial in self._by_replica.keys() - trials:
-            del self._by_replica[trial]
+        for trial in (self._by_replica.keys() | self._kept.keys()) - trials:
+            self._by_replica.pop(trial, None)
             self._kept.pop(trial, None)
 
-    def _known(self, trial: str) -> dict[str, TrialCounts]:
-        if trial not in self._by_replica:
-            self._by_replica[trial] = self._read(trial)
-        return self._by_replica[trial]
-
-    def _read(self, trial: str) -> dict[str, TrialCounts]:
+    def _read(self, trial: str) -> tuple[dict[str, TrialCounts], int]:
+        """Return the newest counts that can be read, and the number of the newest file."""
         keys = self._objects.keys(f"trials/{trial}")
-        if not keys:
-            return {}
-        where = self._objects.where(keys[-1])
-        try:
-            raw = json.loads(self._objects.read(keys[-1]))
-        except (ValueError, RecursionError):
-            raise InputError("it is not JSON", where=where) from None
-        counts = parse_record(KeptCounts, raw, where=where)
-        size = sum(_size(counted) for counted in counts.replicas.values())
-        self._kept[trial] = int(keys[-1].rpartition("/")[2].removesuffix(".json")), size
-        return dict(counts.replicas)
+        for key in reversed(keys):
+            where = self._objects.where(key)
+            try:
+                raw = json.loads(self._objects.read(key))
+                counts = parse_record(KeptCounts, raw, where=where)
+            except (ValueError, RecursionError, InputError) as problem:
+                log.error("%s does not hold counts, the ones before it are taken: %s", where, problem)
+            else:
+                return dict(counts.replicas), _number(keys[-1])
+        return {}, _number(keys[-1]) if keys else 0
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".json"))
 
 
 def _key(trial: str, number: int) -> str:

@@ -102,17 +102,19 @@ class FamilyPush:
         now = await asyncio.to_thread(self._plane.current)
         before = (await asyncio.to_thread(self._families.examine, now.family)).family
         said: list[str] = []
-        family = await asyncio.to_thread(self._look, folder, before, new_labels=False, said=said)
+        family = await asyncio.to_thread(self._look, folder, before, new_labels=None, said=said)
         return await asyncio.to_thread(self._keep, folder, family, now.family, said)
 
-    def _look(self, folder: Path, before: Family, new_labels: bool, said: list[str]) -> Family:
+    def _look(self, folder: Path, before: Family, new_labels: bool | None, said: list[str]) -> Family:
         manifest = read_family(folder, verify=False)
         if manifest.labels != before.labels and not new_labels:
             raise FamilyError(
                 f"its labels are {_short(manifest.labels)}, those that clients get now are "
                 f"{_short(before.labels)}",
                 where=folder,
-                hint="--new-labels, if clients can read them",
+                hint="a candidate needs the labels that clients get now"
+                if new_labels is None
+                else "--new-labels, if clients can read them",
             )
         found = self._families.examine_folder(folder, said.append, before)
         if found.otherwise:

@@ -39,6 +39,8 @@ class Examined:
 
 Examine = Callable[[FamilyReference], Examined]
 Change = Callable[[Revision], Revision]
+Rule = Callable[[Revision, Revision], Revision]
+"""Gives a changed revision what is to be said of the trials that the change ends, given the one before."""
 Committed = tuple[Revision, list[ReplicaState]]
 
 
@@ -81,6 +83,7 @@ class ControlPlane:
         self._examine = examine
         self._replicas = replicas
         self._one_at_a_time = asyncio.Lock()
+        self._rule: Rule = lambda _, changed: changed
 
     def current(self) -> Revision:
         """Return the revision in force, in a thread where the state may be slow to answer.
@@ -93,6 +96,10 @@ class ControlPlane:
         if latest is None:
             raise PolicyError("no policy is in force", hint="sluice policy push POLICY")
         return latest
+
+    def rule_by(self, rule: Rule) -> None:
+        """Have every commit say by `rule` how the trials stood that it ends."""
+        self._rule = rule
 
     def newest(self, known: Revision | None) -> Revision:
         """Return the revision in force, for one look where `known` still is. Raises PolicyError."""
@@ -137,7 +144,7 @@ class ControlPlane:
         async with self._one_at_a_time:
             for _ in range(_TRIES):
                 latest = await asyncio.to_thread(self.current)
-                revision = following(latest, change(latest), reason)
+                revision = following(latest, self._rule(latest, change(latest)), reason)
                 await self._check(revision)
                 try:
                     await self._prepare(revision, stages=set(revision.families) != set(latest.families))

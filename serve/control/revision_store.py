@@ -97,8 +97,8 @@ def following(latest: Revision, changed: Revision, reason: str) -> Revision:
         "reason": reason[:MAX_REASON],
         "seed": False,
     }
-    if changed.ruling is latest.ruling:
-        update["ruling"] = None
+    if changed.rulings is latest.rulings:
+        update["rulings"] = ()
     return changed.model_copy(update=update)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from contract.errors import NotReady, PolicyError
 from contract.live import Candidate, FamilyReference, Revision, Ruling
@@ -37,8 +38,18 @@ class TrialAsked(Setting):
     policy: dict[str, Any]
     family: str | None = Field(default=None, description="Absolute path of the candidate's family folder")
     share: float = Field(gt=0, le=1)
-    rule: VerdictRule = VerdictRule()
-    auto: Auto = "off"
+    rule: VerdictRule = Field(
+        default=VerdictRule(), description="What is not given stays as it is in a trial that goes on"
+    )
+    auto: Auto | None = Field(default=None, description="null: as it is in a trial that goes on, else off")
+    anew: bool = Field(default=False, description="Begin again, without the counts so far")
+
+    @field_validator("family")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).is_absolute():
+            raise ValueError(f"{path} is not an absolute path")
+        return path
 
 
 class TrialControl:
@@ -55,41 +66,42 @@ class TrialControl:
         self._witnesses = witnesses
         self._evidence = evidence
         self._seen: Revision | None = None
+        plane.rule_by(self._with_rulings)
 
     async def begin(
         self, kind: TrialKind, asked: TrialAsked, family: FamilyReference | None = None
     ) -> Committed:
-        """Put a candidate on trial; the same one with another share goes on, keys and counts with it.
+        """Put a candidate on trial; the same one again goes on, with its keys, its counts and its rule.
 
         Args:
             kind: which place; another candidate there is withdrawn.
             asked: the candidate.
-            family: its family, where that is not the one in force.
+            family: its family, where that is not the one in force, or that of the trial that goes on.
 
         Raises:
-            PolicyError: it is in force already, does not fit, or a replica cannot load it; nothing changed.
+            PolicyError: it is in force already, does not fit, or a replica cannot load it; or it is on trial
+                by another rule, and `anew` is not asked for. Nothing has changed.
         """
         policy = parse_policy(asked.policy)
 
         def change(now: Revision) -> Revision:
+            before = now.canary if kind == "canary" else now.shadow
+            same = before if before is not None and before.policy.version == policy.version else None
+            its_family = family or (now.family if same is None else same.family)
+            if same is not None and same.family.sha256 == its_family.sha256 and not asked.anew:
+                return now.model_copy(update={kind: _goes_on(same, asked)})
+            if policy.version == now.policy.version and its_family.sha256 == now.family_sha256:
+                raise PolicyError("this policy is in force already", hint="put another one on trial")
             candidate = Candidate(
                 id=f"{kind}-{now.number + 1}-{policy.version[:8]}",
                 policy=policy,
-                family=family or now.family,
+                family=its_family,
                 share=asked.share,
                 since=_now(),
                 since_revision=now.number + 1,
                 rule=asked.rule,
-                auto=asked.auto,
+                auto=asked.auto or "off",
             )
-            if (
-                candidate.policy.version == now.policy.version
-                and candidate.family.sha256 == now.family_sha256
-            ):
-                raise PolicyError("this policy is in force already", hint="put another one on trial")
-            before = now.canary if kind == "canary" else now.shadow
-            if before is not None and _same(before, candidate):
-                candidate = before.model_copy(update={"share": asked.share, "auto": asked.auto})
             return now.model_copy(update={kind: candidate})
 
         return await self._plane.commit(change, f"{kind} {policy.version[:12]} at {asked.share:g}")
@@ -125,7 +137,7 @@ class TrialControl:
                 raise PolicyError("the verdict may not do that any more", hint="sluice policy show")
             if ending == "promote":
                 now = now.serving(candidate.policy, candidate.family)
-            return now.model_copy(update={kind: None, "ruling": ruling})
+            return now.model_copy(update={kind: None, "rulings": (ruling,)})
 
         who = "by its verdict" if by == "verdict" else "by an operator"
         why = f"{_WHY[ruling.verdict.reason]}, {ruling.verdict.n} texts compared"
@@ -155,6 +167,9 @@ class TrialControl:
             decision = self._judge(candidate).decision
             if decision == "undecided" or not _lets(candidate, decision):
                 continue
+            if not self._evidence.knows(candidate.id):
+                log.warning("what was kept of %s cannot be read now: its verdict waits", candidate.id)
+                continue
             try:
                 await self.end(kind, decision, "verdict", candidate)
             except PolicyError as problem:
@@ -168,6 +183,7 @@ class TrialControl:
         self._evidence.forget_all_but(trials)
         if not trials:
             return
+        await self._evidence.learn(trials)
         try:
             told = await self._witnesses.counts()
         except NotReady:
@@ -177,14 +193,18 @@ class TrialControl:
             for trial in trials & one.trials.keys():
                 self._evidence.heard(trial, one.replica, one.trials[trial])
         for trial in trials:
-            self._evidence.keep(trial)
+            await self._evidence.keep(trial)
 
     def _judge(self, candidate: Candidate) -> Verdict:
         counts = self._evidence.total(candidate.id)
         return judge(candidate.rule, counts.pairs, counts.candidate)
 
     def _ruling(
-        self, kind: TrialKind, candidate: Candidate, ending: Ending, by: Literal["operator", "verdict"]
+        self,
+        kind: TrialKind,
+        candidate: Candidate,
+        ending: Ending,
+        by: Literal["operator", "verdict", "change"],
     ) -> Ruling:
         return Ruling(
             kind=kind,
@@ -194,6 +214,14 @@ class TrialControl:
             counts=self._evidence.total(candidate.id),
             verdict=self._judge(candidate),
         )
+
+    def _with_rulings(self, before: Revision, changed: Revision) -> Revision:
+        """Add a ruling on each trial that a change ends without a word, by what was gathered last."""
+        rulings = () if changed.rulings is before.rulings else changed.rulings
+        known = {candidate.id for _, candidate in changed.trials()} | {one.candidate.id for one in rulings}
+        ended = [(kind, candidate) for kind, candidate in before.trials() if candidate.id not in known]
+        silent = tuple(self._ruling(kind, candidate, "withdraw", "change") for kind, candidate in ended)
+        return changed.model_copy(update={"rulings": (*rulings, *silent)})
 
     def _describe(self, kind: TrialKind, candidate: Candidate) -> dict[str, Any]:
         counts = self._evidence.total(candidate.id)
@@ -216,12 +244,16 @@ class TrialControl:
         }
 
 
-def _same(one: Candidate, other: Candidate) -> bool:
-    return (one.policy.version, one.family.sha256, one.rule) == (
-        other.policy.version,
-        other.family.sha256,
-        other.rule,
-    )
+def _goes_on(trial: Candidate, asked: TrialAsked) -> Candidate:
+    """Return a trial with another share, and its own rule; raises PolicyError where another is asked for."""
+    given = {name: getattr(asked.rule, name) for name in asked.rule.model_fields_set}
+    other = [name for name, value in given.items() if value != getattr(trial.rule, name)]
+    if other:
+        raise PolicyError(
+            f"it is on trial by a rule with another {', '.join(sorted(other))}, and its counts are for that",
+            hint="--anew begins again without them",
+        )
+    return trial.model_copy(update={"share": asked.share, "auto": asked.auto or trial.auto})
 
 
 def _lets(candidate: Candidate, ending: Ending) -> bool:

@@ -187,12 +187,13 @@ class GatewayReplica:
         self._stopping = True
         await self._dataplane.drain()
         await self._exchange.once()
-        self._telemetry.flush()
+        self.flush()
         if self._observer is not None:
             await asyncio.to_thread(self._observer.close)
 
     def flush(self) -> None:
         """Write what was counted where scrapes find it."""
+        self._book_arms()
         self._telemetry.flush()
 
     async def _load(self, revision: Revision) -> Snapshot:

@@ -126,26 +126,26 @@ def test_a_shadow_of_a_family_that_fails_is_felt_by_nobody(
     everyone = clients(live)
 
     def drive() -> float:
-        times = []
+        times: list[float] = []
         for n in range(150):
             started = time.perf_counter()
             reply = answer(everyone[n % CLIENTS], [f"story {n}"])
             times.append(time.perf_counter() - started)
             assert reply["policy_version"] == SMALL.version
             assert [output["degraded"] for output in reply["outputs"]] == [False]
-        return statistics.median(times)
+        return statistics.quantiles(times, n=10)[8]
 
     family = tmp_path / "failing"
     write_fake_family(family, rows=60, seed=3, error_rate=1.0, delay_ms=0.1)
     before = drive()
     policy = saved(tmp_path, single_variant_policy("fake-large"))
     sluice("shadow", policy, "--share", "1", "--family", str(family))
-    during = drive()
+    during = min(drive(), drive())
     trial = standing(live, lambda counts: counts["candidate"]["failed"] > 0)
     assert trial["counts"]["pairs"]["unresolved"] > 0
     assert trial["counts"]["pairs"]["same"] == 0
-    assert (trial["counts"]["live"]["requests"], trial["counts"]["live"]["failed"]) == (150, 0)
-    assert during < 3 * before + 0.01
+    assert (trial["counts"]["live"]["requests"], trial["counts"]["live"]["failed"]) == (300, 0)
+    assert during < 2 * before + 0.01
 
 
 def test_a_canary_that_answers_alike_is_promoted_by_itself_and_no_request_is_lost(
@@ -163,8 +163,7 @@ def test_a_canary_that_answers_alike_is_promoted_by_itself_and_no_request_is_los
     assert seen[-20:] == [candidate.version] * 20
     assert set(seen) == {SMALL.version, candidate.version}
     revision = parse_revision(admin_client.show_policy(live.admin_url))
-    ruling = revision.ruling
-    assert ruling is not None
+    [ruling] = revision.rulings
     assert (revision.policy, ruling.by, ruling.decision) == (candidate, "verdict", "promote")
     assert judge(ruling.candidate.rule, ruling.counts.pairs, ruling.counts.candidate) == ruling.verdict
     assert ruling.counts.pairs.differ == 0
@@ -189,5 +188,5 @@ def test_a_canary_whose_requests_fail_is_withdrawn_by_itself(
     assert 500 in statuses
     told = sluice("show")
     assert told["trials"] == []
-    assert told["ruling"]["verdict"]["reason"] == "errors"
+    assert told["rulings"][0]["verdict"]["reason"] == "errors"
     assert "withdrawn by its verdict: too many of its requests fail" in told["reason"]

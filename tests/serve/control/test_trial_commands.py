@@ -96,6 +96,23 @@ def test_the_one_candidate_on_trial_needs_no_name(terminal: Terminal) -> None:
     assert history[-1]["trials"] == {"shadow": single_variant_policy("fake-other").version}
 
 
+def test_begin_says_what_became_of_the_trial_that_was_there(terminal: Terminal) -> None:
+    """It goes on with its rule, or gives way with its counts, or refuses another rule."""
+    said = terminal.types("canary", terminal.policy(), "--share", "0.1", "--max-error-rate", "0.1", "--auto")
+    assert said.rstrip().endswith("begins")
+    terminal.world.count(ALIKE)
+    terminal.types("show")
+    assert "goes on" in terminal.types("canary", terminal.policy(), "--share", "0.2")
+    canary = json.loads(terminal.types("show", "--json"))["canary"]
+    assert (canary["rule"]["max_error_rate"], canary["auto"]) == (0.1, "both")
+    with pytest.raises(PolicyError, match="--anew"):
+        terminal.types("canary", terminal.policy(), "--share", "0.2", "--no-worse-than", "0.3")
+    said = terminal.types("canary", terminal.policy(), "--share", "0.2", "--no-worse-than", "0.3", "--anew")
+    assert f"begins, in place of {OTHER.version[:12]} and its 1000 texts compared" in said
+    said = terminal.types("canary", terminal.policy(), "--share", "0.3", "--no-auto")
+    assert json.loads(terminal.types("show", "--json"))["canary"]["auto"] == "off"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

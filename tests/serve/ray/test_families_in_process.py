@@ -496,3 +496,11 @@ def renamed(folder: Path, names: Mapping[str, str]) -> Family:
     told = {"variants": variants, "teacher": names.get(family.teacher, family.teacher), "predictions": None}
     write_family(folder, family.model_copy(update=told))
     return read_family(folder)
+
+
+async def test_a_candidate_needs_the_labels_that_clients_get(given: Assignment, tmp_path: Path) -> None:
+    """Both arms answer the same clients; the refusal names no option that `canary` lacks."""
+    write_fake_family(tmp_path / "other", labels=("yes", "no"), rows=60)
+    with pytest.raises(FamilyError, match="a candidate needs the labels") as refused:
+        await (await House(given).start()).push.bring(tmp_path / "other")
+    assert "--new-labels" not in str(refused.value)

@@ -113,13 +113,17 @@ async def test_replicas_agree_on_arms_new_ones_join_and_counts_outlive_those_tha
     await run.start("one")
     await run.plane.push(LIVE.dump())
     await run.begin(0.5)
-    await run.start("two")
+    two = await run.start("two")
     keys = [f"user {n}" for n in range(60)]
     at_one = [await run.arm("one", key) for key in keys]
     assert [await run.arm("two", key) for key in keys] == at_one
     assert {LIVE.version, CANARY.version} == set(at_one)
     await run.trials.look()
     await run.stop("two")
+    written = two._telemetry.registry.get_sample_value(
+        "sluice_arm_requests_total", {"arm": "canary", "outcome": "ok"}
+    )
+    assert written == at_one.count(CANARY.version)
     await run.start("three")
     assert [await run.arm("three", key) for key in keys] == at_one
     [trial] = await run.trials.standing()
