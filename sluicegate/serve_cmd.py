@@ -19,6 +19,7 @@ from serve.local.launcher import run_until_stopped
 from serve.settings.file import Flag, read_settings, settings_of
 from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
+from serve.settings.slots import without_effect
 from sluicegate.common import (
     ANY_PATH,
     FILE,
@@ -139,6 +140,8 @@ def _settings(file: Path | None, asked: dict[str, Any]) -> tuple[Settings, tuple
     flags = []
     for name, keys in FLAGS.items():
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if keys[0] == "fake" and given and not fakes:
+            raise click.UsageError(f"{_option(context, name)} goes with --fake, not with FAMILY")
         if keys[0] == "fake" and (not fakes or not (given or asked["fake"])):
             continue
         if given or keys[0] == "fake":
@@ -170,6 +173,8 @@ def _option(context: click.Context, name: str) -> str:
 def _show(settings: Settings, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         slots = planned_slots(settings, Path(folder))
+    for words in without_effect(settings, slots):
+        _say(words)
     told = {"settings": settings.model_dump(mode="json"), "slots": slots.model_dump(mode="json")}
     if as_json:
         print_json(told)

@@ -23,7 +23,8 @@ KEY = "SLUICE_ADMIN_KEY"
 CA = "SLUICE_ADMIN_CA"
 """Environment variable with the file of certificates that vouch for an admin interface with TLS."""
 _TIMEOUT_S = 30.0
-_FAMILY_TIMEOUT_S = 600.0
+_LOADING_TIMEOUT_S = 600.0
+"""For what may have every replica load a family first."""
 
 
 def show_policy(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
@@ -37,7 +38,16 @@ def push_policy(policy: Policy, admin_url: str = DEFAULT_URL, *, reason: str = "
     Raises:
         PolicyError: the gateway refused it, and says why; nothing has changed.
     """
-    return _dict(_call("PUT", admin_url, "/policy", json=policy.dump(), params={"reason": reason}))
+    return _dict(
+        _call(
+            "PUT",
+            admin_url,
+            "/policy",
+            json=policy.dump(),
+            params={"reason": reason},
+            timeout=_LOADING_TIMEOUT_S,
+        )
+    )
 
 
 def push_family(
@@ -69,7 +79,7 @@ def push_family(
         "new_labels": new_labels,
         "reason": reason,
     }
-    return _dict(_call("PUT", admin_url, "/family", json=asked, timeout=_FAMILY_TIMEOUT_S))
+    return _dict(_call("PUT", admin_url, "/family", json=asked, timeout=_LOADING_TIMEOUT_S))
 
 
 def policy_history(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
@@ -83,7 +93,7 @@ def policy_history(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
 
 def rollback_policy(number: int, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
     """Put policy and family of revision `number` in force again; returns and raises as `push_policy`."""
-    return _dict(_call("POST", admin_url, f"/rollback/{number}", timeout=_FAMILY_TIMEOUT_S))
+    return _dict(_call("POST", admin_url, f"/rollback/{number}", timeout=_LOADING_TIMEOUT_S))
 
 
 def show_trials(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
@@ -93,12 +103,12 @@ def show_trials(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
 
 def begin_trial(kind: str, asked: dict[str, Any], admin_url: str = DEFAULT_URL) -> dict[str, Any]:
     """Put a candidate on trial: policy, family, share, rule, auto; returns and raises as `push_policy`."""
-    return _dict(_call("PUT", admin_url, f"/trials/{kind}", json=asked))
+    return _dict(_call("PUT", admin_url, f"/trials/{kind}", json=asked, timeout=_LOADING_TIMEOUT_S))
 
 
 def end_trial(kind: str, ending: str, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
     """Have the candidate on trial there `promote`d or `withdraw`n; returns and raises as `push_policy`."""
-    return _dict(_call("POST", admin_url, f"/trials/{kind}/{ending}"))
+    return _dict(_call("POST", admin_url, f"/trials/{kind}/{ending}", timeout=_LOADING_TIMEOUT_S))
 
 
 def gateway_state(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
@@ -147,6 +157,12 @@ def _call(method: str, admin_url: str, path: str, **rest: Any) -> Any:
             headers=_shown(),
             **{"timeout": _TIMEOUT_S} | rest,
         )
+    except httpx.ReadTimeout as problem:
+        seconds = problem.request.extensions["timeout"]["read"]
+        raise EnvironmentProblem(
+            f"the gateway at {admin_url} has not answered within {seconds:g} s: it may still do it",
+            hint="sluice policy show says what is in force",
+        ) from None
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(
             f"no gateway answers at {admin_url}: {problem}", hint="sluice serve, or another --admin-url"

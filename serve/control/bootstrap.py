@@ -23,7 +23,7 @@ from serve.control.family_store import FamilyStore, FamilyUnreachable, open_fami
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import RevisionStore, first_revision, following, open_revisions
 from serve.settings.gateway import Settings
-from serve.settings.slots import Slots, slots_of
+from serve.settings.slots import Slots, slots_of, without_effect
 from serve.settings.stages import FakeSettings
 from serve.stages.loading import Assignment, package_folder
 from serve.telemetry.tracing import check_can_trace
@@ -70,6 +70,8 @@ def assign(
     if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
         progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
     slots = slots_of(settings, family, in_force)
+    for words in without_effect(settings, slots):
+        progress(words)
     return Assignment(
         settings=settings,
         slots=slots,

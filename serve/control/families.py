@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
 from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Family, Variant, read_family
-from contract.live import FamilyReference
+from contract.live import FamilyReference, Revision
 from runtime.load import check_family_runs
 from runtime.room import Room, memory_room
 from serve.control.family_store import FamilyStore, open_family_store
@@ -36,11 +36,12 @@ class Families:
     Args:
         assignment: of this run; its family has been looked at when the run started.
         store: finds a family on this node.
-        room: how much memory is left.
+        room: how much memory is left where all processes of the gateway run; None: they do not run on one
+            machine, and each finds out when it loads.
     """
 
     def __init__(
-        self, assignment: Assignment, store: FamilyStore, room: Callable[[], Room] = memory_room
+        self, assignment: Assignment, store: FamilyStore, room: Callable[[], Room] | None = memory_room
     ) -> None:
         self._assignment = assignment
         self._store = store
@@ -61,7 +62,10 @@ class Families:
         """
         with self._one_at_a_time:
             if reference.sha256 not in self._known:
-                self._known[reference.sha256] = self._look(self.locate(reference), lambda _: None)
+                try:
+                    self._known[reference.sha256] = self._look(self.locate(reference), lambda _: None)
+                finally:
+                    self._store.let_go(reference.sha256)
             return self._known[reference.sha256]
 
     def locate(self, reference: FamilyReference) -> Path:
@@ -85,17 +89,40 @@ class Families:
         with self._one_at_a_time:
             return self._known.setdefault(found.family.sha256, found)
 
+    def check_room(self, now: Revision, then: Revision) -> None:
+        """Raise EnvironmentProblem where memory does not hold what `then` needs beside what `now` does."""
+        there: set[str] = set()
+        for reference in now.families:
+            with suppress(FamilyError):  # it is lost; then nothing is taken for shared
+                there |= _builds(self.examine(reference).family)
+        for reference in set(then.families) - set(now.families):
+            family = self.examine(reference).family
+            self._check_memory(family, self._assignment.place(family), there)
+
+    def remarks(self, family: Family) -> list[str]:
+        """Say which settings of a deployment are not those of the variant that has come into it."""
+        settings, placed = self._assignment.settings, self._assignment.place(family)
+        owners = {own_deployment(name): name for name in self._assignment.slots.own}
+        return [
+            f"{name} runs in {place} with the settings of `stage`: those of stages.{owners[place]} are that "
+            "variant's own, but for the replicas of the deployment"
+            for name, place in placed.items()
+            if place in owners and owners[place] != name
+            if owners[place] in settings.stages and name not in settings.stages
+        ]
+
     def _look(self, folder: Path, progress: Callable[[str], None], beside: Family | None = None) -> Examined:
         family = read_family(folder)
         settings = self._assignment.settings
         check_family_runs(family, settings.provider)
         placed = self._assignment.place(family)
         if beside is not None:
-            self._check_memory(family, placed, beside)
+            self._check_memory(family, placed, _builds(beside))
         return Examined(family, compare_answers(folder, family, settings, progress))
 
-    def _check_memory(self, family: Family, placed: Mapping[str, str], beside: Family) -> None:
-        there = {beside.build(name) for name in beside.names}
+    def _check_memory(self, family: Family, placed: Mapping[str, str], there: Set[str]) -> None:
+        if self._room is None:
+            return
         needed = sum(
             bytes_of(family.variant(name)) * self._processes(place)
             for name, place in placed.items()
@@ -118,6 +145,10 @@ class Families:
             return 1
         owner = next(name for name in self._assignment.slots.own if own_deployment(name) == place)
         return most(settings.stage_of(owner).replicas)
+
+
+def _builds(family: Family) -> set[str]:
+    return {family.build(name) for name in family.names}
 
 
 def bytes_of(variant: Variant) -> int:

@@ -92,7 +92,8 @@ class FamilyPush:
             return latest.serving(policy or _policy_for(family, there, latest.policy, told), reference)
 
         revision, replicas = await self._plane.commit(change, reason)
-        return Pushed(revision, replicas, self._place(family), (*said, *told))
+        remarks = self._families.remarks(family)
+        return Pushed(revision, replicas, self._place(family), (*said, *told, *remarks))
 
     async def bring(self, folder: Path) -> FamilyReference:
         """Look at a family and keep it where replicas find it, for a candidate; nothing is put in force.
@@ -135,6 +136,8 @@ class FamilyPush:
             self._store.put(self._families.locate(in_force), before)
         except FamilyError as problem:
             said.append(f"there will be no way back to the family in force, whose files are gone: {problem}")
+        finally:
+            self._store.let_go(in_force.sha256)
         return self._store.put(folder, family)
 
 

@@ -76,12 +76,21 @@ class ControlPlane:
         state: where revisions are committed.
         examine: looks at a family before it is served, in a thread; a policy must fit what it returns.
         replicas: the gateway's.
+        check_room: raises EnvironmentProblem where there is no memory for what a revision needs beside the
+            one in force, both given; asked in a thread, for one commit after the other.
     """
 
-    def __init__(self, state: RevisionStore, examine: Examine, replicas: Replicas) -> None:
+    def __init__(
+        self,
+        state: RevisionStore,
+        examine: Examine,
+        replicas: Replicas,
+        check_room: Callable[[Revision, Revision], None] = lambda *_: None,
+    ) -> None:
         self._state = state
         self._examine = examine
         self._replicas = replicas
+        self._check_room = check_room
         self._one_at_a_time = asyncio.Lock()
         self._rule: Rule = lambda _, changed: changed
 
@@ -146,6 +155,7 @@ class ControlPlane:
                 latest = await asyncio.to_thread(self.current)
                 revision = following(latest, self._rule(latest, change(latest)), reason)
                 await self._check(revision)
+                await asyncio.to_thread(self._check_room, latest, revision)
                 try:
                     await self._prepare(revision, stages=set(revision.families) != set(latest.families))
                     await asyncio.to_thread(self._state.commit, revision)

@@ -40,11 +40,18 @@ class AllReplicas:
         """See serve.control.Replicas."""
         if not stages:
             return list(await self._all(GATEWAY, "prepare", revision))
-        asked = [self._all(name, "prepare", revision, within_s=self._loading_s) for name in self._stages]
-        complaints = [complaint for found in await asyncio.gather(*asked) for complaint in found]
+        complaints = await self._stages_prepare(revision)
         if any(complaints):
             return complaints
-        return list(await self._all(GATEWAY, "prepare", revision, within_s=self._loading_s))
+        gateways = await self._all(GATEWAY, "prepare", revision, within_s=self._loading_s)
+        if any(gateways):
+            return list(gateways)
+        # Those that have it answer at once; those that began to run meanwhile load it.
+        return [*await self._stages_prepare(revision), *gateways]
+
+    async def _stages_prepare(self, revision: dict[str, Any]) -> list[str | None]:
+        asked = [self._all(name, "prepare", revision, within_s=self._loading_s) for name in self._stages]
+        return [complaint for found in await asyncio.gather(*asked) for complaint in found]
 
     async def forget(self) -> None:
         """See serve.control.Replicas."""

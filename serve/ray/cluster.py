@@ -20,7 +20,7 @@ from contract.errors import EnvironmentProblem, InputError
 from contract.records import first_problem
 from serve.control.admin_server import check_admin
 from serve.control.bootstrap import assign
-from serve.control.exposure import check_guarded
+from serve.control.exposure import beyond_loopback, check_guarded
 from serve.ray.deployments import make_application
 from serve.settings.file import read_settings
 from serve.settings.gateway import Settings
@@ -83,6 +83,7 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     if settings.state is None:
         raise InputError("settings.state is needed: every node must see the same revisions", where="args")
     _check_message_size(settings)
+    _check_has_effect(settings)
     check_guarded("settings.host", settings.host, settings)
     check_admin(settings)
     metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
@@ -100,4 +101,14 @@ def _check_message_size(settings: Settings) -> None:
             f"with grpc_port Ray must be started with {MESSAGE_SIZE}={wanted}: else its servers read "
             "messages of 2 GiB before anybody has shown a key",
             hint="start every node with deploy/ray.env, and change it there with limits.max_body_bytes",
+        )
+
+
+def _check_has_effect(settings: Settings) -> None:
+    """Raise InputError for certificates that nobody would show: on a cluster Ray's own front doors stand."""
+    if settings.tls.cert is not None and not beyond_loopback(settings.admin_host):
+        raise InputError(
+            "settings.tls has no effect on a cluster whose admin interface stays on loopback",
+            where="args",
+            hint="leave it out: TLS for clients is the load balancer's",
         )

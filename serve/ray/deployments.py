@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 
 from contract.errors import NotReady, RequestError, StageFailed
 from runtime.energy import EnergyMeter
+from runtime.room import memory_room
 from serve.access.exchange import Bank, Journal
 from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
@@ -235,7 +236,9 @@ class StageReplica:
 class Control:
     """The only writer of the live state, with the admin interface on loopback."""
 
-    async def __init__(self, assignment: str) -> None:  # type: ignore[misc] # Serve awaits it
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, assignment: str, *, many_nodes: bool = False
+    ) -> None:
         given = Assignment.model_validate_json(assignment)
         given.check_package()
         self._telemetry = Telemetry()
@@ -246,9 +249,9 @@ class Control:
         self._keys = KeyFollower(keys, gate)
         await self._keys.catch_up()
         store = store_of(given)
-        families = await asyncio.to_thread(Families, given, store)
+        families = await asyncio.to_thread(Families, given, store, None if many_nodes else memory_room)
         replicas = AllReplicas(given.slots.deployments, settings.ready_timeout_s)
-        plane = ControlPlane(open_revisions(given.state), families.examine, replicas)
+        plane = ControlPlane(open_revisions(given.state), families.examine, replicas, families.check_room)
         push = FamilyPush(plane, families, store, given.place)
 
         def describe() -> dict[str, Any]:
@@ -406,4 +409,4 @@ def make_application(
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress_middleware.IMPORT_PATH,
         },
     )
-    return gateway.bind(given, stages, control.bind(given), many_nodes=many_nodes)
+    return gateway.bind(given, stages, control.bind(given, many_nodes=many_nodes), many_nodes=many_nodes)

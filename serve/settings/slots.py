@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from contract.errors import FamilyError
 from contract.family import Family, Variant
 from contract.policy import Policy
@@ -88,6 +90,21 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
                 placement = "own" if variant.name in stages else "shelf"
         found[placement].append(variant.name)
     return Slots(inline=tuple(found["inline"]), own=tuple(found["own"]), shelf=tuple(found["shelf"]))
+
+
+def without_effect(settings: Settings, slots: Slots) -> tuple[str, ...]:
+    """Return in words which settings of single variants change nothing in these slots."""
+    names = (*slots.inline, *slots.own, *slots.shelf)
+    said = []
+    for name, own in settings.stages.items():
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
+            said.append(f"stages.{name} has no effect now: the family has no such variant; {meant}")
+        elif name not in slots.own and own.replicas != settings.stage.replicas:
+            where = "inside the gateway's replicas" if name in slots.inline else "on the shelf, which has one"
+            said.append(f"stages.{name}.replicas has no effect: it runs {where}")
+    return tuple(said)
 
 
 def _is_quick(variant: Variant, settings: Settings) -> bool:

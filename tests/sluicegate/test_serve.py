@@ -80,3 +80,24 @@ def test_a_dry_run_shows_settings_and_slots_and_starts_nothing(
     told = (json.loads if options else yaml.safe_load)(result.output)
     assert told["settings"]["stage"]["batch"]["max_items"] == 16
     assert told["slots"] == {"inline": ["fake-small"], "own": ["fake-large"], "shelf": ["fake-other"]}
+
+
+def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
+    """A name that no variant has, and replicas where there are none; what has an effect is not mentioned."""
+    file = tmp_path / "settings.yaml"
+    replicas = ", ".join(f"fake-{name}: {{replicas: 3}}" for name in ("small", "other", "large"))
+    file.write_text(f"fake: {{}}\nstages: {{fake-larg: {{threads: 4}}, {replicas}}}\n")
+    options = ["--settings", str(file), "--dry-run"]
+    told = " ".join(CliRunner().invoke(command, options, catch_exceptions=False).output.split())
+    assert "stages.fake-larg has no effect now" in told
+    assert "did you mean fake-large?" in told
+    assert "stages.fake-small.replicas has no effect: it runs inside the gateway" in told
+    assert "stages.fake-other.replicas has no effect: it runs on the shelf" in told
+    assert "stages.fake-large.replicas" not in told
+
+
+def test_options_of_the_fake_are_refused_for_a_family(tmp_path: Path) -> None:
+    """They would change nothing."""
+    result = CliRunner().invoke(command, [str(tmp_path), "--fake-delay-ms", "5"])
+    assert result.exit_code == 2
+    assert "--fake-delay-ms goes with --fake" in result.output

@@ -105,3 +105,10 @@ def test_the_family_is_kept_with_the_state(switched: None, tmp_path: Path) -> No
     assert latest is not None
     fetched = open_family_store(str(tmp_path / "state"), tmp_path / "node").fetch(latest.family_sha256)
     assert read_family(fetched).sha256 == latest.family_sha256
+
+
+def test_certificates_that_have_no_effect_on_a_cluster_are_refused(switched: None, tmp_path: Path) -> None:
+    """Nobody is to take a connection for encrypted that is not."""
+    tls = {"cert": "/c.pem", "key": "/k.pem"}
+    with pytest.raises(InputError, match=r"settings\.tls has no effect on a cluster"):
+        application({"settings": {"fake": {}, "state": str(tmp_path), "tls": tls}})

@@ -14,7 +14,7 @@ import pytest
 
 from contract.errors import EnvironmentProblem, FamilyError, NotReady, PolicyError, StageFailed
 from contract.family import Family, read_family, write_family
-from contract.live import FamilyReference, Revision
+from contract.live import Candidate, FamilyReference, Revision
 from contract.policy import Policy, Stage, single_variant_policy
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.machine import describe_machine
@@ -58,6 +58,7 @@ class House:
 
     def __init__(self, given: Assignment, room_bytes: int = 1 << 40) -> None:
         self.given = given
+        self.room_bytes = room_bytes
         self.refusal: str | None = None
         self.clock = Clock()
         self.state = open_revisions(given.state)
@@ -66,8 +67,8 @@ class House:
         }
         self.gateway = GatewayReplica("one", given, self._connect, Telemetry(), self.state, clock=self.clock)
         store = store_of(given)
-        self.families = Families(given, store, lambda: Room("memory", room_bytes, room_bytes))
-        self.plane = ControlPlane(self.state, self.families.examine, self)
+        self.families = Families(given, store, lambda: Room("memory", self.room_bytes, self.room_bytes))
+        self.plane = ControlPlane(self.state, self.families.examine, self, self.families.check_room)
         self.push = FamilyPush(self.plane, self.families, store, given.place)
 
     async def start(self) -> House:
@@ -451,7 +452,7 @@ async def test_a_model_that_hangs_in_a_family_out_of_force_is_still_seen_and_hol
     small._batcher._rules = small._batcher._rules.model_copy(update={"hang_s": 0.0})
     caught = asyncio.create_task(small.logits(["a"], None))
     while not small.hangs:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
     await house.push.push(tmp_path / "new", cascade().dump())
     while house.gateway._families.known != {new.sha256}:
         await asyncio.sleep(0)
@@ -487,6 +488,62 @@ async def test_a_rollback_takes_the_kept_copy_where_the_folder_is_not_whole_any_
     revision, _ = await house.plane.rollback(1)
     assert revision.family_sha256 == old.sha256
     assert own.stages[TEACHER].artifact_sha256 == old.variant(TEACHER).artifact.sha256
+
+
+async def test_a_rollback_that_does_not_fit_into_memory_is_refused(given: Assignment, tmp_path: Path) -> None:
+    """Whoever asks for a family that is not loaded: a rollback, and a candidate's trial too."""
+    house = await House(given).start()
+    rebuilt(tmp_path / "new")
+    await house.push.push(tmp_path / "new", cascade().dump())
+    house.room_bytes = 1000
+    with pytest.raises(EnvironmentProblem, match="more memory"):
+        await house.plane.rollback(1)
+    reference = await asyncio.to_thread(house.plane._state.read, 1)
+    candidate = Candidate(
+        id="c", policy=cascade(), family=reference.family, share=0.1, since="now", since_revision=3
+    )
+    with pytest.raises(EnvironmentProblem, match="more memory"):
+        await house.plane.commit(lambda now: now.model_copy(update={"canary": candidate}), "canary")
+    assert house.plane.current().number == 2
+
+
+async def test_where_nodes_are_many_the_heads_memory_is_not_held_against_all_processes(
+    given: Assignment,
+    tmp_path: Path,
+) -> None:
+    """It says nothing of other nodes: who loads finds out."""
+    house = await House(given).start()
+    families = Families(given, store_of(given), None)
+    rebuilt(tmp_path / "new")
+    assert families.examine_folder(
+        tmp_path / "new", print, families.examine(house.plane.current().family).family
+    )
+
+
+async def test_control_uses_a_cached_family_only_while_it_looks_at_it(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """What it has looked at may leave the cache for others."""
+    house = await House(given).start()
+    for seed in (6, 7, 8):
+        write_fake_family(tmp_path / str(seed), rows=60, seed=seed, delay_ms=0.0)
+        await house.push.push(tmp_path / str(seed), cascade().dump())
+    await house.plane.rollback(2)
+    again = Families(given, house.push._store, house.families._room)
+    for revision in house.plane.history():
+        again.examine(revision.family)
+    assert house.push._store._held == {}
+
+
+async def test_a_variant_in_the_deployment_of_another_is_told_whose_settings_it_has(
+    given: Assignment, tmp_path: Path
+) -> None:
+    """The replicas are the deployment's; threads and batches are not inherited."""
+    told = given.settings.model_copy(update={"stages": {TEACHER: StageSettings(threads=2)}})
+    house = await House(given.model_copy(update={"settings": told})).start()
+    renamed(tmp_path / "new", {TEACHER: "big"})
+    pushed = await house.push.push(tmp_path / "new", single_variant_policy("big").dump())
+    assert any(f"those of stages.{TEACHER} are that variant's own" in words for words in pushed.said)
 
 
 def renamed(folder: Path, names: Mapping[str, str]) -> Family:
