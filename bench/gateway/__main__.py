@@ -27,6 +27,7 @@ from bench.gateway.search import CLIENTS, SPACE, best, search
 from bench.gateway.servers import Options, Places, Server, asking, gateway, hand_over, running
 from contract.family import Family, read_family
 from contract.files import write_json, write_text
+from contract.policy import read_policy
 from runtime.machine import describe_machine
 
 BODIES = 512
@@ -47,7 +48,14 @@ def main() -> None:
     """Measure all, and write the figures and the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.gateway")
     parser.add_argument("--family", type=Path, required=True)
-    parser.add_argument("--policy", type=Path, required=True, help="the cascade")
+    parser.add_argument("--policy", type=Path, required=True, help="the cascade that is judged")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        help="another policy, shown beside it; may be repeated",
+    )
     parser.add_argument("--student", default="student-int8", help="the variant that peers serve")
     parser.add_argument("--teacher", default="teacher", help="the variant that is asked for by name")
     parser.add_argument("--peers", default=",".join(SPACE))
@@ -68,6 +76,7 @@ def main() -> None:
         "machine": describe_machine().model_dump(mode="json"),
         "family": {"name": family.name, "sha256": family.sha256},
         "texts": len(texts),
+        "policy": page.named(read_policy(given.policy)),
         "seconds": given.seconds,
         "rounds": given.rounds,
     }
@@ -87,14 +96,23 @@ def measure(given: argparse.Namespace, places: Places, texts: list[str]) -> dict
         searched = json.loads(given.searched.read_text(encoding="utf-8"))["searched"]
         chosen = {(peer, clients): _best_of(searched, peer, clients) for peer in peers for clients in CLIENTS}
     arms = [arm for peer in peers for arm in _peer_arms(peer, chosen, places)]
-    ours = ((given.student, "student"), ("cascade", "cascade"), (given.teacher, "teacher"))
-    arms.append(Arm("gateway", partial(gateway, given.family.resolve(), given.policy.resolve(), {}), ours))
+    family = given.family.resolve()
+    ours = ((given.student, "student"), ("cascade", page.CASCADE), (given.teacher, "teacher"))
+    arms.append(Arm("gateway", partial(gateway, family, given.policy.resolve(), {}), ours))
+    arms += [
+        Arm(
+            "gateway",
+            partial(gateway, family, policy.resolve(), {}),
+            (("cascade", page.named(read_policy(policy))),),
+        )
+        for policy in given.beside
+    ]
     compared: list[dict[str, Any]] = []
     for number in range(given.rounds):
         for arm in arms[:: 1 if number % 2 == 0 else -1]:
             with arm.start() as server:
-                asked = [(name, Server(server.url, asking(model))) for model, name in arm.models]
-                for name, one in asked or [(arm.name, server)]:
+                served = [(name, Server(server.url, asking(model))) for model, name in arm.models]
+                for name, one in served or [(arm.name, server)]:
                     drive(one, texts, 4, 1.0)
                     for clients in arm.clients:
                         driven = drive(one, texts, clients, given.seconds)

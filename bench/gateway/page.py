@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-OURS = ("student", "cascade", "teacher")
+from contract.policy import Policy
+
+CASCADE = "cascade"
+OURS = ("student", CASCADE, "teacher")
 GOALS = ((1, 0.8), (16, 1.15), (64, 1.15))
 CASCADE_GOAL = 2.2
 INTRODUCTION = """\
@@ -26,6 +29,8 @@ def render(figures: dict[str, Any]) -> str:
             "# The gateway beside other servers",
             "",
             INTRODUCTION.format(**figures, name=figures["family"]["name"]),
+            "",
+            f"The cascade that is judged: {figures['policy']}.",
             "",
             f"Machine: {machine['cpu']}, {machine['cores']:g} cores.",
             "",
@@ -53,6 +58,18 @@ def render(figures: dict[str, Any]) -> str:
     )
 
 
+def named(policy: Policy) -> str:
+    """Return a policy as the page names it: whether it is certified, its stages, and what escalates."""
+    stages = " -> ".join(stage.variant for stage in policy.stages)
+    rate = policy.expected.escalation_rate
+    escalates = "" if rate is None else f", {rate:.1%} expected to escalate"
+    return f"cascade, {policy.status}: {stages}{escalates}"
+
+
+def _ours(name: str) -> bool:
+    return name in OURS or name.startswith(CASCADE)
+
+
 def _rows(compared: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, float]]:
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in compared:
@@ -63,11 +80,11 @@ def _rows(compared: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, flo
         | {"errors": sum(one["errors"] for one in runs)}
         for at, runs in found.items()
     }
-    return dict(sorted(rows.items(), key=lambda item: (item[0][1], item[0][0] in OURS, item[0][0])))
+    return dict(sorted(rows.items(), key=lambda item: (item[0][1], _ours(item[0][0]), item[0][0])))
 
 
 def _line(name: str, clients: int, row: dict[str, float]) -> str:
-    shown = f"**{name}** (gateway)" if name in OURS else name
+    shown = f"**{name}** (gateway)" if _ours(name) else name
     return (
         f"| {shown} | {clients} | {row['per_s']:,.0f} | {row['p50_ms']:.2f} | {row['p99_ms']:.1f} "
         f"| {row['cpu_ms']:.2f} | {row['errors']:.0f} |"
@@ -77,7 +94,7 @@ def _line(name: str, clients: int, row: dict[str, float]) -> str:
 def _goals(rows: dict[tuple[str, int], dict[str, float]]) -> list[str]:
     lines = []
     for clients, wanted in GOALS:
-        peers = {name: row for (name, at), row in rows.items() if at == clients and name not in OURS}
+        peers = {name: row for (name, at), row in rows.items() if at == clients and not _ours(name)}
         if not peers or ("student", clients) not in rows:
             continue
         best = max(peers, key=lambda name: peers[name]["per_s"])

@@ -22,6 +22,7 @@ def _figures(student: float, peer: float, cascade: float) -> dict[str, Any]:
     return {
         "machine": MACHINE,
         "family": {"name": "intents"},
+        "policy": "cascade, certified: linear -> student-int8",
         "texts": 512,
         "seconds": 3.0,
         "rounds": 1,
