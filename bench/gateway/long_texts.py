@@ -1,0 +1,150 @@
+"""`python -m bench.gateway.long_texts`: long texts, batched by length or padded to the cap.
+
+    sluice compress bench/gateway/long_texts.yaml --out FAMILY
+    python -m bench.gateway.long_texts --family FAMILY
+
+BBC News articles are cut to 128 and to 256 tokens, and once more to lengths drawn evenly up to that, since
+whole articles all reach the cap. Nothing else may run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from bench.gateway.driving import drive
+from bench.gateway.servers import Places, Server, asking, gateway, hand_over, running
+from contract.family import Family, read_family
+from contract.files import write_json, write_text
+from contract.policy import single_variant_policy
+from runtime.encoders import load_encoder
+from runtime.machine import describe_machine
+
+CAPS = (128, 256)
+CLIENTS = 16
+TEXTS = 256
+VARIANTS = ("student-int8", "teacher")
+LEAST_TOKENS = 8
+INTRODUCTION = f"""\
+BBC News articles cut to 128 and 256 tokens (`whole`), and to lengths drawn evenly from {LEAST_TOKENS} tokens
+up to that (`mixed`); one text a request, {CLIENTS} clients, {{seconds:g}} s each, `wrk` on the same cores.
+Machine: {{cpu}}, {{cores:g}} cores."""
+HEADINGS = "| variant | cap | texts | mean tokens | server | requests/s | p50 ms | p99 ms | CPU ms/request |"
+PEERS: dict[str, tuple[str, dict[str, int]]] = {
+    "FastAPI, padded to the cap": ("fastapi", {"WORKERS": 2}),
+    "FastAPI, one by one": ("fastapi", {"WORKERS": 2}),
+    "LitServe, batches of 16": ("litserve", {"WORKERS": 2, "BATCH": 16, "FAST": 1}),
+}
+
+
+def main() -> None:
+    """Measure all, and write the figures and the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gateway.long_texts")
+    parser.add_argument("--family", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--environments", type=Path, default=Path(".sluicegate/peers"))
+    parser.add_argument("--figures", type=Path, default=Path(".sluicegate/long-texts.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/benchmarks/long-texts.md"))
+    given = parser.parse_args()
+    family = read_family(given.family)
+    mixes = {
+        (cap, mix): cut(given.family, family, cap, given.seed if mix == "mixed" else None)
+        for cap in CAPS
+        for mix in ("whole", "mixed")
+    }
+    found: list[dict[str, Any]] = []
+    for cap in CAPS:
+        for variant in VARIANTS:
+            for name, start in _servers(given, family, variant, cap):
+                with start() as server:
+                    for mix in ("whole", "mixed"):
+                        texts, tokens = mixes[cap, mix]
+                        drive(server, texts, 4, 0.5)
+                        driven = drive(server, texts, CLIENTS, given.seconds)
+                        found.append(
+                            {"server": name, "variant": variant, "cap": cap, "mix": mix, "tokens": tokens}
+                            | driven.to_json()
+                        )
+                        print(f"{name}, {variant}, {cap}, {mix}: {driven.per_s:.0f}/s", file=sys.stderr)
+    machine = describe_machine()
+    figures = {"machine": machine.model_dump(mode="json"), "seconds": given.seconds, "found": found}
+    write_json(given.figures, figures)
+    write_text(given.page, render(figures))
+    print(f"written {given.page}")
+
+
+def cut(folder: Path, family: Family, cap: int, seed: int | None) -> tuple[list[str], float]:
+    """Return held-out articles cut to `cap` tokens, or to lengths drawn up to it, and their mean tokens."""
+    if family.data is None:
+        raise SystemExit("the family keeps no data to send")
+    spec = next(spec for spec in family.encoders.values() if spec.kind == "wordpiece")
+    encoder = load_encoder(folder, spec)
+    rng = None if seed is None else np.random.default_rng(seed)
+    texts = []
+    for text in pq.read_table(folder / family.data.path)["text"].to_pylist()[:TEXTS]:
+        wanted = cap if rng is None else int(rng.integers(LEAST_TOKENS, cap + 1))
+        words = str(text).split()[:wanted]
+        while len(words) > 1 and encoder.encode([" ".join(words)]).lengths[0] > wanted:
+            words = words[: max(1, len(words) - max(1, len(words) // 16))]
+        texts.append(" ".join(words))
+    return texts, float(encoder.encode(texts).lengths.mean())
+
+
+def _servers(
+    given: argparse.Namespace, family: Family, variant: str, cap: int
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[Server, bool | None]]]]:
+    """Yield each server by name, with what starts it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        hand_over(given.family, family, variant, Path(scratch), cap)
+        places = Places(given.environments.resolve(), Path(scratch))
+        for name, (peer, options) in PEERS.items():
+            padded = {"PAD_TO": cap} if "cap" in name else {}
+            yield name, partial(running, peer, options | padded, places)
+        yield "**gateway**", partial(_gateway, given.family.resolve(), variant, Path(scratch))
+
+
+@contextmanager
+def _gateway(folder: Path, variant: str, scratch: Path) -> Iterator[Server]:
+    policy = scratch / "policy.json"
+    write_json(policy, single_variant_policy(variant).dump())
+    with gateway(folder, policy, {}) as server:
+        yield Server(server.url, asking(variant))
+
+
+def render(figures: dict[str, Any]) -> str:
+    """Return the page in Markdown."""
+    return "\n".join(
+        [
+            "# Long texts: batches by length against padding everything",
+            "",
+            INTRODUCTION.format(**figures, **figures["machine"]),
+            "",
+            HEADINGS,
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *(
+                f"| {one['variant']} | {one['cap']} | {one['mix']} | {one['tokens']:.0f} | {one['server']} "
+                f"| {one['per_s']:,.0f} | {one['p50_ms']:.1f} | {one['p99_ms']:.1f} | {one['cpu_ms']:.2f} |"
+                for one in sorted(figures["found"], key=lambda o: (o["variant"], o["cap"], o["mix"]))
+            ),
+            "",
+            "To measure again, with nothing else running:",
+            "",
+            "    sluice compress bench/gateway/long_texts.yaml --out FAMILY",
+            "    python -m bench.gateway.long_texts --family FAMILY",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
