@@ -69,7 +69,7 @@ def main() -> None:
                 with start() as server:
                     for mix in ("whole", "mixed"):
                         texts, tokens = mixes[cap, mix]
-                        drive(server, texts, 4, 0.5)
+                        drive(server, texts, 4, 1.0)
                         driven = drive(server, texts, CLIENTS, given.seconds)
                         found.append(
                             {"server": name, "variant": variant, "cap": cap, "mix": mix, "tokens": tokens}
