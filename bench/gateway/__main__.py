@@ -98,11 +98,11 @@ def measure(given: argparse.Namespace, places: Places, texts: list[str]) -> dict
     arms = [arm for peer in peers for arm in _peer_arms(peer, chosen, places)]
     family = given.family.resolve()
     ours = ((given.student, "student"), ("cascade", page.CASCADE), (given.teacher, "teacher"))
-    arms.append(Arm("gateway", partial(gateway, family, given.policy.resolve(), {}), ours))
+    arms.append(Arm("gateway", partial(gateway, family, given.policy.resolve()), ours))
     arms += [
         Arm(
             "gateway",
-            partial(gateway, family, policy.resolve(), {}),
+            partial(gateway, family, policy.resolve()),
             (("cascade", page.named(read_policy(policy))),),
         )
         for policy in given.beside

@@ -45,6 +45,11 @@ PEERS: dict[str, tuple[str, dict[str, int]]] = {
     "LitServe, batches of 16": ("litserve", {"WORKERS": 2, "BATCH": 16, "FAST": 1}),
 }
 
+GATEWAYS: dict[str, dict[str, Any]] = {
+    "**gateway**, a process of its own": {"threads": 2},
+    "**gateway**, inside its replicas": {"placement": "inline"},
+}
+
 
 def main() -> None:
     """Measure all, and write the figures and the page."""
@@ -110,14 +115,15 @@ def _servers(
         for name, (peer, options) in PEERS.items():
             padded = {"PAD_TO": cap} if "cap" in name else {}
             yield name, partial(running, peer, options | padded, places)
-        yield "**gateway**", partial(_gateway, given.family.resolve(), variant, Path(scratch))
+        for name, stage in GATEWAYS.items():
+            yield name, partial(_gateway, given.family.resolve(), variant, Path(scratch), stage)
 
 
 @contextmanager
-def _gateway(folder: Path, variant: str, scratch: Path) -> Iterator[Server]:
+def _gateway(folder: Path, variant: str, scratch: Path, stage: dict[str, Any]) -> Iterator[Server]:
     policy = scratch / "policy.json"
     write_json(policy, single_variant_policy(variant).dump())
-    with gateway(folder, policy, {}) as server:
+    with gateway(folder, policy, {"stage": stage}) as server:
         yield Server(server.url, asking(variant))
 
 

@@ -83,16 +83,21 @@ def running(peer: str, options: Options, places: Places) -> Iterator[Server]:
 
 
 @contextmanager
-def gateway(family: Path, policy: Path, options: Options, model: str = "cascade") -> Iterator[Server]:
-    """Run this project's gateway until the block ends."""
+def gateway(
+    family: Path, policy: Path, settings: Mapping[str, Any] | None = None, model: str = "cascade"
+) -> Iterator[Server]:
+    """Run this project's gateway until the block ends, with settings over its own where given."""
     port, admin = free_port(), free_port()
     command = [sys.executable, "-m", "sluicegate.main", "serve", str(family), "--policy", str(policy)]
     command += ["--port", str(port), "--admin-port", str(admin)]
-    if "REPLICAS" in options:
-        command += ["--replicas", str(options["REPLICAS"])]
     server = Server(f"http://127.0.0.1:{port}/v1/classify", asking(model))
-    with tempfile.TemporaryDirectory() as scratch, _process(command, dict(os.environ), scratch, server):
-        yield server
+    with tempfile.TemporaryDirectory() as scratch:
+        if settings is not None:
+            given = Path(scratch) / "settings.yaml"
+            write_json(given, settings)
+            command += ["--settings", str(given)]
+        with _process(command, dict(os.environ), scratch, server):
+            yield server
 
 
 def asking(model: str) -> Form:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-TURN_S = 0.01
+TURN_S = 0.002
 
 
 class LoopTurn:
