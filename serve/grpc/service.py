@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 
-from contract.errors import NotReady, RequestError, TooLarge, UnknownModel
+from contract.errors import Forbidden, NotReady, RequestError, TooLarge, Unauthorized, UnknownModel
 from serve.access.gate import Caller, Gate
 from serve.dataplane.plane import DataPlane
+from serve.dataplane.refusals import count_refusal
 from serve.grpc import translation
 from serve.grpc.messages import METHODS, SERVICE, message
 from serve.grpc.status import code_of, retry_trailer
@@ -107,22 +108,24 @@ class InferenceService:
             if len(raw) > self._limits.max_body_bytes:
                 raise TooLarge(f"the message is larger than {self._limits.max_body_bytes} bytes")
             if name == "ModelInfer":
-                return identity, await self._infer(raw, headers, context, arrived_at, caller), None
+                return identity, *await self._infer(raw, headers, context, arrived_at, caller)
             request = translation.parse(message(f"{name}Request"), raw)
             response = await getattr(self, f"_{name}")(request)
             return identity, response.SerializeToString(), None
         except RequestError as problem:
-            if name == "ModelInfer":
+            if name == "ModelInfer" or isinstance(problem, Unauthorized | Forbidden):
                 self._recorder.refused("unknown", outcome_of(problem), 1)
             return identity, b"", problem
         except Exception:
             log.exception("a call of %s failed in a way that none should", name)
-            self._recorder.refused("unknown", "server_error", 1)
+            if name == "ModelInfer":
+                self._recorder.refused("unknown", "server_error", 1)
             return identity, b"", RequestError("internal error")
 
     async def _infer(
         self, raw: bytes, headers: RequestHeaders, context: Any, arrived_at: float, caller: Caller | None
-    ) -> bytes:
+    ) -> tuple[bytes, RequestError | None]:
+        """Return the reply's bytes, or why there is none. Raises RequestError for what cannot be read."""
         request = translation.parse(translation.INFER_REQUEST, raw)
         model = request.model_name
         self._dataplane.check_served(model)
@@ -137,14 +140,21 @@ class InferenceService:
         )
         if headers.x_sluice_sticky_key is not None and not call.request.sticky_key:
             call.request.sticky_key = check_sticky_key(headers.x_sluice_sticky_key, _STICKY_KEY)
-        visit = None
-        if caller is not None and caller.meter is not None and self._gate.accounts is not None:
-            visit = self._gate.accounts.admit(caller.meter, len(call.request.texts))
-        found = self._dataplane.begin(call.request)
-        result = found if isinstance(found, ClassifyResult) else await found
+        try:
+            visit = None
+            if caller is not None and caller.meter is not None and self._gate.accounts is not None:
+                visit = self._gate.accounts.admit(caller.meter, len(call.request.texts))
+            found = self._dataplane.begin(call.request)
+            result = found if isinstance(found, ClassifyResult) else await found
+        except RequestError as problem:
+            count_refusal(self._dataplane, self._recorder, call.request, problem)
+            return b"", problem
+        except asyncio.CancelledError:
+            self._recorder.incident("client_left", "")
+            raise
         if visit is not None:
             visit.end(answered=True)
-        return translation.infer_response(call, result, raw=bool(request.raw_input_contents))
+        return translation.infer_response(call, result, raw=bool(request.raw_input_contents)), None
 
     async def _ServerLive(self, _: Any) -> Any:  # noqa: N802 - named as the method is
         return message("ServerLiveResponse")(live=True)

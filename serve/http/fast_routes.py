@@ -12,11 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any
 
-from contract.errors import LimitReached, RequestError, UnknownModel
-from contract.metrics import Outcome
+from contract.errors import RequestError, UnknownModel
 from serve.access.gate import Caller, Gate
 from serve.access.meter import Meter, Visit
 from serve.dataplane.plane import DataPlane
+from serve.dataplane.refusals import count_refusal
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
 from serve.types.messages import ClassifyRequest, ClassifyResult
@@ -211,11 +211,7 @@ class HotRoutes:
         return plain_error(500, "internal error")
 
     def _refuse(self, request: ClassifyRequest, problem: RequestError) -> Reply:
-        outcome: Outcome = outcome_of(problem)
-        model = request.model if self._dataplane.serves(request.model) else "unknown"
-        self._recorder.refused(model, outcome, len(request.texts))
-        if isinstance(problem, LimitReached):
-            self._recorder.limited(request.caller, problem.limit, len(request.texts))
+        count_refusal(self._dataplane, self._recorder, request, problem)
         return error_reply(problem)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -27,15 +29,20 @@ from contract.errors import (
     RequestError,
     StageFailed,
 )
+from serve.access.accounts import Accounts
 from serve.access.gate import Gate
+from serve.access.keys import KeyLimits, created, mint
 from serve.dataplane.plane import DataPlane
 from serve.grpc.messages import MESSAGES, PACKAGE, message
 from serve.grpc.peers import LOOPBACK_PEERS
 from serve.grpc.service import InferenceService, handlers
 from serve.grpc.status import code_of, retry_trailer
 from serve.http.app import Gateway
+from serve.http.fast_routes import HotRoutes
 from serve.settings.limits import RequestLimits
+from serve.stages.inline import InlineStage
 from serve.types.stage import Snapshot
+from serve.wire.common import Reply
 from tests.serve.parts import FakeFolder, Kept, serving, snapshot_of, two_stage_policy
 
 LIMITS = RequestLimits(max_body_bytes=1 << 16, max_texts=64, max_characters=500)
@@ -237,6 +244,94 @@ def test_refusals_have_the_status_of_their_kind(
     with pytest.raises(InferenceServerException) as refused:
         client.infer(model, [tensor(texts)], model_version=version)
     assert refused.value.status() == f"StatusCode.{status}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("closed", [False, True])
+async def test_refusals_are_counted_as_over_http(fake_folder: FakeFolder, closed: bool) -> None:
+    """By model where it is served, and as many texts as were read."""
+    http, grpc_ = Kept(), Kept()
+    snapshots = [snapshot_of(fake_folder, two_stage_policy(), kept) for kept in (http, grpc_)]
+    if closed:
+        for stage in (stage for snapshot in snapshots for stage in snapshot.stages.values()):
+            assert isinstance(stage, InlineStage)
+            await stage.close()
+    planes = [
+        DataPlane(partial(_same, snapshot), LIMITS, kept)
+        for snapshot, kept in zip(snapshots, (http, grpc_), strict=True)
+    ]
+    routes = HotRoutes(planes[0], LIMITS, http, Gate())
+    service = InferenceService(planes[1], LIMITS, grpc_, bytes)
+    asked = [("nobody", ["a"]), ("cascade", ["a" * 501]), ("cascade", ["a"] * 65), ("fake-large", [])]
+    if closed:
+        asked += [("cascade", ["a", "b", "c"]), ("fake-large", ["a", "b"])]
+    for model, texts in asked:
+        body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [len(texts)], "data": texts}]}
+        _, reply = routes.begin(f"/v2/models/{model}/infer", (), json.dumps(body).encode())
+        if not isinstance(reply, Reply):
+            reply = await reply
+        assert reply.status >= 400
+        with pytest.raises(Aborted):
+            await service.call("ModelInfer", contents(texts, model).SerializeToString(), Context(()))
+    assert len(http.refusals) == len(asked)
+    assert grpc_.refusals == http.refusals
+    assert (("cascade", "overloaded", 3) in grpc_.refusals) is closed
+
+
+@pytest.mark.anyio
+async def test_limits_and_clients_that_leave_are_counted_as_over_http(fake_folder: FakeFolder) -> None:
+    """A key beyond its rate is named with its texts; a call that is cancelled is a client that left."""
+    recorder = Kept()
+    snapshot = snapshot_of(fake_folder, two_stage_policy(), recorder)
+    key, record = mint("web", ("infer",), KeyLimits(rate_per_s=0.001), datetime.now(UTC))
+    gate = Gate(Accounts("r0", 1))
+    gate.take(created(None, record, datetime.now(UTC)))
+    plane = DataPlane(lambda: snapshot, LIMITS, recorder)
+    service = InferenceService(plane, LIMITS, recorder, bytes, gate=gate)
+    context = Context((("authorization", f"Bearer {key}"),))
+    assert await service.call("ModelInfer", contents(["a"]).SerializeToString(), context)
+    with pytest.raises(Aborted):
+        await service.call("ModelInfer", contents(["a"] * 9).SerializeToString(), context)
+    assert recorder.refusals == [("cascade", "client_error", 9)]
+    [(name, _, texts)] = recorder.limits
+    assert (name, texts) == ("web", 9)
+    with pytest.raises(Aborted):
+        await service.call("ModelMetadata", b"", Context(()))
+    assert recorder.refusals[1:] == [("unknown", "client_error", 1)]
+    open_to_all = InferenceService(plane, LIMITS, recorder, bytes)
+    large = contents(["a"], "fake-large").SerializeToString()
+    leaving = asyncio.create_task(open_to_all.call("ModelInfer", large, Context(())))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert recorder.incidents == [("client_left", "", 1)]
+
+
+class Aborted(Exception):
+    """What ends a call, as gRPC's own does."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A call's context, as far as the service asks for it."""
+
+    metadata: tuple[tuple[str, str], ...]
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the client sent."""
+        return self.metadata
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        """Take what goes back."""
+
+    def time_remaining(self) -> float | None:
+        """No deadline."""
+        return None
+
+    async def abort(self, code: object, message: str, trailer: object) -> None:
+        """End the call."""
+        raise Aborted(code, message, trailer)
 
 
 @pytest.mark.parametrize(
