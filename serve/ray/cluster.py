@@ -25,6 +25,7 @@ from serve.ray.deployments import make_application
 from serve.settings.file import read_settings
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
+from serve.telemetry.dead_files import DEPLOY_PREFIX
 
 SWITCHES = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -86,7 +87,7 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     _check_has_effect(settings)
     check_guarded("settings.host", settings.host, settings)
     check_admin(settings)
-    metrics = Path(given.metrics) / f"sluicegate-metrics-{secrets.token_hex(8)}"
+    metrics = Path(given.metrics) / f"{DEPLOY_PREFIX}{secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
     # At this level it is in the logs of the deploy, whatever Ray leaves out of them.
     tell = logging.getLogger(__name__).warning

@@ -17,6 +17,7 @@ from contract import metrics
 from contract.metrics import Metric, Outcome
 from contract.policy import Policy
 from serve.telemetry.arms import ArmMetrics
+from serve.telemetry.dead_files import alone_in, remove_earlier_deploys, tidy
 from serve.telemetry.disk import reserve
 from serve.telemetry.tallies import OTHERS_FLUSH_S, Count, Spread, Tallies
 from serve.types.messages import CASCADE
@@ -46,6 +47,9 @@ class Telemetry:
         if folder := os.environ.get(MULTIPROCESS_DIR):
             Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
             reserve(Path(folder))
+            with alone_in(Path(folder)):
+                tidy(Path(folder))
+            remove_earlier_deploys(Path(folder))
         own = CollectorRegistry()
         self.registry = own
         self.requests = _counter(metrics.REQUESTS, own)
@@ -195,10 +199,11 @@ class Telemetry:
         if folder is None:
             return generate_latest(self.registry)
         time.sleep(OTHERS_FLUSH_S)
-        _forget_live_gauges_of_dead_processes(Path(folder))
         shared = CollectorRegistry()
         MultiProcessCollector(shared, path=folder)  # type: ignore[no-untyped-call]
-        return generate_latest(shared)
+        with alone_in(Path(folder)):
+            tidy(Path(folder))
+            return generate_latest(shared)
 
 
 def policy_state(revision: int, policy: Policy | None) -> bytes:
@@ -232,10 +237,3 @@ class _PolicyState(Collector):
         if expected.energy_wh_per_1k is not None:
             metric = metrics.POLICY_EXPECTED_ENERGY
             yield GaugeMetricFamily(metric.name, metric.help, value=expected.energy_wh_per_1k * 3.6)
-
-
-def _forget_live_gauges_of_dead_processes(folder: Path) -> None:
-    for file in folder.glob("gauge_live*_*.db"):
-        pid = file.stem.rsplit("_", 1)[-1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            file.unlink(missing_ok=True)
