@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,13 +37,17 @@ PROVEN_S = 1.0
 """A configuration with which HAProxy has lived so long is one to come back to."""
 RETIRED_S = 20.0
 """Replaced HAProxys end after the time that Ray sets, 5 s; then they are killed."""
+PROOF_EVERY_S = 0.02
+"""How often a newcomer is asked until it answers; those whom it replaces count as serving until then."""
+_NOBODY = 0
 _BACK_OFF_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 _CREDENTIALS = struct.Struct("3i")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Member:
-    """One HAProxy: Ray's, or one that stands in."""
+    """One HAProxy: Ray's, or one that stands in. `replaces` those that are retired once it answers."""
 
     pid: int
     pidfd: int
@@ -49,6 +55,7 @@ class _Member:
     listens: bool
     since: float
     answered: float
+    replaces: tuple[_Member, ...] = ()
     retired: float | None = None
     child: subprocess.Popen[bytes] | None = None
 
@@ -66,6 +73,7 @@ class Keeper:
         self._members: list[_Member] = []
         self._proven: str | None = None
         self._failures = 0
+        self._proofs: set[asyncio.Task[None]] = set()
         self._closing = self._resting = False
         self._stood_in = 0
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -118,8 +126,10 @@ class Keeper:
         try:
             self._loop.run_forever()
         finally:
-            looking.cancel()
-            self._loop.run_until_complete(asyncio.gather(looking, return_exceptions=True))
+            tasks = [looking, *self._proofs]
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self._loop.close()
 
     async def _end(self) -> None:
@@ -162,8 +172,23 @@ class Keeper:
         descriptors = self._listeners.descriptors()
         answer = {"listen": len(descriptors), "retire": [member.pid for member in others]}
         socket.send_fds(client, [json.dumps(answer).encode()], descriptors)
-        for member in others:
-            member.retired = member.retired or time.monotonic()
+        newcomer.replaces = tuple(others)
+        proof = self._loop.create_task(self._prove(newcomer))
+        self._proofs.add(proof)
+        proof.add_done_callback(self._proofs.discard)
+
+    async def _prove(self, newcomer: _Member) -> None:
+        """Retire those whom a newcomer replaces once it answers, or once it has died after they let go."""
+        while newcomer in self._members:
+            if await _who_answers(control_socket(newcomer.config)) == newcomer.pid:
+                _retire(newcomer.replaces)
+                return
+            await asyncio.sleep(PROOF_EVERY_S)
+        for member in newcomer.replaces:
+            serves = member in self._members and member.listens and member.retired is None
+            if serves and await _who_answers(control_socket(member.config)) == _NOBODY:
+                _retire((member,))
+                self._stand_in(self._proven or member.config)
 
     def _watch(
         self, pid: int, config: str, *, listens: bool, child: subprocess.Popen[bytes] | None = None
@@ -194,9 +219,18 @@ class Keeper:
         self._loop.call_later(wait, self._stand_in, config)
 
     def _stand_in(self, config: str) -> None:
-        """Start an HAProxy of our own, unless another has taken over meanwhile."""
+        """Start an HAProxy of our own, unless another has taken over meanwhile; try again where it fails."""
         if self._resting or any(member.listens and member.retired is None for member in self._members):
             return
+        try:
+            self._start(config)
+        except Exception as problem:  # noqa: BLE001  # whatever it is, clients wait for the next try
+            self._failures += 1
+            wait = _BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)]
+            _log.warning("no HAProxy can stand in, the next try is in %g s: %s", wait, problem)
+            self._loop.call_later(wait, self._stand_in, config)
+
+    def _start(self, config: str) -> None:
         control = self._folder / "control.sock"
         written = self._folder / "haproxy.cfg"
         written.write_text(stand_in(config, str(control), str(self._folder / "503.http")))
@@ -209,7 +243,12 @@ class Keeper:
                 stdout=log,
                 stderr=log,
             )
-        self._watch(child.pid, written.read_text(), listens=True, child=child)
+        try:
+            self._watch(child.pid, written.read_text(), listens=True, child=child)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
         self._stood_in += 1
 
     async def _look_after(self) -> None:
@@ -226,7 +265,7 @@ class Keeper:
                 elif member.listens:
                     if now - member.since >= PROVEN_S:
                         self._proven = member.config
-                    if starved or await _answers(control_socket(member.config)):
+                    if starved or await _who_answers(control_socket(member.config)):
                         member.answered = time.monotonic()
                     elif time.monotonic() - member.answered > PATIENCE_S:
                         self._kill(member)
@@ -236,15 +275,26 @@ class Keeper:
             signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
 
 
-async def _answers(control: str) -> bool:
-    """Whether an HAProxy answers there, within the time between two looks."""
+def _retire(members: Iterable[_Member]) -> None:
+    """Leave these their time to end; then they are killed."""
+    for member in members:
+        member.retired = member.retired or time.monotonic()
+
+
+async def _who_answers(control: str) -> int | None:
+    """Return the process id of the HAProxy there, 0 where nobody listens, None where none answers in time."""
     try:
         async with asyncio.timeout(LOOK_EVERY_S):
             reader, writer = await asyncio.open_unix_connection(control)
             try:
                 writer.write(b"show info\n")
-                return bool(await reader.read(1))
+                while line := await reader.readline():
+                    if line.startswith(b"Pid: "):
+                        return int(line[len(b"Pid: ") :])
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
-        return False
+    except (ConnectionRefusedError, FileNotFoundError):
+        return _NOBODY
+    except (OSError, TimeoutError, ValueError):
+        return None
+    return None

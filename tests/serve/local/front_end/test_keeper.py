@@ -165,8 +165,8 @@ def test_one_that_no_longer_answers_is_killed_and_replaced(
 
 
 def test_a_start_that_fails_changes_nothing(house: House) -> None:
-    """Where Ray's next HAProxy dies of its configuration, the front end goes on with the last good one."""
-    house.start()
+    """Where Ray's next HAProxy dies of its configuration, the good one serves on, alone and looked after."""
+    good = house.start()
     until(house.knows)
     until(lambda: house.keeper._proven is not None)
     environment = wrapper_environment(house.front, house.keeper.address)
@@ -181,6 +181,29 @@ def test_a_start_that_fails_changes_nothing(house: House) -> None:
     )
     assert failed.returncode == 1
     assert house.knows()
+    until(lambda: len(house.keeper._members) == 1)
+    [member] = house.keeper._members
+    over = time.monotonic() + 2 * keeping.LOOK_EVERY_S
+    until(lambda: member.answered > over)
+    assert member.retired is None
+    assert house.living() == {good}
+    assert house.keeper.stood_in == 0
+
+
+def test_where_the_stand_in_cannot_be_started_it_is_tried_again(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk without room, say, is no end: the first try that goes answers those who wait."""
+    killed = house.start()
+    until(house.knows)
+    in_the_way = house.keeper.address.with_name("haproxy.cfg")
+    in_the_way.mkdir()
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: caplog.text.count("no HAProxy can stand in") >= 2)
+    assert house.keeper.stood_in == 0
+    in_the_way.rmdir()
+    until(lambda: house.keeper.stood_in == 1)
+    until(house.knows)
 
 
 def test_at_rest_nothing_is_started(house: House) -> None:
