@@ -106,21 +106,30 @@ class FamilyStore:
     def locate(self, reference: FamilyReference, *elsewhere: Path) -> Path:
         """Return where this node finds a family: a folder that holds that very build, else fetched by hash.
 
-        Of a folder's files existence and size are looked at: whoever loads one checks its hash.
+        Of a folder's files existence and size are looked at: whoever loads one checks its hash. Where nothing
+        whole is to be had, a folder that lacks a file still gives the others.
 
         Args:
             reference: of a revision.
             elsewhere: folders to try before the one that the revision names.
         """
+        part: Path | None = None
         named = [Path(reference.path)] if reference.path else []
         for folder in (*elsewhere, *named):
             if folder.parent == self._cache and folder.name == reference.sha256:
                 break
             with suppress(FamilyError, OSError):
                 family = read_family(folder, verify=False)
-                if family.sha256 == reference.sha256 and _is_whole(folder, family):
-                    return folder
-        return self.fetch(reference.sha256)
+                if family.sha256 == reference.sha256:
+                    part = part or folder
+                    if _is_whole(folder, family):
+                        return folder
+        try:
+            return self.fetch(reference.sha256)
+        except FamilyError:
+            if part is None:
+                raise
+            return part
 
     def _bring_once(self, sha256: str, target: Path) -> None:
         fetching = FolderLock(self._cache / f".{sha256}.fetch")
