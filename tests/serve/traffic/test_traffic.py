@@ -166,6 +166,7 @@ async def test_an_older_canary_still_takes_its_part_of_the_room_and_draining_wai
         draining = asyncio.ensure_future(here.plane.drain())
         await asyncio.sleep(0)
         here.plane.follow(here.snapshot)
+        assert here.plane._worker is None
         with pytest.raises(NotReady):
             await here.ask("small=1 large=1")
         assert not draining.done()
