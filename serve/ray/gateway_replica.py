@@ -41,11 +41,13 @@ from serve.telemetry.nodes import join_pages
 from serve.telemetry.observer import make_observer
 from serve.traffic.plane import TrafficPlane
 from serve.types.clock import Clock
+from serve.types.recorder import BreakerState
 from serve.types.stage import Snapshot, Stage, Trial
 
 ACCOUNT_EVERY_S = 0.5
 _COMMIT_S = 35.0
 """Once the last gateway has loaded, a commit follows within this, or never."""
+_BADNESS: tuple[BreakerState, ...] = ("closed", "half_open", "open")
 Connect = Callable[[str, str, str], RemoteStage]
 
 
@@ -147,7 +149,7 @@ class GatewayReplica:
             asyncio.create_task(self._follower.follow()),
             asyncio.create_task(self._keys.follow()),
             asyncio.create_task(self._exchange.run()),
-            asyncio.create_task(account(self._telemetry, self._queued, self._book_arms)),
+            asyncio.create_task(account(self._telemetry, self._queued, self._book)),
         ]
 
     async def prepare(self, raw: dict[str, Any]) -> str | None:
@@ -262,10 +264,21 @@ class GatewayReplica:
         """Return what scaling goes by: texts in the stages that run here, and the share of a core in use."""
         return {WAITING: sum(stage.queued for stage in self._families.stages), BUSY: self._busy.look()}
 
+    def _stages(self) -> list[InlineStage | RemoteStage]:
+        return [*self._families.stages, *self._remotes.values()]
+
+    def _book(self) -> None:
+        self._book_arms()
+        states: dict[str, BreakerState] = {}
+        for stage in self._stages():
+            state = stage.look()
+            if _BADNESS.index(state) >= _BADNESS.index(states.get(stage.variant, "closed")):
+                states[stage.variant] = state
+        self._telemetry.stages_are(states)
+
     def _queued(self) -> dict[str, int]:
         waiting: dict[str, int] = {}
-        stages: list[InlineStage | RemoteStage] = [*self._families.stages, *self._remotes.values()]
-        for stage in stages:
+        for stage in self._stages():
             waiting[stage.variant] = waiting.get(stage.variant, 0) + stage.queued
         return waiting
 

@@ -18,6 +18,8 @@ INCIDENT: dict[BreakerState, Incident] = {
     "open": "breaker_open",
     "half_open": "breaker_half_open",
 }
+FORGOTTEN_S = 60.0
+"""So long after its pause nobody asks for the stage any more: no policy has it, or there are no requests."""
 Told = Callable[[BreakerState], None]
 
 
@@ -65,6 +67,17 @@ class Breaker:
             left_s = max(self._until - now, 1.0)
             raise StageUnavailable(f"{self._name} fails and is not asked now", retry_after_s=left_s)
         self._probed_at = now
+
+    def look(self, now: float) -> BreakerState:
+        """Return the state. Whoever watches has to look: without requests nothing else ends a pause."""
+        if self.state == "open" and now >= self._until:
+            self._probed_at = None
+            self._change("half_open", "its pause is over")
+        elif self.state == "half_open" and now >= max(self._until, self._probed_at or 0.0) + FORGOTTEN_S:
+            self._calls.clear()
+            self._open_s = self._rules.open_s
+            self._change("closed", "nobody has asked it since its pause ended")
+        return self.state
 
     def succeeded(self) -> None:
         """A call came back in order."""

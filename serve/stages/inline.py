@@ -18,7 +18,7 @@ from serve.stages.loop_turn import LoopTurn
 from serve.types.clock import Clock
 from serve.types.messages import Texts
 from serve.types.priority import DEFAULT_PRIORITY
-from serve.types.recorder import Recorder
+from serve.types.recorder import BreakerState, Recorder
 
 
 class InlineStage:
@@ -69,6 +69,10 @@ class InlineStage:
     def hangs(self) -> bool:
         """Whether a call of the model takes longer than any call may."""
         return self._batcher.hangs
+
+    def look(self) -> BreakerState:
+        """Return the state of its breaker; one without is closed."""
+        return "closed" if self._breaker is None else self._breaker.look(self._clock())
 
     async def logits(
         self,

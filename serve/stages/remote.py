@@ -144,6 +144,10 @@ class RemoteStage:
         """Texts waiting or under way."""
         return self._admission.outstanding
 
+    def look(self) -> BreakerState:
+        """Return the state of its breaker."""
+        return self._breaker.look(self._clock())
+
     async def logits(
         self,
         texts: Sequence[str],

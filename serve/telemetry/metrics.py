@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -26,6 +26,11 @@ from serve.types.recorder import BatchRecord, BreakerState, DegradedReason, Inci
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 GATEWAY = "gateway"
+_TOLD: dict[BreakerState, Incident] = {
+    "closed": "breaker_closed",
+    "open": "breaker_open",
+    "half_open": "breaker_half_open",
+}
 
 
 def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
@@ -69,6 +74,7 @@ class Telemetry:
         self.usd = _counter(metrics.USD, own)
         self.saved_usd = _counter(metrics.SAVED_USD, own)
         self._unsaved_usd = 0.0
+        self._stages: frozenset[str] = frozenset()
         self.arms = ArmMetrics(own)
 
         self._tallies = Tallies()
@@ -169,6 +175,20 @@ class Telemetry:
             count = self._tallies.count(family, stage, outcome)
         count.value += texts
         self._tallies.changed()
+
+    def stages_are(self, states: Mapping[str, BreakerState]) -> None:
+        """Set the gauges of the stages that there are now, and clear those of stages that there were.
+
+        Args:
+            states: of their breakers, by stage.
+        """
+        for stage in self._stages - states.keys():
+            self.queue_items.labels(stage).set(0)
+            for state in get_args(BreakerState):
+                self.stage_breaker.labels(stage, state).set(0)
+        for stage, state in states.items():
+            self.incident(_TOLD[state], stage)
+        self._stages = frozenset(states)
 
     def account_for_the_rest(self, process_cpu_s: float) -> None:
         """Book what no variant used of `process_cpu_s`, the CPU time of this process since its start."""

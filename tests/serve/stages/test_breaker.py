@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.settings.resilience import BreakerRules
-from serve.stages.breaker import Breaker, StageUnavailable
+from serve.stages.breaker import FORGOTTEN_S, Breaker, StageUnavailable
 from serve.types.priority import OFF_PATH_PRIORITY
 from serve.types.recorder import BreakerState
 
@@ -123,3 +123,19 @@ def test_a_probe_is_for_those_whom_a_client_waits_for() -> None:
     breaker.check(1.0)
     breaker.succeeded()
     breaker.check(1.0, OFF_PATH_PRIORITY)
+
+
+def test_nobody_has_to_ask_for_a_pause_to_end() -> None:
+    """Whoever looks sees it half open then, and closed once nobody has asked for a minute."""
+    breaker = opened()
+    assert breaker.look(0.99) == "open"
+    assert breaker.look(1.0) == "half_open"
+    breaker.check(30.0)
+    assert breaker.look(30.0 + FORGOTTEN_S - 0.1) == "half_open"
+    assert breaker.look(30.0 + FORGOTTEN_S) == "closed"
+    for _ in range(2):
+        breaker.failed(100.0, "it fails again")
+    assert breaker.look(100.0) == "open"
+    with pytest.raises(StageUnavailable):
+        breaker.check(100.0)
+    breaker.check(101.0)

@@ -25,6 +25,9 @@ SHOW = (
     "import sys; from serve.telemetry.metrics import Telemetry; sys.stdout.buffer.write(Telemetry().counts())"
 )
 
+NOBODY = 1 << 22
+"""No process has this number: it is beyond the highest."""
+
 
 def run(code: str, folder: Path) -> bytes:
     """Run code in a process that counts in that folder; return what it says."""
@@ -49,9 +52,9 @@ def counted(folder: Path) -> dict[str, float]:
 
 
 def test_processes_that_end_leave_their_counts_and_not_their_files(tmp_path: Path) -> None:
-    """After five processes there are files of the one that runs and one merged file of each kind."""
+    """Once all have ended there is one file of each kind, and it says what they had counted."""
     expected: dict[str, float] = {}
-    for turn in range(1, 5):
+    for turn in range(1, 3):
         run(COUNT, tmp_path)
         one = counted(tmp_path)
         expected = expected or one
@@ -61,7 +64,7 @@ def test_processes_that_end_leave_their_counts_and_not_their_files(tmp_path: Pat
         tidy(tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert [name.partition("-")[0] for name in files] == ["counter_merged", "histogram_merged", "lock"]
-    assert counted(tmp_path) == {name: 4 * value for name, value in expected.items()}
+    assert counted(tmp_path) == {name: 2 * value for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("appeared", [False, True])
@@ -91,7 +94,8 @@ def test_folders_of_earlier_deploys_go_once_their_processes_have(tmp_path: Path)
         for name in (f"{DEPLOY_PREFIX}a", f"{DEPLOY_PREFIX}b", f"{DEPLOY_PREFIX}c", "other-metrics")
     )
     for folder in (over, running, fresh, foreign):
-        run(COUNT, folder)
+        folder.mkdir()
+        (folder / f"counter_{NOBODY}.db").touch()
     (running / f"counter_{os.getpid()}.db").touch()
     for folder in (over, running, foreign):
         os.utime(folder, (1, 1))

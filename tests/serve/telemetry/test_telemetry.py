@@ -104,3 +104,20 @@ def test_incidents_are_counted_and_a_breaker_is_in_one_state() -> None:
         "sluice_clients_left_total 1.0",
     ):
         assert line in page
+
+
+def test_a_stage_that_is_there_no_more_leaves_nothing_in_the_gauges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waited at it and how its breaker stood ends with it; the others' states stand."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    telemetry = Telemetry()
+    telemetry.stages_are({"old": "open", "small": "closed"})
+    telemetry.queue_items.labels("old").set(40)
+    telemetry.stages_are({"small": "half_open"})
+    page = telemetry.counts().decode()
+    assert 'sluice_queue_items{variant="old"} 0.0' in page
+    states = [line for line in page.splitlines() if line.startswith("sluice_stage_breaker{")]
+    assert [line for line in states if line.endswith(" 1.0")] == [
+        'sluice_stage_breaker{stage="small",state="half_open"} 1.0'
+    ]
