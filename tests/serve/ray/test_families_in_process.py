@@ -528,6 +528,7 @@ async def test_control_uses_a_cached_family_only_while_it_looks_at_it(
     for seed in (6, 7, 8):
         write_fake_family(tmp_path / str(seed), rows=60, seed=seed, delay_ms=0.0)
         await house.push.push(tmp_path / str(seed), cascade().dump())
+    assert house.push._store._held == {}
     await house.plane.rollback(2)
     again = Families(given, house.push._store, house.families._room)
     for revision in house.plane.history():
