@@ -14,8 +14,8 @@ from contract.errors import RequestError
 from serve.access.gate import Gate
 from serve.dataplane.plane import DataPlane
 from serve.http import page
-from serve.http.doors import is_open
-from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send, send_reply
+from serve.http.doors import Doors
+from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
 from serve.http.forgiving import Forgiving, allowed
 from serve.http.identified import Identified
 from serve.http.models import MetricsPage, add_health, add_models
@@ -29,9 +29,8 @@ from serve.types.recorder import Recorder
 from serve.wire import schemas
 from serve.wire.body import Receive
 from serve.wire.common import Reply
-from serve.wire.errors import error_reply, outcome_of, plain_error
-from serve.wire.headers import read_headers
-from serve.wire.request_ids import HEADER, request_id, request_id_in
+from serve.wire.errors import error_reply, plain_error
+from serve.wire.request_ids import HEADER, request_id_in
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SUMMARY = (
@@ -54,7 +53,7 @@ class Gateway:
 
     Attributes:
         hot: the routes that carry the load, for a host that can call them before its own bookkeeping.
-        shell: everything else; it does not answer the hot routes.
+        shell: answers everything, the hot routes by way of `hot`, and asks for keys itself.
     """
 
     def __init__(
@@ -68,27 +67,18 @@ class Gateway:
         access: AccessSettings | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._gate = gate or Gate()
-        self._access = access or AccessSettings()
-        self._recorder = recorder
-        self.hot = HotRoutes(dataplane, limits, recorder, self._gate)
+        gate = gate or Gate()
+        self.hot = HotRoutes(dataplane, limits, recorder, gate)
         if observer is not None:
-            self.hot = ObservedRoutes(dataplane, limits, recorder, self._gate, observer)
+            self.hot = ObservedRoutes(dataplane, limits, recorder, gate, observer)
         self.shell = make_shell(dataplane, self.hot, limits, metrics_page)
+        self.shell.add_middleware(Doors, gate=gate, access=access or AccessSettings(), recorder=recorder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI event stream."""
         if self.hot.takes(scope):
             await self.hot(scope, receive, send)
             return
-        if self._gate.keyed and scope["type"] == "http" and not is_open(scope["path"], self._access):
-            headers = read_headers(scope["headers"])
-            try:
-                self._gate.identify(headers.authorization, None)
-            except RequestError as problem:
-                self._recorder.refused("unknown", outcome_of(problem), 1)
-                await send_reply(error_reply(problem), request_id(headers.x_request_id), send)
-                return
         await self.shell(scope, receive, send)
 
 

@@ -17,8 +17,7 @@ from serve.http.fast_routes import HotRoutes
 from serve.ray.gateway_replica import GatewayReplica
 
 IMPORT_PATH = "serve.ray.ingress_middleware.middlewares"
-_RAY_PATHS = "/-/"
-_HEALTH = "/-/healthz"
+_HEALTH = b"/-/healthz"
 
 _here: list[GatewayReplica] = []
 
@@ -43,7 +42,7 @@ class ReplicaConnection(Connection):
 
 
 class ShortWay:
-    """Sends requests straight to the gateway; Serve's own paths go on to Serve while the replica is fit."""
+    """Sends requests straight to the gateway; Serve is left HAProxy's question for health, as HAProxy writes it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._serve = app
@@ -52,9 +51,9 @@ class ShortWay:
         """Answer one ASGI event stream."""
         if not _here or scope["type"] != "http":
             await self._serve(scope, receive, send)
-        elif not scope["path"].startswith(_RAY_PATHS):
+        elif scope["raw_path"] != _HEALTH:
             await _here[0].gateway(scope, receive, send)
-        elif scope["path"] == _HEALTH and not _here[0].healthy:
+        elif not _here[0].healthy:
             await send({"type": "http.response.start", "status": 503, "headers": []})
             await send({"type": "http.response.body", "body": b"BEHIND"})
         else:

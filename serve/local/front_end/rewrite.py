@@ -40,9 +40,14 @@ SAFE_HEADERS = (
 """What no browser is to guess, no cache to keep, and nobody to know."""
 _RAYS_PAGES = (
     "http-request return status 404 content-type application/json "
-    'string \'{"error": "no such path"}\' if { path_beg /-/ } !{ path /-/healthz }'
+    'string \'{"error": "no such path"}\' if { path,url_dec -m beg /-/ } !{ path /-/healthz }'
 )
-"""What Ray tells of its applications is not for clients."""
+"""What Ray tells of its applications is not for clients, however they spell it."""
+_RAYS_METHODS = (
+    "http-request return status 200 content-type application/grpc "
+    'hdr grpc-status 12 hdr grpc-message "no such method" if { path,url_dec -m beg /ray.serve. }'
+)
+"""Nor by gRPC, where Ray's proxy in reserve would tell it."""
 ONLY_TLS = ("http-after-response set-header strict-transport-security max-age=31536000",)
 _NEEDS_CERTIFICATE = (
     "http-request return status 403 content-type application/json "
@@ -142,7 +147,7 @@ def _rewrite_grpc(sections: dict[str, _Section], front: FrontEnd) -> list[_Secti
     if section.lines[at].split()[1:] != [f"127.0.0.1:{front.grpc_port}", "proto", "h2"]:
         raise _unexpected(f"the front end's line for gRPC is {section.lines[at].strip()!r}")
     tls = "" if front.tls is None else f" {front.tls.words}"
-    lines = [f"bind {where}{tls}" for where in front.grpc_binds]
+    lines = [*(f"bind {where}{tls}" for where in front.grpc_binds), _RAYS_METHODS]
     if front.tls is not None and front.tls.client_ca is not None:
         lines.append(_GRPC_NEEDS_CERTIFICATE)
     section.lines[at : at + 1] = [f"    {line}" for line in lines]

@@ -46,9 +46,10 @@ ROUTES = [
 
 @dataclass(frozen=True)
 class Door:
-    """A gateway with keys."""
+    """A gateway with keys; `shell` is its application as Ray's own proxy has it called."""
 
     url: str
+    shell: str
     infer: str
     admin: str
     gate: Gate
@@ -68,8 +69,8 @@ def door(fake_folder: FakeFolder, tmp_path_factory: pytest.TempPathFactory) -> I
     app = Gateway(
         DataPlane(lambda: snapshot, limits, recorder), limits, recorder, lambda: b"up 1\n", gate=gate
     )
-    with serving(app) as url:
-        yield Door(url, infer, admin, gate, store)
+    with serving(app) as url, serving(app.shell) as shell:
+        yield Door(url, shell, infer, admin, gate, store)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -80,8 +81,9 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
 def test_no_route_answers_without_a_valid_key(door: Door, method: str, path: str, body: object) -> None:
     """Unknown paths and other spellings too: a stranger learns nothing but that a key is needed."""
-    for headers in ({}, bearer("sluice_abc_def"), {"authorization": "Basic x"}):
-        reply = httpx.request(method, door.url + path, json=body, headers=headers)
+    wrong = ({}, bearer("sluice_abc_def"), {"authorization": "Basic x"})
+    for url, headers in [(url, headers) for url in (door.url, door.shell) for headers in wrong]:
+        reply = httpx.request(method, url + path, json=body, headers=headers)
         assert reply.status_code == 401
         assert reply.headers["www-authenticate"].startswith("Bearer")
         assert reply.headers["x-request-id"]
@@ -92,23 +94,26 @@ def test_no_route_answers_without_a_valid_key(door: Door, method: str, path: str
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
 def test_every_route_answers_to_a_key(door: Door, method: str, path: str, body: object) -> None:
     """With a key all is as without keys."""
-    reply = httpx.request(method, door.url + path, json=body, headers=bearer(door.infer))
-    assert reply.status_code == (404 if path == "/nowhere" else 200)
+    for url in (door.url, door.shell):
+        reply = httpx.request(method, url + path, json=body, headers=bearer(door.infer))
+        assert reply.status_code == (404 if path == "/nowhere" else 200)
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES[:4])
 def test_a_key_of_another_scope_gets_403(door: Door, method: str, path: str, body: object) -> None:
     """An admin key asks nothing of models; the reply names the scope that is missing."""
-    reply = httpx.request(method, door.url + path, json=body, headers=bearer(door.admin))
-    assert reply.status_code == 403
-    assert 'scope="infer"' in reply.headers["www-authenticate"]
-    assert "infer" in reply.json()["error"]
+    for url in (door.url, door.shell):
+        reply = httpx.request(method, url + path, json=body, headers=bearer(door.admin))
+        assert reply.status_code == 403
+        assert 'scope="infer"' in reply.headers["www-authenticate"]
+        assert "infer" in reply.json()["error"]
 
 
 def test_health_stays_open(door: Door) -> None:
     """Load balancers and orchestrators ask without a key."""
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert httpx.get(door.url + path).status_code == 200
+        assert httpx.get(door.shell + path).status_code == 200
 
 
 def test_a_strangers_body_is_not_waited_for(door: Door) -> None:

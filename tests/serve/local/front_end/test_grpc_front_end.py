@@ -47,9 +47,9 @@ def front_door(folder: Path, tls: TlsSettings | None = None) -> Iterator[int]:
             process.kill()
 
 
-def asked(channel: Any) -> Any:
+def asked(channel: Any, path: str = "/inference.GRPCInferenceService/ServerLive") -> Any:
     """A call through that channel, once HAProxy listens and it has ended."""
-    method = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+    method = channel.unary_unary(path)
     call = method.future(b"", timeout=20, wait_for_ready=True)
     call.code()
     return call
@@ -61,6 +61,13 @@ def test_without_a_replica_a_call_is_to_be_tried_again(tmp_path: Path) -> None:
         call = asked(channel)
         assert call.code() == grpc.StatusCode.UNAVAILABLE
         assert call.details() == "not serving: try again"
+
+
+@pytest.mark.parametrize("method", ["ListApplications", "Healthz"])
+def test_rays_own_methods_are_closed(tmp_path: Path, method: str) -> None:
+    """Ray's proxy in reserve would tell them to whoever asks, with a key or without."""
+    with front_door(tmp_path) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert asked(channel, f"/ray.serve.RayServeAPIService/{method}").details() == "no such method"
 
 
 @pytest.mark.parametrize("with_certificate", [True, False])

@@ -238,6 +238,14 @@ def test_headers_too_long_or_too_many_are_refused_before_a_replica_sees_them(pla
     assert kept.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("path", ["/-/routes", "/%2d/routes", "/%2D%2Froutes", "/-%2fhealthz"])
+def test_rays_own_paths_are_closed_however_they_are_spelled(plain: Door, path: str) -> None:
+    """What a replica would decode is decoded before it is compared."""
+    asked = ["curl", "-s", "--path-as-is", "--cacert", str(plain.authority.ca), f"{plain.url}{path}"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert said.stdout == '{"error": "no such path"}'
+
+
 def test_wrong_certificates_are_refused_at_start_with_words(tmp_path: Path) -> None:
     """Missing, no PEM, a key of another: each names the setting and the file."""
     authority = Authority(tmp_path)
