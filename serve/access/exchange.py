@@ -89,7 +89,7 @@ class Journal:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "usage.json"
             file.write_text(json.dumps(value))
-            self._objects.put(_place(day), file)
+            self._objects.put(_place(day), file, private=True)
 
 
 class Bank:

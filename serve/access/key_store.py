@@ -31,9 +31,15 @@ class KeyStore:
         return self._read(number) if number else None
 
     def newer_than(self, number: int) -> KeyBook | None:
-        """Return the newest book if it is newer; costs one look at the store when it is not."""
+        """Return the newest book if it is newer; costs one look at the store when it is not.
+
+        Raises InputError when it is there and cannot be read, and OSError when the store cannot be asked.
+        """
         newer = self._documents.newer_than(number)
-        return None if newer is None else self._read(newer)
+        try:
+            return None if newer is None else self._read(newer)
+        except OSError as problem:
+            raise InputError(f"cannot be read: {problem}", where=self._documents.where(newer or 0)) from None
 
     def create(self, name: str, scopes: tuple[Scope, ...], limits: KeyLimits) -> tuple[str, KeyBook]:
         """Make a key; return it, once, and the book that has it. Raises InputError."""

@@ -13,9 +13,9 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from contract.errors import InputError
 from contract.records import Frozen, parse_record
@@ -27,6 +27,15 @@ LONGEST_KEY = 128
 """Bytes; longer ones are refused unhashed."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NOBODY = bytes(32)
+
+
+def _a_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+_Time = Annotated[str, AfterValidator(_a_time)]
 
 
 class KeyLimits(Frozen):
@@ -65,10 +74,10 @@ class KeyRecord(Frozen):
     id: str
     name: str
     scopes: tuple[Scope, ...]
-    sha256: str
-    created_at: str
-    expires_at: str | None = None
-    revoked_at: str | None = None
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    created_at: _Time
+    expires_at: _Time | None = None
+    revoked_at: _Time | None = None
     limits: KeyLimits = KeyLimits()
 
     def holds_at(self, now: datetime) -> bool:

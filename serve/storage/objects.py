@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -52,8 +53,11 @@ class Objects(Protocol):
         """
         ...
 
-    def put(self, key: str, source: Path) -> None:
-        """Keep a file's content under a key, complete or not at all; the same content again does no harm."""
+    def put(self, key: str, source: Path, *, private: bool = False) -> None:
+        """Keep a file's content under a key, complete or not at all; the same content again does no harm.
+
+        What is private is for the owner alone to read, as in `create`.
+        """
         ...
 
     def get(self, key: str, target: Path) -> None:
@@ -81,13 +85,12 @@ class FolderObjects:
 
     def create(self, key: str, data: bytes, *, private: bool = False) -> None:
         """See Objects; by `link`, since a rename would replace what another writer put there."""
-        target = self._root / key
-        self._root.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+        target = self._make_folder(key, private=private)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
             opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
             with os.fdopen(opened, "wb") as file:
+                self._hand_over(temporary)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -99,6 +102,22 @@ class FolderObjects:
                     raise
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _make_folder(self, key: str, *, private: bool) -> Path:
+        """Return the path of a key, whose folder is there."""
+        target = self._root / key
+        self._root.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            target.parent.mkdir(mode=0o700 if private else 0o777, parents=True)
+            self._hand_over(target.parent)
+        return target
+
+    def _hand_over(self, path: Path) -> None:
+        """Give what root made to the owner of the store, who could not read it otherwise."""
+        if os.geteuid() == 0:
+            owner = self._root.stat()
+            with suppress(PermissionError):  # over NFS root may be nobody
+                os.chown(path, owner.st_uid, owner.st_gid)
 
     def keys(self, folder: str, after: str = "") -> list[str]:
         """See Objects."""
@@ -118,9 +137,11 @@ class FolderObjects:
         path = self._root / key
         return path.is_file() and sha256_of_file(path) == sha256
 
-    def put(self, key: str, source: Path) -> None:
+    def put(self, key: str, source: Path, *, private: bool = False) -> None:
         """See Objects."""
-        with atomic_path(self._root / key) as temporary:
+        with atomic_path(self._make_folder(key, private=private)) as temporary:
+            temporary.touch(0o600 if private else 0o666, exist_ok=False)
+            self._hand_over(temporary)
             shutil.copyfile(source, temporary)
 
     def get(self, key: str, target: Path) -> None:

@@ -107,7 +107,7 @@ class S3Objects:
                 return False
             return True
 
-    def put(self, key: str, source: Path) -> None:
+    def put(self, key: str, source: Path, *, private: bool = False) -> None:  # noqa: ARG002 - no owners here
         """See Objects; in parts where it is large."""
         with self._told(key):
             try:

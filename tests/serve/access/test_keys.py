@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
@@ -222,6 +224,94 @@ async def test_nobody_is_let_in_before_it_is_known_whether_there_are_keys(tmp_pa
         assert gate.keyed is keyed
         assert not gate.is_shut
     assert gate.identify(bearer(web), "infer").name == "web"
+
+
+@pytest.mark.anyio
+async def test_removing_a_broken_book_puts_the_keys_before_it_in_force_again(
+    store: KeyStore, tmp_path: Path
+) -> None:
+    """No key has to change for that."""
+    web, _ = store.create("web", ("infer",), KeyLimits())
+    gate = Gate()
+    follower = KeyFollower(store, gate)
+    await follower.catch_up()
+    (tmp_path / "keys" / "00000002.json").write_text("{")
+    await follower.catch_up()
+    assert gate.is_shut
+    (tmp_path / "keys" / "00000002.json").unlink()
+    await follower.catch_up()
+    assert gate.identify(bearer(web), "infer").name == "web"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("problem", [PermissionError(13, "Permission denied"), OSError(5, "I/O error")])
+async def test_a_book_that_is_listed_and_not_readable_shuts_the_gate(
+    store: KeyStore, tmp_path: Path, problem: OSError
+) -> None:
+    """What was written by another user may revoke a key, and so may what a disk does not give back."""
+    web, _ = store.create("web", ("infer",), KeyLimits())
+    gate, objects = Gate(), Unreadable(open_objects(str(tmp_path)), problem)
+    follower = KeyFollower(KeyStore(objects), gate)
+    await follower.catch_up()
+    store.revoke("web")
+    objects.is_broken = True
+    await follower.catch_up()
+    with pytest.raises(NotReady):
+        gate.identify(bearer(web), "infer")
+    objects.is_broken = False
+    await follower.catch_up()
+    with pytest.raises(Unauthorized):
+        gate.identify(bearer(web), "infer")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sha256": "00"}, {"sha256": "z" * 64}, {"expires_at": "soon"}, {"expires_at": "2026-11-29T12:00:00"}],
+)
+async def test_a_record_that_no_gate_can_check_is_refused_when_it_is_read(
+    store: KeyStore, tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    """The error names file and field, the gate is shut, and following goes on."""
+    web, _ = store.create("web", ("infer",), KeyLimits())
+    gate = Gate()
+    follower = KeyFollower(store, gate)
+    await follower.catch_up()
+    raw = json.loads((tmp_path / "keys" / "00000001.json").read_text())
+    raw["number"] = 2
+    raw["keys"][0] |= wrong
+    (tmp_path / "keys" / "00000002.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=rf"00000002\.json: keys\.0\.{next(iter(wrong))}"):
+        store.latest()
+    await follower.catch_up()
+    with pytest.raises(NotReady):
+        gate.identify(bearer(web), "infer")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose files others cannot read")
+def test_what_root_writes_the_service_can_read(tmp_path: Path) -> None:
+    """`sudo sluice keys` beside a service leaves books, and their folder, to the owner of the state."""
+    os.chown(tmp_path, 1234, 1235)
+    open_keys(str(tmp_path)).create("web", ("infer",), KeyLimits())
+    for path in (tmp_path / "keys", tmp_path / "keys" / "00000001.json"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+
+
+class Unreadable:
+    """A store that lists what it does not give, once somebody says so."""
+
+    def __init__(self, objects: Objects, problem: OSError) -> None:
+        self._objects = objects
+        self._problem = problem
+        self.is_broken = False
+
+    def read(self, key: str) -> bytes:
+        if self.is_broken:
+            raise self._problem
+        return self._objects.read(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
 
 
 class Cut:
