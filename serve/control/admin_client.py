@@ -22,6 +22,8 @@ KEY = "SLUICE_ADMIN_KEY"
 """Environment variable with the key to show; a command line can be read by everybody on the machine."""
 CA = "SLUICE_ADMIN_CA"
 """Environment variable with the file of certificates that vouch for an admin interface with TLS."""
+CERT = "SLUICE_ADMIN_CERT"
+"""Environment variable with the file of our own certificate and its key, where the interface asks for one."""
 _TIMEOUT_S = 30.0
 _LOADING_TIMEOUT_S = 600.0
 """For what may have every replica load a family first."""
@@ -191,11 +193,17 @@ def _shown() -> dict[str, str]:
 
 
 def _trusted() -> ssl.SSLContext:
-    file = os.environ.get(CA)
+    file, own = os.environ.get(CA), os.environ.get(CERT)
     try:
-        return ssl.create_default_context(cafile=file or None)
+        context = ssl.create_default_context(cafile=file or None)
     except OSError as problem:
         raise EnvironmentProblem(f"{CA}: {file} cannot be read: {problem}") from None
+    if own:
+        try:
+            context.load_cert_chain(own, password=lambda: b"")
+        except OSError as problem:
+            raise EnvironmentProblem(f"{CERT}: {own} holds no certificate with its key: {problem}") from None
+    return context
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -31,14 +31,12 @@ class Guard:
         app: the application.
         gate: follows the keys.
         always_keyed: a key is asked for although none was made yet: the interface is reached from elsewhere.
-        any_host: clients may call the interface by any name: somebody wanted it reached, and without a key.
     """
 
-    def __init__(self, app: App, gate: Gate, *, always_keyed: bool, any_host: bool = False) -> None:
+    def __init__(self, app: App, gate: Gate, *, always_keyed: bool) -> None:
         self._app = app
         self._gate = gate
         self._always_keyed = always_keyed
-        self._any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI event stream."""
@@ -53,7 +51,7 @@ class Guard:
     def _foreign(self, headers: dict[bytes, bytes]) -> JSONResponse | None:
         """Return the refusal of what a page of somebody else sends."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if not self._keyed and not self._any_host and not _is_ours(host):
+        if not self._keyed and not _is_ours(host):
             return JSONResponse({"error": "the Host header must be a name of this machine"}, 403)
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() not in {

@@ -29,18 +29,19 @@ def check_guarded(where: str, host: str, settings: Settings, scope: Scope = "inf
         scope: of the key that would be asked for.
 
     Raises:
-        InputError: other machines reach the address, there is no valid key, and nobody said `--insecure`;
-            or the keys cannot be read.
+        InputError: other machines reach the address, there is no valid key, and nobody said `--insecure`,
+            which opens the front door and never the admin interface; or the keys cannot be read.
     """
-    if not beyond_loopback(host) or settings.access.insecure or _has_key(settings, scope):
+    opened = settings.access.insecure and scope == "infer"
+    if not beyond_loopback(host) or opened or _has_key(settings, scope):
         return
     state = settings.state or "DIR"
     again = "" if settings.state else f" and --state {state} here"
     raise InputError(
         f"other machines reach {host}, and there is no key with the scope {scope} to show",
         where=where,
-        hint=f"sluice keys create NAME --scope {scope} --state {state}{again}; or --insecure, "
-        "and whoever reaches the port may ask",
+        hint=f"sluice keys create NAME --scope {scope} --state {state}{again}"
+        + ("; or --insecure, and whoever reaches the port may ask" if scope == "infer" else ""),
     )
 
 

@@ -22,6 +22,7 @@ from typing import IO, Self
 from contract.errors import EnvironmentProblem
 from contract.files import write_text
 from serve.access.key_store import open_keys
+from serve.access.keys import KeyBook
 from serve.control.admin_server import admin_url, check_admin
 from serve.control.bootstrap import Progress, assign
 from serve.control.exposure import check_guarded
@@ -140,10 +141,10 @@ class Handle:
 
     def listening(self) -> list[Listening]:
         """Return what of this run listens where, and what it asks for."""
-        return listening(self.folder, self._settings, keyed=self._keyed())
+        return listening(self.folder, self._settings, self._book())
 
-    def _keyed(self) -> bool:
-        return self._settings.state is not None and open_keys(self._settings.state).latest() is not None
+    def _book(self) -> KeyBook | None:
+        return None if self._settings.state is None else open_keys(self._settings.state).latest()
 
     def stop(self) -> None:
         """Drain, end every process of the run, and remove its folder. Safe to call again."""

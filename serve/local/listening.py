@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from serve.access.keys import KeyBook
+from serve.control.admin_server import asks_admins
 from serve.control.exposure import beyond_loopback
 from serve.local.run_folder import processes_of
 from serve.settings.gateway import Settings
@@ -39,8 +41,8 @@ class Listening:
         return beyond_loopback(self.address) and not self.asks
 
 
-def listening(folder: Path, settings: Settings, *, keyed: bool) -> list[Listening]:
-    """Return what the processes of a run, and this one for it, listen on."""
+def listening(folder: Path, settings: Settings, book: KeyBook | None) -> list[Listening]:
+    """Return what the processes of a run, and this one for it, listen on, by the keys that it has."""
     processes = {process.pid: process for process in [psutil.Process(), *processes_of(folder)]}
     found: dict[tuple[str, str, str], set[int]] = {}
     for connection in psutil.net_connections("tcp"):
@@ -52,7 +54,7 @@ def listening(folder: Path, settings: Settings, *, keyed: bool) -> list[Listenin
             settings.grpc_port,
         }:
             continue
-        who, asks = _known(processes[connection.pid], ip, port, settings, keyed=keyed)
+        who, asks = _known(processes[connection.pid], ip, port, settings, book)
         found.setdefault((ip, who, asks), set()).add(port)
     return sorted(Listening(ip, who, tuple(sorted(ports)), asks) for (ip, who, asks), ports in found.items())
 
@@ -77,19 +79,20 @@ def _shown(ip: str) -> str:
 
 
 def _known(
-    process: psutil.Process, ip: str, port: int, settings: Settings, *, keyed: bool
+    process: psutil.Process, ip: str, port: int, settings: Settings, book: KeyBook | None
 ) -> tuple[str, str]:
     """Return what a listener is for, and what it asks for."""
     try:
         command, name = " ".join(process.cmdline()), process.name()
     except psutil.Error:
         command, name = "", ""
+    keyed = book is not None
     if port in {settings.port, settings.grpc_port}:
         asks = [*(["a client certificate"] if settings.tls.client_ca else []), *(["a key"] if keyed else [])]
         how = "clients, by TLS" if settings.tls.cert else "clients"
         return (how if port == settings.port else f"{how}, gRPC"), " and ".join(asks)
     if port == settings.admin_port:
-        return "admin interface", "a key with the scope admin, once there is one"
+        return "admin interface", "a key with the scope admin" if asks_admins(settings, book) else ""
     if "ServeReplica" in command:
         if port in _FOR_HAPROXY and not beyond_loopback(ip):
             return "gateway replicas, for HAProxy", ("a key" if keyed else "")

@@ -42,7 +42,7 @@ class ReplicaConnection(Connection):
 
 
 class ShortWay:
-    """Sends requests straight to the gateway; Serve is left HAProxy's question for health, as HAProxy writes it."""
+    """Sends requests straight to the gateway, but HAProxy's question for health, which is for Serve."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._serve = app

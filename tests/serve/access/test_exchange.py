@@ -151,7 +151,10 @@ async def test_quotas_outlive_control_and_every_replica(tmp_path: Path) -> None:
     meter.requests = 60
     await exchange.once()
     await bank.write()
-    assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["usage"]
+    [kept] = tmp_path.rglob("*.json")
+    assert kept.parent.name == "usage"
+    modes = [path.stat().st_mode & 0o777 for path in (kept, kept.parent)]
+    assert modes == [0o600, 0o700]  # who asks how much is not for other users of the machine
     again = Bank(gate, Journal(objects))
     other = Accounts("r1", 1)
     other.take(_book(KeyLimits(requests_per_day=100)))

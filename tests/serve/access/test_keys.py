@@ -306,6 +306,7 @@ class Unreadable:
         self.is_broken = False
 
     def read(self, key: str) -> bytes:
+        """See Objects."""
         if self.is_broken:
             raise self._problem
         return self._objects.read(key)

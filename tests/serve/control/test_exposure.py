@@ -10,7 +10,7 @@ import pytest
 from contract.errors import InputError
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
-from serve.control.admin_server import admin_url, check_admin
+from serve.control.admin_server import admin_url, asks_admins, check_admin
 from serve.control.exposure import beyond_loopback, check_guarded
 from serve.settings.access import AccessSettings
 from serve.settings.gateway import Settings
@@ -49,7 +49,29 @@ def test_the_admin_interface_leaves_loopback_with_key_and_tls_alone(tmp_path: Pa
     check_admin(encrypted)
     assert admin_url(encrypted) == "https://192.0.2.7:8001"
     check_admin(settings(tmp_path))
-    check_admin(plain.model_copy(update={"access": AccessSettings(insecure=True)}))
+
+
+def test_the_word_insecure_opens_the_front_door_and_not_the_admin_interface(tmp_path: Path) -> None:
+    """Whoever changes policies and keys from elsewhere shows a key, by TLS, whatever else is open."""
+    opened = settings(tmp_path, insecure=True).model_copy(update={"admin_host": "192.0.2.7"})
+    check_guarded("--host", "192.0.2.7", opened)
+    with pytest.raises(InputError, match=r"scope admin to show\n(?!.*--insecure)"):
+        check_admin(opened)
+    open_keys(str(tmp_path)).create("ops", ("admin",), KeyLimits())
+    with pytest.raises(InputError, match="in the clear"):
+        check_admin(opened)
+
+
+def test_the_table_says_what_the_admin_interface_asks_for_now(tmp_path: Path) -> None:
+    """Nothing on loopback until there is a key for it, a key for ever then, and always off loopback."""
+    store = open_keys(str(tmp_path))
+    here = settings(tmp_path)
+    _, book = store.create("web", ("infer",), KeyLimits())
+    assert not asks_admins(here, None)
+    assert not asks_admins(here, book)
+    assert asks_admins(here.model_copy(update={"admin_host": "0.0.0.0"}), None)
+    store.create("ops", ("admin",), KeyLimits())
+    assert asks_admins(here, store.revoke("ops"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LOCALHOST"])
