@@ -81,7 +81,7 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
 def test_no_route_answers_without_a_valid_key(door: Door, method: str, path: str, body: object) -> None:
     """Unknown paths and other spellings too: a stranger learns nothing but that a key is needed."""
-    wrong = ({}, bearer("sluice_abc_def"), {"authorization": "Basic x"})
+    wrong: tuple[dict[str, str], ...] = ({}, bearer("sluice_abc_def"), {"authorization": "Basic x"})
     for url, headers in [(url, headers) for url in (door.url, door.shell) for headers in wrong]:
         reply = httpx.request(method, url + path, json=body, headers=headers)
         assert reply.status_code == 401
