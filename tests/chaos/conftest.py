@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Generator as Yields
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from tests.chaos.house import House, serving
 from tests.chaos.record import Record
 
 RATE = 100.0
+FAILED: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Yields[None, pytest.TestReport, pytest.TestReport]:
+    """Note which tests fail, so that the page names them."""
+    report = yield
+    if report.failed:
+        item.config.stash.setdefault(FAILED, []).append(item.name)
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +72,10 @@ def generator() -> Iterator[Generator]:
 
 
 @pytest.fixture(scope="session")
-def record(whole: bool) -> Iterator[Record]:
+def record(request: pytest.FixtureRequest, whole: bool) -> Iterator[Record]:
     """What the cases came to; the page is written when all of them ran."""
     kept = Record("make chaos", RATE)
     yield kept
-    if whole and (kept.rows or kept.bodies):
+    kept.failed = request.config.stash.get(FAILED, [])
+    if whole and (kept.rows or kept.bodies or kept.failed):
         kept.write()

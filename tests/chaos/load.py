@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
+from contract.metrics import REQUESTS
 from loadtest.exchange import NO_ANSWER, TIMED_OUT, Order, Samples, Send
 from loadtest.generator import Generator
 
@@ -36,6 +39,7 @@ class Tally:
         malformed: what was wrong with replies that were not as the protocol says, the first few.
         disturbed_s: from the fault to the end of the last request that got no answer, of those sent after it.
         slowest_s: the slowest answer.
+        counted: the texts that the gateway itself has counted meanwhile, where it was asked.
     """
 
     sent: int = 0
@@ -47,11 +51,12 @@ class Tally:
     malformed: list[str] = field(default_factory=list)
     disturbed_s: float = 0.0
     slowest_s: float = 0.0
+    counted: int | None = None
 
     @property
-    def accounted(self) -> int:
-        """Requests of which it is known what became of them, each counted once."""
-        return self.answered + self.refused.total() + self.resets + self.late
+    def lost(self) -> int:
+        """Requests that were not answered."""
+        return self.sent - self.answered
 
 
 def bodies(
@@ -77,6 +82,13 @@ def bodies(
     ]
 
 
+def counted_by(url: str) -> int:
+    """Return how many texts the gateway says it has had, however they went."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+        return int(sum(s.value for f in families for s in f.samples if s.name == REQUESTS.name))
+
+
 def offer(
     generator: Generator,
     url: str,
@@ -88,8 +100,14 @@ def offer(
     model: str = "cascade",
     deadline_ms: float | None = None,
     faulty: tuple[str, int] | None = None,
+    counted: bool = False,
 ) -> Tally:
-    """Offer an even load, do harm in the middle of it, and count what came back."""
+    """Offer an even load, do harm in the middle of it, and count what came back.
+
+    With `counted` the gateway's own count is looked at too, which holds where nobody else asks and no
+    replica dies.
+    """
+    before = counted_by(url) if counted else 0
     n = int(rate * seconds)
     asked = bodies(model, n, deadline_ms=deadline_ms, faulty=faulty)
     harm_at: list[float] = []
@@ -128,7 +146,9 @@ def offer(
         samples = Samples.read(folder)
     if trouble:
         raise trouble[0]
-    return count(samples, model, harm_at[0] if harm_at else 0.0)
+    tally = count(samples, model, harm_at[0] if harm_at else 0.0)
+    tally.counted = counted_by(url) - before if counted else None
+    return tally
 
 
 def count(samples: Samples, model: str, fault_at_s: float) -> Tally:

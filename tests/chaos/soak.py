@@ -27,7 +27,7 @@ from tables.labelled import Labelled
 from tests.chaos import parts
 from tests.chaos.house import House, serving
 from tests.chaos.load import Tally, offer
-from tests.chaos.soak_page import KILLS, PIECE_S, Memory, Soaked, growths, page, verdict
+from tests.chaos.soak_page import PIECE_S, Memory, Soaked, growths, killed_in, page, verdict
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "soak.md"
 SHARE = 0.7
@@ -125,8 +125,8 @@ def _piece_s(seconds: float) -> float:
 def _harm(trace: Trace, number: int) -> Callable[[], None]:
     def harm() -> None:
         trace.push()
-        if number % 2:
-            trace.kill(KILLS[number // 2 % len(KILLS)])
+        if part := killed_in(number):
+            trace.kill(part)
 
     return harm
 

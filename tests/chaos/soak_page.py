@@ -19,6 +19,9 @@ SETTLED_S = 60.0
 """A process counts from so long after its start, when everything that loads late has."""
 LEAK_MB_PER_MIN = 0.5
 """A process whose memory surely grows faster leaks."""
+MAY_LOSE = 10
+MAY_LOSE_S = 0.1
+"""In a piece with a kill so many requests may be lost, or what came in so long, whichever is more."""
 KILLS = ("gateway replica", "HAProxy", "stage replica", "Control")
 
 Memory = dict[str, list[tuple[float, float]]]
@@ -95,13 +98,19 @@ def verdict(soaked: Soaked, grown: list[Growth]) -> list[str]:
     against = [f"{growth.name} grows by {growth.slope:.2f} MB a minute" for growth in grown if growth.leaks]
     against += [f"malformed: {wrong}" for tally in soaked.tallies for wrong in tally.malformed[:3]]
     for number, tally in enumerate(soaked.tallies):
-        lost = tally.sent - tally.answered
-        if number % 2 == 0 and lost:
-            against.append(f"piece {number + 1}, without a kill, lost {lost}")
-        if tally.accounted != tally.sent:
-            against.append(f"piece {number + 1} does not account for {tally.sent - tally.accounted}")
+        may_lose = max(MAY_LOSE, round(MAY_LOSE_S * soaked.rate)) if number % 2 else 0
+        if tally.lost > may_lose:
+            kill = f"with a {killed_in(number)} killed" if number % 2 else "without a kill"
+            against.append(f"piece {number + 1}, {kill}, lost {tally.lost}, not {may_lose} at most")
+        if tally.late:
+            against.append(f"piece {number + 1} has {tally.late} without an answer in time")
     against += [f"a push was refused: {said}" for said in soaked.refused_pushes]
     return against
+
+
+def killed_in(number: int) -> str:
+    """Return what is killed in a piece of the load; empty for nothing."""
+    return KILLS[number // 2 % len(KILLS)] if number % 2 else ""
 
 
 def page(soaked: Soaked, grown: list[Growth]) -> str:
@@ -135,8 +144,8 @@ def page(soaked: Soaked, grown: list[Growth]) -> str:
     pieces = [
         {
             "piece": n + 1,
-            "killed": KILLS[n // 2 % len(KILLS)] if n % 2 else "",
-            "lost": f"{t.sent - t.answered:,}",
+            "killed": killed_in(n),
+            "lost": f"{t.lost:,}",
             "of them reset": f"{t.resets:,}",
             "disturbed": f"{t.disturbed_s:.2f} s",
         }

@@ -54,7 +54,9 @@ def test_a_full_disk_refuses_a_push_and_nothing_else(
         _fill(filler)
         said.append(_push(house, 0.7))
 
-    tally = offer(generator, house.url, rate=RATE, seconds=8 if whole else 1.5, fault=fill, fault_at_s=0.3)
+    tally = offer(
+        generator, house.url, rate=RATE, seconds=8 if whole else 1.5, fault=fill, fault_at_s=0.3, counted=True
+    )
     filler.unlink()
     record.add(Case("the disk of the state directory is full; a push in the middle", tally))
     assert tally.answered == tally.sent
@@ -73,7 +75,15 @@ def test_a_state_directory_that_vanishes_is_served_on_without(
         house.state.rename(aside)
         said.append(_push(house, 0.6))
 
-    tally = offer(generator, house.url, rate=RATE, seconds=10 if whole else 2, fault=vanish, fault_at_s=0.5)
+    tally = offer(
+        generator,
+        house.url,
+        rate=RATE,
+        seconds=10 if whole else 1.5,
+        fault=vanish,
+        fault_at_s=0.5,
+        counted=True,
+    )
     if house.state.exists():
         pytest.fail(f"something was written where the state was: {list(house.state.iterdir())}")
     aside.rename(house.state)

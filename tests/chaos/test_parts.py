@@ -20,6 +20,7 @@ from tests.chaos.load import bodies, offer
 from tests.chaos.record import WHOLE_WITHIN_S, Case, Record
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+LONG = pytest.mark.chaos
 
 
 @dataclass
@@ -61,12 +62,13 @@ def suffer(
     within_s: float = WHOLE_WITHIN_S,
     replaced: bool = True,
     remark: str = "",
+    may_lose: int = 0,
 ) -> Case:
     """Do harm to a part in the middle of a load, and hold what comes of it to what is promised."""
     fault = Fault(house, part, do, replaced)
     with PatientClients(house.url) as clients:
         tally = offer(generator, house.url, rate=RATE, seconds=seconds, fault=fault, fault_at_s=1.5)
-    case = Case(name, tally, clients, fault.whole_s, remark)
+    case = Case(name, tally, clients, fault.whole_s, remark, may_lose)
     record.add(case, within_s=within_s)
     return case
 
@@ -87,15 +89,22 @@ def test_a_killed_haproxy_costs_less_than_a_second(
 ) -> None:
     """Only what was inside it breaks: no connection is refused, and the next request is answered."""
     case = suffer(
-        house, generator, record, "HAProxy", "HAProxy killed", parts.kill, seconds=14 if whole else 3
+        house,
+        generator,
+        record,
+        "HAProxy",
+        "HAProxy killed",
+        parts.kill,
+        seconds=14 if whole else 3,
+        may_lose=10,
     )
     assert case.tally.disturbed_s < 1.0
-    assert case.tally.resets <= 10
     assert not case.tally.refused
 
 
+@LONG
 def test_a_killed_gateway_replica_costs_what_it_had_in_hand(
-    house: House, generator: Generator, record: Record, whole: bool
+    house: House, generator: Generator, record: Record
 ) -> None:
     """The other replica answers meanwhile."""
     case = suffer(
@@ -105,16 +114,17 @@ def test_a_killed_gateway_replica_costs_what_it_had_in_hand(
         "gateway replica",
         "gateway replica killed",
         parts.kill,
-        seconds=14 if whole else 3,
+        seconds=14,
+        may_lose=10,
     )
-    assert case.tally.resets <= 10
+    assert case.tally.answered >= case.tally.sent - 10
 
 
 ONE_RAYLET = (
     "one machine has one raylet, and Ray ends with it: `sluice serve` starts Ray and the gateway anew on the "
-    "same port and the same live state. The time is that of a start on this machine."
+    "same port and the same live state. The time is that of a start on this machine, and may be 40 s; every "
+    "request of the load may be refused meanwhile, by a 503 in our form."
 )
-LONG = pytest.mark.chaos
 START_S = 40.0
 """A start of Ray and all that it runs, on a machine that makes the load as well."""
 
@@ -131,7 +141,7 @@ def test_a_killed_part_comes_back(house: House, generator: Generator, record: Re
 @pytest.mark.parametrize("part", ["gateway replica", "stage replica", "Control", "HAProxy"])
 def test_a_frozen_part_is_replaced(house: House, generator: Generator, record: Record, part: str) -> None:
     """A process that lives and answers nothing is found by that, ended, and replaced."""
-    case = suffer(house, generator, record, part, f"{part} frozen", parts.freeze, seconds=18)
+    case = suffer(house, generator, record, part, f"{part} frozen", parts.freeze, seconds=18, may_lose=10)
     assert case.tally.answered >= case.tally.sent - 10
 
 
@@ -145,9 +155,8 @@ def test_a_part_that_is_frozen_for_a_while_is_not_missed(
     def freeze(folder: Path, part: str) -> None:
         parts.freeze_for(folder, part, 6.0)
 
-    case = suffer(
-        house, generator, record, part, f"{part} frozen for 6 s", freeze, seconds=14, replaced=False
-    )
+    name = f"{part} frozen for 6 s"
+    case = suffer(house, generator, record, part, name, freeze, seconds=14, replaced=False)
     assert case.tally.answered == case.tally.sent
 
 
@@ -155,7 +164,7 @@ def test_a_part_that_is_frozen_for_a_while_is_not_missed(
 def test_without_a_raylet_all_starts_again(house: House, generator: Generator, record: Record) -> None:
     """Ray ends with its raylet; clients are told 503 in our form until the gateway has started again."""
     before = psutil.Process(parts.find(house.folder, "raylet")[0].pid).pid
-    suffer(
+    case = suffer(
         house,
         generator,
         record,
@@ -165,6 +174,8 @@ def test_without_a_raylet_all_starts_again(house: House, generator: Generator, r
         seconds=20,
         within_s=START_S,
         remark=ONE_RAYLET,
+        may_lose=int(20 * RATE),
     )
+    assert case.tally.resets <= 10
     assert parts.find(house.folder, "raylet")[0].pid != before
     assert house.folder.is_dir()

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Member:
-    """One HAProxy: Ray's, or one that stands in. `replaces` those that are retired once it answers."""
+    """One HAProxy: Ray's, or one that stands in."""
 
     pid: int
     pidfd: int
@@ -55,7 +55,6 @@ class _Member:
     listens: bool
     since: float
     answered: float
-    replaces: tuple[_Member, ...] = ()
     retired: float | None = None
     child: subprocess.Popen[bytes] | None = None
 
@@ -172,19 +171,18 @@ class Keeper:
         descriptors = self._listeners.descriptors()
         answer = {"listen": len(descriptors), "retire": [member.pid for member in others]}
         socket.send_fds(client, [json.dumps(answer).encode()], descriptors)
-        newcomer.replaces = tuple(others)
-        proof = self._loop.create_task(self._prove(newcomer))
+        proof = self._loop.create_task(self._prove(newcomer, others))
         self._proofs.add(proof)
         proof.add_done_callback(self._proofs.discard)
 
-    async def _prove(self, newcomer: _Member) -> None:
-        """Retire those whom a newcomer replaces once it answers, or once it has died after they let go."""
+    async def _prove(self, newcomer: _Member, others: list[_Member]) -> None:
+        """Retire the others once a newcomer answers; where it dies, those who have let go by then."""
         while newcomer in self._members:
             if await _who_answers(control_socket(newcomer.config)) == newcomer.pid:
-                _retire(newcomer.replaces)
+                _retire(others)
                 return
             await asyncio.sleep(PROOF_EVERY_S)
-        for member in newcomer.replaces:
+        for member in others:
             serves = member in self._members and member.listens and member.retired is None
             if serves and await _who_answers(control_socket(member.config)) == _NOBODY:
                 _retire((member,))
