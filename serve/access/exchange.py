@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from serve.access.gate import Gate
 from serve.access.ledger import Answer, Ledger, Report, Used
 from serve.access.meter import DAY_S, day_name
 from serve.storage.objects import Objects
+from serve.storage.reach import Reach
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +66,29 @@ class Exchange:
 
 
 class Journal:
-    """What was used, one document a day in the state: `usage/2026-11-29.json`."""
+    """What was used, a document a day of each writer in the state: `usage/2026-11-29/WRITER.json`.
+
+    While one gateway takes the place of another, two write: neither loses what the other wrote.
+    """
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._writer = secrets.token_hex(8)
 
     def read(self, day: int) -> dict[str, Used]:
-        """Return what was used on a day, by key and replica; a broken journal is empty. Raises OSError."""
+        """Return what was used on a day, by key and replica; a broken document is empty. Raises OSError."""
+        total: dict[str, Used] = {}
+        for place in self._objects.keys(_folder(day)):
+            for name, replicas in self._document(place).items():
+                known = total.setdefault(name, {})
+                for one, (requests, usd) in replicas.items():
+                    before = known.get(one, (0, 0.0))  # each writer also tells what it read at its start
+                    known[one] = max(before[0], requests), max(before[1], usd)
+        return total
+
+    def _document(self, place: str) -> dict[str, Used]:
         try:
-            value = json.loads(self._objects.read(_place(day)))
+            value = json.loads(self._objects.read(place))
             return {
                 str(name): {str(one): (int(used[0]), float(used[1])) for one, used in replicas.items()}
                 for name, replicas in value["keys"].items()
@@ -89,7 +105,7 @@ class Journal:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "usage.json"
             file.write_text(json.dumps(value))
-            self._objects.put(_place(day), file, private=True)
+            self._objects.put(f"{_folder(day)}/{self._writer}.json", file, private=True)
 
 
 class Bank:
@@ -106,6 +122,7 @@ class Bank:
         self._ledger: Ledger | None = None
         self._written: dict[int, dict[str, Used]] = {}
         self._opening = asyncio.Lock()
+        self._reach = Reach(log, "the journal of what keys have used")
 
     async def exchange(self, report: Report) -> Answer:
         """Answer a replica."""
@@ -125,9 +142,10 @@ class Bank:
             if used and used != self._written.get(day):
                 try:
                     await asyncio.to_thread(self._journal.write, day, used)
-                except OSError:
-                    log.exception("what keys have used cannot be written")
+                except OSError as problem:
+                    self._reach.lost(problem)
                     return
+                self._reach.found()
                 self._written[day] = used
 
     async def keep(self) -> None:
@@ -149,8 +167,8 @@ class Bank:
             return self._ledger
 
 
-def _place(day: int) -> str:
-    return f"usage/{day_name(day)}.json"
+def _folder(day: int) -> str:
+    return f"usage/{day_name(day)}"
 
 
 def _today() -> int:

@@ -9,6 +9,7 @@ from contract.errors import InputError
 from serve.access.gate import Gate
 from serve.access.key_store import KeyStore
 from serve.access.keys import KeyBook
+from serve.storage.reach import Reach
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class KeyFollower:
         self._gate = gate
         self._is_shut = False
         self._has_looked = False
+        self._reach = Reach(log, "the store of keys")
         gate.shut()
 
     async def catch_up(self) -> bool:
@@ -34,13 +36,15 @@ class KeyFollower:
         newer = None
         try:
             newer = await asyncio.to_thread(self._store.newer_than, self._gate.number)
+            self._reach.found()
             self._take(newer)
         except (InputError, PermissionError) as problem:
             self._shut(problem)
-        except OSError:
-            log.exception("the keys cannot be reached")
+        except OSError as problem:
+            self._reach.lost(problem)
         except Exception as problem:
-            log.exception("the keys cannot be followed")
+            if not self._is_shut:
+                log.exception("the keys cannot be followed")
             self._shut(problem)
         return newer is not None
 

@@ -82,7 +82,7 @@ class FamilyStore:
         lock = self._use(sha256)
         try:
             lock.share()
-            if not (target / MANIFEST).is_file():
+            if not _is_here(target, sha256):
                 self._bring_once(sha256, target)
             if read_family(target, verify=False).sha256 != sha256:
                 raise FamilyError("it is not the family", where=target, hint="remove that folder")
@@ -135,7 +135,8 @@ class FamilyStore:
         fetching = FolderLock(self._cache / f".{sha256}.fetch")
         try:
             fetching.own()
-            if not (target / MANIFEST).is_file():
+            if not _is_here(target, sha256):
+                self._remove(target)
                 self._bring(sha256, target)
         finally:
             fetching.release()
@@ -161,12 +162,15 @@ class FamilyStore:
                 raise FamilyError(
                     f"it is family {family.sha256[:12]}…", where=self._objects.where(_manifest(sha256))
                 )
+            self._make_room(sum(artifact.bytes for artifact in artifacts_of(family)))
             here = self._files_here()
             for artifact in artifacts_of(family):
                 path = inside(beside, artifact.path)
                 if not path.is_file():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     self._bring_file(artifact, path, here.get(artifact.sha256))
+            for path in (*beside.rglob("*"), beside):
+                _sync(path)
             beside.rename(target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -205,18 +209,28 @@ class FamilyStore:
                     found.append((folder.stat().st_mtime, folder, read_family(folder, verify=False)))
         return [(folder, family) for _, folder, family in sorted(found, key=lambda each: each[0])]
 
-    def _make_room(self) -> None:
-        """Remove families that nobody uses until the cache is within its bound."""
+    def _remove(self, folder: Path) -> None:
+        """Remove a folder in one step, as others see it; what a killed process has left of it goes later."""
+        gone = self._cache / f".{folder.name}.gone"
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _make_room(self, coming_bytes: int = 0) -> None:
+        """Remove families that nobody uses until the cache, and what is to come, are within its bound."""
+        for gone in self._cache.glob(".*.gone"):
+            shutil.rmtree(gone, ignore_errors=True)
         families = self._families_here()
         sizes = [sum(artifact.bytes for artifact in artifacts_of(family)) for _, family in families]
-        beyond = sum(sizes) - self._bound_bytes
+        beyond = sum(sizes) + coming_bytes - self._bound_bytes
         for (folder, _), size in zip(families, sizes, strict=True):
             if beyond <= 0:
                 return
             lock = self._use(folder.name)
             try:
                 if lock.own_if_free():
-                    shutil.rmtree(folder, ignore_errors=True)
+                    self._remove(folder)
                     beyond -= size
             finally:
                 lock.release()
@@ -266,6 +280,24 @@ def open_family_store(place: str, cache: Path | None = None, bound_bytes: int = 
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluicegate" / "families"
+
+
+def _is_here(folder: Path, sha256: str) -> bool:
+    """Return whether a folder holds that family whole, as far as names and sizes say it."""
+    try:
+        family = read_family(folder, verify=False)
+        return family.sha256 == sha256 and _is_whole(folder, family)
+    except (FamilyError, OSError):
+        return False
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder on the disk: what is moved into its place must outlast a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _is_whole(folder: Path, family: Family) -> bool:

@@ -12,6 +12,7 @@ from contract.errors import EnvironmentProblem, InputError, NotReady, PolicyErro
 from contract.files import sha256_of_json
 from contract.live import Revision
 from serve.control.revision_store import RevisionStore
+from serve.storage.reach import Reach
 from serve.types.clock import Clock
 from serve.types.stage import Snapshot
 
@@ -63,6 +64,7 @@ class Follower:
         self._forgotten = 0
         self._loading: list[Revision] = []
         self._problem: str | None = None
+        self._reach = Reach(log, "the store of revisions")
 
     @property
     def problem(self) -> str | None:
@@ -112,9 +114,10 @@ class Follower:
         except InputError as problem:
             self._fall_behind(problem)
             return self.revision
-        except OSError:
-            log.exception("the state directory cannot be reached")
+        except OSError as problem:
+            self._reach.lost(problem)
             return self.revision
+        self._reach.found()
         if newer is not None:
             await self._flip(newer)
         else:

@@ -24,6 +24,7 @@ from serve.stages.load_meter import Asked, BusyShare, TimedBatches
 from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage
 from serve.stages.loop_turn import LoopTurn
+from serve.storage.reach import Reach
 from serve.telemetry.observer import Observer
 from serve.types.clock import Clock
 from serve.types.current import REQUEST_ID, SPAN
@@ -85,6 +86,7 @@ class StageWorker:
         self._kept_until: dict[str, float] = {}
         self._prepared_until: dict[str, float] = {}
         self._forgotten = 0
+        self._reach = Reach(log, "the store of revisions")
         self._asked: dict[int, asyncio.Task[Reply]] = {}
 
     @property
@@ -140,8 +142,12 @@ class StageWorker:
             newer = await asyncio.to_thread(self._state.newer_than, self._number)
             if newer is not None:
                 await self._hold(newer, load=True)
-        except (SluiceError, OSError):
+        except SluiceError:
             log.exception("the newest revision cannot be followed; what is loaded stays")
+        except OSError as problem:
+            self._reach.lost(problem)
+        else:
+            self._reach.found()
         self.tidy()
 
     async def follow(self) -> None:

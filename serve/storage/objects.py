@@ -16,6 +16,10 @@ from serve.settings.gateway import S3
 class StoreUnreachable(OSError):
     """The store does not answer, or refuses us: nothing is known of what it holds."""
 
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.strerror = words  # logs show these words of an OSError, and no others
+
 
 class Objects(Protocol):
     """Bytes under keys such as `revisions/00000001.json`; folders are what slashes make of them.

@@ -152,7 +152,7 @@ async def test_quotas_outlive_control_and_every_replica(tmp_path: Path) -> None:
     await exchange.once()
     await bank.write()
     [kept] = tmp_path.rglob("*.json")
-    assert kept.parent.name == "usage"
+    assert kept.parent.parent.name == "usage"
     modes = [path.stat().st_mode & 0o777 for path in (kept, kept.parent)]
     assert modes == [0o600, 0o700]  # who asks how much is not for other users of the machine
     again = Bank(gate, Journal(objects))
@@ -195,3 +195,24 @@ async def test_a_replica_that_is_cut_off_says_so_once_and_goes_on(caplog: pytest
     assert caplog.text.count("limits go on") == 1
     assert accounts.report().keys["web"].asked == 3
     await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_two_controls_of_one_state_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """As while one gateway takes the place of another: a third reads what both have written, once."""
+    gate, objects = Gate(Accounts("r0", 1)), open_objects(str(tmp_path))
+    gate.take(_book(KeyLimits(requests_per_day=1000)))
+    banks = [Bank(gate, Journal(objects)) for _ in range(2)]
+    for turn in (1, 2):
+        for number, bank in enumerate(banks):
+            replica = Accounts(f"r{number}", 1)
+            replica.take(_book(KeyLimits(requests_per_day=1000)))
+            meter = replica.meter("web")
+            assert meter is not None
+            meter.requests = turn * (10 + number)
+            await Exchange(replica, bank.exchange).once()
+            await bank.write()
+    third, newcomer = Bank(gate, Journal(objects)), Accounts("r2", 1)
+    newcomer.take(_book(KeyLimits(requests_per_day=1000)))
+    await Exchange(newcomer, third.exchange).once()
+    assert third.totals() == {"web": (42, 0.0)}

@@ -326,3 +326,20 @@ class Cut:
         if self.is_away:
             raise StoreUnreachable("the store does not answer")
         return getattr(self._objects, name)
+
+
+@pytest.mark.anyio
+async def test_a_store_that_is_away_is_told_once_with_its_reason(
+    store: KeyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line when it goes and one when it is back, however often it is asked."""
+    objects = Cut(open_objects(str(tmp_path)))
+    follower = KeyFollower(KeyStore(objects), Gate())
+    for _ in range(5):
+        await follower.catch_up()
+    objects.is_away = False
+    for _ in range(5):
+        await follower.catch_up()
+    away, back = caplog.records
+    assert "the store does not answer" in away.getMessage()
+    assert "can be reached again" in back.getMessage()

@@ -202,3 +202,53 @@ def test_a_folder_of_that_very_build_needs_no_fetching(node: Node, tmp_path: Pat
     store.put(built, family)
     write_fake_family(built, rows=60, seed=1)
     assert store.locate(named, tmp_path / "nothing").name == family.sha256
+
+
+@pytest.mark.parametrize("torn", ["lacks a file", "short file", "empty manifest", "killed eviction"])
+def test_a_folder_of_the_cache_that_is_not_whole_is_fetched_again(
+    tmp_path: Path, family: Family, torn: str
+) -> None:
+    """As a process leaves it that is killed while it removes one, or a machine that loses its power."""
+    shared, cache = str(tmp_path / "state"), tmp_path / "node"
+    open_family_store(shared, cache).put(tmp_path / "built", family)
+    folder = open_family_store(shared, cache).fetch(family.sha256)
+    first = folder / artifacts_of(family)[0].path
+    if torn == "lacks a file":
+        first.unlink()
+    elif torn == "short file":
+        short = first.read_bytes()[:-1]
+        first.unlink()  # the store may have the same file
+        first.write_bytes(short)
+    elif torn == "empty manifest":
+        (folder / "family.json").unlink()
+        (folder / "family.json").touch()
+    else:
+        folder.rename(cache / f".{family.sha256}.gone")
+    again = open_family_store(shared, cache).fetch(family.sha256)
+    assert read_family(again) == family
+    assert not list(cache.glob(".*.gone"))
+
+
+def test_room_is_made_before_a_family_is_fetched(
+    tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk never has to hold more than the bound; what is removed goes in one step."""
+    shared, cache = str(tmp_path / "state"), tmp_path / "node"
+    other = write_fake_family(tmp_path / "other", rows=60, seed=2)
+    store = open_family_store(shared, cache)
+    store.put(tmp_path / "built", family)
+    store.put(tmp_path / "other", other)
+    store.fetch(family.sha256)
+    store.let_go(family.sha256)
+    small = open_family_store(shared, cache, bound_bytes=sum(each.bytes for each in artifacts_of(other)))
+    seen: list[list[str]] = []
+    get = type(small._objects).get
+
+    def watched(self: Any, key: str, target: Path) -> None:
+        seen.append(folders(cache))
+        get(self, key, target)
+
+    monkeypatch.setattr(type(small._objects), "get", watched)
+    small.fetch(other.sha256)
+    assert seen
+    assert family.sha256 not in {name for names in seen for name in names}

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from contract.errors import FamilyError, RequestError
 from serve.settings.logs import LogSettings
+from serve.storage.objects import StoreUnreachable
 from serve.telemetry.logs import PACKAGES, Lines, set_up_logs
 from serve.telemetry.request_log import RequestLog
 from serve.types.current import REQUEST_ID, Observed
@@ -163,3 +164,10 @@ def test_a_relative_folder_is_refused() -> None:
     """Replicas do not run where the command was given."""
     with pytest.raises(ValidationError, match="absolute path"):
         LogSettings(folder="logs")
+
+
+def test_the_words_of_a_store_that_is_away_are_shown() -> None:
+    """They name a place and a reason, and are about no request."""
+    record = logging.LogRecord("serve.x", logging.ERROR, "x.py", 1, "away", (), None)
+    record.exc_info = raised(StoreUnreachable("s3://b/keys: no credentials"))
+    assert "s3://b/keys: no credentials" in json.dumps(line(record)["problem"])
