@@ -23,7 +23,7 @@ from contract.errors import EnvironmentProblem
 from contract.files import write_text
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyBook
-from serve.control.admin_server import admin_url, check_admin
+from serve.control.admin_address import admin_url, check_admin
 from serve.control.bootstrap import Progress, assign
 from serve.control.exposure import check_guarded
 from serve.local.front_end.addresses import check_free, resolve_front_end

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from serve.access.keys import KeyBook
-from serve.control.admin_server import asks_admins
+from serve.control.admin_address import asks_admins
 from serve.control.exposure import beyond_loopback
 from serve.local.run_folder import processes_of
 from serve.settings.gateway import Settings

@@ -18,7 +18,7 @@ from ray import serve as ray_serve
 
 from contract.errors import EnvironmentProblem, InputError
 from contract.records import first_problem
-from serve.control.admin_server import check_admin
+from serve.control.admin_address import check_admin
 from serve.control.bootstrap import assign
 from serve.control.exposure import beyond_loopback, check_guarded
 from serve.ray.deployments import make_application

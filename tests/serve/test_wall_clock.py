@@ -17,6 +17,8 @@ from tests.serve.parts import Served
 WALL = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
 DATED = {
     "serve/access",  # keys expire, and quotas begin, at a day and time that a person set
+    "serve/telemetry/dead_files.py",  # files are
+    "serve/telemetry/tracing.py",  # spans are on the calendar
     "serve/control",  # revisions, trials and exposure say when they were written
 }
 """Where a date is what is meant, and nothing waits for it."""

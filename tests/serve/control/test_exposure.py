@@ -10,7 +10,7 @@ import pytest
 from contract.errors import InputError
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
-from serve.control.admin_server import admin_url, asks_admins, check_admin
+from serve.control.admin_address import admin_url, asks_admins, check_admin
 from serve.control.exposure import beyond_loopback, check_guarded
 from serve.settings.access import AccessSettings
 from serve.settings.gateway import Settings
