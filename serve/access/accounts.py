@@ -52,16 +52,22 @@ class Accounts:
         """Return the meter of a name; None where nothing is limited."""
         return self._meters.get(name)
 
-    def admit(self, meter: Meter, texts: int) -> Visit:
-        """Take the part of a request; its end is to be told to what is returned. Raises LimitReached."""
-        meter.admit(texts, self._clock(), self._wall())
-        return Visit(meter, texts)
+    def admit(self, meter: Meter, texts: int, usd: float = 0.0) -> Visit:
+        """Take the part of a request; its end is to be told to what is returned. Raises LimitReached.
+
+        Args:
+            meter: of the key.
+            texts: of the request.
+            usd: what it costs at the most, for a meter that is `in_usd`: held back until its end.
+        """
+        meter.admit(texts, usd, self._clock(), self._wall())
+        return Visit(meter, texts, usd)
 
     def charge(self, record: RequestRecord) -> None:
         """Book what an answered request cost."""
         meter = self._meters.get(record.caller)
         if meter is not None and record.prices is not None:
-            meter.charge(sum(record.prices.charges(record.runs()).values()), len(record.variants))
+            meter.charge(sum(record.prices.charges(record.runs()).values()))
 
     def report(self) -> Report:
         """Return what the ledger is to be told; follow it with `grant` or `take_back`."""

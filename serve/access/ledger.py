@@ -21,6 +21,8 @@ _MEMORY_S = 0.7
 _FIRST_S = 0.25
 _FLOOR = 0.02
 _KEPT_DAYS = 2
+_WANTED_S = 3.0
+"""For so long what others could use of a day's quota is kept for a request that no cap could hold."""
 
 Used = dict[str, tuple[int, float]]
 """Requests and USD by replica."""
@@ -53,6 +55,13 @@ class _Part:
     day: int = 0
     requests_cap: float = 0.0
     usd_cap: float = 0.0
+    meter: str = ""
+    is_late: bool = False
+    entry: str = ""
+    wanted: int = 0
+    wanted_usd: float = 0.0
+    wanted_since: float = -inf
+    wanted_until: float = -inf
 
 
 @dataclass
@@ -62,6 +71,7 @@ class _Account:
     parts: dict[str, _Part] = field(default_factory=dict)
     pool: float = 0.0
     at: float | None = None
+    opened_at: float = 0.0
     days: dict[int, Used] = field(default_factory=dict)
 
     def used(self, day: int) -> tuple[int, float]:
@@ -119,8 +129,8 @@ class Ledger:
         self._collect(account, limits, now)
         part = self._part(account, replica, told, now)
         day = account.days.setdefault(told.day, {})
-        before = day.get(replica, (0, 0.0))
-        day[replica] = (max(before[0], told.requests), max(before[1], told.usd))
+        before = day.get(part.entry, (0, 0.0))
+        day[part.entry] = (max(before[0], told.requests), max(before[1], told.usd))
         while len(account.days) > _KEPT_DAYS:
             del account.days[min(account.days)]
         weight = self._weight(account, replica, limits)
@@ -132,7 +142,13 @@ class Ledger:
         tokens = self._tokens(account, part, told, limits)
         part.requests_cap = max(told.requests_cap, requests_cap)
         part.usd_cap = max(told.usd_cap, usd_cap)
-        return KeyGrant(part.share, tokens, told.day, requests_cap, usd_cap)
+        used_requests, used_usd = account.used(told.day)
+        requests_left = inf if limits.requests_per_day is None else limits.requests_per_day - used_requests
+        usd_left = inf if limits.usd_per_day is None else limits.usd_per_day - used_usd
+        return KeyGrant(
+            part.share, tokens, told.day, requests_cap, usd_cap,
+            told.requests + max(0.0, requests_left), told.usd + max(0.0, usd_left),
+        )  # fmt: skip
 
     def _free(self, account: _Account) -> float:
         """Return the share that no replica holds; those that have not reported hold what each begins with."""
@@ -144,13 +160,17 @@ class Ledger:
         """Put into the pool what the free share has brought since the last exchange."""
         if account.at is not None and account.parts:
             account.pool += self._free(account) * (limits.rate_per_s or 0.0) * max(0.0, now - account.at)
+        if account.at is None:
+            account.opened_at = now
         account.at = now
 
     def _part(self, account: _Account, replica: str, told: KeyReport, now: float) -> _Part:
         """Return what the replica holds, brought to what it says."""
         part = account.parts.get(replica)
-        if part is None:
+        if part is None or part.meter != told.meter:
             part = account.parts[replica] = _Part(now, told.asked / _FIRST_S, told.share, told.level)
+            part.meter = told.meter
+            part.is_late = now - account.opened_at > WARM_S
         else:
             passed = now - part.heard_at
             keep = exp(-passed / _MEMORY_S)
@@ -158,6 +178,11 @@ class Ledger:
             part.heard_at = now
         part.share, part.level, part.day = told.share, told.level, told.day
         part.requests_cap, part.usd_cap = told.requests_cap, told.usd_cap
+        part.entry = f"{replica}/{told.meter}.{told.epoch}"
+        if told.wanted or told.wanted_usd:
+            if part.wanted_until < now:
+                part.wanted_since = now
+            part.wanted, part.wanted_usd, part.wanted_until = told.wanted, told.wanted_usd, now + _WANTED_S
         return part
 
     def _weight(self, account: _Account, replica: str, limits: KeyLimits) -> float:
@@ -174,11 +199,14 @@ class Ledger:
             return 0.0
         held = sum(max(0.0, each.level) for each in account.parts.values())  # as they last said
         account.pool = min(account.pool + told.spill, max(0.0, limits.tokens - held))
-        moved = max(limits.tokens * part.share, 1.0) - told.level
+        level = told.level
+        if part.is_late:  # a newcomer brings nothing: what the bucket held was handed out before it came
+            level, part.is_late = min(told.level, 0.0), False
+        moved = max(limits.tokens * part.share, 1.0) - level
         if moved > 0:
             moved = min(moved, account.pool)
         account.pool -= moved
-        return moved
+        return moved - (told.level - level)
 
     def _caps(
         self, account: _Account, replica: str, told: KeyReport, limits: KeyLimits, weight: float
@@ -188,16 +216,27 @@ class Ledger:
         held_requests = held_usd = 0.0
         for name, part in account.parts.items():
             if name != replica and part.day == told.day:
-                requests, usd = account.days[told.day].get(name, (0, 0.0))
+                requests, usd = account.days[told.day].get(part.entry, (0, 0.0))
                 held_requests += max(0.0, part.requests_cap - requests)
                 held_usd += max(0.0, part.usd_cap - usd)
+        own = account.parts[replica]
+        first = min(
+            (part for part in account.parts.values() if part.wanted_until > own.heard_at),
+            key=lambda part: part.wanted_since,
+            default=None,
+        )
+        wanted, wanted_usd = (0, 0.0) if first is None else (first.wanted, first.wanted_usd)
         requests_cap = usd_cap = inf
         if limits.requests_per_day is not None:
             left = max(0.0, limits.requests_per_day - used_requests)
-            requests_cap = told.requests + min(ceil(left * weight), floor(max(0.0, left - held_requests)))
+            fair: float = ceil(left * weight)
+            fair = max(fair, wanted) if first is own else min(fair, max(0.0, left - wanted))
+            requests_cap = told.requests + min(fair, floor(max(0.0, left - held_requests)))
         if limits.usd_per_day is not None:
             left = max(0.0, limits.usd_per_day - used_usd)
-            usd_cap = told.usd + min(left * weight, max(0.0, left - held_usd))
+            fair = left * weight
+            fair = max(fair, wanted_usd) if first is own else min(fair, max(0.0, left - wanted_usd))
+            usd_cap = told.usd + min(fair, max(0.0, left - held_usd))
         return requests_cap, usd_cap
 
     def _forget_gone(self, now: float) -> None:

@@ -214,6 +214,12 @@ class DataPlane:
         if name != CASCADE and name not in plan.snapshot.stages:
             raise _unknown(name, plan)
 
+    def dearest_usd(self, name: str) -> float:
+        """Return what one text costs by a model at the most: by the cascade, where every stage runs."""
+        plan = self._current().plan
+        runs = [(step.rules.variant, 1) for step in plan.steps] if name == CASCADE else [(name, 1)]
+        return sum(plan.prices.charges(runs).values())
+
     def serves(self, name: str) -> bool:
         """Return whether that is the name of a served model; no name is before the first revision."""
         try:

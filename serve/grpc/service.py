@@ -143,7 +143,9 @@ class InferenceService:
         try:
             visit = None
             if caller is not None and caller.meter is not None and self._gate.accounts is not None:
-                visit = self._gate.accounts.admit(caller.meter, len(call.request.texts))
+                texts = len(call.request.texts)
+                usd = texts * self._dataplane.dearest_usd(call.request.model) if caller.meter.in_usd else 0.0
+                visit = self._gate.accounts.admit(caller.meter, texts, usd)
             found = self._dataplane.begin(call.request)
             result = found if isinstance(found, ClassifyResult) else await found
         except RequestError as problem:

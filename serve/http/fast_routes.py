@@ -167,7 +167,9 @@ class HotRoutes:
     def _metered(self, call: v1.V1Call | oip.InferCall, meter: Meter) -> Reply | Coroutine[Any, Any, Reply]:
         """Answer within the limits of a key. Raises LimitReached."""
         assert self._gate.accounts is not None
-        visit = self._gate.accounts.admit(meter, len(call.request.texts))
+        texts = len(call.request.texts)
+        usd = texts * self._dataplane.dearest_usd(call.request.model) if meter.in_usd else 0.0
+        visit = self._gate.accounts.admit(meter, texts, usd)
         found = self._dataplane.begin(call.request)
         if isinstance(found, ClassifyResult):
             visit.end(answered=True)

@@ -124,18 +124,39 @@ def _book(limits: KeyLimits):  # type: ignore[no-untyped-def]
 
 
 def test_requests_that_are_under_way_hold_back_what_they_may_cost() -> None:
-    """With 0.01 USD an answer and 0.1 left, the eleventh at a time is refused before any has been charged."""
+    """With 0.1 USD left, models of 0.01 and 0.05 a text: what is under way never may cost more than that."""
     gate = Gate(Accounts("r0", 1))
     gate.take(_book(KeyLimits(usd_per_day=10)))
     meter = meter_of(gate, "web")
-    meter.charge(0.01, 1)
-    meter.usd_cap = 0.11
+    meter.usd_cap = 0.1001
     assert gate.accounts is not None
-    visits = [gate.accounts.admit(meter, 1) for _ in range(10)]
+    visits = [gate.accounts.admit(meter, 1, usd) for usd in (0.01, 0.05, 0.01, 0.01, 0.01)]
     with pytest.raises(LimitReached, match="USD"):
-        gate.accounts.admit(meter, 1)
-    visits.pop()
-    gate.accounts.admit(meter, 1)
+        gate.accounts.admit(meter, 1, 0.05)
+    gate.accounts.admit(meter, 1, 0.01).end(answered=True)
+    meter.charge(0.01)
+    visits.pop(1)
+    gate.accounts.admit(meter, 1, 0.05)
+
+
+def test_before_anything_was_charged_no_more_is_admitted_than_the_quota_holds(
+    fake_folder: FakeFolder,
+) -> None:
+    """The dearest path of the model that is asked for is known before the first answer."""
+    snapshot = snapshot_of(fake_folder, two_stage_policy(), Kept())
+    dataplane = DataPlane(lambda: snapshot, RequestLimits(), Kept())
+    small, large, cascade = (dataplane.dearest_usd(m) for m in ("fake-small", "fake-large", "cascade"))
+    assert 0 < small < large < cascade == pytest.approx(small + large)
+    gate = Gate(Accounts("r0", 1))
+    gate.take(_book(KeyLimits(usd_per_day=1)))
+    meter, accounts = meter_of(gate, "web"), gate.accounts
+    assert accounts is not None
+    meter.usd_cap = 256 * cascade * 3.5
+    visits = [accounts.admit(meter, 256, 256 * cascade) for _ in range(3)]
+    for _ in range(5000):
+        with pytest.raises(LimitReached, match="USD"):
+            accounts.admit(meter, 256, 256 * cascade)
+    assert len(visits) == 3
 
 
 @pytest.mark.anyio

@@ -59,10 +59,10 @@ class World:
         meter = replica.meter("web")
         assert meter is not None
         try:
-            visit = replica.admit(meter, texts)
+            visit = replica.admit(meter, texts, usd)
         except LimitReached:
             return False
-        meter.charge(usd, texts)
+        meter.charge(usd)
         visit.end(answered=True)
         return True
 
@@ -261,3 +261,71 @@ def test_a_clock_that_goes_back_gives_no_tokens() -> None:
     assert not world.ask(world.replicas[0])
     world.pass_(1.0)
     assert world.ask(world.replicas[0])
+
+
+@pytest.mark.parametrize(("count", "quota"), [(2, 400), (2, 500), (4, 1000), (4, 300)])
+def test_a_batch_finds_a_quota_that_is_spread_over_replicas(count: int, quota: int) -> None:
+    """What no replica's part can hold is gathered until the client comes again, and Retry-After says so."""
+    world = World(KeyLimits(requests_per_day=quota), count)
+    meter = world.replicas[0].meter("web")
+    assert meter is not None
+    admitted = 0
+    for _ in range(quota // 256):
+        if not world.ask(world.replicas[0], 256):
+            with pytest.raises(LimitReached, match="held") as told:
+                world.replicas[0].admit(meter, 256)
+            assert told.value.retry_after_s == 1.0
+            world.run(1.0, [])
+            assert world.ask(world.replicas[0], 256)
+        admitted += 256
+        world.run(1.0, [])
+    with pytest.raises(LimitReached, match="used up, or too little") as told:
+        world.replicas[0].admit(meter, 256)
+    assert told.value.retry_after_s > 1.0
+    world.run(5.0, [])
+    rest = sum(world.run(0.2, [(0.0, n)]) for _ in range(3 * quota // count) for n in range(count))
+    assert admitted + rest == quota
+
+
+def test_batches_at_two_replicas_do_not_hold_each_other_up() -> None:
+    """Who wanted first is first; the other is told of the day, once too little is left."""
+    world = World(KeyLimits(requests_per_day=400))
+    assert not any([world.ask(replica, 256) for replica in world.replicas])
+    world.run(1.0, [])
+    assert sorted(world.ask(replica, 256) for replica in world.replicas) == [False, True]
+
+
+@pytest.mark.parametrize("days", [1, 5])
+def test_a_clock_that_goes_ahead_and_back_neither_locks_a_key_out_nor_gives_it_more(days: int) -> None:
+    """The day is that of the clock now, with what was used on it."""
+    world = World(KeyLimits(requests_per_day=100))
+    first = world.run(5.0, poisson(12.0, 5.0, [0.5, 0.5], seed=1))
+    world.run(0.5, [])
+    world.wall += days * DAY_S
+    world.run(1.0, [(0.5, 0)])
+    world.wall -= days * DAY_S
+    second = world.run(10.0, poisson(30.0, 10.0, [0.5, 0.5], seed=2))
+    assert 50 < first < 80
+    assert 98 <= first + second <= 100
+
+
+def test_a_name_that_is_revoked_and_made_again_keeps_what_it_used() -> None:
+    """A new key of the same name is no new quota."""
+    world = World(KeyLimits(requests_per_day=100))
+    first = world.run(5.0, poisson(12.0, 5.0, [0.5, 0.5], seed=1))
+    world.run(0.5, [])
+    for replica in world.replicas:
+        replica.take(book_of(KeyLimits()))
+        replica.take(book_of(world.limits))
+    second = world.run(20.0, poisson(30.0, 20.0, [0.5, 0.5], seed=2))
+    assert 98 <= first + second <= 102
+
+
+def test_replicas_that_are_restarted_bring_no_burst_of_their_own() -> None:
+    """The bucket was handed out before they came."""
+    world = World(KeyLimits(rate_per_s=1.0, burst=1000))
+    admitted = sum(world.ask(world.replicas[n % 2]) for n in range(1100))
+    for turn in range(3):
+        world.replicas = [world.join(f"again{turn}{n}") for n in range(2)]
+        admitted += world.run(2.0, [(1.0, n % 2) for n in range(400)])
+    assert admitted <= 1000 + 3 * 2 + 10
