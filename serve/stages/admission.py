@@ -8,6 +8,7 @@ whole where the stage slows down (docs/decisions/2026-11-29-what-waits-can-be-an
 from __future__ import annotations
 
 from math import inf
+from random import Random
 from typing import Generic, TypeVar
 
 from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
@@ -15,6 +16,9 @@ from serve.settings.stages import BatchRules
 from serve.stages.forecast import Forecast
 from serve.stages.room import Room, Ticket
 from serve.types.priority import OFF_PATH_PRIORITY
+
+_COUNTED = 256
+_SPREAD_S = 10.0
 
 T = TypeVar("T", bound=Ticket)
 
@@ -33,12 +37,18 @@ class Admission(Generic[T]):
         off_path: those among them that no client waits for.
     """
 
-    __slots__ = ("_closed", "_name", "_rules", "forecast", "off_path", "outstanding", "room")
+    __slots__ = (
+        "_closed", "_let_in", "_name", "_random", "_rules", "_turned_away", "forecast", "off_path",
+        "outstanding", "room",
+    )  # fmt: skip
 
     def __init__(self, name: str, rules: BatchRules, forecast: Forecast) -> None:
         self._name = name
         self._rules = rules
         self._closed = False
+        self._let_in = 0
+        self._turned_away = 0
+        self._random = Random(name)
         self.forecast = forecast
         self.room: Room[T] = Room()
         self.outstanding = 0
@@ -51,6 +61,7 @@ class Admission(Generic[T]):
     def admit(self, ticket: T, count: int, now: float) -> list[T]:
         """Let the first part of a request of `count` items in; return whom it drove out.
 
+        A stage that is not idle judges all of a request, also what is not in the room yet.
         An idle stage takes whatever comes: what is known of its pace might be wrong, and would stay so. One
         that holds only what no client waits for is idle to clients.
 
@@ -70,21 +81,26 @@ class Admission(Generic[T]):
         due_at = ticket.due_at
         off_path = ticket.priority == OFF_PATH_PRIORITY
         if self.outstanding > (0 if off_path else self.off_path):
-            ahead = self.room.ahead_of(ticket)
-            ends_s = forecast.ends_s(now, ahead + ticket.size, self.room.items + ticket.size)
+            size = ticket.size
+            ahead, waiting = self.room.ahead_of(ticket), self.room.items
+            ends_s = first_s = forecast.ends_s(now, ahead + size, waiting + size)
+            if count > size:
+                ends_s = forecast.ends_s(now, ahead + count, waiting + count)
             if self.outstanding + count > self._rules.max_queue_items:
-                gone = self._drive_out_lower(ticket.priority, count)
+                gone = self._drive_out_lower(ticket, count)
                 if not gone:
-                    raise Overloaded(f"the queue of {self._name} is full", retry_after_s=ends_s)
+                    raise self._overloaded("the queue of {} is full", ends_s)
             elif now + ends_s > due_at:
-                gone = self._drive_out_older(ticket, now)
+                gone = self._drive_out_older(ticket, count, now)
                 if not gone:
                     raise self.too_late(ticket, ends_s)
             elif ends_s > self._rules.max_queue_s:
-                raise Overloaded(f"the queue of {self._name} is too long", retry_after_s=ends_s)
-            ticket.expected_at = now + ends_s
+                raise self._overloaded("the queue of {} is too long", ends_s)
+            ticket.expected_at = now + first_s
+            self._let_in += 1
         if due_at != inf:
             forecast.given(due_at - now)
+        ticket.whole = count
         self.outstanding += count
         if off_path:
             self.off_path += count
@@ -125,44 +141,72 @@ class Admission(Generic[T]):
                 return [last], gone
         return self.room.take(max_items, max_weight, gone), gone
 
-    def too_late(self, ticket: T, ends_s: float = 1.0) -> RequestError:
-        """Return what a request is told that cannot be answered in time."""
-        if ticket.soft:
-            return Overloaded(f"{self._name} could not answer within the objective", retry_after_s=ends_s)
-        return DeadlineExceeded(f"the deadline would pass in the queue of {self._name}")
+    def too_late(self, ticket: T, ends_s: float | None = None) -> RequestError:
+        """Return what a request is told that cannot be answered in time, or gave way to another."""
+        if not ticket.soft:
+            return DeadlineExceeded(f"the deadline would pass in the queue of {self._name}")
+        if ends_s is None:
+            ends_s = self.forecast.ends_s(0.0, self.room.items, self.room.items)
+        return self._overloaded("{} could not answer within the objective", ends_s)
 
-    def _drive_out_lower(self, priority: int, count: int) -> list[T]:
-        """Take out so many items of lower priority; nobody where there are not as many."""
+    def _overloaded(self, message: str, ends_s: float) -> Overloaded:
+        """Return a refusal that sends clients back once the queue is worked off, spread by their number.
+
+        Asked for n times what it lets in, a stage spreads them over n seconds.
+        """
+        if self._turned_away >= _COUNTED:
+            self._turned_away //= 2
+            self._let_in //= 2
+        self._turned_away += 1
+        excess = min(1 + self._turned_away / max(self._let_in, 1), _SPREAD_S)
+        return Overloaded(message.format(self._name), retry_after_s=ends_s + self._random.random() * excess)
+
+    def _drive_out_lower(self, ticket: T, count: int) -> list[T]:
+        """Take out so many items of lower priority; nobody where there are not as many.
+
+        With the first part of a request all of it goes, what has not been put in yet too.
+        """
         room = self.room
-        if room.items - room.above(priority + 1) < count:
+        levels = [] if _has_an_answer(ticket) else room.levels_below(ticket.priority)
+        if sum(one.whole for level in levels for one in room.may_go(level)) < count:
             return []
         gone: list[T] = []
         freed = 0
-        while freed < count and room.lowest() > priority:
-            if (oldest := room.pop_oldest(room.lowest())) is not None:
+        for level in levels:
+            while freed < count and (oldest := room.pop_oldest(level)) is not None:
+                oldest.soft = True
                 gone.append(oldest)
-                freed += oldest.size
+                freed += oldest.whole
         return gone
 
-    def _drive_out_older(self, ticket: T, now: float) -> list[T]:
+    def _drive_out_older(self, ticket: T, count: int, now: float) -> list[T]:
         """Take out the oldest of a newcomer's level until it is in time; nobody where that takes too many.
 
         More items than the newcomer has are never given up for it, but for the size of the last of them.
         """
+        if _has_an_answer(ticket):
+            return []
         room, forecast = self.room, self.forecast
-        ahead, size = room.ahead_of(ticket), ticket.size
+        ahead = room.ahead_of(ticket)
         due_s = ticket.due_at - now
-        waiting = room.items + size
+        waiting = room.items + count
+        may_go = sum(one.size for one in room.may_go(ticket.priority) if one.order <= ticket.order)
         needed = next(
             (
                 less
-                for less in range(1, min(size, ahead - room.above(ticket.priority)) + 1)
-                if forecast.ends_s(now, ahead - less + size, waiting - less) <= due_s
+                for less in range(1, min(count, may_go) + 1)
+                if forecast.ends_s(now, ahead - less + count, waiting - less) <= due_s
             ),
             0,
         )
         gone: list[T] = []
         while needed > 0 and (oldest := room.pop_oldest(ticket.priority)) is not None:
+            oldest.soft = True
             gone.append(oldest)
             needed -= oldest.size
         return gone
+
+
+def _has_an_answer(ticket: Ticket) -> bool:
+    """Return whether it is an escalation: where it misses the objective, the answer in hand stands."""
+    return ticket.soft and ticket.due_at == ticket.deadline_at

@@ -145,6 +145,8 @@ class MicroBatcher(Generic[Item, Result]):
         now = self._clock()
         loop = self._loop or self._start()
         count, most = len(items), self._rules.max_items
+        if count > most:  # no part shall hold up what comes meanwhile for longer than a batch may
+            most = min(most, self._forecast.limit)
         first = _Group[Item, Result](
             items if count <= most else items[:most], deadline_at, now, loop.create_future(), due_at, priority
         )
@@ -203,7 +205,7 @@ class MicroBatcher(Generic[Item, Result]):
         self, items: Sequence[Item], first: _Group[Item, Result], loop: asyncio.AbstractEventLoop
     ) -> list[Result]:
         """Keep one chunk more than there are lanes inside, so that small requests get their turn between."""
-        size, count = self._rules.max_items, len(items)
+        size, count = first.size, len(items)
         patience = first.order - first.enqueued_at
         inside = deque([first.future])
         results: list[Result] = []

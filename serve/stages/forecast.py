@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import ceil, inf
 
 GAIN = 0.1
 QUICK_GAIN = 0.5
@@ -12,16 +12,27 @@ OUTLIER = 4.0
 BATCH_SHARE = 0.25
 """Of the time that there is, a batch (or what is under way of a remote stage) takes at most so much."""
 MARGIN_SHARE = 0.3
+PROBE = 1.25
+"""While batches are all alike in size, one may be so much larger, to learn what that takes."""
+MOST_SHARE = 0.5
+"""Of the time that there is, what is under way to find out takes at most so much."""
 
 
 class Pace:
-    """Seconds by size, a + b * size: least squares, newer ones weighing more."""
+    """Seconds by size, a + b * size: least squares, newer ones weighing more.
 
-    __slots__ = ("_cross", "_items", "_seconds", "_square", "each_s", "start_s")
+    Attributes:
+        start_s: a.
+        each_s: b.
+        probe: the size that would tell a from b; 0: they are known apart.
+    """
+
+    __slots__ = ("_cross", "_items", "_seconds", "_square", "each_s", "probe", "start_s")
 
     def __init__(self) -> None:
         self.start_s = 0.0
         self.each_s = 0.0
+        self.probe = 0
         self._items = 0.0
         self._seconds = 0.0
         self._square = 0.0
@@ -45,9 +56,12 @@ class Pace:
             self._seconds += gain * longer
             self._square = (1 - gain) * (self._square + gain * more * more)
             self._cross = (1 - gain) * (self._cross + gain * more * longer)
-        whole = self._seconds / self._items
-        # Too alike in size to tell start from pace: all is pace, which errs towards too long.
-        slope = self._cross / self._square if self._square > 0.01 * self._items * self._items else whole
+        slope = whole = self._seconds / self._items
+        if self._square > 0.01 * self._items * self._items:
+            slope = self._cross / self._square
+            self.probe = 0
+        else:  # too alike in size to tell start from pace: all is pace, which errs towards too long
+            self.probe = int(max(PROBE * self._items, self._items + 1))
         self.each_s = min(max(slope, 0.0), whole)
         self.start_s = max(self._seconds - self.each_s * self._items, 0.0)
 
@@ -103,11 +117,13 @@ class Forecast:
         self.margin_s = min(margin_s, MARGIN_SHARE * self.horizon_s)
 
     def _set_limit(self) -> None:
-        most, each_s = BATCH_SHARE * self.horizon_s - self.pace.start_s, self.pace.each_s
+        pace = self.pace
+        # Batches shorter than twice their start would cost more in starts than they save in waiting.
+        most, each_s = max(BATCH_SHARE * self.horizon_s - pace.start_s, pace.start_s), pace.each_s
         if most >= each_s * self._max_items:
             self.limit = self._max_items
-        else:  # where a start alone takes too long, cutting batches would only make more of them
-            self.limit = max(1, int(most / each_s)) if most > 0 else self._max_items
+        else:
+            self.limit = max(1, int(most / each_s), min(pace.probe, self._max_items))
 
 
 class BatchForecast(Forecast):
@@ -155,23 +171,33 @@ class CallForecast(Forecast):
         under_way: items in calls.
     """
 
-    __slots__ = ("_each_s", "_last_at", "under_way")
+    __slots__ = ("_alone_s", "_each_s", "_last_at", "under_way")
 
     def __init__(self, max_items: int) -> None:
         super().__init__(max_items)
+        self._alone_s = 0.0
         self._each_s = 0.0
         self._last_at = 0.0
         self.under_way = 0
 
     @property
     def window(self) -> float:
-        """Items that may be under way: what comes back in a part of the time, so that queues stay here."""
-        if self.horizon_s == inf or not self._each_s:
-            return inf
-        return max(1.0, BATCH_SHARE * self.horizon_s / self._each_s)
+        """Items that may be under way: what comes back in a part of the time, so that queues stay here.
 
-    def came_back(self, items: int, sent_at: float, now: float) -> None:
-        """A call of so many items was answered."""
+        Twice what comes back while a call is out that finds the stage idle, if that is more: where the
+        stage holds more, the flow grows with it, and else only the wait.
+        """
+        horizon_s, each_s, alone_s = self.horizon_s, self._each_s, self._alone_s
+        if horizon_s == inf or not each_s:
+            return inf
+        probe_s = min(2 * alone_s, max(MOST_SHARE * horizon_s, PROBE * alone_s))
+        return max(1.0, BATCH_SHARE * horizon_s / each_s, ceil(probe_s / each_s))
+
+    def came_back(self, items: int, sent_at: float, now: float, *, alone: bool = True) -> None:
+        """A call of so many items was answered; `alone`: no other was out when it was sent."""
+        if alone:
+            took = now - sent_at
+            self._alone_s = took if not self._alone_s else self._alone_s + GAIN * (took - self._alone_s)
         self.learn(items, now - sent_at)
         each = (now - max(self._last_at, sent_at)) / items
         if known := self._each_s:
@@ -180,6 +206,11 @@ class CallForecast(Forecast):
         else:
             self._each_s = each
         self._last_at = now
+
+    def outlasted(self, items: int, seconds: float) -> None:
+        """A call of so many items was given up after so long: it takes longer than that."""
+        if seconds > self.pace.of(items):
+            self.learn(items, seconds)
 
     def ends_s(self, now: float, place: int, waiting: int) -> float:  # noqa: ARG002
         """Return the seconds until that place is answered: by the flow of answers, at least one call."""

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from contract.errors import DeadlineExceeded, NotReady, RequestError, StageBroken, StageFailed
+from contract.errors import DeadlineExceeded, NotReady, Overloaded, RequestError, StageBroken, StageFailed
 from runtime.api import Logits
 from serve.settings.stages import StageSettings
 from serve.stages.admission import Admission
 from serve.stages.breaker import INCIDENT, Breaker, StageUnavailable
 from serve.stages.call import Ask, Call, CallOff, Ping, StageUnreachable
-from serve.stages.forecast import OUTLIER, CallForecast
+from serve.stages.forecast import CallForecast
+from serve.stages.hang_watch import HangWatch
 from serve.stages.room import Ticket
 from serve.stages.twice import Budget, hedged
 from serve.telemetry.tracing import carried_by
@@ -35,9 +36,9 @@ log = logging.getLogger(__name__)
 
 CALL_BYTES = 3 * 1024 * 1024
 """Text bytes of one call: the handle's transport refuses messages of 4 MB."""
+_NEUTRAL = (DeadlineExceeded, Overloaded, NotReady, StageBroken)
+"""Replies that do not say that a stage is well."""
 _PING_S = 2.0
-_QUICK_S = 0.02
-"""A call that is out for less than OUTLIER times this is never taken for lost."""
 _CALL_OFF_AFTER_S = 0.01
 _NO_RECORDER = NoRecorder()
 _numbers = itertools.count(secrets.randbits(60))
@@ -52,14 +53,16 @@ class _Part(Ticket):
     def __init__(
         self,
         texts: list[str],
+        weight: int,
         deadline_at: float | None,
         now: float,
-        future: asyncio.Future[Logits],
         due_at: float | None,
         priority: int,
     ) -> None:
+        future: asyncio.Future[Logits] = asyncio.get_running_loop().create_future()
         super().__init__(len(texts), deadline_at, now, future, due_at, priority)
         self.texts = texts
+        self.weight = weight
         self.soft_at = due_at
         self.number = next(_numbers)
         self.tries_left = 0 if priority == OFF_PATH_PRIORITY else 1
@@ -83,10 +86,11 @@ class _Part(Ticket):
 class _Call:
     """One call under way; `waited_for` counts the parts whose client is still there."""
 
-    __slots__ = ("items", "parts", "sent_at", "task", "timed_out", "waited_for")
+    __slots__ = ("alone", "items", "parts", "sent_at", "task", "timed_out", "waited_for")
 
-    def __init__(self, parts: list[_Part], now: float) -> None:
+    def __init__(self, parts: list[_Part], now: float, *, alone: bool) -> None:
         self.parts = parts
+        self.alone = alone
         self.items = sum(part.size for part in parts)
         self.sent_at = now
         self.waited_for = len(parts)
@@ -130,6 +134,7 @@ class RemoteStage:
         self._budget = Budget(settings.retries)
         self._call = hedged(call, variant, settings, self._budget, recorder, clock)
         self._breaker = Breaker(variant, settings.breaker, self._breaker_is)
+        self._watch = HangWatch(self._breaker, clock)
         self._calls: set[_Call] = set()
         self._called_off: list[int] = []
         self._errands: set[asyncio.Task[None]] = set()
@@ -158,14 +163,23 @@ class RemoteStage:
         """Return float32 logits [N, C]; see serve.stages.Stage."""
         now = self._clock()
         self._breaker.check(now, priority)
-        parts = self._join(texts, deadline_at, now, due_at, priority)
+        most = self._rules.max_items
+        if len(texts) > most:  # no part shall hold up what comes meanwhile for longer than a batch may
+            most = min(most, self._forecast.limit)
+        pieces = list(split(texts, most, CALL_BYTES))
+        first = _Part(*pieces[0], deadline_at, now, due_at, priority)
+        self._refuse(self._admission.admit(first, len(texts), now))
         if priority != OFF_PATH_PRIORITY:
             self._budget.earn(len(texts))
         self._pump()
+        parts = [first]
         patience = None if deadline_at is None else deadline_at - now
         try:
             async with asyncio.timeout(patience):
-                answers = [await part.future for part in parts]
+                if len(pieces) == 1:
+                    only: Logits = await first.future
+                    return only
+                return await self._further(pieces, parts)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline passed while waiting for {self._variant}") from None
         finally:
@@ -174,7 +188,25 @@ class RemoteStage:
                 part.future.cancel()
                 if part.future.cancelled() and part.call is not None:
                     self._given_up(part, part.call)
-        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    async def _further(self, pieces: list[tuple[list[str], int]], parts: list[_Part]) -> Logits:
+        """Keep one part more than there are calls inside, so that small requests get their turn between."""
+        first = parts[0]
+        patience = first.order - first.enqueued_at
+        answers: list[Logits] = []
+        for texts, weight in pieces[1:]:
+            if len(parts) - len(answers) > self._settings.calls_in_flight:
+                answers.append(await parts[len(answers)].future)
+            now = self._clock()
+            part = _Part(texts, weight, first.deadline_at, now, first.soft_at, first.priority)
+            part.stay(now + patience)
+            parts.append(part)
+            self._admission.room.push(part)
+            self._pump()
+        for part in parts[len(answers) :]:
+            answers.append(await part.future)
+        whole: Logits = np.concatenate(answers)
+        return whole
 
     def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:  # noqa: ARG002 - a stage's
         """Return None: the answer comes from another process."""
@@ -187,22 +219,6 @@ class RemoteStage:
                 return await self._ping()
         except (TimeoutError, RequestError):
             return False
-
-    def _join(
-        self, texts: Sequence[str], deadline_at: float | None, now: float, due_at: float | None, priority: int
-    ) -> list[_Part]:
-        """Give the parts of a request their places in the queue. Raises as Admission.admit."""
-        loop = asyncio.get_running_loop()
-        parts: list[_Part] = []
-        for some, size in split(texts, self._rules.max_items, CALL_BYTES):
-            part = _Part(some, deadline_at, now, loop.create_future(), due_at, priority)
-            part.weight = size
-            parts.append(part)
-        self._refuse(self._admission.admit(parts[0], len(texts), now))
-        for part in parts[1:]:
-            part.stay(part.order)
-            self._admission.room.push(part)
-        return parts
 
     def _refuse(self, parts: list[_Part]) -> None:
         for part in parts:
@@ -221,7 +237,7 @@ class RemoteStage:
                 self._start(batch)
 
     def _start(self, batch: list[_Part]) -> None:
-        call = _Call(batch, self._clock())
+        call = _Call(batch, self._clock(), alone=not self._calls)
         for part in batch:
             part.call = call
         self._forecast.under_way += call.items
@@ -237,9 +253,13 @@ class RemoteStage:
             self._again(call, problem)
             return
         except asyncio.CancelledError:
-            if not call.timed_out:
+            if call.timed_out:
+                return
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
-            self._breaker.failed(self._clock(), "it does not answer in time")
+            self._breaker.failed(self._clock(), "its calls are cancelled")
+            self._again(call, StageUnreachable(f"{self._variant} dropped a call"))
             return
         except Exception:
             log.exception("a call of %s failed", self._variant)
@@ -248,8 +268,9 @@ class RemoteStage:
         else:
             if all(isinstance(reply, StageBroken | NotReady) for reply in replies):
                 self._breaker.failed(self._clock(), str(replies[0]))
-            else:
+            elif not all(isinstance(reply, _NEUTRAL) for reply in replies):
                 self._breaker.succeeded()
+                self._watch.heard()
         for part, reply in zip(call.parts, replies, strict=True):
             if part.future.done():
                 continue
@@ -257,8 +278,15 @@ class RemoteStage:
                 part.future.set_exception(reply)
             else:
                 part.future.set_result(reply)
+        refused = sum(
+            part.size
+            for part, reply in zip(call.parts, replies, strict=True)
+            if isinstance(reply, RequestError)
+        )
+        if 2 * refused >= call.items:  # how fast a stage refuses says nothing of its pace
+            return
         now = self._clock()
-        self._forecast.came_back(call.items, call.sent_at, now)
+        self._forecast.came_back(call.items, call.sent_at, now, alone=call.alone)
         if call.parts[0].expected_at:
             self._forecast.answered(now - call.parts[0].expected_at)
 
@@ -280,29 +308,43 @@ class RemoteStage:
                 self._recorder.incident("retry_refused", self._variant, part.size)
 
     def _ended(self, call: _Call, task: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        self._forecast.under_way -= call.items
+        self._not_out(call)
         for part in call.parts:
             if part.call is call:
                 part.call = None
-        if task.cancelled():
-            return
-        if (problem := task.exception()) is not None:
-            log.error("a call of %s ended in a way that none should", self._variant, exc_info=problem)
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None or task.cancelled():
+            if problem is not None:
+                log.error("a call of %s ended in a way that none should", self._variant, exc_info=problem)
             for part in call.parts:
                 if not part.future.done():
                     part.future.set_exception(StageFailed(f"{self._variant} failed"))
-        self._pump()
+        if call.timed_out or not task.cancelled():  # else the loop ends
+            self._pump()
+
+    def _not_out(self, call: _Call) -> None:
+        """Let others take the place of a call."""
+        if call in self._calls:
+            self._calls.discard(call)
+            self._forecast.under_way -= call.items
 
     def _given_up(self, part: _Part, call: _Call) -> None:
-        """Call off an ask that is under way; a call that is late for all is a failure of the stage."""
+        """Call off an ask that is under way; of calls that are late for all, one may run on as a witness."""
         now = self._clock()
         call.waited_for -= 1
-        usual_s = max(self._forecast.pace.of(call.items), _QUICK_S)
-        late = part.deadline_at is not None and now >= part.deadline_at
-        if late and not call.waited_for and now - call.sent_at >= OUTLIER * usual_s and call.task is not None:
+        task = call.task
+        if (
+            part.deadline_at is not None
+            and now >= part.deadline_at
+            and not call.waited_for
+            and task is not None
+        ):
             call.timed_out = True
-            call.task.cancel()
+            if not self._watch.runs_on(task, call.sent_at, self._forecast.pace.of(call.items)):
+                self._forecast.outlasted(call.items, now - call.sent_at)
+                task.cancel()
+            self._not_out(call)
+            self._pump()
         elif self._call_off is not None:
             if not self._called_off:
                 asyncio.get_running_loop().call_later(_CALL_OFF_AFTER_S, self._send_off)

@@ -31,12 +31,13 @@ class Ticket:
         soft: whether that second is the objective's, not the deadline's.
         stays: whether it is a further part of a request that runs already: what ran would be lost with it.
         weight: bytes, where a call is bounded by them.
+        whole: items of the whole request, where this is its first part, 0 for a further part.
         future: done once answered or given up.
     """
 
     __slots__ = (
         "deadline_at", "due_at", "enqueued_at", "expected_at", "future", "order", "priority", "size", "soft",
-        "stays", "weight",
+        "stays", "weight", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -58,11 +59,13 @@ class Ticket:
         self.expected_at = 0.0
         self.stays = False
         self.weight = 0
+        self.whole = size
         self.future = future
 
     def stay(self, order: float) -> None:
         """Make it a further part of a request that runs already, in order as if it had come now."""
         self.stays = True
+        self.whole = 0
         self.order = order
         self.due_at = inf if self.deadline_at is None else self.deadline_at
 
@@ -152,16 +155,25 @@ class Room(Generic[T]):
         return sum(self._items[1:level])
 
     def pop_oldest(self, level: int) -> T | None:
-        """Take the first of a level, given up or not."""
+        """Take the first of a level that may go: what a request that runs already still waits for stays."""
         queue = self._levels[level]
-        if not queue:
+        first = next(self.may_go(level), None)
+        if first is None:
             return None
-        first = queue.popleft()
+        queue.remove(first)
         self._items[level] -= first.size
         self.items -= first.size
         if not queue:
             self._active.remove(level)
         return first
+
+    def may_go(self, level: int) -> Iterator[T]:
+        """Go through what `pop_oldest` would take."""
+        return (one for one in self._levels[level] if not one.stays or one.future.done())
+
+    def levels_below(self, level: int) -> list[int]:
+        """Return the levels of lower priority in which something waits, the lowest first."""
+        return [one for one in reversed(self._active) if one > level]
 
     def clear(self) -> list[T]:
         """Take all out."""
@@ -170,23 +182,22 @@ class Room(Generic[T]):
             self._replace(level, ())
         return gone
 
-    def lowest(self) -> int:
-        """Return the lowest level in which something waits; 0 where nothing does."""
-        return self._active[-1] if self._active else 0
-
     def first_due(self) -> float:
         """Return when the first of those who come first in their levels is due; inf where nobody waits."""
-        active = self._active
-        if len(active) == 1:
-            return self._levels[active[0]][0].due_at
-        return min((self._levels[level][0].due_at for level in active), default=inf)
+        first = inf
+        for level in self._active:
+            for ticket in self._levels[level]:
+                first = min(first, ticket.due_at)
+                if not ticket.stays:
+                    break
+        return first
 
     def is_tight(self, ends: Ends) -> bool:
         """Return whether the first or last of a level would be late: cheap, and enough for even sizes."""
         ahead = 0
         for level in self._active:
             queue = self._levels[level]
-            if ends(ahead + queue[0].size) > queue[0].due_at:
+            if queue[0].stays or queue[-1].stays or ends(ahead + queue[0].size) > queue[0].due_at:
                 return True
             ahead += self._items[level]
             if ends(ahead) > queue[-1].due_at:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
+from contract.errors import RequestError
 from serve.settings.resilience import HedgeAfter, RetryRules
 from serve.settings.scaling import Scaling
 from serve.settings.stages import StageSettings
@@ -103,21 +105,39 @@ def hedged(
             if not first.done() and texts and budget.spend(texts):
                 racing.add(asyncio.ensure_future(call(_later(asks, clock() - sent_at))))
                 recorder.incident("hedge_sent", variant, texts)
+            out = set(racing)
             while True:
-                done, rest = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
-                best = min(done, key=lambda one: one.exception() is not None)
-                if best.exception() is None or not rest:
+                done, out = await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
+                if not out or any(_answers(one) for one in done):
                     break
-                racing = set(rest)
-            if best is not first and best.exception() is None:
+            come = sorted((one for one in racing if one.done()), key=lambda one: not _answers(one))
+            if come[0] is not first and _answers(come[0]):
                 recorder.incident("hedge_won", variant, texts)
-            return best.result()
+            return _merged(come)
         finally:
             delay.learn(clock() - sent_at)
             for one in racing:
                 one.cancel()
 
     return ask
+
+
+def _answers(call: asyncio.Future[list[Reply]]) -> bool:
+    """Return whether a call came back with an answer to any of its asks."""
+    if call.cancelled() or call.exception() is not None:
+        return False
+    return not all(isinstance(reply, RequestError) for reply in call.result())
+
+
+def _merged(come: Sequence[asyncio.Future[list[Reply]]]) -> list[Reply]:
+    """Return the best reply to each ask, of calls of which the best comes first."""
+    well = [one.result() for one in come if not one.cancelled() and one.exception() is None]
+    if not well:
+        return come[0].result()
+    return [
+        next((reply for reply in replies if not isinstance(reply, RequestError)), replies[0])
+        for replies in zip(*well, strict=True)
+    ]
 
 
 def _later(asks: list[Ask], seconds: float) -> list[Ask]:

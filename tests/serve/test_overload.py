@@ -69,15 +69,15 @@ def plan(url: str, model: str) -> LoadPlan:
     )
 
 
-def test_three_times_the_capacity_is_answered_or_refused_and_never_late(gateway: Overloaded) -> None:
-    """Every request has its reply; a third is answered, in time, and the rest is told when to come back."""
+def test_three_times_the_capacity_is_answered_in_time_or_refused(gateway: Overloaded) -> None:
+    """Every request has its reply; a third is answered, 95 of 100 in time, the rest told to come back."""
     result = drive(plan(gateway.url, LARGE))
     by_status = Counter(result.requests["status"].to_pylist())
     n = sum(by_status.values())
     assert set(by_status) == {200, 429}
     assert 0.2 < by_status[200] / n < 0.5
     late = sum(
-        status == 200 and latency > 2 * OBJECTIVE_MS
+        status == 200 and latency > OBJECTIVE_MS
         for status, latency in zip(
             result.requests["status"].to_pylist(), result.requests["latency_ms"].to_pylist(), strict=True
         )

@@ -196,8 +196,9 @@ def test_a_batch_takes_a_part_of_the_time_that_there_is() -> None:
     """At 5 ms an item and 200 ms, ten items go together; without an objective as many as the rules say."""
     forecast = BatchForecast(16, 1)
     forecast.learn(16, 0.08)
+    forecast.learn(4, 0.02)
     assert forecast.limit == 16
-    forecast.given(0.2)
+    forecast.given(0.202)
     assert forecast.limit == 10
 
 
@@ -251,7 +252,78 @@ def test_a_window_keeps_the_queue_where_it_is_ordered() -> None:
     slow = CallForecast(16)
     slow.given(0.2)
     slow.came_back(1, 0.0, 5.0)
-    assert slow.window == 1.0
+    assert slow.window == 2.0
+
+
+def test_a_stage_with_a_start_cost_learns_that_larger_batches_pay() -> None:
+    """After lone requests one of two is tried, and then as many as the rules say."""
+    forecast = BatchForecast(16, 1)
+    for _ in range(20):
+        forecast.learn(1, 0.051)
+    forecast.given(0.18)
+    assert forecast.limit == 2
+    forecast.learn(2, 0.052)
+    assert forecast.limit == 16
+
+
+def test_the_window_grows_while_more_comes_back() -> None:
+    """Four replicas that take 51 ms for a call: the window finds them all, from one at a time."""
+    forecast = CallForecast(16)
+    forecast.given(0.18)
+    for n in range(20):
+        forecast.came_back(1, 0.051 * n, 0.051 * (n + 1))
+    assert forecast.window >= 2
+    now = 1.02
+    for _ in range(40):
+        sent = int(min(forecast.window, 4))
+        for n in range(sent):
+            forecast.came_back(1, now, now + 0.051 + 1e-9 * n, alone=n == 0)
+        now += 0.051
+    assert forecast.window >= 4
+
+
+def test_parts_of_a_request_that_runs_are_not_driven_out() -> None:
+    """What ran would be lost with them; who may go goes, and a part in front hides nobody who is late."""
+    door = admission()
+    part = ticket(due_at=2.0)
+    part.stay(0.5)
+    part.due_at = 100.0
+    door.room.push(part)
+    usual = ticket(due_at=3.5)
+    door.admit(usual, 1, 0.0)
+    assert door.admit(ticket(due_at=3.6), 1, 0.0) == [usual]
+    assert door.room.first_due() == 3.6
+    assert len(door.late(50.0)) == 1
+    assert part in list(door.room)
+
+
+def test_all_of_a_request_is_judged() -> None:
+    """One of five items does not fit where its first part would."""
+    door = admission()
+    with pytest.raises(Overloaded):
+        door.admit(ticket(due_at=4.0), 5, 0.0)
+    door.admit(ticket(due_at=7.0), 5, 0.0)
+
+
+def test_what_gives_way_to_the_more_urgent_is_told_to_come_back() -> None:
+    """429 though its deadline is far; with the first part of a request all of it goes."""
+    door = admission(0.001, max_queue_items=6)
+    low = ticket(level=9, due_at=30.0)
+    low.soft, low.deadline_at = False, 30.0
+    door.admit(low, 5, 0.0)
+    assert door.admit(ticket(level=1), 4, 0.0) == [low]
+    told = {door.too_late(low).retry_after_s for _ in range(20)}  # type: ignore[attr-defined]
+    assert len(told) == 20
+
+
+def test_an_escalation_drives_nobody_out() -> None:
+    """It has an answer in hand; its deadline is the objective."""
+    door = admission()
+    door.admit(ticket(due_at=2.9), 1, 0.0)
+    escalation = ticket(due_at=2.95)
+    escalation.deadline_at = 2.95
+    with pytest.raises(Overloaded):
+        door.admit(escalation, 1, 0.0)
 
 
 def test_what_no_client_waits_for_does_not_make_a_stage_busy() -> None:

@@ -16,6 +16,7 @@ from contract.errors import DeadlineExceeded, Overloaded, StageBroken, StageFail
 from runtime.api import Logits
 from serve.settings.resilience import BreakerRules, RetryRules
 from serve.settings.stages import BatchRules, StageSettings
+from serve.stages import hang_watch
 from serve.stages.breaker import StageUnavailable
 from serve.stages.call import Ask, Reply, StageUnreachable
 from serve.stages.remote import RemoteStage, split
@@ -240,17 +241,84 @@ async def test_a_request_that_fails_for_its_own_fault_opens_nothing() -> None:
     assert (await remote.logits(["abc"], None))[0, 0] == 3
 
 
-async def test_a_stage_that_hangs_is_a_stage_that_fails() -> None:
-    """Calls that all their clients gave up make room for others, and open the breaker."""
+async def test_a_stage_that_hangs_is_a_stage_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one late call has run on in vain and nothing was answered, all the late ones were failures."""
+    monkeypatch.setattr(hang_watch, "HANG_S", 0.3)
     peer = Peer()
     peer.gate.clear()
     remote = stage(peer)
     for _ in range(5):
         with pytest.raises(DeadlineExceeded):
-            await remote.logits(["a"], time.monotonic() + 0.1)
+            await remote.logits(["a"], time.monotonic() + 0.04)
+    async with asyncio.timeout(5):
+        while remote._breaker.state == "closed":
+            await asyncio.sleep(0.01)
     with pytest.raises(StageUnavailable):
         await remote.logits(["a"], None)
-    assert len(peer.calls) == 5
+
+
+async def test_a_client_with_a_short_deadline_opens_nothing() -> None:
+    """Its texts take longer than it waits; the call that runs on is answered, so the stage is well."""
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        await asyncio.sleep(0.06)
+        return [answer(ask.texts) for ask in asks]
+
+    remote = RemoteStage("teacher", call, Peer().ping, StageSettings(breaker=BreakerRules(min_failures=1)))
+    for _ in range(8):
+        with pytest.raises(DeadlineExceeded):
+            await remote.logits(["a"], time.monotonic() + 0.02)
+    assert (await remote.logits(["abc"], None))[0, 0] == 3
+
+
+@pytest.mark.parametrize("reply", [DeadlineExceeded("called off"), Overloaded("full")])
+async def test_a_refusal_neither_closes_a_breaker_nor_teaches_the_pace(reply: Reply) -> None:
+    """A probe that is called off or refused says nothing of the stage, and nor does its time."""
+    now = [0.0]
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        return [reply for _ in asks]
+
+    remote = RemoteStage("teacher", call, Peer().ping, StageSettings(), clock=lambda: now[0])
+    remote._forecast.came_back(1, 0.0, 0.5)
+    for _ in range(5):
+        remote._breaker.failed(0.0, "it fails")
+    now[0] = 1.1
+    with pytest.raises((DeadlineExceeded, Overloaded)):
+        await remote.logits(["a"], None)
+    assert remote._breaker.state == "half_open"
+    assert remote._forecast.pace.of(1) == 0.5
+
+
+async def test_a_call_that_the_transport_cancels_is_tried_again() -> None:
+    """It is a lost replica, for this request and for the one behind it."""
+    calls: list[list[Ask]] = []
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        calls.append(asks)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+        return [answer(ask.texts) for ask in asks]
+
+    remote = RemoteStage("teacher", call, Peer().ping, StageSettings(calls_in_flight=1))
+    async with asyncio.timeout(5):
+        first, second = await asyncio.gather(remote.logits(["a"], None), remote.logits(["bb"], None))
+    assert (first[0, 0], second[0, 0]) == (1, 2)
+
+
+async def test_small_requests_get_their_turn_between_the_parts_of_a_large_one() -> None:
+    """A remote stage holds no more of it than one part beyond its calls."""
+    peer = Peer()
+    remote = stage(peer, max_items=2)
+    peer.gate.clear()
+    large = asyncio.create_task(remote.logits(["large"] * 10, None))
+    await until(lambda: len(peer.calls) > 0)
+    small = asyncio.create_task(remote.logits(["small"], None))
+    await until(lambda: remote.queued == 11)
+    peer.gate.set()
+    await asyncio.gather(large, small)
+    sent = [ask.texts[0] for call in peer.calls for ask in call]
+    assert sent.index("small") <= 3
 
 
 async def test_what_waits_behind_a_stage_that_fails_is_told_at_once() -> None:
@@ -292,6 +360,23 @@ async def test_a_late_call_is_sent_to_a_second_replica() -> None:
     assert (await remote.logits(["abc"], None))[0, 0] == 3
     await until(lambda: calls == ["cancelled", "sent"])
     assert kept.incidents[1:] == [("hedge_sent", "teacher", 1), ("hedge_won", "teacher", 1)]
+
+
+async def test_a_hedge_that_is_refused_does_not_beat_the_first_call() -> None:
+    """A quick refusal loses while the other call is out; the refusal is told where both refuse."""
+    calls: list[list[Ask]] = []
+
+    async def call(asks: list[Ask]) -> list[Reply]:
+        calls.append(asks)
+        if len(calls) == 1:
+            await until(lambda: len(calls) > 1)
+            await asyncio.sleep(0.02)
+            return [answer(ask.texts) for ask in asks]
+        return [Overloaded("full") for _ in asks]
+
+    remote = RemoteStage("teacher", call, Peer().ping, StageSettings(replicas=2, hedge_after=1.0))
+    assert (await remote.logits(["abc"], None))[0, 0] == 3
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("settings", [StageSettings(hedge_after=1.0), StageSettings(replicas=2)])
