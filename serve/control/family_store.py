@@ -60,6 +60,8 @@ class FamilyStore:
                 source = inside(folder, artifact.path)
                 check_sha256(source, artifact.sha256)
                 self._objects.put(key, source)
+                if not self._objects.holds_whole(key, artifact.sha256):
+                    raise FamilyError("it changed while it was kept", where=source, hint="push again")
         with suppress(FileExistsError):
             self._objects.create(_manifest(family.sha256), canonical_json(family.dump()))
         return FamilyReference(name=family.name, sha256=family.sha256, path="")

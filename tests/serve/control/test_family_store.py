@@ -252,3 +252,20 @@ def test_room_is_made_before_a_family_is_fetched(
     small.fetch(other.sha256)
     assert seen
     assert family.sha256 not in {name for names in seen for name in names}
+
+
+def test_a_file_that_changes_while_it_is_kept_is_told_and_mended_by_the_next_push(
+    tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No manifest names what was kept of it, and the same push again keeps the right one."""
+    store = open_family_store(str(tmp_path / "state"), tmp_path / "node")
+    put = type(store._objects).put
+    altered = tmp_path / "altered"
+    altered.write_text("{}")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(type(store._objects), "put", lambda self, key, _: put(self, key, altered))
+        with pytest.raises(FamilyError, match="changed while it was kept"):
+            store.put(tmp_path / "built", family)
+    assert not list((tmp_path / "state").rglob("families/*.json"))
+    store.put(tmp_path / "built", family)
+    assert read_family(store.fetch(family.sha256)) == family
