@@ -133,10 +133,13 @@ def main() -> None:
     parser.add_argument("--only", choices=("with", "without"), help="with or without the objective alone")
     given = parser.parse_args()
     parts = [
-        "# Overload\n\nMade by `python -m bench.overload --out docs/benchmarks/overload.md`. One stage of "
+        "# Overload\n\nMade by `python -m bench.overload --seconds "
+        f"{given.seconds:g} --out docs/benchmarks/overload.md`. One stage of "
         f"known speed: a fake that sleeps {DELAY_MS:g} ms\na text in one replica, {CAPACITY_PER_S:g} a "
         f"second at most, behind two gateway replicas; Poisson arrivals,\n{given.seconds:g} s a run, "
-        f"one text a request. In time is within {OBJECTIVE_MS:g} ms, as the client sees it. {machine()}."
+        f"one text a request. In time is within {OBJECTIVE_MS:g} ms, as the client sees it. {machine()}.\n\n"
+        "Not measured here: requests of several texts, several priorities, and a stage whose batches have "
+        "a start cost."
     ]
     with Generator() as generator:
         if given.only != "without":

@@ -147,7 +147,7 @@ class Admission(Generic[T]):
             return DeadlineExceeded(f"the deadline would pass in the queue of {self._name}")
         if ends_s is None:
             ends_s = self.forecast.ends_s(0.0, self.room.items, self.room.items)
-        return self._overloaded("{} could not answer within the objective", ends_s)
+        return self._overloaded("{} has no room in which this would be answered in time", ends_s)
 
     def _overloaded(self, message: str, ends_s: float) -> Overloaded:
         """Return a refusal that sends clients back once the queue is worked off, spread by their number.

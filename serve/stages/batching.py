@@ -107,6 +107,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._flushing = False
         self._closing = False
         self._nth_now = -1
+        self._slow = False
         self._busy_share = 1.0
         self._idle: asyncio.Future[None] | None = None
         self._threads: list[threading.Thread] = []
@@ -165,11 +166,12 @@ class MicroBatcher(Generic[Item, Result]):
     def run_now(self, items: Sequence[Item], deadline_at: float | None) -> Result | None:
         """Run the items of one request on the loop, now; None where they have to be submitted.
 
-        That is where others wait or run, where this turn of the loop has done its share of work, and
+        That is where one item takes longer than a turn of the loop may, where others wait or run, where this
+        turn has done its share of work, and
         where `submit` would cut or refuse them. Raises StageFailed, and what `run` has to say to clients.
         """
         turn, count = self._turn, len(items)
-        if turn is None or self._admission.outstanding or self._closing or turn.is_over:
+        if turn is None or self._slow or self._admission.outstanding or self._closing or turn.is_over:
             return None
         if count > 1 and (count > self._rules.max_items or self._forecast.pace.of(count) > turn.most_s):
             return None
@@ -196,7 +198,7 @@ class MicroBatcher(Generic[Item, Result]):
             if nth == 0:
                 self._busy_share = min(1.0, (time.thread_time() - cpu) / seconds) if seconds else 1.0
                 with self._lock:
-                    self._forecast.learn(count, seconds)
+                    self._learn(count, seconds)
             self._recorder.batch(
                 BatchRecord(self._name, count, _NO_WAIT, seconds, self._busy_share * seconds)
             )
@@ -417,10 +419,15 @@ class MicroBatcher(Generic[Item, Result]):
                 future.cancel()
         if record is not None:
             with self._lock:
-                self._forecast.learn(record.items, record.inference_s)
+                self._learn(record.items, record.inference_s)
                 if batch[0].expected_at:
                     self._forecast.answered(now - batch[0].expected_at)
             self._recorder.batch(record)
+
+    def _learn(self, count: int, seconds: float) -> None:
+        """Take a time into account; where one item takes more than a turn, the short way is closed."""
+        self._forecast.learn(count, seconds)
+        self._slow = self._turn is not None and self._forecast.pace.of(1) > self._turn.most_s
 
     def _leave(self, count: int, priority: int) -> None:
         self._admission.leave(count, priority)

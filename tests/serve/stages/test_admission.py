@@ -49,7 +49,7 @@ def test_a_newcomer_that_is_late_anyhow_is_refused() -> None:
     """Nobody is driven out for who cannot be answered in time even at the front."""
     door = admission()
     door.admit(ticket(due_at=2.0), 1, 0.0)
-    with pytest.raises(Overloaded, match="objective") as refused:
+    with pytest.raises(Overloaded, match="in time") as refused:
         door.admit(ticket(due_at=1.5), 1, 0.0)
     assert refused.value.retry_after_s > 0
     assert door.room.items == 1

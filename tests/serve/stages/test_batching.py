@@ -351,3 +351,22 @@ async def test_a_batch_on_the_loop_takes_no_more_than_its_share_of_a_turn() -> N
     await asyncio.gather(*(inside.submit([text], None) for text in "abcdefghij"))
     assert [len(batch) for batch in worker.batches] == [1, 4, 4, 2]
     await inside.close()
+
+
+async def test_one_text_that_takes_longer_than_a_turn_is_not_run_at_once() -> None:
+    """It goes by the queue, where admission sees it; once it is quick again the short way is open."""
+    now, takes_s = [0.0], 0.3
+
+    def run(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+        now[0] += takes_s
+        return [list(group) for group in groups]
+
+    inside: MicroBatcher[str, list[str]] = MicroBatcher(
+        "m", run, BatchRules(run_in="loop"), Kept(), clock=lambda: now[0], turn=LoopTurn()
+    )
+    await inside.submit(["a"], None)
+    assert inside.run_now(["b"], None) is None
+    takes_s = 0.001
+    for _ in range(10):
+        await inside.submit(["c"], None)
+    assert inside.run_now(["d"], None) == ["d"]
