@@ -18,6 +18,8 @@ from serve.settings.tls import TlsSettings
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
+CLIENTS = "clients.pem"
+"""HAProxy's file, beside that of its certificate."""
 _FOLDER = "tls"
 _ANSWER_BYTES = 65_536
 
@@ -35,19 +37,15 @@ def install_certificate(settings: TlsSettings, folder: Path) -> Tls | None:
     _write(target, _joined(settings))
     client_ca = None
     if settings.client_ca is not None:
-        client_ca = place / "clients.pem"
-        try:
-            ssl.create_default_context(cafile=settings.client_ca)
-            _write(client_ca, Path(settings.client_ca).read_text())
-        except (OSError, UnicodeDecodeError) as problem:
-            raise InputError(
-                f"holds no certificates: {_reason(problem)}", where=f"tls.client_ca {settings.client_ca}"
-            ) from None
+        client_ca = place / CLIENTS
+        _write(client_ca, _vouching(settings.client_ca))
     return Tls(str(target), None if client_ca is None else str(client_ca), settings.min_version)
 
 
 class CertificateWatch:
-    """Hands a certificate on to every HAProxy of the run, when its files have changed and are in order.
+    """Hands on certificates to every HAProxy of the run, when their files have changed and are in order.
+
+    Ours and those that vouch for clients. What did not reach every HAProxy is tried again until it does.
 
     Args:
         settings: where the files are.
@@ -81,29 +79,47 @@ class CertificateWatch:
         self._thread.join(5)
 
     def _run(self) -> None:
+        failed = ""
         while not self._ended.wait(self._every_s):
             stamps = self._stamps()
-            if stamps != self._seen:
+            if stamps == self._seen:
+                continue
+            problem = self._hand_on()
+            with suppress(Exception):  # whoever is told may be gone; the watch goes on
+                if not problem:
+                    self._tell("the new certificate is in force")
+                elif problem != failed:
+                    self._tell(f"the new certificate is not in force: {problem}")
+            failed = problem
+            if not problem:
                 self._seen = stamps
-                with suppress(Exception):  # whoever is told may be gone; the watch goes on
-                    self._tell(self._hand_on())
 
     def _hand_on(self) -> str:
+        """Return what speaks against it at any HAProxy; empty where all have it."""
         try:
-            pem = _joined(self._settings)
-            _write(self._target, pem)
-            for control in self._controls():
-                _command(control, f"set ssl cert {self._target} <<\n{pem}\n")
-                said = _command(control, f"commit ssl cert {self._target}\n")
-                if "Success" not in said:
-                    return f"the new certificate is not in force: HAProxy says {said.strip()!r}"
+            files = {"cert": (self._target, _joined(self._settings))}
+            if self._settings.client_ca is not None:
+                files["ca-file"] = (self._target.with_name(CLIENTS), _vouching(self._settings.client_ca))
+            for target, pem in files.values():
+                _write(target, pem)
         except (InputError, OSError) as problem:
-            return f"the new certificate is not in force: {problem}"
-        return "the new certificate is in force"
+            return str(problem)
+        problems = []
+        for control in self._controls():
+            for kind, (target, pem) in files.items():
+                try:
+                    _command(control, f"set ssl {kind} {target} <<\n{pem}\n")
+                    said = _command(control, f"commit ssl {kind} {target}\n")
+                except OSError as problem:
+                    problems.append(f"HAProxy does not answer: {problem}")
+                else:
+                    if "Success" not in said:
+                        problems.append(f"HAProxy says {said.strip()!r}")
+        return "; ".join(dict.fromkeys(problems))
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
         found: list[tuple[int, int] | None] = []
-        for path in (self._settings.cert, self._settings.key):
+        for path in (self._settings.cert, self._settings.key, self._settings.client_ca):
             try:
                 state = Path(path or "").stat()
                 found.append((state.st_mtime_ns, state.st_ino))
@@ -139,6 +155,18 @@ def _joined(settings: TlsSettings) -> str:
             hint="PEM files; the certificate first, then its chain",
         ) from None
     return "".join(f"{line}\n" for text in texts for line in text.splitlines() if line.strip())
+
+
+def _vouching(client_ca: str) -> str:
+    """Return certificates that vouch for clients as PEM without empty lines. Raises InputError."""
+    try:
+        ssl.create_default_context(cafile=client_ca)
+        lines = Path(client_ca).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(
+            f"holds no certificates: {_reason(problem)}", where=f"tls.client_ca {client_ca}"
+        ) from None
+    return "".join(f"{line}\n" for line in lines if line.strip())
 
 
 def _reason(problem: Exception) -> str:

@@ -224,10 +224,11 @@ async def test_two_controls_of_one_state_lose_nothing_of_each_other(tmp_path: Pa
     gate, objects = Gate(Accounts("r0", 1)), open_objects(str(tmp_path))
     gate.take(_book(KeyLimits(requests_per_day=1000)))
     banks = [Bank(gate, Journal(objects)) for _ in range(2)]
+    replicas = [Accounts(f"r{number}", 1) for number in range(2)]
+    for replica in replicas:
+        replica.take(_book(KeyLimits(requests_per_day=1000)))
     for turn in (1, 2):
-        for number, bank in enumerate(banks):
-            replica = Accounts(f"r{number}", 1)
-            replica.take(_book(KeyLimits(requests_per_day=1000)))
+        for number, (bank, replica) in enumerate(zip(banks, replicas, strict=True)):
             meter = replica.meter("web")
             assert meter is not None
             meter.requests = turn * (10 + number)

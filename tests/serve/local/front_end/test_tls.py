@@ -224,6 +224,65 @@ def test_a_new_certificate_is_in_force_without_a_restart_and_a_broken_one_is_not
             watch.close()
 
 
+def test_a_new_certificate_is_offered_again_to_an_haproxy_that_did_not_take_it(tmp_path: Path) -> None:
+    """One of two does not answer: the other has it at once, and it is told as in force once both have."""
+    told: list[str] = []
+    heard = threading.Event()
+
+    def tell(words: str) -> None:
+        told.append(words)
+        heard.set()
+
+    with door(tmp_path) as opened:
+        late = tmp_path / "late.sock"
+        watch = CertificateWatch(opened.settings, opened.pem, lambda: [str(late), opened.control], tell, 0.05)
+        try:
+            other = Authority(tmp_path, "other")
+            both = [file.read_bytes() for file in other.issue("new", "127.0.0.1")]
+            Path(str(opened.settings.key)).write_bytes(both[1])
+            Path(str(opened.settings.cert)).write_bytes(both[0])
+            while "does not answer" not in "".join(told):
+                assert heard.wait(10)
+                heard.clear()
+            assert httpx.get(opened.url, verify=trusting(other)).status_code == 200
+            late.symlink_to(opened.control)
+            while told[-1] != "the new certificate is in force":
+                assert heard.wait(10)
+                heard.clear()
+        finally:
+            watch.close()
+
+
+def test_who_vouches_for_clients_can_change_without_a_restart(tmp_path: Path) -> None:
+    """Clients of the new authority are answered, those of the old one no longer."""
+    clients, others = Authority(tmp_path, "clients"), Authority(tmp_path, "others")
+    told: list[str] = []
+    heard = threading.Event()
+
+    def tell(words: str) -> None:
+        told.append(words)
+        heard.set()
+
+    with door(tmp_path, client_ca=str(clients.ca)) as opened:
+        watch = CertificateWatch(opened.settings, opened.pem, lambda: [opened.control], tell, 0.05)
+        try:
+            old, new = trusting(opened.authority), trusting(opened.authority)
+            old.load_cert_chain(*map(str, clients.issue("alice")))
+            new.load_cert_chain(*map(str, others.issue("bob")))
+            assert httpx.get(f"{opened.url}/v1/models", verify=old).status_code == 200
+            with pytest.raises(httpx.HTTPError):
+                httpx.get(f"{opened.url}/v1/models", verify=new)
+            clients.ca.write_bytes(others.ca.read_bytes())
+            while "the new certificate is in force" not in told:
+                assert heard.wait(10)
+                heard.clear()
+            assert httpx.get(f"{opened.url}/v1/models", verify=new).status_code == 200
+            with pytest.raises(httpx.HTTPError):
+                httpx.get(f"{opened.url}/v1/models", verify=old)
+        finally:
+            watch.close()
+
+
 def test_headers_too_long_or_too_many_are_refused_before_a_replica_sees_them(plain: Door) -> None:
     """HAProxy holds 16 KiB of them and a hundred; its refusal names nothing that is behind."""
     longer = {"x-long": "a" * 20_000}
