@@ -146,7 +146,7 @@ class Admission(Generic[T]):
         if not ticket.soft:
             return DeadlineExceeded(f"the deadline would pass in the queue of {self._name}")
         if ends_s is None:
-            ends_s = self.forecast.ends_s(0.0, self.room.items, self.room.items)
+            ends_s = min(self.forecast.pace.of(self.room.items), self._rules.max_queue_s)
         return self._overloaded("{} has no room in which this would be answered in time", ends_s)
 
     def _overloaded(self, message: str, ends_s: float) -> Overloaded:

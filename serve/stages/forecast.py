@@ -213,6 +213,13 @@ class CallForecast(Forecast):
             self.learn(items, seconds)
 
     def ends_s(self, now: float, place: int, waiting: int) -> float:  # noqa: ARG002
-        """Return the seconds until that place is answered: by the flow of answers, at least one call."""
+        """Return the seconds until that place is answered: by the flow of answers, at least one call.
+
+        The flow of small calls says too little of what larger ones bring, so it is no longer than what is
+        out and what waits take one call after another.
+        """
+        pace = self.pace
+        calls = max(-(-place // self.limit), 1)
+        in_turn = pace.of(self.under_way) + calls * pace.of(place / calls)
         flow = (self.under_way + place) * self._each_s
-        return max(flow, self.pace.of(min(place, self.limit))) + self.margin_s
+        return max(min(flow, in_turn), pace.of(min(place, self.limit))) + self.margin_s

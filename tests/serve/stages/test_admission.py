@@ -314,6 +314,10 @@ def test_what_gives_way_to_the_more_urgent_is_told_to_come_back() -> None:
     assert door.admit(ticket(level=1), 4, 0.0) == [low]
     told = {door.too_late(low).retry_after_s for _ in range(20)}  # type: ignore[attr-defined]
     assert len(told) == 20
+    assert max(told) < 15.0
+    door.forecast.started(0, 1, 1e6)  # type: ignore[attr-defined]
+    assert door.too_late(low).retry_after_s < 15.0  # type: ignore[attr-defined]
+    assert door.forecast.ends_s(0.0, 0, 0) >= CallForecast(16).ends_s(0.0, 0, 0) == 0.0
 
 
 def test_an_escalation_drives_nobody_out() -> None:
@@ -346,3 +350,12 @@ def test_what_no_client_waits_for_finds_every_stage_busy_that_holds_anything() -
     first = ticket(due_at=2.5)
     door.admit(first, 1, 0.0)
     assert door.take(1.0, 1)[0] == [first]
+
+
+def test_the_flow_of_small_calls_keeps_no_larger_ones_out() -> None:
+    """At 50 ms a call and 1 ms a text, eight wait for two calls, not for the flow of lone ones."""
+    forecast = CallForecast(16)
+    for n in range(40):
+        forecast.came_back(1 + n % 2, 0.052 * n, 0.052 * n + 0.051 + 0.001 * (n % 2))
+    forecast.under_way = 2
+    assert forecast.ends_s(2.1, 8, 8) == pytest.approx(0.11, rel=0.1)
