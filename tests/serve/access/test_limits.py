@@ -327,5 +327,5 @@ def test_replicas_that_are_restarted_bring_no_burst_of_their_own() -> None:
     admitted = sum(world.ask(world.replicas[n % 2]) for n in range(1100))
     for turn in range(3):
         world.replicas = [world.join(f"again{turn}{n}") for n in range(2)]
-        admitted += world.run(2.0, [(1.0, n % 2) for n in range(400)])
-    assert admitted <= 1000 + 3 * 2 + 10
+        admitted += world.run(LEASE_S + 2.0, [(LEASE_S + 1.0, n % 2) for n in range(1000)])
+    assert admitted <= 1000 + 3 * (LEASE_S + 2.0) + 4
