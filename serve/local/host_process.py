@@ -18,6 +18,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import ray
 from ray import serve as ray_serve
@@ -124,6 +125,28 @@ def _start(folder: Path, assignment: Assignment, stop: threading.Event, say: Any
                 f"the gateway was not ready within {settings.ready_timeout_s:g} s "
                 f"({place}, port {settings.port})"
             )
+        if settings.grpc_port is not None and not _grpc_ready_at(place, settings.grpc_port, until, stop):
+            raise EnvironmentProblem(
+                f"gRPC was not ready within {settings.ready_timeout_s:g} s "
+                f"({place}, port {settings.grpc_port})"
+            )
+
+
+def _grpc_ready_at(place: Address, port: int, until: float, stop: threading.Event) -> bool:
+    """Return whether HAProxy has a replica for gRPC by then; by TLS it is taken to have one."""
+    if installed_front_end().tls is not None:
+        return True
+    target = f"[{place}]:{port}" if place.is_v6 else f"{place}:{port}"
+    with grpc.insecure_channel(target) as channel:
+        live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        while not stop.is_set() and time.monotonic() < until:
+            try:
+                live(b"", timeout=5)
+            except grpc.RpcError:
+                stop.wait(_LOOK_EVERY_S)
+            else:
+                return True
+    return stop.is_set()
 
 
 def _connection(place: Address, port: int) -> HTTPConnection:

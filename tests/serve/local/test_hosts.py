@@ -11,6 +11,7 @@ import signal
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,13 +90,14 @@ def handle(secured: Secured) -> launcher.Handle:
 
 
 def listening(handle: launcher.Handle) -> dict[tuple[str, int], psutil.Process]:
-    """Every address and port on which a process of the run listens."""
-    processes = {process.pid: process for process in processes_of(handle.folder)}
-    return {
-        (connection.laddr.ip, connection.laddr.port): processes[connection.pid]
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.pid in processes
-    }
+    """Every address and port on which a process of the run listens; HAProxy where it shares a socket."""
+    found: dict[tuple[str, int], psutil.Process] = {}
+    for process in sorted(processes_of(handle.folder), key=lambda one: "haproxy" in one.name()):
+        with suppress(psutil.Error):  # a process may end meanwhile
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr:
+                    found[connection.laddr.ip, connection.laddr.port] = process
+    return found
 
 
 def ask(secured: Secured, url: str = "") -> dict[str, Any]:
