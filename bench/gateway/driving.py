@@ -7,7 +7,6 @@ import resource
 import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -75,12 +74,3 @@ def _busy_s() -> float:
     """Return the CPU-seconds that this machine has been busy."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - times.iowait - getattr(times, "guest", 0.0))
-
-
-def texts_of(path: Path, count: int) -> list[str]:
-    """Return the first texts of a labelled CSV or Parquet file."""
-    import pyarrow.csv
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
-    return [str(text) for text in table["text"].to_pylist()[:count]]

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from contract.metrics import Outcome
 from serve.types.clock import Clock
-from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
+from serve.types.recorder import BatchRecord, PassingOn, Recorder
 
 
 class BusyShare:
@@ -44,33 +43,17 @@ class BusyShare:
         return min(1.0, worked / (elapsed * self._lanes)) if elapsed > 0 else 0.0
 
 
-class TimedBatches:
+class TimedBatches(PassingOn):
     """A recorder that adds up how long batches ran, and passes everything on."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        super().__init__(recorder)
         self.seconds = 0.0
-
-    def answered(self, record: RequestRecord) -> None:
-        """Pass it on."""
-        self._recorder.answered(record)
-
-    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
-        """Pass it on."""
-        self._recorder.refused(model, outcome, texts)
-
-    def limited(self, key: str, limit: str, texts: int) -> None:
-        """Pass it on."""
-        self._recorder.limited(key, limit, texts)
-
-    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
-        """Pass it on."""
-        self._recorder.incident(kind, stage, texts)
 
     def batch(self, record: BatchRecord) -> None:
         """Add its time, and pass it on."""
         self.seconds += record.inference_s
-        self._recorder.batch(record)
+        super().batch(record)
 
 
 class Asked:

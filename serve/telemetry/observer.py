@@ -13,7 +13,7 @@ from serve.settings.gateway import Settings
 from serve.telemetry.request_log import RequestLog
 from serve.telemetry.tracing import TracedStage, Tracing, fail, trace_headers
 from serve.types.current import OBSERVED, REQUEST_ID, SPAN, Observed
-from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
+from serve.types.recorder import BatchRecord, PassingOn, Recorder, RequestRecord
 from serve.types.stage import Stage
 
 
@@ -120,9 +120,9 @@ def make_observer(settings: Settings, process: str) -> Observer | None:
     return Observer(requests, tracing)
 
 
-class _ObservingRecorder:
+class _ObservingRecorder(PassingOn):
     def __init__(self, inner: Recorder, tracing: Tracing | None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._tracing = tracing
 
     def answered(self, record: RequestRecord) -> None:
@@ -130,28 +130,24 @@ class _ObservingRecorder:
         observed = OBSERVED.get()
         if observed is not None:
             observed.model, observed.variants, observed.outcome = record.model, record.variants, "ok"
-        self._inner.answered(record)
+        super().answered(record)
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Note that nobody did."""
         observed = OBSERVED.get()
         if observed is not None:
             observed.model, observed.outcome = model, outcome
-        self._inner.refused(model, outcome, texts)
+        super().refused(model, outcome, texts)
 
     def limited(self, key: str, limit: str, texts: int) -> None:
         """Note who asked beyond a limit."""
         observed = OBSERVED.get()
         if observed is not None:
             observed.caller = key
-        self._inner.limited(key, limit, texts)
+        super().limited(key, limit, texts)
 
     def batch(self, record: BatchRecord) -> None:
         """Make the spans of a batch with traced requests."""
         if record.spans and self._tracing is not None:
             self._tracing.batch(record)
-        self._inner.batch(record)
-
-    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
-        """Tell it on."""
-        self._inner.incident(kind, stage, texts)
+        super().batch(record)

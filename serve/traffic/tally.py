@@ -10,7 +10,7 @@ from contract.errors import RequestError
 from contract.metrics import LATENCY_BUCKETS_S, Outcome
 from contract.trial import ArmCounts, PairCounts, TrialCounts, TrialKind
 from serve.types.messages import CASCADE
-from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
+from serve.types.recorder import PassingOn, Recorder, RequestRecord
 from serve.wire.errors import outcome_of
 
 PairOutcome = Literal[
@@ -92,32 +92,16 @@ class TrialTally:
         )
 
 
-class ArmRecorder:
+class ArmRecorder(PassingOn):
     """Tells the tallies of an arm of every answer of the cascade, beside whoever else is told."""
 
     def __init__(self, tallies: Sequence[ArmTally], following: Recorder) -> None:
+        super().__init__(following)
         self._tallies = tallies
-        self._following = following
 
     def answered(self, record: RequestRecord) -> None:
         """A request was answered."""
         if record.model == CASCADE:
             for tally in self._tallies:
                 tally.answered(record)
-        self._following.answered(record)
-
-    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
-        """A request was not answered."""
-        self._following.refused(model, outcome, texts)
-
-    def limited(self, key: str, limit: str, texts: int) -> None:
-        """A key was beyond one of its limits."""
-        self._following.limited(key, limit, texts)
-
-    def batch(self, record: BatchRecord) -> None:
-        """A variant ran."""
-        self._following.batch(record)
-
-    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
-        """Something happened at a stage."""
-        self._following.incident(kind, stage, texts)
+        super().answered(record)

@@ -102,6 +102,33 @@ class Recorder(Protocol):
         ...
 
 
+class PassingOn:
+    """Tells another recorder everything; what is built on it does more at some of the calls."""
+
+    def __init__(self, following: Recorder) -> None:
+        self._following = following
+
+    def answered(self, record: RequestRecord) -> None:
+        """Pass it on."""
+        self._following.answered(record)
+
+    def refused(self, model: str, outcome: Outcome, texts: int) -> None:
+        """Pass it on."""
+        self._following.refused(model, outcome, texts)
+
+    def limited(self, key: str, limit: str, texts: int) -> None:
+        """Pass it on."""
+        self._following.limited(key, limit, texts)
+
+    def batch(self, record: BatchRecord) -> None:
+        """Pass it on."""
+        self._following.batch(record)
+
+    def incident(self, kind: Incident, stage: str, texts: int = 1) -> None:
+        """Pass it on."""
+        self._following.incident(kind, stage, texts)
+
+
 class NoRecorder:
     """Keeps nothing."""
 
