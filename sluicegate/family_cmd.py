@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from contract.policy import read_policy
-from serve.control.admin_client import policy_history, push_family, rollback_policy
+from serve.control.admin_client import push_family, rollback_policy
 from sluicegate.admin_options import admin_url_option
-from sluicegate.common import FILE, FOLDER, json_option, print_json, result_console
+from sluicegate.common import FILE, FOLDER, json_option, print_json
+from sluicegate.revisions import POLICY, STAGES, WHEN, Columns, say, show_history
+
+FAMILY: Columns = {
+    "family": lambda entry: str(entry["family"]),
+    "sha256": lambda entry: str(entry["family_sha256"][:12]),
+}
 
 
 @click.group("family")
@@ -57,19 +62,7 @@ def history(admin_url: str, as_json: bool) -> None:
 
     Example: sluice family history
     """
-    revisions = policy_history(admin_url)
-    if as_json:
-        print_json(revisions)
-        return
-    shown = Table()
-    for column in ("number", "created_at", "reason", "family", "sha256", "policy", "stages"):
-        shown.add_column(column)
-    for entry in revisions:
-        shown.add_row(
-            str(entry["number"]), entry["created_at"], entry["reason"], entry["family"],
-            entry["family_sha256"][:12], entry["policy_version"][:12], " -> ".join(entry["stages"]),
-        )  # fmt: skip
-    result_console.print(shown)
+    show_history(admin_url, (WHEN, FAMILY, POLICY, STAGES), as_json=as_json)
 
 
 @command.command("rollback")
@@ -90,13 +83,9 @@ def _done(result: dict[str, Any], as_json: bool) -> None:
         return
     revision = result["revision"]
     for words in result.get("said", ()):
-        _say(words)
+        say(words)
     placed = ", ".join(f"{name} {place}" for name, place in result.get("placed", {}).items())
-    _say(
+    say(
         f"revision {revision['number']}: family {revision['family_name']} {revision['family_sha256'][:12]} "
         f"with policy {revision['policy']['version'][:12]} is in force" + (f"; {placed}" if placed else "")
     )
-
-
-def _say(line: str) -> None:
-    result_console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from contract.policy import read_policy
 from serve.control.admin_client import (
-    policy_history,
     push_policy,
     rollback_policy,
     show_policy,
@@ -18,8 +16,11 @@ from serve.control.admin_client import (
 )
 from sluicegate import trial_cmds
 from sluicegate.admin_options import admin_url_option
-from sluicegate.common import FILE, json_option, print_json, result_console
+from sluicegate.common import FILE, json_option, print_json
+from sluicegate.revisions import POLICY, STAGES, WHEN, Columns, say, show_history
 from sluicegate.trial_cmds import say_trials
+
+STATUS: Columns = {"status": lambda entry: str(entry["status"])}
 
 
 @click.group("policy")
@@ -51,14 +52,14 @@ def show(admin_url: str, as_json: bool) -> None:
         print_json({**revision, "trials": trials})
         return
     policy = revision["policy"]
-    _say(f"revision {revision['number']} ({revision['reason']}, {revision['created_at']})")
-    _say(f"policy {policy['version'][:12]}: {policy['status']}, reference {policy['reference']}")
+    say(f"revision {revision['number']} ({revision['reason']}, {revision['created_at']})")
+    say(f"policy {policy['version'][:12]}: {policy['status']}, reference {policy['reference']}")
     for stage in policy["stages"]:
         threshold = stage["threshold"]
         rule = (
             "answers everything" if threshold is None else f"answers when {stage['score']} >= {threshold:.6g}"
         )
-        _say(f"  {stage['variant']}: {rule}")
+        say(f"  {stage['variant']}: {rule}")
     say_trials(trials)
 
 
@@ -82,19 +83,7 @@ def history(admin_url: str, as_json: bool) -> None:
 
     Example: sluice policy history
     """
-    revisions = policy_history(admin_url)
-    if as_json:
-        print_json(revisions)
-        return
-    shown = Table()
-    for column in ("number", "created_at", "reason", "policy", "status", "stages"):
-        shown.add_column(column)
-    for entry in revisions:
-        shown.add_row(
-            str(entry["number"]), entry["created_at"], entry["reason"], entry["policy_version"][:12],
-            entry["status"], " -> ".join(entry["stages"]),
-        )  # fmt: skip
-    result_console.print(shown)
+    show_history(admin_url, (WHEN, POLICY, STATUS, STAGES), as_json=as_json)
 
 
 @command.command("rollback")
@@ -114,8 +103,4 @@ def _done(result: dict[str, Any], as_json: bool) -> None:
         print_json(result)
         return
     revision = result["revision"]
-    _say(f"revision {revision['number']}: policy {revision['policy']['version'][:12]} is in force")
-
-
-def _say(line: str) -> None:
-    result_console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(f"revision {revision['number']}: policy {revision['policy']['version'][:12]} is in force")

@@ -15,7 +15,8 @@ from contract.records import first_problem
 from contract.trial import TrialKind, VerdictRule
 from serve.control.admin_client import begin_trial, end_trial, show_trials
 from sluicegate.admin_options import admin_url_option
-from sluicegate.common import FILE, FOLDER, json_option, print_json, result_console
+from sluicegate.common import FILE, FOLDER, json_option, print_json
+from sluicegate.revisions import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 KIND = click.Choice(["canary", "shadow"])
@@ -127,26 +128,26 @@ def say_trials(trials: list[dict[str, Any]]) -> None:
     """Tell each trial: its share, its arms, and its verdict so far."""
     for trial in trials:
         verdict, rule = trial["verdict"], trial["rule"]
-        _say(
+        say(
             f"{trial['kind']} {trial['policy_version'][:12]}: share {trial['share']:g}, "
             f"since {trial['since']}, auto {trial['auto']}"
         )
         for arm, figures in trial["arms"].items():
-            _say(f"  {arm}: {_figures(figures)}")
+            say(f"  {arm}: {_figures(figures)}")
         pairs = trial["counts"]["pairs"]
         agreement = trial["agreement"]
-        _say(
+        say(
             f"  {verdict['n']} texts compared"
             + ("" if agreement is None else f", {agreement:.2%} answered alike")
             + f"; not compared: {pairs['shed']} no room, {pairs['busy']} machine busy"
         )
         if 100 * verdict["n"] < pairs["shed"] + pairs["busy"]:
-            _say(
+            say(
                 "  fewer than one text in a hundred is compared: the gateway is never idle enough "
                 "(traffic.canary_texts_per_s, traffic.beside_texts)"
             )
         drop = "unknown" if verdict["drop"] is None else f"{verdict['drop']:.4f}"
-        _say(
+        say(
             f"  verdict: {trial['says']} (drop {drop}; {verdict['drop_low']:.4f} to "
             f"{verdict['drop_high']:.4f}, each at {rule['confidence']:.0%}; limit {rule['no_worse_than']:g})"
         )
@@ -185,7 +186,7 @@ def _begin(kind: TrialKind, policy: Path, admin_url: str, as_json: bool, asked: 
     result = begin_trial(kind, body, admin_url)
     _done(result, as_json)
     if not as_json:
-        _say(f"  {_how_it_began(kind, result['revision'])}")
+        say(f"  {_how_it_began(kind, result['revision'])}")
 
 
 def _how_it_began(kind: TrialKind, revision: dict[str, Any]) -> str:
@@ -218,8 +219,4 @@ def _done(result: dict[str, Any], as_json: bool) -> None:
         print_json(result)
         return
     revision = result["revision"]
-    _say(f"revision {revision['number']}: {revision['reason']}")
-
-
-def _say(line: str) -> None:
-    result_console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(f"revision {revision['number']}: {revision['reason']}")

@@ -13,7 +13,7 @@ import psutil
 
 from bench.gateway.servers import Server
 
-_SCRIPT = """
+SCRIPT = """
 local bodies = {%s}
 local at = 0
 wrk.method = "POST"
@@ -52,7 +52,7 @@ def drive(server: Server, texts: list[str], clients: int, seconds: float) -> Dri
     """Send the texts in turn, one a request, from so many connections at once."""
     bodies = ", ".join(f"[==[{json.dumps(server.form(text))}]==]" for text in texts)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % bodies)
+        script.write(SCRIPT % bodies)
         script.flush()
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "-s", script.name, server.url]
         before, own = _busy_s(), resource.getrusage(resource.RUSAGE_CHILDREN)

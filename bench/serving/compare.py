@@ -2,7 +2,7 @@
 
 All in one run, interleaved, driven by wrk (one thread) with texts under 16 tokens, one text per request:
 
-    python bench/serving/compare.py FAMILY VARIANT --url http://127.0.0.1:8000 --out bench.json
+    python -m bench.serving.compare FAMILY VARIANT --url http://127.0.0.1:8000 --out bench.json
 
 A gateway given by --url must serve the same family; it is asked for the variant by name (--model cascade
 asks for the cascade). Its CPU time is not seen; that of the servers started here is read from /proc.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
+from bench.gateway.driving import SCRIPT
+from bench.gateway.servers import free_port
 from contract.family import Family, read_family
 from runtime.encoders import load_encoder
 
@@ -37,24 +38,6 @@ MAX_TOKENS = 16
 BODIES = 512
 CLIENTS = (1, 16, 64)
 FILLER = "shares rose after the bank cut its rates while the team won the final in extra time"
-
-SCRIPT = """
-local bodies = {%s}
-local at = 0
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-request = function()
-  at = at %% #bodies + 1
-  return wrk.format(nil, nil, nil, bodies[at])
-end
-done = function(summary, latency, requests)
-  local e = summary.errors
-  local form = '{"requests": %%d, "seconds": %%f, "p50_ms": %%f, "p99_ms": %%f, "errors": %%d}'
-  local figures = string.format(form, summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
-    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout)
-  io.write('\\nRESULT ' .. figures .. '\\n')
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -95,13 +78,6 @@ def write_script(path: Path, texts: list[str], model: str | None) -> None:
     """Write the wrk script that sends the texts in turn."""
     bodies = [json.dumps({"inputs": text} | ({"model": model} if model else {})) for text in texts]
     path.write_text(SCRIPT % ", ".join(f"[==[{body}]==]" for body in bodies))
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
