@@ -9,6 +9,7 @@ SluiceError
 │   ├── PolicyError           policy.json, or a policy that does not fit its family
 │   └── RunError              a run folder
 ├── EnvironmentProblem      this machine lacks something: a package, a provider, a free port
+├── RemoteFailure           a model behind HTTP gave no answer: carries kind, status and retry_after_s
 ├── TargetNotMet            the work ran; the target was not reached
 └── RequestError            one inference request cannot be answered as asked
     ├── BadRequest            malformed or against the protocol
@@ -26,7 +27,7 @@ SluiceError
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 
 class SluiceError(Exception):
@@ -98,6 +99,42 @@ class RunError(InputError):
 
 class EnvironmentProblem(SluiceError):
     """This machine lacks something that was asked for."""
+
+
+FailureKind = Literal["unreachable", "late", "busy", "broken", "rejected", "unreadable", "declined"]
+
+
+class RemoteFailure(SluiceError):
+    """A model behind HTTP gave no answer.
+
+    Args:
+        kind: unreachable: no connection, or it broke; late: no reply in time; busy: told to come back later;
+            broken: an error of the server; rejected: it will not have our request, so that asking again is in
+            vain; unreadable: a reply that is not in the form; declined: the model refused, or named no label
+            that was offered.
+        message: what happened.
+        status: of HTTP, where there was a reply.
+        retry_after_s: how long the server wants to be left alone, where it said so.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.kind: FailureKind = kind
+        self.status = status
+        self.retry_after_s = retry_after_s
+        super().__init__(message, hint=hint)
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be answered at another time."""
+        return self.kind in {"unreachable", "late", "busy", "broken"}
 
 
 class TargetNotMet(SluiceError):

@@ -12,11 +12,12 @@ from contract.files import check_sha256, inside, read_json, sha256_of_file, sha2
 from contract.heard import Agreement, HeardTeacher
 from contract.machine import EnergyProvenance, Machine, Provider
 from contract.records import Frozen, parse_record
+from contract.remote import RemoteMeasured
 
 SCHEMA = 1
 MANIFEST = "family.json"
 
-VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "scratch", "fake"]
+VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "scratch", "fake", "remote"]
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static", "int8-qdq"]
 Batching = Literal["single", "batched"]
 
@@ -32,10 +33,10 @@ class Artifact(Frozen):
 class EncoderSpec(Frozen):
     """How texts become the input of a variant. Variants that share an encoder share the work per request.
 
-    pixels: the texts are images, each the base64 of a file.
+    pixels: the texts are images, each the base64 of a file. remote: the texts are sent as they are.
     """
 
-    kind: Literal["wordpiece", "ngrams", "pixels", "fake"]
+    kind: Literal["wordpiece", "ngrams", "pixels", "fake", "remote"]
     artifact: Artifact | None = Field(default=None, description="tokenizer.json for wordpiece")
     max_length: int | None = Field(default=None, gt=0, description="Tokens kept of each text")
     parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -48,7 +49,7 @@ class Latency(Frozen):
     batch: int = Field(ge=1)
     concurrency: int = Field(ge=1)
     threads: int = Field(ge=1)
-    provider: Provider = "cpu"
+    provider: Provider | Literal["remote"] = "cpu"
     n: int = Field(ge=1, description="Calls timed")
     p50_ms: float = Field(ge=0, description="Per call, encoding included")
     p99_ms: float = Field(ge=0)
@@ -119,7 +120,7 @@ class Variant(Frozen):
         default_factory=dict, description="How its precision was lowered: method, smooth, mixed, calibration"
     )
     step: str = Field(default="", description="Hash of the recipe step that made it")
-    runtime: Literal["onnx", "linear", "fake"]
+    runtime: Literal["onnx", "linear", "fake", "remote"]
     precision: Precision = "fp32"
     batching: Batching = Field(
         default="batched",
@@ -163,6 +164,9 @@ class Variant(Frozen):
     usd_per_1k: float | None = None
     verification: Verification | None = None
     training: Training | None = None
+    remote: RemoteMeasured | None = Field(
+        default=None, description="What it did when it was asked, where it is behind HTTP"
+    )
     tier: str | None = Field(default=None, description="critical, high or medium, by the accuracy drop")
     notes: tuple[str, ...] = Field(
         default=(),

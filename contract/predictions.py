@@ -113,13 +113,17 @@ class Predictions:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a predictions table atomically, the label set in its metadata.
 
+    A prediction outside the label set is written as null, a row without an answer, which counts as wrong.
+
     Raises:
-        PredictionsError: when a prediction is outside the label set: a table has no name for it.
+        PredictionsError: when there are logits beside such a prediction, which has none.
     """
     labels = list(predictions.labels)
     for name, variant in predictions.variants.items():
-        if (variant.prediction < 0).any():
-            raise PredictionsError(f"{name!r} predicts outside the label set", where=path)
+        if variant.logits is not None and (variant.prediction < 0).any():
+            raise PredictionsError(
+                f"{name!r} predicts outside the label set, where it can have no logits", where=path
+            )
     lookup = np.array([*labels, None], dtype=object)
     columns: dict[str, Any] = {
         "label": pa.array(lookup[predictions.label].tolist(), type=pa.array(labels).type)
@@ -133,7 +137,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             type=pa.list_(pa.string()),
         )
     for name, variant in predictions.variants.items():
-        columns[f"{name}/prediction"] = pa.array([labels[i] for i in variant.prediction])
+        columns[f"{name}/prediction"] = pa.array(
+            [labels[i] if i >= 0 else None for i in variant.prediction], type=pa.array(labels).type
+        )
         columns[f"{name}/confidence"] = pa.array(variant.confidence)
         if variant.logits is not None:
             columns[f"{name}/logits"] = pa.array(list(variant.logits), type=pa.list_(pa.float32()))

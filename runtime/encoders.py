@@ -13,6 +13,7 @@ from runtime.api import Encoder
 from runtime.fake import FakeEncoder
 from runtime.ngrams import NgramEncoder, ngram_options
 from runtime.pixels import PixelEncoder, pixel_options
+from runtime.remote.record import RemoteEncoder
 from runtime.wordpiece import read_wordpiece
 
 _encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
@@ -53,4 +54,6 @@ def _build(folder: Path, spec: EncoderSpec) -> Encoder:
         return NgramEncoder(ngram_options(spec))
     if spec.kind == "pixels":
         return PixelEncoder(pixel_options(spec))
+    if spec.kind == "remote":
+        return RemoteEncoder()
     return FakeEncoder()

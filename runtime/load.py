@@ -13,6 +13,7 @@ from runtime.encoders import load_encoder
 from runtime.fake import FakeRuntime, read_fake
 from runtime.linear import LinearRuntime, read_linear
 from runtime.onnx_model import OnnxRuntime, check_provider
+from runtime.remote.record import read_remote
 
 
 def check_family_runs(family: Family, provider: Provider = "cpu") -> None:
@@ -63,6 +64,10 @@ def _runtime(
         if model.encoder != encoder or model.bias.size != len(family.labels):
             raise FamilyError("the linear model was trained for another encoder or label set", where=path)
         return LinearRuntime(model)
+    if variant.runtime == "remote":
+        from runtime.remote.variant import RemoteRuntime  # httpx takes a while to import
+
+        return RemoteRuntime(read_remote(path), family.labels)
     behaviour = read_fake(path)
     if behaviour.labels != family.labels:
         raise FamilyError("the fake has other labels than its family", where=path)

@@ -24,6 +24,8 @@ from contract.probabilities import softmax
 from runtime.api import Logits
 from runtime.load import load_variant
 
+NOT_RUN = ("fake", "remote")
+"""Runtimes that compute nothing here: fakes, and servers elsewhere, whose answers cost money."""
 ROWS = 16
 # The most that a probability may move, and a logit as a share of the logits' span: a sure model's
 # probabilities hardly move whatever its logits do. Arithmetic in another order moves FP32 by less than a
@@ -85,7 +87,7 @@ def repeat_answers(
 ) -> Iterator[Repeated]:
     """Run stored rows through every variant on the processor, one after the other, and compare.
 
-    Fakes compute nothing and are left out, and so is what has no logits stored.
+    What computes nothing here is left out, and so is what has no logits stored.
 
     Args:
         folder: the family's folder.
@@ -120,7 +122,7 @@ def stored_rows(folder: Path, family: Family, n: int = ROWS) -> StoredRows:
         return StoredRows((), {})
     texts = inside(folder, family.data.path)
     predictions = inside(folder, family.predictions.path)
-    names = [v.name for v in family.variants if v.runtime != "fake"]
+    names = [v.name for v in family.variants if v.runtime not in NOT_RUN]
     wanted = {f"{name}/{column}" for name in names for column in ("logits", "confidence")}
     try:
         there = pq.read_schema(predictions).names

@@ -120,12 +120,16 @@ def test_written_predictions_read_back_equal(n: int, seed: int) -> None:
         np.testing.assert_array_equal(mask, table.slices[name])
 
 
-def test_predictions_without_a_label_are_not_written(tmp_path: Path) -> None:
-    """An answer outside the label set has no name, so writing it is refused and leaves no file."""
-    stray = VariantPredictions(np.array([OUTSIDE]), np.array([0.5]))
+def test_predictions_without_a_label_are_written_as_none(tmp_path: Path) -> None:
+    """An answer outside the label set reads back as no answer; with logits beside it nothing is written."""
+    answers = np.array([OUTSIDE, 1]), np.array([0.0, 0.5])
+    table = Predictions(("a", "b"), np.array([0, 1]), {"m": VariantPredictions(*answers)})
+    write_predictions(tmp_path / "p.parquet", table)
+    assert read_predictions(tmp_path / "p.parquet").variants["m"].prediction.tolist() == [OUTSIDE, 1]
+    stray = VariantPredictions(*answers, np.zeros((2, 2), dtype=np.float32))
     with pytest.raises(PredictionsError, match="'m' predicts outside"):
-        write_predictions(tmp_path / "p.parquet", Predictions(("a", "b"), np.array([0]), {"m": stray}))
-    assert list(tmp_path.iterdir()) == []
+        write_predictions(tmp_path / "q.parquet", Predictions(("a", "b"), np.array([0, 1]), {"m": stray}))
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
 
 
 def test_rows_of_refuses_an_empty_split() -> None:

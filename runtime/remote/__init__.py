@@ -1,0 +1,1 @@
+"""Models behind HTTP: how they are asked, what their replies say, and what they cost. No weights here."""

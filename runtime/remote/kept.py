@@ -1,0 +1,134 @@
+"""Answers that were paid for, kept in a file by the content of the texts, so that none is asked for twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from contract.errors import InputError
+from contract.files import sha256_of_bytes
+from contract.remote import RemoteModel
+
+SCHEMA = 1
+_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One answer.
+
+    Attributes:
+        label: class index; None where the model declined.
+        probabilities: [C], where they were told.
+        usd, seconds: that it took.
+        tokens_in, tokens_out: that it counted.
+    """
+
+    label: int | None
+    probabilities: tuple[float, ...] | None
+    usd: float
+    seconds: float
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class KeptAnswers:
+    """The answers of one model, asked in one way for one label set: a file of lines below a folder.
+
+    A line is written once its answer is there; one that is torn, by a full disk or a killed process, is left
+    out when it is read. Close it after use, or use it in a `with`.
+
+    Args:
+        folder: of such files, one for each model; created if missing.
+        model: whose answers.
+        labels: the label set.
+
+    Raises:
+        InputError: the file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, model: RemoteModel, labels: tuple[str, ...]) -> None:
+        self.path = folder / f"{model.identity(labels)[:16]}.jsonl"
+        self._classes = len(labels)
+        self._found: dict[str, Kept] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            whole = self.path.read_bytes() if self.path.is_file() else b""
+            self._file = self.path.open("ab")
+        except OSError as problem:
+            raise InputError(f"answers cannot be kept here: {problem}", where=self.path) from None
+        if whole and not whole.endswith(b"\n"):
+            self._file.write(b"\n")
+        if not whole:
+            about = {"schema": SCHEMA, "model": model.model, "url": model.url, "labels": list(labels)}
+            self._write(about)
+        for line in whole.splitlines():
+            self._read(line)
+
+    def get(self, text: str) -> Kept | None:
+        """Return the answer to a text, if there is one."""
+        return self._found.get(key_of(text))
+
+    def add(self, text: str, answer: Kept) -> None:
+        """Keep an answer. Raises InputError."""
+        key = key_of(text)
+        self._found[key] = answer
+        shares = answer.probabilities
+        self._write(
+            {
+                "text": key,
+                "label": answer.label,
+                "probabilities": None if shares is None else [round(share, _DIGITS) for share in shares],
+                "usd": answer.usd,
+                "seconds": round(answer.seconds, 6),
+                "in": answer.tokens_in,
+                "out": answer.tokens_out,
+            }
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+        except OSError as problem:
+            raise InputError(f"an answer could not be kept: {problem}", where=self.path) from None
+
+    def _read(self, line: bytes) -> None:
+        try:
+            raw = json.loads(line)
+            shares = raw["probabilities"]
+            label = raw["label"]
+            found = Kept(
+                None if label is None else int(label),
+                None if shares is None else tuple(float(share) for share in shares),
+                float(raw["usd"]),
+                float(raw["seconds"]),
+                int(raw["in"]),
+                int(raw["out"]),
+            )
+            key = str(raw["text"])
+        except (ValueError, KeyError, TypeError):
+            return  # what the file is about, or a line that is torn
+        fits = found.probabilities is None or (
+            len(found.probabilities) == self._classes and all(map(math.isfinite, found.probabilities))
+        )
+        if fits and (found.label is None or 0 <= found.label < self._classes):
+            self._found[key] = found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def key_of(text: str) -> str:
+    """Return what an answer is kept by: the sha256 of the text, which cannot be read from it."""
+    return sha256_of_bytes(text.encode("utf-8", "surrogatepass"))
