@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "Find thresholds that keep a target, with a certificate.",
     "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
     "serve": "Start the gateway in the foreground.",
+    "stand-in": "Answer as a large model's server does, from a family, to try things on.",
     "family": "Push, list and roll back the family of a running gateway.",
     "policy": "Show, push, list and roll back the policy of a running gateway.",
     "keys": "Make, list, rotate and revoke API keys, with limits and quotas.",
@@ -48,7 +49,9 @@ class LazyGroup(click.Group):
         """Import and return one sub-command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"sluicegate.{cmd_name}_cmd").command
+        command: click.Command = importlib.import_module(
+            f"sluicegate.{cmd_name.replace('-', '_')}_cmd"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
