@@ -1,0 +1,1 @@
+"""Collected questions and answers on disk: parts, rules, retention."""
