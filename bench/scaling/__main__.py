@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 
 from runtime.machine import describe_machine
 from serve.local import launcher
@@ -116,14 +115,8 @@ def drive(gateway: launcher.Handle, seen: Seen, given: argparse.Namespace) -> No
 
 def replicas(gateway: launcher.Handle, word: str) -> int:
     """Return how many replica processes a deployment has."""
-    count = 0
-    for process in processes_of(gateway.folder):
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        count += line.startswith("ray::") and word in line
-    return count
+    commands = [process.command for process in processes_of(gateway.folder)]
+    return sum(command.startswith("ray::") and word in command for command in commands)
 
 
 def page(seen: Seen, given: argparse.Namespace, held: bool) -> str:

@@ -14,6 +14,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ def main() -> None:
 def _rays_own() -> list[psutil.Process]:
     """Return the processes without which there is no Ray, and whose end a driver may never notice."""
     names = {"raylet", "gcs_server"}
-    return [child for child in psutil.Process().children() if child.name() in names]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # Ray starts and ends others
+            if child.name() in names:
+                found.append(child)
+    return found
 
 
 def _lives(process: psutil.Process) -> bool:

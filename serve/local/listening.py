@@ -11,6 +11,7 @@ import psutil
 from serve.access.keys import KeyBook
 from serve.control.admin_address import asks_admins
 from serve.control.exposure import beyond_loopback
+from serve.local.processes import SeenProcess, look_at
 from serve.local.run_folder import processes_of
 from serve.settings.gateway import Settings
 
@@ -43,7 +44,8 @@ class Listening:
 
 def listening(folder: Path, settings: Settings, book: KeyBook | None) -> list[Listening]:
     """Return what the processes of a run, and this one for it, listen on, by the keys that it has."""
-    processes = {process.pid: process for process in [psutil.Process(), *processes_of(folder)]}
+    looked_at = (look_at(psutil.Process()), *processes_of(folder))
+    processes = {process.pid: process for process in looked_at if process is not None}
     found: dict[tuple[str, str, str], set[int]] = {}
     for connection in psutil.net_connections("tcp"):
         if connection.status != psutil.CONN_LISTEN or not connection.laddr or connection.pid not in processes:
@@ -79,13 +81,10 @@ def _shown(ip: str) -> str:
 
 
 def _known(
-    process: psutil.Process, ip: str, port: int, settings: Settings, book: KeyBook | None
+    process: SeenProcess, ip: str, port: int, settings: Settings, book: KeyBook | None
 ) -> tuple[str, str]:
     """Return what a listener is for, and what it asks for."""
-    try:
-        command, name = " ".join(process.cmdline()), process.name()
-    except psutil.Error:
-        command, name = "", ""
+    command, name = process.command, process.name
     keyed = book is not None
     if port in {settings.port, settings.grpc_port}:
         asks = [*(["a client certificate"] if settings.tls.client_ca else []), *(["a key"] if keyed else [])]

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from contract.errors import EnvironmentProblem
+from serve.local.processes import SeenProcess, look_at
 
 MARK = "SLUICE_RUN"
 """Environment variable that every process of a run inherits; its value is the run folder."""
@@ -103,8 +104,12 @@ def make_run_folder(root: Path) -> tuple[Path, RunLock]:
     return folder, RunLock(folder)
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Return the live processes of that run, this one left out."""
+def processes_of(folder: Path) -> list[SeenProcess]:
+    """Return the processes of that run that live now, this one left out."""
+    return [one for one in map(look_at, _alive(folder)) if one is not None]
+
+
+def _alive(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
@@ -138,7 +143,7 @@ def end_processes(folder: Path, *, within_s: float = 5.0, but: Callable[[], set[
     ended: set[int] = set()
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        found = processes_of(folder)
+        found = _alive(folder)
         spared = but()  # after the look, so that it knows whatever was found
         found = [process for process in found if process.pid not in spared]
         if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,7 @@ def serving(place: Path, state: Path, environment: dict[str, str]) -> Iterator[H
 
 def _folder_of(launcher: int) -> Path:
     for child in psutil.Process(launcher).children(recursive=True):
-        if folder := child.environ().get(MARK):
-            return Path(folder)
+        with suppress(psutil.Error):  # others of its children come and go
+            if folder := child.environ().get(MARK):
+                return Path(folder)
     raise AssertionError("the gateway has no processes")

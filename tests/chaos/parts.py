@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from serve.local.processes import SeenProcess
 from serve.local.run_folder import processes_of
 
 PARTS: dict[str, Callable[[str], bool]] = {
@@ -23,16 +25,18 @@ PARTS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def find(folder: Path, part: str) -> list[psutil.Process]:
+def find(folder: Path, part: str) -> list[SeenProcess]:
     """Return the processes of a run that are such a part, the youngest first."""
-    found = []
-    for process in processes_of(folder):
-        try:
-            if PARTS[part](_title(process)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return sorted(found, key=lambda process: process.create_time(), reverse=True)
+    found = [process for process in processes_of(folder) if PARTS[part](_title(process))]
+    return sorted(found, key=lambda process: process.began_s, reverse=True)
+
+
+def state_of(process: psutil.Process) -> str | None:
+    """Return what the system says that a process does, such as "stopped"; None where it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        if process.is_running() and (state := process.status()) != psutil.STATUS_ZOMBIE:
+            return state
+    return None
 
 
 def kill(folder: Path, part: str) -> None:
@@ -47,7 +51,7 @@ def freeze(folder: Path, part: str) -> None:
 
 def freeze_for(folder: Path, part: str, seconds: float) -> None:
     """Freeze it and let it go on after some time, where it still is there."""
-    [process, *_] = find(folder, part)
+    process = psutil.Process(find(folder, part)[0].pid)
     os.kill(process.pid, signal.SIGSTOP)
     try:
         process.wait(seconds)
@@ -59,18 +63,16 @@ def memory_mb(folder: Path) -> dict[str, float]:
     """Return the resident memory of every process of a run, by what it is and its id."""
     found = {}
     for process in processes_of(folder):
-        try:
-            name = _title(process).rpartition("/")[2] or process.name()
-            found[f"{name} {process.pid}"] = process.memory_info().rss / 1e6
-        except psutil.Error:
-            continue
+        name = _title(process).rpartition("/")[2] or process.name
+        with suppress(psutil.Error):  # it may have ended
+            found[f"{name} {process.pid}"] = psutil.Process(process.pid).memory_info().rss / 1e6
     return found
 
 
-def _title(process: psutil.Process) -> str:
+def _title(process: SeenProcess) -> str:
     """Return how a process calls itself, without the method that an actor of Ray's is in."""
-    words = next(iter(process.cmdline()), "").strip()
-    return words.partition(".")[0] if words.startswith("ray::") else words
+    first = next(iter(process.words), "").strip()
+    return first.partition(".")[0] if first.startswith("ray::") else first
 
 
 def wait_until(true: Callable[[], bool], within_s: float) -> float | None:

@@ -66,9 +66,11 @@ class Trace:
 
     def kill(self, part: str) -> None:
         """Kill one process that is such a part, where there is one."""
-        if parts.find(self.house.folder, part):
+        try:
             parts.kill(self.house.folder, part)
-            self.kills[part] += 1
+        except (IndexError, ProcessLookupError):  # another has been ended just now
+            return
+        self.kills[part] += 1
 
 
 def capacity(house: House, generator: Generator) -> float:

@@ -13,6 +13,7 @@ import urllib.request
 import uuid
 import venv
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,7 +60,11 @@ class Sluice:
     def leftovers(self, *, wait_s: float = 10) -> list[str]:
         """Return the processes that carry our mark and are still there after `wait_s`."""
         _, alive = psutil.wait_procs(marked(self.mark), timeout=wait_s)
-        return [" ".join(p.cmdline())[:200] for p in alive if p.is_running()]
+        left = []
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):  # it has ended now
+                left.append(" ".join(process.cmdline())[:200])
+        return left
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -74,6 +79,13 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
+def end_marked(mark: str) -> None:
+    """Kill whatever carries the mark."""
+    for process in marked(mark):
+        with suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+            process.kill()
+
+
 def wait_ready(process: subprocess.Popen[str], url: str, *, attempts: int = 600) -> None:
     """Return once `/v2/health/ready` answers 200; fail with the server's words if it ends before."""
     for _ in range(attempts):
@@ -86,7 +98,8 @@ def wait_ready(process: subprocess.Popen[str], url: str, *, attempts: int = 600)
                     return
         except (urllib.error.URLError, OSError):
             pass
-        psutil.wait_procs([psutil.Process(process.pid)], timeout=0.1)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
     pytest.fail(f"{url} was never ready")
 
 
@@ -118,8 +131,7 @@ def sluice(wheel_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The installed command; whatever it leaves behind is ended after the session."""
     command = Sluice(wheel_bin / "sluice", tmp_path_factory.mktemp("user"), uuid.uuid4().hex)
     yield command
-    for process in marked(command.mark):
-        process.kill()
+    end_marked(command.mark)
 
 
 @pytest.fixture
@@ -127,8 +139,7 @@ def alone(sluice: Sluice) -> Iterator[Sluice]:
     """The same command with a mark of its own: what it leaves behind is what this test left behind."""
     command = replace(sluice, mark=uuid.uuid4().hex)
     yield command
-    for process in marked(command.mark):
-        process.kill()
+    end_marked(command.mark)
 
 
 @dataclass(frozen=True)

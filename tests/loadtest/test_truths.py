@@ -21,6 +21,7 @@ from loadtest.generator import LoadAborted
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan, LoadProgress, drive, measure_idle_watts, run_load
 from loadtest.scrape import Reading, read_metrics
+from serve.local.processes import look_at
 from tables.labelled import from_rows
 
 # The reference server answers the first word: 1 text in 10 is labelled otherwise.
@@ -183,7 +184,8 @@ def test_no_generator_outlives_its_runner(how: signal.Signals) -> None:
         assert runner.stdout is not None
         assert runner.stdout.readline().strip() == "measuring"
         children = psutil.Process(runner.pid).children(recursive=True)
-        assert any("locust" in " ".join(child.cmdline()) for child in children)
+        commands = [seen.command for child in children if (seen := look_at(child)) is not None]
+        assert any("locust" in command for command in commands)
         runner.send_signal(how)
         runner.wait(20)
         gone, alive = psutil.wait_procs(children, timeout=20)

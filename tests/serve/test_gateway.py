@@ -234,9 +234,10 @@ def test_a_killed_gateway_replica_costs_at_most_what_it_held(client: httpx.Clien
 
 def kill_one(gateway: Handle, word: str) -> None:
     """Kill one replica process of a deployment."""
-    found = [p for p in processes_of(gateway.folder) if word in " ".join(p.cmdline())]
-    found[0].kill()
-    found[0].wait(10)
+    found = next(process for process in processes_of(gateway.folder) if word in process.command)
+    process = psutil.Process(found.pid)
+    process.kill()
+    process.wait(10)
 
 
 def any_dead(replicas: list[dict[str, Any]]) -> bool:

@@ -69,7 +69,7 @@ def test_the_servers_of_replicas_answer_to_this_machine_alone(gateway: Handle) -
         with suppress(psutil.Error):  # a process may end meanwhile
             ports |= {
                 connection.laddr.port
-                for connection in process.net_connections("tcp")
+                for connection in psutil.Process(process.pid).net_connections("tcp")
                 if connection.status == psutil.CONN_LISTEN and 40_000 <= connection.laddr.port <= 41_000
             }
     codes = []

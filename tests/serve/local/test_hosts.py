@@ -26,6 +26,7 @@ from serve.local import launcher
 from serve.local.front_end.addresses import machine_addresses
 from serve.local.front_end.install import last_words
 from serve.local.listening import lines
+from serve.local.processes import SeenProcess
 from serve.local.ray_environment import CONTROL_FOLDER
 from serve.local.run_folder import processes_of
 from serve.settings.tls import TlsSettings
@@ -89,12 +90,12 @@ def handle(secured: Secured) -> launcher.Handle:
     return secured.handle
 
 
-def listening(handle: launcher.Handle) -> dict[tuple[str, int], psutil.Process]:
+def listening(handle: launcher.Handle) -> dict[tuple[str, int], SeenProcess]:
     """Every address and port on which a process of the run listens; HAProxy where it shares a socket."""
-    found: dict[tuple[str, int], psutil.Process] = {}
-    for process in sorted(processes_of(handle.folder), key=lambda one: "haproxy" in one.name()):
+    found: dict[tuple[str, int], SeenProcess] = {}
+    for process in sorted(processes_of(handle.folder), key=lambda one: "haproxy" in one.name):
         with suppress(psutil.Error):  # a process may end meanwhile
-            for connection in process.net_connections("tcp"):
+            for connection in psutil.Process(process.pid).net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN and connection.laddr:
                     found[connection.laddr.ip, connection.laddr.port] = process
     return found
@@ -114,7 +115,7 @@ def ask(secured: Secured, url: str = "") -> dict[str, Any]:
     return dict(reply.json())
 
 
-def front_end(handle: launcher.Handle) -> psutil.Process:
+def front_end(handle: launcher.Handle) -> SeenProcess:
     """The HAProxy that serves now."""
     port = httpx.URL(handle.url).port
     assert port is not None
@@ -136,12 +137,12 @@ def test_only_the_front_end_is_reached_from_outside(handle: launcher.Handle) -> 
     open_to_all = []
     for (ip, port), process in listening(handle).items():
         if ip in EVERYWHERE:
-            assert any("ServeReplica" in word for word in process.cmdline()), (ip, port, process.cmdline())
+            assert "ServeReplica" in process.command, (ip, port, process)
             open_to_all.append(port)
         elif ip not in LOOPBACK:
             assert ip == card_address()
             is_admin = port == httpx.URL(handle.admin_url).port
-            assert process.name() == "haproxy" or (is_admin and "control" in " ".join(process.cmdline()))
+            assert process.name == "haproxy" or (is_admin and "control" in process.command)
     assert open_to_all
     for port in open_to_all:
         with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
@@ -153,7 +154,11 @@ def test_only_the_front_end_is_reached_from_outside(handle: launcher.Handle) -> 
 
 def test_no_process_of_a_run_is_nicer_than_its_owner(handle: launcher.Handle) -> None:
     """Replicas and HAProxy compete with whatever else the machine runs on equal terms."""
-    assert {process.nice() for process in processes_of(handle.folder)} == {psutil.Process().nice()}
+    nicenesses = set()
+    for process in processes_of(handle.folder):
+        with suppress(ProcessLookupError):  # it may end meanwhile
+            nicenesses.add(os.getpriority(os.PRIO_PROCESS, process.pid))
+    assert nicenesses == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 def test_the_admin_interface_is_reached_past_a_dead_proxy(handle: launcher.Handle) -> None:
@@ -165,7 +170,7 @@ def test_the_admin_interface_is_reached_past_a_dead_proxy(handle: launcher.Handl
 def test_a_front_end_that_was_ended_comes_back_where_it_was(secured: Secured) -> None:
     """After SIGTERM to HAProxy Ray starts it again, on the same address alone."""
     handle = secured.handle
-    before = front_end(handle)
+    before = psutil.Process(front_end(handle).pid)
     before.send_signal(signal.SIGTERM)
     before.wait(30)
     with httpx.Client(timeout=5, trust_env=False, verify=secured.trusts) as client:
@@ -237,7 +242,7 @@ def replica_ports(handle: launcher.Handle) -> list[int]:
     return [
         port
         for (ip, port), process in listening(handle).items()
-        if 30_000 <= port < 31_000 and ip in LOOPBACK and "gateway" in " ".join(process.cmdline())
+        if 30_000 <= port < 31_000 and ip in LOOPBACK and "gateway" in process.command
     ]
 
 

@@ -21,7 +21,14 @@ import pytest
 from contract.errors import EnvironmentProblem
 from serve.local import launcher, run_folder
 from serve.local.front_end.ports import DRAWN_PORTS, free_ports
-from serve.local.run_folder import MARK, clean_dead_runs, make_run_folder, remove_run, run_root
+from serve.local.run_folder import (
+    MARK,
+    clean_dead_runs,
+    make_run_folder,
+    processes_of,
+    remove_run,
+    run_root,
+)
 from serve.settings.gateway import Settings
 from tests.serve.conftest import fake_settings
 
@@ -127,9 +134,9 @@ def run_folders() -> dict[int, Path]:
 def folder_of(process: subprocess.Popen[str]) -> Path:
     """Run folder of a foreground gateway, from its host process."""
     for child in psutil.Process(process.pid).children():
-        folder = child.environ().get(MARK)
-        if folder:
-            return Path(folder)
+        with contextlib.suppress(psutil.Error):  # others of its children come and go
+            if folder := child.environ().get(MARK):
+                return Path(folder)
     raise AssertionError("it has no host process")
 
 
@@ -177,8 +184,8 @@ def test_a_gateway_without_its_raylet_starts_again() -> None:
     with serving(settings) as (process, lines):
         until(lines, "ready at")
         folder = folder_of(process)
-        [raylet] = [p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "raylet"]
-        raylet.kill()
+        [raylet] = [one for one in processes_of(folder) if one.name == "raylet"]
+        os.kill(raylet.pid, signal.SIGKILL)
         until(lines, "ready again at")
         with urllib.request.urlopen(f"http://127.0.0.1:{settings.port}/v2/health/ready") as reply:
             assert reply.status == 200
