@@ -1,8 +1,9 @@
-"""Errors to HTTP, once, for every protocol: status, outcome in the metrics, and the body {"error": ...}."""
+"""Errors to what clients are told of them, once, for every protocol; and the body {"error": ...} of HTTP."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import orjson
 
@@ -22,32 +23,53 @@ from contract.metrics import Outcome
 from serve.wire.body import TooSlow, UnsupportedMedia
 from serve.wire.common import JSON_TYPE, Reply
 
-_STATUS: tuple[tuple[type[RequestError], int, Outcome], ...] = (
-    (UnsupportedMedia, 415, "client_error"),
-    (TooSlow, 408, "client_error"),
-    (BadRequest, 400, "client_error"),
-    (Unauthorized, 401, "client_error"),
-    (Forbidden, 403, "client_error"),
-    (LimitReached, 429, "client_error"),
-    (UnknownModel, 404, "client_error"),
-    (TooLarge, 413, "client_error"),
-    (Overloaded, 429, "overloaded"),
-    (NotReady, 503, "overloaded"),
-    (DeadlineExceeded, 504, "deadline"),
+
+class _Told(NamedTuple):
+    """What is told of one kind of problem: the statuses of HTTP and gRPC, and the outcome in the metrics."""
+
+    http: int
+    grpc: str
+    outcome: Outcome
+
+
+_TOLD: tuple[tuple[type[RequestError], _Told], ...] = (
+    (UnsupportedMedia, _Told(415, "INVALID_ARGUMENT", "client_error")),
+    (TooSlow, _Told(408, "INVALID_ARGUMENT", "client_error")),
+    (BadRequest, _Told(400, "INVALID_ARGUMENT", "client_error")),
+    (Unauthorized, _Told(401, "UNAUTHENTICATED", "client_error")),
+    (Forbidden, _Told(403, "PERMISSION_DENIED", "client_error")),
+    (LimitReached, _Told(429, "RESOURCE_EXHAUSTED", "client_error")),
+    (UnknownModel, _Told(404, "NOT_FOUND", "client_error")),
+    (TooLarge, _Told(413, "INVALID_ARGUMENT", "client_error")),
+    (Overloaded, _Told(429, "RESOURCE_EXHAUSTED", "overloaded")),
+    (NotReady, _Told(503, "UNAVAILABLE", "overloaded")),
+    (DeadlineExceeded, _Told(504, "DEADLINE_EXCEEDED", "deadline")),
 )
+_OURS = _Told(500, "INTERNAL", "server_error")
 
 
 def outcome_of(problem: RequestError) -> Outcome:
     """Return what the metrics call this problem."""
-    return _mapped(problem)[1]
+    return _told(problem).outcome
+
+
+def grpc_code_of(problem: RequestError) -> str:
+    """Return the name of gRPC's status code for this problem."""
+    return _told(problem).grpc
+
+
+def retry_after_s(problem: RequestError) -> float | None:
+    """Return after how many seconds to try again, 1 or more; None where that would not help."""
+    if isinstance(problem, Overloaded | LimitReached | NotReady):
+        return max(1.0, problem.retry_after_s)
+    return None
 
 
 def error_reply(problem: RequestError) -> Reply:
     """Return the reply to a request that failed with `problem`."""
-    status = _mapped(problem)[0]
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(problem, Overloaded | LimitReached | NotReady):
-        headers = ((b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_s))),)
+    if (seconds := retry_after_s(problem)) is not None:
+        headers = ((b"retry-after", b"%d" % math.ceil(seconds)),)
     elif isinstance(problem, UnsupportedMedia):
         headers = ((b"accept", b"application/json"), (b"accept-encoding", b"gzip, deflate, identity"))
     elif isinstance(problem, Unauthorized):
@@ -57,7 +79,7 @@ def error_reply(problem: RequestError) -> Reply:
         headers = ((b"www-authenticate", challenge.encode()),)
     elif isinstance(problem, TooSlow):
         headers = ((b"connection", b"close"),)
-    return plain_error(status, problem.message, headers)
+    return plain_error(_told(problem).http, problem.message, headers)
 
 
 def plain_error(status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
@@ -66,8 +88,5 @@ def plain_error(status: int, message: str, headers: tuple[tuple[bytes, bytes], .
     return Reply(body, status, JSON_TYPE, headers)
 
 
-def _mapped(problem: RequestError) -> tuple[int, Outcome]:
-    for kind, status, outcome in _STATUS:
-        if isinstance(problem, kind):
-            return status, outcome
-    return 500, "server_error"
+def _told(problem: RequestError) -> _Told:
+    return next((told for kind, told in _TOLD if isinstance(problem, kind)), _OURS)

@@ -340,6 +340,7 @@ class Context:
         (Overloaded("full", retry_after_s=2.5), "RESOURCE_EXHAUSTED", "2500"),
         (LimitReached("enough", retry_after_s=9), "RESOURCE_EXHAUSTED", "9000"),
         (NotReady("draining"), "UNAVAILABLE", "1000"),
+        (NotReady("its stage fails", retry_after_s=7.5), "UNAVAILABLE", "7500"),
         (DeadlineExceeded("late"), "DEADLINE_EXCEEDED", None),
         (StageFailed("broke"), "INTERNAL", None),
         (RequestError("other"), "INTERNAL", None),
