@@ -72,7 +72,7 @@ class AlarmClock:
         os.read(self._fd, 8)
 
 
-class Generator:
+class Sender:
     """Sends one order and keeps what came back."""
 
     def __init__(self, order: Order, send: Send, request_event: Any, events_fd: int) -> None:
@@ -210,12 +210,12 @@ class Dispatcher(User):  # type: ignore[misc]
         with FileObject(options.orders_fd, "rb") as orders:
             for line in orders:
                 folder = Path(line.decode().strip())
-                generator = Generator(
+                sender = Sender(
                     Order.read(folder), Send.read(folder), self.environment.events.request, options.events_fd
                 )
-                generator.run().write(folder)
-                generator.pool.close()
-                generator.tell("written")
+                sender.run().write(folder)
+                sender.pool.close()
+                sender.tell("written")
         self.environment.process_exit_code = 0
         gevent.spawn(self.environment.runner.quit)
         gevent.sleep(60)

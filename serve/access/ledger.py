@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass
-class _Part:
+class _KeyPart:
     """What one replica holds of one key."""
 
     heard_at: float
@@ -68,7 +68,7 @@ class _Part:
 class _Account:
     """One key."""
 
-    parts: dict[str, _Part] = field(default_factory=dict)
+    parts: dict[str, _KeyPart] = field(default_factory=dict)
     pool: float = 0.0
     at: float | None = None
     opened_at: float = 0.0
@@ -164,11 +164,11 @@ class Ledger:
             account.opened_at = now
         account.at = now
 
-    def _part(self, account: _Account, replica: str, told: KeyReport, now: float) -> _Part:
+    def _part(self, account: _Account, replica: str, told: KeyReport, now: float) -> _KeyPart:
         """Return what the replica holds, brought to what it says."""
         part = account.parts.get(replica)
         if part is None or part.meter != told.meter:
-            part = account.parts[replica] = _Part(now, told.asked / _FIRST_S, told.share, told.level)
+            part = account.parts[replica] = _KeyPart(now, told.asked / _FIRST_S, told.share, told.level)
             part.meter = told.meter
             part.is_late = now - account.opened_at > WARM_S
         else:
@@ -193,7 +193,7 @@ class Ledger:
         weight = (account.parts[replica].demand + (whole - total) / count) / whole
         return (1 - _FLOOR) * weight + _FLOOR / count
 
-    def _tokens(self, account: _Account, part: _Part, told: KeyReport, limits: KeyLimits) -> float:
+    def _tokens(self, account: _Account, part: _KeyPart, told: KeyReport, limits: KeyLimits) -> float:
         """Return the tokens that move: what its part has no room for, or what the pool has for its room."""
         if limits.rate_per_s is None:
             return 0.0

@@ -76,7 +76,7 @@ def leave_if_hanging(check: Callable[[], None]) -> None:
         os._exit(1)
 
 
-class Gateway:
+class GatewayIngress:
     """The ingress: requests come in here, cheap stages run here."""
 
     async def __init__(  # type: ignore[misc] # Serve awaits it
@@ -400,7 +400,7 @@ def make_application(
         actor={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
     )
     gateway = slot(
-        ray_serve.ingress()(Gateway),
+        ray_serve.ingress()(GatewayIngress),
         GATEWAY,
         max_replicas_per_node=settings.replicas_per_node,
         **how_many(settings.gateway_replicas if settings.replicas is None else settings.replicas),
