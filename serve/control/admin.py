@@ -68,61 +68,18 @@ def make_admin(
         trials: of candidates; None: this gateway has none.
     """
 
-    async def show(_: Request) -> Response:
-        return JSONResponse((await asyncio.to_thread(control.current)).dump())
-
-    async def push(request: Request) -> Response:
-        raw = await _json_body(request)
-        return _changed(*await control.push(raw, request.query_params.get("reason", "push")))
-
-    async def push_family(request: Request) -> Response:
-        if families is None:
-            raise HTTPException(404, "this gateway takes no families")
-        asked = parse_record(FamilyPushAsked, await _json_body(request), where="the body")
-        pushed = await families.push(
-            Path(asked.path), asked.policy, new_labels=asked.new_labels, reason=asked.reason
-        )
-        return JSONResponse(
-            {
-                **_changes(pushed.revision, pushed.replicas),
-                "placed": pushed.placed,
-                "said": list(pushed.said),
-            }
-        )
-
-    async def bring(folder: str) -> FamilyReference:
-        if families is None:
-            raise HTTPException(404, "this gateway takes no families")
-        return await families.bring(Path(folder))
-
-    async def history(_: Request) -> Response:
-        return JSONResponse([_line(revision) for revision in await asyncio.to_thread(control.history)])
-
-    async def rollback(request: Request) -> Response:
-        return _changed(*await control.rollback(request.path_params["number"]))
-
-    async def state(_: Request) -> Response:
-        replicas = [dataclasses.asdict(replica) for replica in await control.states()]
-        revision = await asyncio.to_thread(control.current)
-        told = await asyncio.to_thread(describe)
-        return JSONResponse({"revision": _line(revision), "replicas": replicas, **told})
-
     async def tell() -> None:
         with contextlib.suppress(NotReady):
             await control.states()
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"live": True})
+    async def bring(folder: str) -> FamilyReference:
+        return await _taken(families).bring(Path(folder))
 
     return Starlette(
         routes=[
-            Route("/policy", show, methods=["GET"]),
-            Route("/policy", push, methods=["PUT"]),
-            Route("/family", push_family, methods=["PUT"]),
-            Route("/history", history),
-            Route("/rollback/{number:int}", rollback, methods=["POST"]),
-            Route("/state", state),
-            Route("/health", health),
+            *_policy_routes(control),
+            *_family_routes(families),
+            *_state_routes(control, describe),
             *key_routes(keys, tell),
             *(trial_routes(trials, _json_body, bring) if trials is not None else ()),
         ],
@@ -134,6 +91,66 @@ def make_admin(
             Exception: _unexpected,
         },
     )
+
+
+def _policy_routes(control: ControlPlane) -> list[Route]:
+    async def show(_: Request) -> Response:
+        return JSONResponse((await asyncio.to_thread(control.current)).dump())
+
+    async def push(request: Request) -> Response:
+        raw = await _json_body(request)
+        return _changed(*await control.push(raw, request.query_params.get("reason", "push")))
+
+    async def history(_: Request) -> Response:
+        return JSONResponse([_line(revision) for revision in await asyncio.to_thread(control.history)])
+
+    async def rollback(request: Request) -> Response:
+        return _changed(*await control.rollback(request.path_params["number"]))
+
+    return [
+        Route("/policy", show, methods=["GET"]),
+        Route("/policy", push, methods=["PUT"]),
+        Route("/history", history),
+        Route("/rollback/{number:int}", rollback, methods=["POST"]),
+    ]
+
+
+def _family_routes(families: FamilyPush | None) -> list[Route]:
+    async def push_family(request: Request) -> Response:
+        taken = _taken(families)
+        asked = parse_record(FamilyPushAsked, await _json_body(request), where="the body")
+        pushed = await taken.push(
+            Path(asked.path), asked.policy, new_labels=asked.new_labels, reason=asked.reason
+        )
+        return JSONResponse(
+            {
+                **_changes(pushed.revision, pushed.replicas),
+                "placed": pushed.placed,
+                "said": list(pushed.said),
+            }
+        )
+
+    return [Route("/family", push_family, methods=["PUT"])]
+
+
+def _state_routes(control: ControlPlane, describe: Callable[[], dict[str, Any]]) -> list[Route]:
+    async def state(_: Request) -> Response:
+        replicas = [dataclasses.asdict(replica) for replica in await control.states()]
+        revision = await asyncio.to_thread(control.current)
+        told = await asyncio.to_thread(describe)
+        return JSONResponse({"revision": _line(revision), "replicas": replicas, **told})
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    return [Route("/state", state), Route("/health", health)]
+
+
+def _taken(families: FamilyPush | None) -> FamilyPush:
+    """Return what puts families in force here."""
+    if families is None:
+        raise HTTPException(404, "this gateway takes no families")
+    return families
 
 
 async def _json_body(request: Request) -> Any:

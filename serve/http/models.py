@@ -67,8 +67,15 @@ def add_health(shell: FastAPI, dataplane: DataPlane) -> None:
 
 def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metrics_page: SharedPage) -> None:
     """Add the routes that list and describe what is served."""
-    bodies = BodyReader(MAX_INDEX_BYTES, limits.max_seconds)
+    _add_server(shell)
+    _add_lists(shell, dataplane)
+    _add_all_statistics(shell, dataplane, metrics_page)  # before one model, whose name could be `stats` else
+    _add_descriptions(shell, dataplane, limits)
+    _add_statistics(shell, dataplane, metrics_page)
+    _add_index(shell, dataplane, BodyReader(MAX_INDEX_BYTES, limits.max_seconds))
 
+
+def _add_server(shell: FastAPI) -> None:
     @shell.get("/", response_model=schemas.Greeting, summary="Who serves", tags=["metadata"])
     async def greeting() -> dict[str, Any]:
         return {**await server(), "status": "alive"}
@@ -77,6 +84,8 @@ def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metr
     async def server() -> dict[str, Any]:
         return {"name": "sluicegate", "version": version("sluicegate"), "extensions": EXTENSIONS}
 
+
+def _add_lists(shell: FastAPI, dataplane: DataPlane) -> None:
     @shell.get(
         "/v2/models",
         response_model=schemas.ModelNames,
@@ -110,7 +119,8 @@ def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metr
             raise NotReady(f"{model} does not answer yet")
         return {**oip_models.openai_model(model, dataplane.made_at()), "name": model, "ready": True}
 
-    # Before the routes of one model, whose name could be `stats` else.
+
+def _add_all_statistics(shell: FastAPI, dataplane: DataPlane, metrics_page: SharedPage) -> None:
     @shell.get(
         "/v2/models/stats",
         response_model=schemas.Statistics,
@@ -121,6 +131,8 @@ def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metr
     async def all_statistics() -> dict[str, Any]:
         return await _statistics(dataplane.models(), metrics_page)
 
+
+def _add_descriptions(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits) -> None:
     @shell.get(
         "/v2/models/{model}",
         response_model=schemas.ModelMetadata,
@@ -157,6 +169,8 @@ def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metr
         _check_version(model, version_)
         return oip_models.model_config(dataplane.model(model), limits.max_texts)
 
+
+def _add_statistics(shell: FastAPI, dataplane: DataPlane, metrics_page: SharedPage) -> None:
     @shell.get(
         "/v2/models/{model}/stats",
         response_model=schemas.Statistics,
@@ -176,6 +190,8 @@ def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metr
         dataplane.check_served(model)
         return await _statistics((model,), metrics_page)
 
+
+def _add_index(shell: FastAPI, dataplane: DataPlane, bodies: BodyReader) -> None:
     @shell.post(
         "/v2/repository/index",
         response_model=list[schemas.IndexEntry],
