@@ -25,7 +25,7 @@ from loadtest.estimates import (
     block_bootstrap,
     blocks_of,
 )
-from loadtest.summary import timed
+from loadtest.waits import timed
 
 MIN_FOR_P99 = 368
 

@@ -10,22 +10,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contract.formulas import (
-    Interval,
     exact_quantile,
     gco2e,
-    quantile_interval,
     usd_per_1k,
     usd_per_1k_from_seconds,
     wh_per_1k,
-    wilson_interval,
 )
 from contract.machine import Machine
 from contract.run import Summary, VariantShare
 from loadtest.arrivals import planned_requests
 from loadtest.doubts import doubts
-from loadtest.estimates import CONFIDENCE, Answers, accuracy, answers_of, macro_f1_of
-from loadtest.exchange import TIMED_OUT
+from loadtest.estimates import Answers, Estimate, accuracy, answers_of, macro_f1_of
 from loadtest.scrape import ServerUse
+from loadtest.waits import Goodput, Waits, answered, goodput, waits
 
 LAG_SHARE = 0.05
 LAG_FLOOR_MS = 1.0
@@ -91,28 +88,14 @@ def summarise(
     error is a miss of the objective. Accuracy is over the answers given.
     """
     n = requests.num_rows
-    column = {name: requests[name].to_numpy(zero_copy_only=False) for name in ("latency_ms", "service_ms")}
     ok = answered(requests)
-    counted = timed(requests)
-    latency = column["latency_ms"]
-    waited = latency[counted]
+    waited = waits(requests)
     lag = (requests["sent_at_s"].to_numpy() - requests["intended_at_s"].to_numpy()) * 1000.0
     answers = _answers(requests, ok)
     right, f1 = accuracy(answers), macro_f1_of(answers, seed=setting.seed)
     rate = _rate_held(requests, setting)
-    p99 = exact_quantile(waited, 0.99) if waited.size else None
-    within = None if setting.slo_ms is None else int((ok & (latency <= setting.slo_ms)).sum())
-    goodput = None if within is None or not n else within / n * rate
-    lag_p99 = exact_quantile(lag, 0.99) if n else None
+    good = goodput(requests, setting.slo_ms, rate)
     cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
-    interval = quantile_interval(waited, 0.99, CONFIDENCE)
-    few = "" if interval else ", too few for an interval"
-    methods = [
-        f"p99: order statistics 95%, n = {waited.size}{few}",
-        None if right is None else f"accuracy: {right.method}",
-        None if f1 is None else f"macro-F1: {f1.method}",
-        None if goodput is None else "goodput: Wilson 95% of the share within the objective x rate held",
-    ]
     summary = Summary(
         model=setting.model,
         url=setting.url,
@@ -124,19 +107,19 @@ def summarise(
         n=n,
         errors=int(n - ok.sum()),
         valid=True,
-        p50_ms=exact_quantile(waited, 0.5) if waited.size else None,
-        p99_ms=p99,
-        p99_interval_ms=interval,
+        p50_ms=waited.p50_ms,
+        p99_ms=waited.p99_ms,
+        p99_interval_ms=waited.p99_interval_ms,
         accuracy=right.value if right else None,
         accuracy_interval=right.interval if right else None,
         macro_f1=f1.value if f1 else None,
         macro_f1_interval=f1.interval if f1 else None,
         slo_ms=setting.slo_ms,
-        goodput_per_s=goodput,
-        goodput_interval_per_s=None if within is None or not n else _scaled(wilson_interval(within, n), rate),
+        goodput_per_s=good.per_s,
+        goodput_interval_per_s=good.interval,
         escalation_rate=_share(requests["escalated"]),
         degraded_rate=_share(requests["degraded"]),
-        usd_per_1k=_usd_per_1k(economy, goodput if goodput is not None else rate),
+        usd_per_1k=_usd_per_1k(economy, good.per_s if good.per_s is not None else rate),
         usd_per_1k_by_cpu=_usd_per_1k_by_cpu(economy, cpu_1k),
         cpu_seconds_per_1k=cpu_1k,
         energy_wh_per_1k=wh,
@@ -144,12 +127,12 @@ def summarise(
         energy_provenance=use.provenance if use and wh is not None else "none",
         gco2e_per_1k=gco2e(wh, economy.grid_g_per_kwh) if economy and wh is not None else None,
         by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh, n),
-        interval_method="; ".join(method for method in methods if method),
+        interval_method=_methods(waited, right, f1, good),
         machine=machine,
         warmup_s=setting.warmup_s,
-        service_p50_ms=exact_quantile(column["service_ms"][counted], 0.5) if waited.size else None,
-        service_p99_ms=exact_quantile(column["service_ms"][counted], 0.99) if waited.size else None,
-        send_lag_p99_ms=lag_p99,
+        service_p50_ms=waited.service_p50_ms,
+        service_p99_ms=waited.service_p99_ms,
+        send_lag_p99_ms=exact_quantile(lag, 0.99) if n else None,
         generator_cpu_share=setting.generator_cpu_share,
         stopped_early=setting.stopped_early,
         policy_version=_only(requests["policy_version"]),
@@ -160,6 +143,18 @@ def summarise(
     )
     void = "; ".join([*generator_faults(summary), *([LOST] if setting.stopped_early else [])])
     return summary.model_copy(update={"valid": not void, "void_reason": void or None})
+
+
+def _methods(waited: Waits, right: Estimate | None, f1: Estimate | None, good: Goodput) -> str:
+    """Return how each interval was found, in words."""
+    few = "" if waited.p99_interval_ms else ", too few for an interval"
+    methods = [
+        f"p99: order statistics 95%, n = {waited.n}{few}",
+        None if right is None else f"accuracy: {right.method}",
+        None if f1 is None else f"macro-F1: {f1.method}",
+        None if good.per_s is None else "goodput: Wilson 95% of the share within the objective x rate held",
+    ]
+    return "; ".join(method for method in methods if method)
 
 
 def _usd_per_1k(economy: Economy | None, goodput_per_s: float) -> float | None:
@@ -187,18 +182,6 @@ def _rate_held(requests: pa.Table, setting: Setting) -> float:
     last = float(pc.max(requests["sent_at_s"]).as_py()) - setting.window_start_s
     span = float(max(last if setting.stopped_early else setting.duration_s, last, 1e-9))
     return float(n / span)
-
-
-def answered(requests: pa.Table) -> NDArray[np.bool_]:
-    """Return [N] whether each request got an answer."""
-    said = np.asarray(pc.is_valid(requests["answer"]).to_numpy(), dtype=bool)
-    return np.asarray(said & (requests["status"].to_numpy() == 200), dtype=bool)
-
-
-def timed(requests: pa.Table) -> NDArray[np.bool_]:
-    """Return [N] whether a request counts in latency: it was answered, or waited until its timeout."""
-    late: NDArray[np.bool_] = requests["status"].to_numpy() == TIMED_OUT
-    return np.logical_or(answered(requests), late)
 
 
 def generator_faults(summary: Summary) -> tuple[str, ...]:
@@ -276,7 +259,3 @@ def _share(column: pa.ChunkedArray) -> float | None:
 def _only(column: pa.ChunkedArray) -> str | None:
     values = pc.unique(column).drop_null().to_pylist()
     return str(values[0]) if len(values) == 1 else None
-
-
-def _scaled(interval: Interval, by: float) -> Interval:
-    return interval[0] * by, interval[1] * by

@@ -62,62 +62,78 @@ def write_fake_family(
     with atomic_path(data) as temporary:
         columns = {"text": texts, "label": [labels[i] for i in truth], "split": splits.tolist()}
         pq.write_table(pa.table(columns), temporary)
-
-    encoded = FakeEncoder().encode(texts)
-    test = splits == "test"
-    variants: list[Variant] = []
-    seen: dict[str, VariantPredictions] = {}
-    costs: dict[str, Cost] = {}
-    for plan in _PLANS:
-        delay = (
-            delay_ms.get(plan.name, 0.0) if isinstance(delay_ms, Mapping) else delay_ms * plan.relative_delay
-        )
-        errors = error_rate.get(plan.name, 0.0) if isinstance(error_rate, Mapping) else error_rate
-        model = FakeModel(
+    models = {
+        plan.name: FakeModel(
             labels=labels,
             accuracy=plan.accuracy,
-            delay_ms=delay,
-            error_rate=errors,
+            delay_ms=_of(delay_ms, plan.name, plan.relative_delay),
+            error_rate=_of(error_rate, plan.name),
             faults=(faults or {}).get(plan.name, FakeFaults()),
             seed=seed,
         )
-        path = folder / f"{plan.name}.json"
-        write_json(path, model.model_dump(mode="json"))
-        harmless = {"delay_ms": 0.0, "error_rate": 0.0, "faults": FakeFaults()}
-        quiet = FakeRuntime(model.model_copy(update=harmless))
-        seen[plan.name] = _answers(quiet.logits(encoded))
-        right = int((seen[plan.name].prediction == truth)[test].sum())
-        # Where there is no delay, a tenth of a millisecond stands in, so that stages still differ in cost.
-        latency = delay or plan.relative_delay * 0.1
-        usd = usd_per_1k_from_seconds(latency, load_prices().usd_per_core_hour)
-        costs[plan.name] = Cost(usd_per_1k=usd, latency_ms=latency)
-        variants.append(
-            _variant(plan.name, artifact_of(folder, path), right, int(test.sum()), costs[plan.name])
-        )
+        for plan in _PLANS
+    }
+    for name, model in models.items():
+        write_json(_artifact(folder, name), model.model_dump(mode="json"))
+    encoded = FakeEncoder().encode(texts)
+    seen = {name: _answers(_harmless(model).logits(encoded)) for name, model in models.items()}
+    costs = {plan.name: _cost(models[plan.name].delay_ms, plan) for plan in _PLANS}
     predictions = folder / PREDICTIONS
     write_predictions(
         predictions, Predictions(labels=labels, label=truth, variants=seen, split=splits.astype(np.str_))
     )
     write_costs(folder / COSTS, costs)
+    test = splits == "test"
     family = Family(
         name="fake",
         labels=labels,
         teacher=TEACHER,
-        splits={
-            name: Split(
-                n=int((splits == name).sum()),
-                sha256=sha256_of_json([t for t, s in zip(texts, splits, strict=True) if s == name]),
-            )
-            for name in SPLITS
-        },
+        splits={name: _split([texts[i] for i in np.flatnonzero(splits == name)]) for name in SPLITS},
         encoders={"fake": FAKE_ENCODER},
-        variants=tuple(variants),
+        variants=tuple(
+            _variant(
+                name,
+                artifact_of(folder, _artifact(folder, name)),
+                int((answers.prediction == truth)[test].sum()),
+                int(test.sum()),
+                costs[name],
+            )
+            for name, answers in seen.items()
+        ),
         predictions=artifact_of(folder, predictions),
         costs=artifact_of(folder, folder / COSTS),
         data=artifact_of(folder, data),
     )
     write_family(folder, family)
     return family
+
+
+def _of(given: float | Mapping[str, float], name: str, times: float = 1.0) -> float:
+    """Return one variant's figure: `times` the one for all, or its own, 0 where it is not named."""
+    return given.get(name, 0.0) if isinstance(given, Mapping) else given * times
+
+
+def _artifact(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _harmless(model: FakeModel) -> FakeRuntime:
+    """Return the model without its delay, errors and faults: what it answers is the same."""
+    return FakeRuntime(model.model_copy(update={"delay_ms": 0.0, "error_rate": 0.0, "faults": FakeFaults()}))
+
+
+def _cost(delay_ms: float, plan: _Plan) -> Cost:
+    """Return what an answer costs by its delay.
+
+    Where there is none, a tenth of a millisecond stands in, so that stages still differ.
+    """
+    latency_ms = delay_ms or plan.relative_delay * 0.1
+    usd = usd_per_1k_from_seconds(latency_ms, load_prices().usd_per_core_hour)
+    return Cost(usd_per_1k=usd, latency_ms=latency_ms)
+
+
+def _split(texts: list[str]) -> Split:
+    return Split(n=len(texts), sha256=sha256_of_json(texts))
 
 
 def _variant(name: str, artifact: Artifact, right: int, tested: int, cost: Cost) -> Variant:
