@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import Forbidden, InputError, NotReady, Unauthorized
-from serve.access.follower import KeyFollower
+from contract.errors import Forbidden, InputError, Unauthorized
 from serve.access.gate import Gate
 from serve.access.key_store import KeyStore, open_keys
 from serve.access.keys import KeyLimits, created, id_of, matches, mint, revoked, rotated
-from serve.storage.objects import Objects, StoreUnreachable, open_objects
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
@@ -35,6 +31,12 @@ def bearer(key: str) -> bytes:
     return f"Bearer {key}".encode()
 
 
+def key_in(store: KeyStore, name: str = "web") -> str:
+    """A new key for inference."""
+    key, _ = store.create(name, ("infer",), KeyLimits())
+    return key
+
+
 def gate_of(store: KeyStore) -> Gate:
     """A gate on the newest book of a store."""
     gate = Gate()
@@ -46,8 +48,8 @@ def gate_of(store: KeyStore) -> Gate:
 
 def test_nothing_on_disk_holds_a_key_and_only_the_owner_reads_it(store: KeyStore, tmp_path: Path) -> None:
     """The secret part is in no file; the folder and its books are closed to others."""
-    key, _ = store.create("web", ("infer",), KeyLimits())
-    secret = key.rsplit("_", 1)[-1] if "_" not in key.split("_", 2)[2] else key.split("_", 2)[2]
+    key = key_in(store)
+    secret = key.split("_", 2)[2]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -58,7 +60,7 @@ def test_nothing_on_disk_holds_a_key_and_only_the_owner_reads_it(store: KeyStore
 
 def test_a_key_lets_in_for_its_scopes_and_for_no_other(store: KeyStore) -> None:
     """Inference keys are no admin keys, nor the other way round; one key may be both."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
+    web = key_in(store)
     both, _ = store.create("both", ("infer", "admin"), KeyLimits())
     gate = gate_of(store)
     assert gate.identify(bearer(web), "infer").name == "web"
@@ -75,15 +77,15 @@ def test_a_key_lets_in_for_its_scopes_and_for_no_other(store: KeyStore) -> None:
 )  # fmt: skip
 def test_what_is_no_key_is_refused(store: KeyStore, shown: bytes | None) -> None:
     """Whatever the header holds, the answer is that a valid key is needed."""
-    store.create("web", ("infer",), KeyLimits())
+    key_in(store)
     with pytest.raises(Unauthorized):
         gate_of(store).identify(shown, "infer")
 
 
 def test_the_public_part_of_a_key_alone_lets_nobody_in(store: KeyStore) -> None:
     """Right id, wrong secret; and right secret, another's id."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
-    other, _ = store.create("other", ("infer",), KeyLimits())
+    web = key_in(store)
+    other = key_in(store, "other")
     gate = gate_of(store)
     mixed = "_".join([*web.split("_", 2)[:2], other.split("_", 2)[2]])
     for wrong in (web[:-1], web + "x", mixed, web.replace("sluice", "Sluice")):
@@ -133,7 +135,7 @@ def test_a_second_rotation_gives_the_first_key_no_more_time() -> None:
 
 def test_revoking_ends_every_key_of_the_name_and_frees_it(store: KeyStore) -> None:
     """Old and new key of a rotation go together; the gate asks for keys even when none is left."""
-    old, _ = store.create("web", ("infer",), KeyLimits())
+    old = key_in(store)
     new, _ = store.rotate("web", timedelta(hours=1))
     store.revoke("web")
     gate = gate_of(store)
@@ -141,29 +143,27 @@ def test_revoking_ends_every_key_of_the_name_and_frees_it(store: KeyStore) -> No
     for key in (old, new):
         with pytest.raises(Unauthorized):
             gate.identify(bearer(key), "infer")
-    again, _ = store.create("web", ("infer",), KeyLimits())
+    again = key_in(store)
     assert gate_of(store).identify(bearer(again), "infer").name == "web"
 
 
 def test_names_that_are_taken_wrong_or_unknown_get_words(store: KeyStore) -> None:
     """Each refusal says what to do."""
-    store.create("web", ("infer",), KeyLimits())
+    key_in(store)
     with pytest.raises(InputError, match="keys rotate web"):
-        store.create("web", ("infer",), KeyLimits())
+        key_in(store)
     with pytest.raises(InputError, match="there are: web"):
         store.revoke("wbe")
     for name in ("", "a b", "../x", "ä", "x" * 64, 'a"b'):
         with pytest.raises(InputError, match="no name for a key"):
-            store.create(name, ("infer",), KeyLimits())
+            key_in(store, name)
     with pytest.raises(InputError):
         revoked(None, "web", NOW)
 
 
 def test_writers_beside_each_other_lose_no_key(store: KeyStore) -> None:
     """Four writers at a time: each key is in the book at the end."""
-    threads = [
-        threading.Thread(target=store.create, args=(f"k{n}", ("infer",), KeyLimits())) for n in range(4)
-    ]
+    threads = [threading.Thread(target=key_in, args=(store, f"k{n}")) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -173,121 +173,6 @@ def test_writers_beside_each_other_lose_no_key(store: KeyStore) -> None:
     assert {key.name for key in book.keys} == {"k0", "k1", "k2", "k3"}
 
 
-@pytest.mark.anyio
-async def test_a_book_that_cannot_be_read_shuts_the_gate_until_one_can(
-    store: KeyStore, tmp_path: Path
-) -> None:
-    """It may revoke a key: rather nobody is let in than somebody who must not be."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
-    gate = Gate()
-    follower = KeyFollower(store, gate)
-    await follower.catch_up()
-    (tmp_path / "keys" / "00000002.json").write_text("{")
-    await follower.catch_up()
-    with pytest.raises(NotReady):
-        gate.identify(bearer(web), "infer")
-    (tmp_path / "keys" / "00000002.json").unlink()
-    store.create("other", ("infer",), KeyLimits())
-    await follower.catch_up()
-    assert gate.identify(bearer(web), "infer").name == "web"
-
-
-@pytest.mark.anyio
-async def test_a_state_directory_that_vanishes_leaves_the_keys_as_they_are(
-    store: KeyStore, tmp_path: Path
-) -> None:
-    """Nothing newer is known, so what is known holds."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
-    gate = Gate()
-    follower = KeyFollower(store, gate)
-    await follower.catch_up()
-    (tmp_path / "keys").rename(tmp_path / "away")
-    await follower.catch_up()
-    assert gate.identify(bearer(web), "infer").name == "web"
-
-
-@pytest.mark.anyio
-async def test_nobody_is_let_in_before_it_is_known_whether_there_are_keys(tmp_path: Path) -> None:
-    """A process that starts while the keys cannot be read asks for one, and opens once it has looked."""
-    reachable = open_objects(str(tmp_path))
-    for keyed in (False, True):
-        if keyed:
-            web, _ = KeyStore(reachable).create("web", ("infer",), KeyLimits())
-        objects, gate = Cut(reachable), Gate()
-        follower = KeyFollower(KeyStore(objects), gate)
-        await follower.catch_up()
-        assert gate.keyed
-        with pytest.raises(NotReady):
-            gate.identify(None, "infer")
-        objects.is_away = False
-        await follower.catch_up()
-        assert gate.keyed is keyed
-        assert not gate.is_shut
-    assert gate.identify(bearer(web), "infer").name == "web"
-
-
-@pytest.mark.anyio
-async def test_removing_a_broken_book_puts_the_keys_before_it_in_force_again(
-    store: KeyStore, tmp_path: Path
-) -> None:
-    """No key has to change for that."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
-    gate = Gate()
-    follower = KeyFollower(store, gate)
-    await follower.catch_up()
-    (tmp_path / "keys" / "00000002.json").write_text("{")
-    await follower.catch_up()
-    assert gate.is_shut
-    (tmp_path / "keys" / "00000002.json").unlink()
-    await follower.catch_up()
-    assert gate.identify(bearer(web), "infer").name == "web"
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("problem", [PermissionError(13, "Permission denied"), OSError(5, "I/O error")])
-async def test_a_book_that_is_listed_and_not_readable_shuts_the_gate(
-    store: KeyStore, tmp_path: Path, problem: OSError
-) -> None:
-    """What was written by another user may revoke a key, and so may what a disk does not give back."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
-    gate, objects = Gate(), Unreadable(open_objects(str(tmp_path)), problem)
-    follower = KeyFollower(KeyStore(objects), gate)
-    await follower.catch_up()
-    store.revoke("web")
-    objects.is_broken = True
-    await follower.catch_up()
-    with pytest.raises(NotReady):
-        gate.identify(bearer(web), "infer")
-    objects.is_broken = False
-    await follower.catch_up()
-    with pytest.raises(Unauthorized):
-        gate.identify(bearer(web), "infer")
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "wrong",
-    [{"sha256": "00"}, {"sha256": "z" * 64}, {"expires_at": "soon"}, {"expires_at": "2026-11-29T12:00:00"}],
-)
-async def test_a_record_that_no_gate_can_check_is_refused_when_it_is_read(
-    store: KeyStore, tmp_path: Path, wrong: dict[str, str]
-) -> None:
-    """The error names file and field, the gate is shut, and following goes on."""
-    web, _ = store.create("web", ("infer",), KeyLimits())
-    gate = Gate()
-    follower = KeyFollower(store, gate)
-    await follower.catch_up()
-    raw = json.loads((tmp_path / "keys" / "00000001.json").read_text())
-    raw["number"] = 2
-    raw["keys"][0] |= wrong
-    (tmp_path / "keys" / "00000002.json").write_text(json.dumps(raw))
-    with pytest.raises(InputError, match=rf"00000002\.json: keys\.0\.{next(iter(wrong))}"):
-        store.latest()
-    await follower.catch_up()
-    with pytest.raises(NotReady):
-        gate.identify(bearer(web), "infer")
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose files others cannot read")
 def test_what_root_writes_the_service_can_read(tmp_path: Path) -> None:
     """`sudo sluice keys` beside a service leaves books, and their folder, to the owner of the state."""
@@ -295,51 +180,3 @@ def test_what_root_writes_the_service_can_read(tmp_path: Path) -> None:
     open_keys(str(tmp_path)).create("web", ("infer",), KeyLimits())
     for path in (tmp_path / "keys", tmp_path / "keys" / "00000001.json"):
         assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
-
-
-class Unreadable:
-    """A store that lists what it does not give, once somebody says so."""
-
-    def __init__(self, objects: Objects, problem: OSError) -> None:
-        self._objects = objects
-        self._problem = problem
-        self.is_broken = False
-
-    def read(self, key: str) -> bytes:
-        """See Objects."""
-        if self.is_broken:
-            raise self._problem
-        return self._objects.read(key)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._objects, name)
-
-
-class Cut:
-    """A store that cannot be reached until somebody says so."""
-
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-        self.is_away = True
-
-    def __getattr__(self, name: str) -> Any:
-        if self.is_away:
-            raise StoreUnreachable("the store does not answer")
-        return getattr(self._objects, name)
-
-
-@pytest.mark.anyio
-async def test_a_store_that_is_away_is_told_once_with_its_reason(
-    store: KeyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One line when it goes and one when it is back, however often it is asked."""
-    objects = Cut(open_objects(str(tmp_path)))
-    follower = KeyFollower(KeyStore(objects), Gate())
-    for _ in range(5):
-        await follower.catch_up()
-    objects.is_away = False
-    for _ in range(5):
-        await follower.catch_up()
-    away, back = caplog.records
-    assert "the store does not answer" in away.getMessage()
-    assert "can be reached again" in back.getMessage()
