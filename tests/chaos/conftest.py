@@ -13,9 +13,10 @@ import pytest
 
 from loadtest.generator import Generator
 from tests.chaos.house import House, serving
+from tests.chaos.load import RATE
 from tests.chaos.record import Record
+from tests.chaos.scene import Scene
 
-RATE = 100.0
 FAILED: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -79,3 +80,9 @@ def record(request: pytest.FixtureRequest, whole: bool) -> Iterator[Record]:
     kept.failed = request.config.stash.get(FAILED, [])
     if whole and (kept.rows or kept.bodies or kept.failed):
         kept.write()
+
+
+@pytest.fixture
+def scene(house: House, generator: Generator, record: Record, whole: bool) -> Scene:
+    """All of these."""
+    return Scene(house, generator, record, whole)

@@ -24,9 +24,36 @@ from contract.metrics import REQUESTS
 from loadtest.exchange import NO_ANSWER, TIMED_OUT, Order, Samples, Send
 from loadtest.generator import Generator
 
+RATE = 100.0
 TIMEOUT_S = 20.0
 _REFUSALS = frozenset({429, 500, 503, 504})
 """What docs/http.md lets a gateway with a broken part say of a good request."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """An even load.
+
+    Attributes:
+        rate: requests per second. deadline_ms, faulty: as in `bodies`.
+    """
+
+    seconds: float
+    rate: float = RATE
+    model: str = "cascade"
+    deadline_ms: float | None = None
+    faulty: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What is done in the middle of a load, and when."""
+
+    do: Callable[[], None]
+    at_s: float = 2.0
+
+
+NO_HARM = Harm(lambda: None)
 
 
 @dataclass
@@ -90,65 +117,78 @@ def counted_by(url: str) -> int:
 
 
 def offer(
-    generator: Generator,
-    url: str,
-    *,
-    rate: float,
-    seconds: float,
-    fault: Callable[[], None] = lambda: None,
-    fault_at_s: float = 2.0,
-    model: str = "cascade",
-    deadline_ms: float | None = None,
-    faulty: tuple[str, int] | None = None,
-    counted: bool = False,
+    generator: Generator, url: str, load: Load, harm: Harm = NO_HARM, *, counted: bool = False
 ) -> Tally:
-    """Offer an even load, do harm in the middle of it, and count what came back.
+    """Offer a load, do harm in the middle of it, and count what came back.
 
     With `counted` the gateway's own count is looked at too, which holds where nobody else asks and no
     replica dies.
     """
     before = counted_by(url) if counted else 0
-    n = int(rate * seconds)
-    asked = bodies(model, n, deadline_ms=deadline_ms, faulty=faulty)
-    harm_at: list[float] = []
-    trouble: list[Exception] = []
-
-    def harm() -> None:
-        try:
-            fault()
-        except Exception as problem:  # noqa: BLE001  # raised where it is seen
-            trouble.append(problem)
-
+    doing = _Doing(harm)
     with tempfile.TemporaryDirectory(prefix="sluice-chaos-") as name:
         folder = Path(name)
-        place = urlsplit(url)
-        Order(
-            host=str(place.hostname),
-            port=int(place.port or 80),
-            tls=False,
-            head=f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {place.netloc}\r\n"
-            "Content-Type: application/json\r\n",
-            name=model,
-            timeout_s=TIMEOUT_S,
-            connections=1024,
-            warmup=0,
-            miss_ms=None,
-            stop_after_misses=None,
-        ).write(folder)
-        Send(np.arange(n) / rate, np.arange(n), tuple(asked)).write(folder)
-        thread = threading.Thread(target=harm, name="harm")
-        for event in generator.run(folder, seconds + TIMEOUT_S + 30):
-            if not harm_at and event["event"] == "progress" and event["passed_s"] >= fault_at_s:
-                harm_at.append(event["passed_s"])
-                thread.start()
-        if harm_at:
-            thread.join()
+        _order(url, load.model).write(folder)
+        _sending(load).write(folder)
+        for event in generator.run(folder, load.seconds + TIMEOUT_S + 30):
+            doing.begin_by(event)
+        doing.end()
         samples = Samples.read(folder)
-    if trouble:
-        raise trouble[0]
-    tally = count(samples, model, harm_at[0] if harm_at else 0.0)
+    tally = count(samples, load.model, doing.began_s or 0.0)
     tally.counted = counted_by(url) - before if counted else None
     return tally
+
+
+def _order(url: str, model: str) -> Order:
+    place = urlsplit(url)
+    return Order(
+        host=str(place.hostname),
+        port=int(place.port or 80),
+        tls=False,
+        head=f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        "Content-Type: application/json\r\n",
+        name=model,
+        timeout_s=TIMEOUT_S,
+        connections=1024,
+        warmup=0,
+        miss_ms=None,
+        stop_after_misses=None,
+    )
+
+
+def _sending(load: Load) -> Send:
+    n = int(load.rate * load.seconds)
+    asked = bodies(load.model, n, deadline_ms=load.deadline_ms, faulty=load.faulty)
+    return Send(np.arange(n) / load.rate, np.arange(n), tuple(asked))
+
+
+class _Doing:
+    """Harm, done by a thread of its own once the load is so far."""
+
+    def __init__(self, harm: Harm) -> None:
+        self.began_s: float | None = None
+        self._harm = harm
+        self._thread = threading.Thread(target=self._do, name="harm")
+        self._trouble: Exception | None = None
+
+    def begin_by(self, event: dict[str, Any]) -> None:
+        """Begin when the generator tells that it is time."""
+        if self.began_s is None and event["event"] == "progress" and event["passed_s"] >= self._harm.at_s:
+            self.began_s = event["passed_s"]
+            self._thread.start()
+
+    def end(self) -> None:
+        """Wait for the end of it, and raise what it raised."""
+        if self.began_s is not None:
+            self._thread.join()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _do(self) -> None:
+        try:
+            self._harm.do()
+        except Exception as problem:  # noqa: BLE001  # raised where it is seen
+            self._trouble = problem
 
 
 def count(samples: Samples, model: str, fault_at_s: float) -> Tally:

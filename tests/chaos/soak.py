@@ -26,7 +26,7 @@ from serve.control.admin_client import push_policy, show_policy
 from tables.labelled import Labelled
 from tests.chaos import parts
 from tests.chaos.house import House, serving
-from tests.chaos.load import Tally, offer
+from tests.chaos.load import Harm, Load, Tally, offer
 from tests.chaos.soak_page import PIECE_S, Memory, Soaked, growths, killed_in, page, verdict
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "soak.md"
@@ -105,14 +105,7 @@ def soak(house: House, generator: Generator, rate: float, seconds: float) -> tup
         while time.monotonic() - trace.began < seconds:
             number = len(tallies)
             tallies.append(
-                offer(
-                    generator,
-                    house.url,
-                    rate=rate,
-                    seconds=piece_s,
-                    fault=_harm(trace, number),
-                    fault_at_s=piece_s / 3,
-                )
+                offer(generator, house.url, Load(piece_s, rate), Harm(_harm(trace, number), at_s=piece_s / 3))
             )
     finally:
         over.set()

@@ -12,11 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from loadtest.generator import Generator
-from tests.chaos.conftest import RATE
-from tests.chaos.house import House
-from tests.chaos.load import bodies, offer
-from tests.chaos.record import Case, Record
+from tests.chaos.load import Load, bodies
+from tests.chaos.record import Case
+from tests.chaos.scene import Scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
@@ -119,13 +117,13 @@ def halves(url: str) -> Iterator[None]:
         yield
 
 
-def test_all_of_them_at_once(house: House, generator: Generator, record: Record) -> None:
+def test_all_of_them_at_once(scene: Scene) -> None:
     """While a thousand clients sit idle and others are slow or leave, every other request is answered."""
     with ExitStack() as all_at_once:
         for behave in (idle, slow_heads, slow_bodies, slow_readers, halves):
-            all_at_once.enter_context(behave(house.url))
-        tally = offer(generator, house.url, rate=RATE, seconds=1.5)
-    record.add(Case("all the clients that misbehave, at once", tally))
+            all_at_once.enter_context(behave(scene.house.url))
+        tally = scene.offer(Load(1.5))
+    scene.record.add(Case("all the clients that misbehave, at once", tally))
     assert tally.answered == tally.sent
 
 
@@ -141,16 +139,12 @@ def test_all_of_them_at_once(house: House, generator: Generator, record: Record)
     ],
 )
 def test_others_do_not_notice(
-    house: House,
-    generator: Generator,
-    record: Record,
-    behave: Callable[[str], contextlib.AbstractContextManager[None]],
-    name: str,
+    scene: Scene, behave: Callable[[str], contextlib.AbstractContextManager[None]], name: str
 ) -> None:
     """While some clients misbehave every request of the others is answered."""
     began = time.monotonic()
-    with behave(house.url):
-        tally = offer(generator, house.url, rate=RATE, seconds=8)
+    with behave(scene.house.url):
+        tally = scene.offer(Load(8))
     assert time.monotonic() - began < 60
-    record.add(Case(name, tally))
+    scene.record.add(Case(name, tally))
     assert tally.answered == tally.sent

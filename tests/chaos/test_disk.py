@@ -14,10 +14,10 @@ from contract.policy import Policy
 from loadtest.generator import Generator
 from serve.control.admin_client import push_policy, show_policy
 from tests.chaos.client import is_whole
-from tests.chaos.conftest import RATE
 from tests.chaos.house import House, serving
-from tests.chaos.load import offer
+from tests.chaos.load import Harm, Load, offer
 from tests.chaos.record import Case, Record
+from tests.chaos.scene import Scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
@@ -41,9 +41,7 @@ def _fill(filler: Path) -> None:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_refuses_a_push_and_nothing_else(
-    house: House, generator: Generator, record: Record, whole: bool, small_disk: Path
-) -> None:
+def test_a_full_disk_refuses_a_push_and_nothing_else(scene: Scene, small_disk: Path) -> None:
     """Without room for a revision the old one stays in force, in words; with room again, the push goes."""
     if not os.path.ismount(small_disk):
         pytest.skip("this user may not mount a file system of its own to fill")
@@ -52,45 +50,34 @@ def test_a_full_disk_refuses_a_push_and_nothing_else(
 
     def fill() -> None:
         _fill(filler)
-        said.append(_push(house, 0.7))
+        said.append(_push(scene.house, 0.7))
 
-    tally = offer(
-        generator, house.url, rate=RATE, seconds=8 if whole else 1.5, fault=fill, fault_at_s=0.3, counted=True
-    )
+    tally = scene.offer(Load(8 if scene.is_whole else 1.5), Harm(fill, at_s=0.3), counted=True)
     filler.unlink()
-    record.add(Case("the disk of the state directory is full; a push in the middle", tally))
+    scene.record.add(Case("the disk of the state directory is full; a push in the middle", tally))
     assert tally.answered == tally.sent
     assert said[0]
-    assert _push(house, 0.75) == ""
+    assert _push(scene.house, 0.75) == ""
 
 
-def test_a_state_directory_that_vanishes_is_served_on_without(
-    house: House, generator: Generator, record: Record, whole: bool
-) -> None:
+def test_a_state_directory_that_vanishes_is_served_on_without(scene: Scene) -> None:
     """Requests are answered by what is in force; a push is refused; when it is back, pushes go again."""
-    aside = house.state.with_name("aside")
+    state = scene.house.state
+    aside = state.with_name("aside")
     said: list[str] = []
 
     def vanish() -> None:
-        house.state.rename(aside)
-        said.append(_push(house, 0.6))
+        state.rename(aside)
+        said.append(_push(scene.house, 0.6))
 
-    tally = offer(
-        generator,
-        house.url,
-        rate=RATE,
-        seconds=10 if whole else 1.5,
-        fault=vanish,
-        fault_at_s=0.5,
-        counted=True,
-    )
-    if house.state.exists():
-        pytest.fail(f"something was written where the state was: {list(house.state.iterdir())}")
-    aside.rename(house.state)
-    record.add(Case("the state directory vanishes; a push in the middle", tally))
+    tally = scene.offer(Load(10 if scene.is_whole else 1.5), Harm(vanish, at_s=0.5), counted=True)
+    if state.exists():
+        pytest.fail(f"something was written where the state was: {list(state.iterdir())}")
+    aside.rename(state)
+    scene.record.add(Case("the state directory vanishes; a push in the middle", tally))
     assert tally.answered == tally.sent
     assert said[0]
-    assert _push(house, 0.65) == ""
+    assert _push(scene.house, 0.65) == ""
 
 
 @pytest.mark.chaos
@@ -107,7 +94,7 @@ def test_a_full_disk_below_the_run_folder_ends_nothing(
     try:
         with serving(tmp_path, tmp_path / "state", {**os.environ, "TMPDIR": str(place)}) as full:
             assert full.folder.is_relative_to(place)
-            tally = offer(generator, full.url, rate=RATE, seconds=20, fault=lambda: _fill(place / "filler"))
+            tally = offer(generator, full.url, Load(20), Harm(lambda: _fill(place / "filler")))
             record.add(Case("the disk of the run folder is full: logs, metrics, HAProxy's files", tally))
             assert tally.answered == tally.sent
             (place / "filler").unlink()

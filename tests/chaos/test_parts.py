@@ -11,112 +11,97 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtest.generator import Generator
 from tests.chaos import parts
 from tests.chaos.client import PatientClients, ask, is_whole
-from tests.chaos.conftest import RATE
 from tests.chaos.house import House
-from tests.chaos.load import bodies, offer
-from tests.chaos.record import WHOLE_WITHIN_S, Case, Record
+from tests.chaos.load import RATE, Harm, Load, bodies
+from tests.chaos.record import WHOLE_WITHIN_S, Case
+from tests.chaos.scene import Scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 LONG = pytest.mark.chaos
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fault:
-    """Harm to one part, and how long it took until nothing of it was left."""
+    """Harm to one part of a gateway.
 
-    house: House
+    Attributes:
+        part: one of `parts.PARTS`.
+        do: does it, in the folder of a run.
+        is_replaced: whether the process is expected to go, and another to come.
+        within_s: in which the gateway is to be whole again.
+    """
+
     part: str
     do: Callable[[Path, str], None]
-    replaced: bool = True
+    is_replaced: bool = True
+    within_s: float = WHOLE_WITHIN_S
+
+
+@dataclass
+class Harming:
+    """One fault in one gateway, and how long it took until nothing of it was left."""
+
+    house: House
+    fault: Fault
     whole_s: float | None = None
     before: int = field(init=False)
 
     def __call__(self) -> None:
         """Do it, and wait until the gateway is whole again."""
-        self.before = len(parts.find(self.house.folder, self.part))
-        harmed = parts.find(self.house.folder, self.part)[0]
+        found = parts.find(self.house.folder, self.fault.part)
+        self.before = len(found)
+        harmed = psutil.Process(found[0].pid)
         began = time.monotonic()
-        self.do(self.house.folder, self.part)
+        self.fault.do(self.house.folder, self.fault.part)
         waited = parts.wait_until(lambda: self._is_whole(harmed), 4 * WHOLE_WITHIN_S)
         self.whole_s = None if waited is None else time.monotonic() - began
 
     def _is_whole(self, harmed: psutil.Process) -> bool:
-        gone = not harmed.is_running() or harmed.status() == psutil.STATUS_ZOMBIE
-        if not gone and (self.replaced or harmed.status() == psutil.STATUS_STOPPED):
+        state = parts.state_of(harmed)
+        if state is not None and (self.fault.is_replaced or state == psutil.STATUS_STOPPED):
             return False
-        return len(parts.find(self.house.folder, self.part)) >= self.before and is_whole(self.house.url)
+        there = len(parts.find(self.house.folder, self.fault.part))
+        return there >= self.before and is_whole(self.house.url)
 
 
 def suffer(
-    house: House,
-    generator: Generator,
-    record: Record,
-    part: str,
-    name: str,
-    do: Callable[[Path, str], None],
-    *,
-    seconds: float,
-    within_s: float = WHOLE_WITHIN_S,
-    replaced: bool = True,
-    remark: str = "",
-    may_lose: int = 0,
+    scene: Scene, name: str, fault: Fault, *, seconds: float, remark: str = "", may_lose: int = 0
 ) -> Case:
     """Do harm to a part in the middle of a load, and hold what comes of it to what is promised."""
-    fault = Fault(house, part, do, replaced)
-    with PatientClients(house.url) as clients:
-        tally = offer(generator, house.url, rate=RATE, seconds=seconds, fault=fault, fault_at_s=1.5)
-    case = Case(name, tally, clients, fault.whole_s, remark, may_lose)
-    record.add(case, within_s=within_s)
+    harming = Harming(scene.house, fault)
+    with PatientClients(scene.house.url) as clients:
+        tally = scene.offer(Load(seconds), Harm(harming, at_s=1.5))
+    case = Case(name, tally, clients, harming.whole_s, remark, may_lose)
+    scene.record.add(case, within_s=fault.within_s)
     return case
 
 
-def suffer_from(house: House, generator: Generator, record: Record, part: str, name: str, fault: str) -> Case:
+def suffer_from(scene: Scene, name: str, *, part: str, fault: str) -> Case:
     """Have a fake's call do wrong in the middle of a load; as `suffer`."""
 
     def do(folder: Path, part: str) -> None:
         del folder, part
         body = bodies("fake-large", 1, faulty=(fault, 1))[0]
-        threading.Thread(target=ask, args=(house.url, body), kwargs={"model": "fake-large"}).start()
+        threading.Thread(target=ask, args=(scene.house.url, body), kwargs={"model": "fake-large"}).start()
 
-    return suffer(house, generator, record, part, name, do, seconds=16)
+    return suffer(scene, name, Fault(part, do), seconds=16)
 
 
-def test_a_killed_haproxy_costs_less_than_a_second(
-    house: House, generator: Generator, record: Record, whole: bool
-) -> None:
+def test_a_killed_haproxy_costs_less_than_a_second(scene: Scene) -> None:
     """Only what was inside it breaks: no connection is refused, and the next request is answered."""
-    case = suffer(
-        house,
-        generator,
-        record,
-        "HAProxy",
-        "HAProxy killed",
-        parts.kill,
-        seconds=14 if whole else 3,
-        may_lose=10,
-    )
+    killed = Fault("HAProxy", parts.kill)
+    case = suffer(scene, "HAProxy killed", killed, seconds=14 if scene.is_whole else 3, may_lose=10)
     assert case.tally.disturbed_s < 1.0
     assert not case.tally.refused
 
 
 @LONG
-def test_a_killed_gateway_replica_costs_what_it_had_in_hand(
-    house: House, generator: Generator, record: Record
-) -> None:
+def test_a_killed_gateway_replica_costs_what_it_had_in_hand(scene: Scene) -> None:
     """The other replica answers meanwhile."""
-    case = suffer(
-        house,
-        generator,
-        record,
-        "gateway replica",
-        "gateway replica killed",
-        parts.kill,
-        seconds=14,
-        may_lose=10,
-    )
+    killed = Fault("gateway replica", parts.kill)
+    case = suffer(scene, "gateway replica killed", killed, seconds=14, may_lose=10)
     assert case.tally.answered >= case.tally.sent - 10
 
 
@@ -131,51 +116,40 @@ START_S = 40.0
 
 @LONG
 @pytest.mark.parametrize("part", ["stage replica", "Control", "Serve controller"])
-def test_a_killed_part_comes_back(house: House, generator: Generator, record: Record, part: str) -> None:
+def test_a_killed_part_comes_back(scene: Scene, part: str) -> None:
     """The cascade answers all the while, without the stage with the cheap answer."""
-    case = suffer(house, generator, record, part, f"{part} killed", parts.kill, seconds=14)
+    case = suffer(scene, f"{part} killed", Fault(part, parts.kill), seconds=14)
     assert case.tally.answered == case.tally.sent
 
 
 @LONG
 @pytest.mark.parametrize("part", ["gateway replica", "stage replica", "Control", "HAProxy"])
-def test_a_frozen_part_is_replaced(house: House, generator: Generator, record: Record, part: str) -> None:
+def test_a_frozen_part_is_replaced(scene: Scene, part: str) -> None:
     """A process that lives and answers nothing is found by that, ended, and replaced."""
-    case = suffer(house, generator, record, part, f"{part} frozen", parts.freeze, seconds=18, may_lose=10)
+    case = suffer(scene, f"{part} frozen", Fault(part, parts.freeze), seconds=18, may_lose=10)
     assert case.tally.answered >= case.tally.sent - 10
 
 
 @LONG
 @pytest.mark.parametrize("part", ["Serve controller", "raylet"])
-def test_a_part_that_is_frozen_for_a_while_is_not_missed(
-    house: House, generator: Generator, record: Record, part: str
-) -> None:
+def test_a_part_that_is_frozen_for_a_while_is_not_missed(scene: Scene, part: str) -> None:
     """Requests need neither; nobody replaces them for being slow, and they go on where they were."""
 
     def freeze(folder: Path, part: str) -> None:
         parts.freeze_for(folder, part, 6.0)
 
-    name = f"{part} frozen for 6 s"
-    case = suffer(house, generator, record, part, name, freeze, seconds=14, replaced=False)
+    frozen = Fault(part, freeze, is_replaced=False)
+    case = suffer(scene, f"{part} frozen for 6 s", frozen, seconds=14)
     assert case.tally.answered == case.tally.sent
 
 
 @LONG
-def test_without_a_raylet_all_starts_again(house: House, generator: Generator, record: Record) -> None:
+def test_without_a_raylet_all_starts_again(scene: Scene) -> None:
     """Ray ends with its raylet; clients are told 503 in our form until the gateway has started again."""
-    before = psutil.Process(parts.find(house.folder, "raylet")[0].pid).pid
-    case = suffer(
-        house,
-        generator,
-        record,
-        "raylet",
-        "raylet killed",
-        parts.kill,
-        seconds=20,
-        within_s=START_S,
-        remark=ONE_RAYLET,
-        may_lose=int(20 * RATE),
-    )
+    folder = scene.house.folder
+    before = parts.find(folder, "raylet")[0].pid
+    killed = Fault("raylet", parts.kill, within_s=START_S)
+    case = suffer(scene, "raylet killed", killed, seconds=20, remark=ONE_RAYLET, may_lose=int(20 * RATE))
     assert case.tally.resets <= 10
-    assert parts.find(house.folder, "raylet")[0].pid != before
-    assert house.folder.is_dir()
+    assert parts.find(folder, "raylet")[0].pid != before
+    assert folder.is_dir()
