@@ -132,11 +132,17 @@ class Connection(HttpToolsProtocol):
             self._closes = self.loop.call_at(closes_at, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer; uvicorn does the rest."""
+        """Forget the timers and the last request, so that nothing is left of a connection that is gone.
+
+        After a reset uvicorn lets its own timer run, which would keep all this for a minute and a half; and
+        connection and request know each other, which would keep both until garbage is collected.
+        """
         if self._closes is not None:
             self._closes.cancel()
             self._closes = None
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self.cycle = cast(RequestResponseCycle, None)
 
     def _begin_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -15,7 +17,7 @@ from uvicorn.server import ServerState
 from runtime.api import Logits
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
-from serve.http.connection import connections_to
+from serve.http.connection import Connection, connections_to
 from serve.settings.limits import RequestLimits
 from serve.types.recorder import NoRecorder
 from serve.types.stage import Snapshot
@@ -110,20 +112,34 @@ class Wire(asyncio.Transport):
         """Bytes come when the test says so."""
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("cut", [1, 30, 90, -5, -1])
-async def test_a_request_in_two_pieces_is_answered_as_one(fake_folder: FakeFolder, cut: int) -> None:
-    """Wherever it is cut, in its head or in its body; and the next one over that connection as ever."""
+def connection_over(wire: Wire, fake_folder: FakeFolder) -> Connection:
+    """A connection of a gateway on fakes to a client behind that transport."""
     snapshot = snapshot_of(fake_folder, two_stage_policy(), NoRecorder())
     limits = RequestLimits()
     gateway = Gateway(DataPlane(lambda: snapshot, limits, NoRecorder()), limits, NoRecorder(), lambda: b"")
     config = uvicorn.Config(gateway, http=connections_to(gateway.hot), lifespan="off", log_config=None)
     config.load()
-    wire = Wire()
     connection = connections_to(gateway.hot)(
         config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
     )
     connection.connection_made(wire)
+    return connection
+
+
+async def answered(wire: Wire) -> bytes:
+    """What was written, once it is a whole reply."""
+    async with asyncio.timeout(10):
+        while not wire.sent.endswith(b"}"):
+            await asyncio.sleep(0)
+    return wire.sent
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cut", [1, 30, 90, -5, -1])
+async def test_a_request_in_two_pieces_is_answered_as_one(fake_folder: FakeFolder, cut: int) -> None:
+    """Wherever it is cut, in its head or in its body; and the next one over that connection as ever."""
+    wire = Wire()
+    connection = connection_over(wire, fake_folder)
     whole = request(TEXT)
     for pieces in ((whole[:cut], whole[cut:]), (whole,)):
         wire.sent = b""
@@ -131,12 +147,31 @@ async def test_a_request_in_two_pieces_is_answered_as_one(fake_folder: FakeFolde
             assert wire.sent == b""
             connection.data_received(piece)
             await asyncio.sleep(0)
-        async with asyncio.timeout(10):
-            while not wire.sent.endswith(b"}"):
-                await asyncio.sleep(0)
-        assert wire.sent.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert (await answered(wire)).startswith(b"HTTP/1.1 200 OK\r\n")
         assert wire.sent.count(b"HTTP/1.1") == 1
     connection.connection_lost(None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("model", ["fake-small", "fake-large"])
+@pytest.mark.parametrize("how", [None, ConnectionResetError()])
+async def test_nothing_is_left_of_a_connection_that_is_gone(
+    fake_folder: FakeFolder, model: str, how: Exception | None
+) -> None:
+    """Closed or reset, answered at once or later: it is freed without waiting for timers or the collector."""
+    wire = Wire()
+    connection = connection_over(wire, fake_folder)
+    left = weakref.ref(connection)
+    gc.disable()
+    try:
+        connection.data_received(request(json.dumps({"inputs": "a text", "model": model}).encode()))
+        await answered(wire)
+        await asyncio.sleep(0)
+        connection.connection_lost(how)
+        del connection
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
