@@ -11,7 +11,8 @@ from pathlib import Path
 from contract.errors import SluiceError
 
 OWN = ("compress", "router", "runtime", "tables")
-# These decide a result through the step's configuration or its inputs' hashes, or only carry a step out.
+# These decide a result through the step's configuration or its inputs' hashes, only carry a step out, or
+# repeat in C what modules beside them do.
 ELSEWHERE = frozenset(
     {
         "compress.datasets.data",
@@ -22,6 +23,7 @@ ELSEWHERE = frozenset(
         "compress.recipes.recipe",
         "compress.steps",
         "compress.store",
+        "runtime.ngrams._scoring",
     }
 )
 

@@ -21,8 +21,8 @@ from router.decide.simulate import replay
 from router.tune.calibrate import fit_temperature
 from router.tune.targets import Targets
 from router.tune.tune import TuneSettings, tune
-from runtime.linear import LinearRuntime
-from runtime.ngrams import NgramEncoder, NgramOptions
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions
+from runtime.ngrams.linear import LinearRuntime
 
 HERE, ELSEWHERE = "linear", "elsewhere"
 FEWEST = 60

@@ -17,8 +17,10 @@ from contract.remote import RemoteMeasured
 SCHEMA = 1
 MANIFEST = "family.json"
 
-VariantKind = Literal["teacher", "distilled", "pruned", "quantized", "linear", "scratch", "fake", "remote"]
-Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static", "int8-qdq"]
+VariantKind = Literal[
+    "teacher", "distilled", "pruned", "quantized", "linear", "deep_table", "scratch", "fake", "remote"
+]
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static", "int8-qdq", "int8-weights"]
 Batching = Literal["single", "batched"]
 
 
@@ -120,7 +122,7 @@ class Variant(Frozen):
         default_factory=dict, description="How its precision was lowered: method, smooth, mixed, calibration"
     )
     step: str = Field(default="", description="Hash of the recipe step that made it")
-    runtime: Literal["onnx", "linear", "fake", "remote"]
+    runtime: Literal["onnx", "linear", "deep_table", "fake", "remote"]
     precision: Precision = "fp32"
     batching: Batching = Field(
         default="batched",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,7 +96,10 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class LoadedVariant:
-    """A variant ready to answer: its encoder, its runtime, and what the manifest says of its answers."""
+    """A variant ready to answer: its encoder, its runtime, and what the manifest says of its answers.
+
+    `direct`, where there is one, gives the answers of both in one call.
+    """
 
     name: str
     artifact_sha256: str
@@ -104,7 +107,10 @@ class LoadedVariant:
     temperature: float
     encoder: Encoder
     runtime: Runtime
+    direct: Callable[[Sequence[str]], Logits] | None = None
 
     def logits(self, texts: Sequence[str]) -> Logits:
         """Return float32 logits [N, C] of N texts."""
+        if self.direct is not None:
+            return self.direct(texts)
         return self.runtime.logits(self.encoder.encode(texts))

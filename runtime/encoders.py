@@ -11,7 +11,7 @@ from contract.family import EncoderSpec
 from contract.files import check_sha256, inside
 from runtime.api import Encoder
 from runtime.fake import FakeEncoder
-from runtime.ngrams import NgramEncoder, ngram_options
+from runtime.ngrams.encoder import NgramEncoder, ngram_options
 from runtime.pixels import PixelEncoder, pixel_options
 from runtime.remote.record import RemoteEncoder
 from runtime.wordpiece import read_wordpiece

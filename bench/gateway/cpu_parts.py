@@ -57,7 +57,7 @@ WARM_S = 1.0
 REPLICAS = Settings(family="/").gateway_replicas
 RATE_HZ = 400
 _INSIDE = (
-    ("inference", ("_run (runtime/onnx_model.py", "logits (runtime/linear.py")),
+    ("inference", ("_run (runtime/onnx_model.py", "logits (runtime/ngrams/", "__call__ (runtime/ngrams/")),
     ("encoding", ("encode (runtime/",)),
     ("escalation", ("_escalate (serve/dataplane/", "answer (serve/dataplane/request_state")),
 )

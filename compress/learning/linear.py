@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from runtime.linear import LinearModel, tf_idf
-from runtime.ngrams import NgramEncoder, NgramOptions
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions
+from runtime.ngrams.features import tf_idf
+from runtime.ngrams.linear import LinearModel
 
 Array = NDArray[np.float32]
 

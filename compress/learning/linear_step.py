@@ -12,8 +12,8 @@ from compress.recipes.parts import LinearPart
 from compress.steps import Context, Result
 from router.tune.calibrate import fit_temperature
 from runtime.api import Logits
-from runtime.linear import LinearModel, LinearRuntime, write_linear
-from runtime.ngrams import NgramEncoder, NgramOptions, ngram_spec
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions, ngram_spec
+from runtime.ngrams.linear import LinearModel, LinearRuntime, write_linear
 
 LINEAR = "model.npz"
 SOFT_WEIGHT = 0.9

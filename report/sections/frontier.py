@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[str, int, Marker]] = {
     "pruned": ("pruned", 2, "triangle"),
     "quantized": ("quantized", 1, "square"),
     "linear": ("linear", 3, "hexagon"),
+    "deep_table": ("deep table", 3, "diamond"),
     "scratch": ("from scratch", 0, "cross"),
     "fake": ("fake", 5, "circle"),
 }

@@ -39,8 +39,8 @@ class Slots(Setting):
         """Return for every variant `inline` or the deployment that it runs in.
 
         A name that has a slot keeps it. A new one goes where the settings place it; else inline where it is
-        linear or measured fast enough; else, for the teacher, to a deployment that the family leaves empty;
-        else to the shelf. The same for every process, since it depends on nothing else.
+        linear, a deep table or measured fast enough; else, for the teacher, to a deployment that the family
+        leaves empty; else to the shelf. The same for every process, since it depends on nothing else.
 
         Raises:
             FamilyError: a variant has no place in this gateway.
@@ -75,9 +75,9 @@ class Slots(Setting):
 def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     """Return the slot of every variant.
 
-    As placed by the settings; else inline where an earlier stage of the policy, linear, or measured fast
-    enough (fakes never count as fast, so that `--fake` has all slots); the last stage in a deployment of
-    its own; the others on the shelf.
+    As placed by the settings; else inline where an earlier stage of the policy, linear, a deep table, or
+    measured fast enough (fakes never count as fast, so that `--fake` has all slots); the last stage in a
+    deployment of its own; the others on the shelf.
     """
     stages = [stage.variant for stage in policy.stages]
     found: dict[str, list[str]] = {"inline": [], "own": [], "shelf": []}
@@ -108,7 +108,7 @@ def without_effect(settings: Settings, slots: Slots) -> tuple[str, ...]:
 
 
 def _is_quick(variant: Variant, settings: Settings) -> bool:
-    if variant.kind == "linear":
+    if variant.kind in {"linear", "deep_table"}:
         return True
     measured = variant.latency_at()
     return measured is not None and measured.p50_ms <= settings.inline_below_ms and variant.runtime != "fake"

@@ -126,8 +126,11 @@ class InlineStage:
         self._run([[self._loaded.encoder.example]])
 
     def _run(self, groups: Sequence[Sequence[str]]) -> list[Logits]:
-        logits = self._loaded.runtime.logits(self._encode(groups))
         single = len(groups) == 1
+        if self._loaded.direct is not None:
+            logits = self._loaded.direct(groups[0] if single else list(chain.from_iterable(groups)))
+        else:
+            logits = self._loaded.runtime.logits(self._encode(groups))
         count = len(groups[0]) if single else sum(len(group) for group in groups)
         if logits.shape != (count, len(self._loaded.labels)) or not are_finite(logits):
             raise StageFailed(f"{self.variant} gave no usable answer")

@@ -12,7 +12,13 @@ from compress.network_kinds import NETWORKS
 from compress.recipes.recipe import Target
 from compress.steps import KINDS
 
-SERVING = {"runtime.load", "runtime.onnx_model", "runtime.wordpiece", "runtime.ngrams", "runtime.linear"}
+SERVING = {
+    "runtime.load",
+    "runtime.onnx_model",
+    "runtime.wordpiece",
+    "runtime.ngrams.encoder",
+    "runtime.ngrams.linear",
+}
 TRAINED = ("teacher", "distil", "cnn", "twin", "prune", "magnitude", "latency", "qat")
 
 
@@ -62,7 +68,7 @@ def test_a_module_brings_those_that_it_imports() -> None:
     code = code_of("compress.learning.linear_step")
     assert {
         "compress.learning.linear",
-        "runtime.linear",
+        "runtime.ngrams.linear",
         "router.tune.calibrate",
         "compress.learning.training",
     } <= set(code)

@@ -62,7 +62,7 @@ def test_container_is_not_root_stops_in_order_and_tells_its_health(
 
 def test_what_kuberays_probe_calls_is_there(instructions: list[tuple[str, str]]) -> None:
     """KubeRay asks workers by `bash -c "wget ..."`: without wget no worker would ever become ready."""
-    [packages] = [rest for rest in _of(instructions, "RUN") if "apt-get install" in rest]
+    *_, packages = [rest for rest in _of(instructions, "RUN") if "apt-get install" in rest]
     assert {"tini", "wget"} <= set(packages.partition("apt-get install")[2].partition("&&")[0].split())
 
 

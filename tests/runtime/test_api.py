@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.api import Encoded, stack
-from runtime.ngrams import NgramEncoder, NgramOptions
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions
 
 
 def tokens(*rows: list[int]) -> Encoded:

@@ -12,9 +12,9 @@ import pytest
 from contract.errors import EnvironmentProblem, FamilyError
 from contract.family import Family, Variant, artifact_of, read_family, write_family
 from runtime.encoders import load_encoder
-from runtime.linear import LinearModel, write_linear
 from runtime.load import check_family_runs, load_variant
-from runtime.ngrams import NgramOptions, ngram_spec
+from runtime.ngrams.encoder import NgramOptions, ngram_spec
+from runtime.ngrams.linear import LinearModel, write_linear
 from runtime.wordpiece import wordpiece_spec
 
 OPTIONS = NgramOptions(bits=12)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from contract.family import Family, Variant, artifact_of, read_family, write_family
 from contract.machine import Machine
 from contract.predictions import Predictions, VariantPredictions, write_predictions
-from runtime.linear import LinearModel, write_linear
 from runtime.load import load_variant
-from runtime.ngrams import NgramOptions, ngram_spec
+from runtime.ngrams.encoder import NgramOptions, ngram_spec
+from runtime.ngrams.linear import LinearModel, write_linear
 
 OPTIONS = NgramOptions(bits=10)
 TEXTS = tuple(f"{word} number {row}" for row in range(20) for word in ("good", "bad"))

@@ -15,7 +15,7 @@ from compress.learning.training import soft_loss
 from compress.recipes.learning_parts import Distillation
 from compress.store import Finished
 from contract.errors import DataError
-from runtime.ngrams import NgramOptions
+from runtime.ngrams.encoder import NgramOptions
 
 
 def recorded_step(folder: Path, answers: dict[str, list[float]]) -> Finished:
@@ -63,8 +63,8 @@ def test_a_linear_model_learns_labels_where_the_teacher_is_silent() -> None:
     model = rows.train(
         targets, 2, settings=LinearSettings(soft_weight=0.9, epochs=8), seed=0, teacher_logits=teacher
     )
-    from runtime.linear import LinearRuntime
-    from runtime.ngrams import NgramEncoder
+    from runtime.ngrams.encoder import NgramEncoder
+    from runtime.ngrams.linear import LinearRuntime
 
     said = LinearRuntime(model).logits(NgramEncoder(NgramOptions(bits=10)).encode(["alpha x", "beta x"]))
     assert said.argmax(1).tolist() == [0, 1]

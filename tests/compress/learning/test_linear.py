@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from compress.learning.linear import LinearSettings, NgramRows
-from runtime.linear import LinearModel, LinearRuntime, tf_idf
-from runtime.ngrams import NgramEncoder, NgramOptions
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions
+from runtime.ngrams.features import tf_idf
+from runtime.ngrams.linear import LinearModel, LinearRuntime
 
 OPTIONS = NgramOptions(bits=14)
 SETTINGS = LinearSettings(epochs=12, soft_weight=0.7)

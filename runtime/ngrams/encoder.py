@@ -12,6 +12,7 @@ from contract.errors import FamilyError
 from contract.family import EncoderSpec
 from contract.files import sha256_of_json
 from runtime.api import EXAMPLE_TEXT, Encoded
+from runtime.ngrams.compiled import COMPILED, hash_buckets
 
 BUCKETS = "buckets"
 Hashes = NDArray[np.uint64]
@@ -58,6 +59,11 @@ class NgramOptions:
         """Identity of the encoding."""
         return sha256_of_json({"encoder": "ngrams", "revision": 1, **asdict(self)})
 
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """The options as compiled code takes them."""
+        return self.word_orders, self.shortest, self.longest, self.bits, self.max_characters
+
 
 def ngram_spec(options: NgramOptions) -> EncoderSpec:
     """Return the manifest record of an n-gram encoding."""
@@ -82,12 +88,13 @@ class NgramEncoder:
     `Encoded.arrays["buckets"]` is [N] of object: per text an int64 array of buckets, one per n-gram, with
     repeats. Texts are lower-cased; every ASCII character but letters, digits and the apostrophe parts
     words. A window [s, e) of bytes b has the polynomial hash sum(b[j] * B**(j - s)) modulo 2**64, which
-    prefix sums give for all windows at once (Karp and Rabin 1987): no n-gram is touched by Python code.
+    prefix sums give numpy for all windows at once (Karp and Rabin 1987): no n-gram is touched by Python code.
     """
 
     def __init__(self, options: NgramOptions) -> None:
         self.options = options
         self._sha256 = options.sha256
+        self._numbers = options.numbers
         self._shift = np.uint64(64 - options.bits)
         self._tables = _tables_of(1024)
         self._characters = _Windows(options.shortest, options.longest)
@@ -110,6 +117,13 @@ class NgramEncoder:
 
     def buckets(self, text: str) -> NDArray[np.int64]:
         """Return the bucket of every n-gram of one text, characters first, then words."""
+        if not COMPILED:
+            return self.buckets_in_numpy(text)
+        found = hash_buckets(text, self._numbers)
+        return np.frombuffer(found, dtype=np.int64) if found else np.empty(0, dtype=np.int64)
+
+    def buckets_in_numpy(self, text: str) -> NDArray[np.int64]:
+        """Return the same without compiled code."""
         lowered = text[: self.options.max_characters].lower().encode("utf-8", "replace")
         words = lowered.translate(_SEPARATORS).split()
         if not words:

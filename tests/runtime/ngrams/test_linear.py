@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.errors import FamilyError
-from runtime.linear import LinearModel, LinearRuntime, read_linear, tf_idf, write_linear
-from runtime.ngrams import NgramEncoder, NgramOptions
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions
+from runtime.ngrams.features import tf_idf
+from runtime.ngrams.linear import LinearModel, LinearRuntime, read_linear, write_linear
 
 OPTIONS = NgramOptions(word_orders=1, longest=0, bits=16)
 ENCODER = NgramEncoder(OPTIONS)

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from contract.errors import FamilyError
-from runtime import ngrams
-from runtime.ngrams import NgramEncoder, NgramOptions, ngram_options, ngram_spec
+from runtime.ngrams import encoder as ngrams
+from runtime.ngrams.encoder import NgramEncoder, NgramOptions, ngram_options, ngram_spec
 
 MASK = (1 << 64) - 1
 ENCODER = NgramEncoder(NgramOptions())
