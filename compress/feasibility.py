@@ -14,8 +14,8 @@ from compress.recipes.parts import (
     CnnPart,
     DistilPart,
     LatencyPart,
-    LinearPart,
     MagnitudePart,
+    NgramPart,
     PrunePart,
     QatPart,
     QuantizePart,
@@ -53,7 +53,7 @@ def require_all_layers(recipe: Recipe) -> None:
         if isinstance(part, DistilPart) and part.weights is not None:
             depths |= dict.fromkeys(made_by(part), _own_depth(part, part.weights))
             continue
-        if isinstance(part, CnnPart | LinearPart) or part.parent not in depths:
+        if isinstance(part, CnnPart | NgramPart) or part.parent not in depths:
             continue
         depth = depths[part.parent]
         if isinstance(part, DistilPart | PrunePart) and part.layers is not None:
@@ -165,7 +165,7 @@ def require_whole(recipe: Recipe, reason: str) -> None:
                 hint="quantize it, prune it by magnitude, or learn from it with `distil` of other `weights`, "
                 "`cnn` or `linear`",
             )
-        if parent in whole and not isinstance(part, DistilPart | CnnPart | LinearPart):
+        if parent in whole and not isinstance(part, DistilPart | CnnPart | NgramPart):
             whole |= set(made_by(part))
 
 
@@ -222,7 +222,7 @@ def _place(source: str) -> Path | str:
 
 
 def _needs_network(part: VariantPart) -> str | None:
-    if isinstance(part, LinearPart):
+    if isinstance(part, NgramPart):
         return None
     if isinstance(part, DistilPart):
         if part.weights is None:

@@ -22,6 +22,7 @@ KINDS: dict[str, VariantKind] = {
     "quantize": "quantized",
     "qat": "quantized",
     "linear": "linear",
+    "deep_table": "deep_table",
 }
 
 

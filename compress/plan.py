@@ -18,6 +18,7 @@ from compress.recipes.data_part import SOURCES, DataPart
 from compress.recipes.learning_parts import Part
 from compress.recipes.parts import (
     RANDOM,
+    DeepTablePart,
     LatencyPart,
     LinearPart,
     QatPart,
@@ -223,10 +224,10 @@ def _quantization_aware(recipe: Recipe, part: QatPart) -> list[Step]:
     ]
 
 
-def _linear(recipe: Recipe, part: LinearPart) -> list[Step]:
-    """A linear stage is its own artifact."""
+def _on_ngrams(recipe: Recipe, part: LinearPart | DeepTablePart) -> list[Step]:
+    """A model over n-grams is its own artifact."""
     return [
-        _making(recipe, part, _inputs(part), name=part.name, kind="linear"),
+        _making(recipe, part, _inputs(part), name=part.name, kind=part.kind),
         _measure(recipe, part.name, part.name),
     ]
 
@@ -235,7 +236,8 @@ _EXPANSIONS: dict[type[Part], Callable[[Recipe, Any], list[Step]]] = {
     LatencyPart: _latency,
     QuantizePart: _quantized,
     QatPart: _quantization_aware,
-    LinearPart: _linear,
+    LinearPart: _on_ngrams,
+    DeepTablePart: _on_ngrams,
 }
 
 

@@ -133,6 +133,11 @@ KINDS: dict[str, Kind] = {
         _NETWORKS,
         ("numpy", "scipy", "torch", "tokenizers"),
     ),
+    "deep_table": Kind(
+        "compress.learning.deep_table_step:train_deep_table_step",
+        _NETWORKS,
+        ("numpy", "scipy", "torch", "tokenizers"),
+    ),
     "candidate": Kind(
         "compress.exploration.candidate:evaluate_candidate",
         (

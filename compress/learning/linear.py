@@ -83,13 +83,8 @@ class NgramRows:
         Raises:
             ValueError: when there is neither a label nor a teacher.
         """
-        matrix = self.matrix
-        if teacher_logits is None:
-            rows = np.flatnonzero(targets >= 0)
-            if not rows.size:
-                raise ValueError("texts without any label need a teacher's answers")
-            matrix, targets = matrix[rows], targets[rows]
-        weights, bias = _fit(matrix, _goals(targets, classes, teacher_logits, settings), settings, seed)
+        matrix, goals = self.goals(targets, classes, settings, teacher_logits)
+        weights, bias = _fit(matrix, goals, settings, seed)
         return LinearModel(
             buckets=self.buckets,
             weights=weights,
@@ -98,6 +93,22 @@ class NgramRows:
             encoder=self.options.sha256,
             bits=self.options.bits,
         )
+
+    def goals(
+        self,
+        targets: NDArray[np.int64],
+        classes: int,
+        settings: LinearSettings,
+        teacher_logits: NDArray[np.float32] | None,
+    ) -> tuple[sparse.csr_array, Array]:
+        """Return the rows to learn from, and the probabilities [N, C] that they should have; see `train`."""
+        matrix = self.matrix
+        if teacher_logits is None:
+            rows = np.flatnonzero(targets >= 0)
+            if not rows.size:
+                raise ValueError("texts without any label need a teacher's answers")
+            matrix, targets = matrix[rows], targets[rows]
+        return matrix, _goals(targets, classes, teacher_logits, settings)
 
 
 def _features(
@@ -143,6 +154,15 @@ def _goals(
     return mixed
 
 
+def minus_goals(answers: Array, goals: Array) -> Array:
+    """Return the softmax of answers [B, C], which is overwritten, minus the goals: the loss's slope."""
+    answers -= answers.max(axis=1, keepdims=True)
+    np.exp(answers, out=answers)
+    answers /= answers.sum(axis=1, keepdims=True)
+    answers -= goals
+    return answers
+
+
 def _fit(
     features: sparse.csr_array, goals: Array, settings: LinearSettings, seed: int
 ) -> tuple[Array, Array]:
@@ -166,11 +186,7 @@ def _fit(
             used, places = np.unique(batch.indices, return_inverse=True)
             batch = sparse.csr_array((batch.data, places, batch.indptr), shape=(len(rows), used.size))
             held = weights[used]
-            answers = batch @ held + bias
-            answers -= answers.max(axis=1, keepdims=True)
-            np.exp(answers, out=answers)
-            answers /= answers.sum(axis=1, keepdims=True)
-            answers -= goals[rows]
+            answers = minus_goals(batch @ held + bias, goals[rows])
             slope = batch.T @ answers
             squares[used] += np.einsum("ij,ij->i", slope, slope)
             rate = settings.learning_rate * (1 - step / steps)

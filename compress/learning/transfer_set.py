@@ -18,7 +18,7 @@ from compress.networks.models import Examples, Network, Tokens
 from compress.networks.network import Classifier
 from compress.recipes.data_part import EXTRA, UNLABELLED
 from compress.recipes.learning_parts import Augmentation, Learner
-from compress.recipes.parts import LinearPart
+from compress.recipes.parts import NgramPart
 from compress.steps import Context
 from compress.store import Finished
 from contract.errors import RecipeError
@@ -87,7 +87,7 @@ def learn_from(context: Context, student: Network, encoder: Encoder, part: Learn
 
 
 def prepare_transfer_set(
-    context: Context, teacher: Finished, part: Learner | LinearPart, *, precision: str
+    context: Context, teacher: Finished, part: Learner | NgramPart, *, precision: str
 ) -> TransferSet:
     """Return the texts that a part learns from, and a teacher's answers to them.
 

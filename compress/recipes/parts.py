@@ -210,10 +210,9 @@ class QatPart(Learner):
         return self
 
 
-class LinearPart(Part):
-    """A linear model over hashed n-grams; with a parent it learns from the parent's answers too."""
+class NgramPart(Part):
+    """A model over hashed n-grams; with a parent it learns from the parent's answers too."""
 
-    kind: Literal["linear"]
     name: Name
     parent: Name | None = None
     word_orders: int = Field(default=2, ge=0, le=8)
@@ -249,6 +248,22 @@ class LinearPart(Part):
         return self
 
 
+class LinearPart(NgramPart):
+    """A linear model over hashed n-grams."""
+
+    kind: Literal["linear"]
+
+
+class DeepTablePart(NgramPart):
+    """A model over hashed n-grams with one hidden layer, in INT8, so that n-grams count together too."""
+
+    kind: Literal["deep_table"]
+    hidden: int = Field(default=64, ge=1, le=4096, description="Hidden units")
+    dropout: float = Field(
+        default=0.3, ge=0, lt=1, description="Chance that an n-gram is left out of a text for one step"
+    )
+
+
 def require_layers(part: DistilPart | PrunePart, depth: int) -> None:
     """Raise RecipeError when a part names a layer that a parent of `depth` layers does not have."""
     for layer in part.layers or ():
@@ -268,7 +283,8 @@ VariantPart = Annotated[
     | VocabularyPart
     | QuantizePart
     | QatPart
-    | LinearPart,
+    | LinearPart
+    | DeepTablePart,
     Field(discriminator="kind"),
 ]
 

@@ -187,7 +187,7 @@ class Recipe(Part):
                     raise ValueError(
                         f"variant {part.name!r}: its {role} {named!r} is not above it in the list"
                     )
-                if known[named] in {"quantize", "qat", "linear"}:
+                if known[named] in {"quantize", "qat", "linear", "deep_table"}:
                     raise ValueError(
                         f"variant {part.name!r}: a {known[named]} variant ({named!r}) cannot be a {role}"
                     )
