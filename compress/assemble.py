@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from contract.family import (
     write_family,
 )
 from contract.files import atomic_path, sha256_of_file, sha256_of_json
+from contract.heard import AskedTeacher
 from contract.machine import Machine
 from contract.predictions import PREDICTIONS, Predictions, write_predictions
 from router.tune.calibrate import expected_calibration_error
@@ -77,7 +79,7 @@ def assemble_family(
     held = data.of(*HELD_OUT)
     logits = {name: np.load(finished[f"{name}.measure"].file(LOGITS)) for name in done}
     test, rows = held.of("test"), held.rows("test")
-    heard = None if recipe.teacher.answers is None else hear(finished[recipe.teacher.name], test, elected)
+    heard = hear(finished[recipe.teacher.name], test, elected) if recipe.teacher.only_heard else None
     by_heard = heard is not None and heard.record.deltas
     taught = heard.said if heard is not None and by_heard else logits[own][rows].argmax(1)
     costs = step_costs(steps, finished)
@@ -101,9 +103,12 @@ def assemble_family(
             told["agreement"] = heard.agreement_of(said)
         measured.append(variant.model_copy(update=vars(quality) | told))
     teacher = next(variant for variant in measured if variant.name == own)
-    variants = tuple(judged(variant, teacher, recipe.limits) for variant in measured)
+    limits = recipe.limits if recipe.data.label is not None else recipe.limits.as_asked
+    variants = tuple(judged(variant, teacher, limits) for variant in measured)
 
     routed, rows = held.of(*ROUTED), held.rows(*ROUTED)
+    if recipe.data.label is None:
+        routed = replace(routed, label=("",) * len(routed))
     answers = {v.name: (logits[v.name][rows], v.temperature) for v in variants}
     new = out / NEW
     shutil.rmtree(new, ignore_errors=True)
@@ -116,6 +121,8 @@ def assemble_family(
         labels=data.labels,
         teacher=own,
         heard=None if heard is None else heard.record,
+        asked=_asked(recipe, finished),
+        truth="labels" if recipe.data.label is not None else "teacher",
         splits=data.records(),
         encoders=encoders,
         variants=variants,
@@ -128,6 +135,13 @@ def assemble_family(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return _put_in_place(family, new, out)
+
+
+def _asked(recipe: Recipe, finished: Mapping[str, Finished]) -> AskedTeacher | None:
+    """Return what asking a teacher behind HTTP came to; None where it is another kind of teacher."""
+    if recipe.teacher.remote is None:
+        return None
+    return AskedTeacher.model_validate(finished[recipe.teacher.name].result["asked"])
 
 
 def _put_in_place(family: Family, new: Path, out: Path) -> Family:

@@ -11,6 +11,7 @@ from contract.formulas import gco2e
 from contract.machine import EnergyProvenance
 from contract.prices import load_grid
 
+OF_DATA = frozenset({"data", "answered-data"})
 SUREST_FIRST: tuple[EnergyProvenance, ...] = ("measured-rapl", "user-constant", "estimated-load", "none")
 
 
@@ -34,6 +35,7 @@ def step_costs(steps: Sequence[Step], finished: Mapping[str, Finished]) -> tuple
                 energy_wh=energy,
                 gco2e=None if energy is None else gco2e(energy, intensity),
                 energy_provenance=cost.get("provenance", "none"),
+                usd=finished[step.name].result.get("usd"),
             )
         )
     return tuple(found)
@@ -60,6 +62,7 @@ def training_of(
         energy_provenance=(
             max((cost.energy_provenance for cost in summed), key=SUREST_FIRST.index) if metered else "none"
         ),
+        usd=sum(paid) if (paid := [cost.usd for cost in summed if cost.usd is not None]) else None,
         steps=tuple(cost.name for cost in summed),
     )
 
@@ -70,7 +73,7 @@ def _making(name: str, variants: Iterable[str], steps: Sequence[Step]) -> set[st
     made, queue = {name}, [name]
     while queue:
         for needed in by_name[queue.pop()].inputs.values():
-            if by_name[needed].kind != "data" and needed not in others | made:
+            if by_name[needed].kind not in OF_DATA and needed not in others | made:
                 made.add(needed)
                 queue.append(needed)
     return made

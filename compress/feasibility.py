@@ -43,7 +43,7 @@ def require_all_layers(recipe: Recipe) -> None:
     if recipe.data.input == "image":
         return
     depths: dict[str, int] = {}
-    if recipe.teacher.answers is not None:
+    if recipe.teacher.elsewhere:
         require_heard(recipe)
     elif (reason := _whole_because(recipe)) is not None:
         require_whole(recipe, reason)
@@ -176,16 +176,17 @@ def require_heard(recipe: Recipe) -> None:
         RecipeError: naming the variant, and what it would need of the teacher.
     """
     teacher = recipe.teacher.name
+    where = "teacher.answers" if recipe.teacher.remote is None else "teacher.remote"
     _require_own_columns(recipe)
     if recipe.search is not None:
         raise RecipeError(
             "`search` takes its teacher apart, and of this one only answers are known",
-            where="teacher.answers",
+            where=where,
             hint="list students by hand: `distil` with `weights` of its own, and what is made from it",
         )
     if not recipe.variants:
         raise RecipeError(
-            "`teacher.answers` make no model: there is no variant to learn them",
+            f"answers make no model (`{where}`): there is no variant to learn them",
             where="variants",
             hint=f"{{name: linear, kind: linear, parent: {teacher}}}",
         )
@@ -197,7 +198,7 @@ def require_heard(recipe: Recipe) -> None:
         if problem is not None:
             raise RecipeError(
                 f"variant {part.name!r}: {problem}; of its teacher {teacher!r} only answers are known",
-                where="teacher.answers",
+                where=where,
                 hint="learn from them with `linear`, or with `distil` from a folder or package as `weights`; "
                 "quantize and prune that student",
             )

@@ -87,7 +87,7 @@ def reference_of(recipe: Recipe, done: Sequence[str], finished: Mapping[str, Fin
     Raises:
         RecipeError: when it has not been measured.
     """
-    named = recipe.teacher.reference if recipe.teacher.answers is not None else recipe.teacher.name
+    named = recipe.teacher.reference if recipe.teacher.only_heard else recipe.teacher.name
     lineages = lineages_of(recipe)
     able = [name for name in done if named is None or name == named]
     able = [name for name in able if lineages[name].technique != TWIN or named is not None]

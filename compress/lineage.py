@@ -11,6 +11,7 @@ from contract.family import VariantKind
 TWIN = "twin"
 KINDS: dict[str, VariantKind] = {
     "teacher": "teacher",
+    "remote": "remote",
     "distil": "distilled",
     "cnn": "distilled",
     TWIN: "scratch",
@@ -49,8 +50,9 @@ def lineages_of(recipe: Recipe) -> dict[str, Lineage]:
     What is made from an unlisted variant has the nearest listed one before it as its parent; what is made
     from nothing but a teacher's answers has none.
     """
-    elsewhere = recipe.teacher.answers is not None
-    found = {} if elsewhere else {recipe.teacher.name: Lineage("teacher")}
+    elsewhere = recipe.teacher.only_heard
+    technique = "teacher" if recipe.teacher.remote is None else "remote"
+    found = {} if elsewhere else {recipe.teacher.name: Lineage(technique)}
     for part in recipe.variants:
         found |= _lineages(part)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.asking.outlook import Outlook, outlook_of
 from compress.assemble import assemble_family
-from compress.plan import Planned, inspect_plan, key_of, plan_steps, select
+from compress.datasets.data import DATA, read_dataset
+from compress.datasets.preparation import data_of
+from compress.plan import TEXTS_STEP, Planned, inspect_plan, key_of, plan_steps, select
 from compress.progress import Progress, Silent
 from compress.recipes.recipe import Recipe, load_recipe
 from compress.steps import KINDS, Context, Step
@@ -91,6 +94,19 @@ def dry_run(
     return inspect_plan(select(plan_steps(recipe), only), Store(out / STEPS_FOLDER), describe_machine())
 
 
+def asking_ahead(recipe: Recipe, planned: Sequence[Planned]) -> Outlook | None:
+    """Return what asking a remote teacher comes to before it starts; None where nobody is to be asked.
+
+    Reads the data, and writes and asks nothing. Raises as `dry_run`.
+    """
+    steps = {item.step.name: item for item in planned}
+    asking = steps.get(recipe.teacher.name)
+    if recipe.teacher.remote is None or asking is None or asking.finished is not None:
+        return None
+    read = steps[TEXTS_STEP].finished
+    return outlook_of(recipe, data_of(recipe) if read is None else read_dataset(read.file(DATA)))
+
+
 class _Meter:
     """An energy meter that starts when it is first asked for: a run that reuses everything needs none."""
 
@@ -142,6 +158,7 @@ class Run:
                 inputs=inputs,
                 update=lambda share, words="": self.progress.update(step.name, share, words),
                 meter=self.meter,
+                tell=lambda words: self.progress.tell(step.name, words),
             )
             result, cost = self._metered(step, context)
             self.finished[step.name] = self.store.finish(step.name, key, folder, result, cost)
@@ -180,7 +197,7 @@ def _summary(finished: Finished) -> str:
     if "verification" in result:
         words.append(f"agrees with its source on {result['verification']['label_agreement']:.1%}")
     words += result.get("notes", ())
-    if "latency" in result:
+    if result.get("latency"):
         words.append(f"p50 {result['latency'][0]['p50_ms']:.2f} ms")
     elif "parameters" in result:
         words.append(f"{result['parameters']:,} parameters")

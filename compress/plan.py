@@ -36,10 +36,11 @@ from contract.prices import load_prices
 from tables.paths import require_readable
 
 DATA_STEP = "data"
+TEXTS_STEP = "data.texts"
 # Instruction sets that decide what `precision: auto` means.
 BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 # Keys of a teacher that came later, and leave the steps of older recipes as they were.
-_LATER = ("answers", "reference")
+_LATER = ("answers", "reference", "remote")
 # What the names of a variant's steps add to its own.
 ENDS = ("", ".table", ".train", ".train.export", ".export", ".measure")
 
@@ -65,16 +66,13 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
     """
     require_all_layers(recipe)
     teacher, hashes = recipe.teacher, _data_hashes(recipe.data)
-    steps = [
-        Step(
-            DATA_STEP,
-            "data",
-            f"data: {recipe.data.file or recipe.data.train}",
-            {"data": recipe.data.model_dump(mode="json", exclude=set(hashes)), "seed": recipe.seed},
-            outside=hashes,
-        ),
-        *(_heard(recipe, hashes) if teacher.answers is not None else _run(recipe)),
-    ]
+    if teacher.remote is not None:
+        steps = _asked(recipe, hashes)
+    else:
+        steps = [
+            _data(recipe, hashes),
+            *(_heard(recipe, hashes) if teacher.answers is not None else _run(recipe)),
+        ]
     for part in recipe.variants:
         steps += steps_of(recipe, part)
     twice = sorted(name for name, count in Counter(step.name for step in steps).items() if count > 1)
@@ -87,6 +85,46 @@ def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
 def steps_of(recipe: Recipe, part: VariantPart) -> list[Step]:
     """Return the steps that one part of a recipe becomes, in an order that can be run."""
     return _EXPANSIONS.get(type(part), _network)(recipe, part)
+
+
+def _data(recipe: Recipe, hashes: dict[str, str], name: str = DATA_STEP) -> Step:
+    config = {"data": recipe.data.model_dump(mode="json", exclude=set(hashes)), "seed": recipe.seed}
+    remote = recipe.teacher.remote
+    if recipe.data.label is None and remote is not None:
+        config["labels"] = sorted(remote.labels)
+    return Step(name, "data", f"{name}: {recipe.data.file or recipe.data.train}", config, outside=hashes)
+
+
+def _asked(recipe: Recipe, hashes: dict[str, str]) -> list[Step]:
+    """A teacher behind HTTP is asked for the texts; those that it answers are the data."""
+    part, remote, answers = recipe.teacher, recipe.teacher.remote, recipe.teacher.answers
+    assert remote is not None
+    config: dict[str, Any] = {
+        "remote": remote.model_dump(mode="json", exclude={"cache", "max_usd", "errors"}),
+        "max_length": part.max_length,
+    }
+    outside: dict[str, str] = {}
+    if answers is not None:
+        (given,) = _heard(recipe, hashes)
+        config["given"], outside = dict(given.config), dict(given.outside)
+    return [
+        _data(recipe, hashes, TEXTS_STEP),
+        Step(part.name, "ask", f"{part.name}: ask {remote.model}", config, {"data": TEXTS_STEP}, outside),
+        Step(
+            DATA_STEP,
+            "answered-data",
+            "data: the texts with an answer",
+            {"labelled": recipe.data.label is not None},
+            {"texts": TEXTS_STEP, "teacher": part.name},
+        ),
+        Step(
+            f"{part.name}.measure",
+            "measure-asked",
+            f"{part.name}.measure",
+            {"labelled": recipe.data.label is not None},
+            {"data": DATA_STEP, "artifact": part.name},
+        ),
+    ]
 
 
 def _run(recipe: Recipe) -> list[Step]:

@@ -23,6 +23,10 @@ class Progress(Protocol):
         """A step has come this far (0 to 1)."""
         ...
 
+    def tell(self, step: str, words: str) -> None:
+        """A step says what should stay to be read."""
+        ...
+
     def end(self, step: str, outcome: Outcome, words: str = "") -> None:
         """A step is finished, or its earlier result is used."""
         ...
@@ -35,6 +39,9 @@ class Silent:
         """Nothing."""
 
     def update(self, step: str, share: float, words: str = "") -> None:
+        """Nothing."""
+
+    def tell(self, step: str, words: str) -> None:
         """Nothing."""
 
     def end(self, step: str, outcome: Outcome, words: str = "") -> None:
@@ -76,6 +83,10 @@ class TerminalProgress:
         """Move the bar."""
         if self._task is not None:
             self._bars.update(self._task, completed=share, words=words)
+
+    def tell(self, step: str, words: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(f"[cyan]{step}[/]: {words}", highlight=False)
 
     def end(self, step: str, outcome: Outcome, words: str = "") -> None:
         """Replace the bar by a line."""

@@ -48,7 +48,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may use while it works: everything it writes goes into `folder`."""
+    """What a step may use while it works: everything it writes goes into `folder`.
+
+    `update` says how far it is, `tell` what a person should be able to read afterwards.
+    """
 
     recipe: Recipe
     step: Step
@@ -56,6 +59,7 @@ class Context:
     inputs: Mapping[str, Finished]
     update: Update
     meter: Callable[[], EnergyMeter]
+    tell: Callable[[str], None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,13 @@ KINDS: dict[str, Kind] = {
         ("compress.datasets.sources", "tables.labelled", "tables.sources", "tables.files"),
         _READ,
     ),
+    "ask": Kind(
+        "compress.asking.teacher_step:ask_teacher",
+        ("compress.datasets.sources", "tables.labelled", "tables.sources", "tables.files"),
+        ("numpy", "pyarrow"),
+    ),
+    "answered-data": Kind("compress.asking.rows_step:keep_answered", packages=("numpy", "pyarrow")),
+    "measure-asked": Kind("compress.asking.measure_step:measure_asked", packages=("numpy", "scipy")),
     "image-teacher": Kind("compress.learning.image_teacher:train_image_teacher", packages=_IMAGES),
     "distil": Kind("compress.learning.distil:distil_student", _NETWORKS, _TRAINED),
     "cnn": Kind("compress.learning.text_cnn:distil_cnn", _NETWORKS, _TRAINED),

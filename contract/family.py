@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from contract.errors import FamilyError
 from contract.files import check_sha256, inside, read_json, sha256_of_file, sha256_of_json, write_json
-from contract.heard import Agreement, HeardTeacher
+from contract.heard import Agreement, AskedTeacher, HeardTeacher
 from contract.machine import EnergyProvenance, Machine, Provider
 from contract.records import Frozen, parse_record
 from contract.remote import RemoteMeasured
@@ -84,6 +84,7 @@ class Training(Frozen):
     )
     gco2e: float | None = None
     energy_provenance: EnergyProvenance = "none"
+    usd: float | None = Field(default=None, description="Paid for a remote teacher's answers")
     steps: tuple[str, ...] = Field(default=(), description="Names of the family's steps that are summed")
 
 
@@ -96,6 +97,7 @@ class StepCost(Frozen):
     energy_wh: float | None = None
     gco2e: float | None = None
     energy_provenance: EnergyProvenance = "none"
+    usd: float | None = Field(default=None, description="Paid to others, as for a teacher's answers")
 
 
 class SliceQuality(Frozen):
@@ -215,6 +217,14 @@ class Family(Frozen):
     teacher: str = Field(description="Name of the teacher variant, or of the one in its place")
     heard: HeardTeacher | None = Field(
         default=None, description="The teacher, where only its answers are known; null where it is a variant"
+    )
+    asked: AskedTeacher | None = Field(
+        default=None, description="The teacher, where it stands behind HTTP and was asked for its answers"
+    )
+    truth: Literal["labels", "teacher"] = Field(
+        default="labels",
+        description="What figures of quality are counted against: labels, or where the data have none the "
+        "teacher's answers",
     )
     splits: dict[str, Split] = Field(default_factory=dict)
     encoders: dict[str, EncoderSpec]

@@ -35,3 +35,29 @@ class HeardTeacher(Frozen):
         "against the variant in its place",
     )
     notes: tuple[str, ...] = ()
+
+
+class AskedTeacher(Frozen):
+    """A teacher behind HTTP whose answers a family was made from: where it was asked, and what that took.
+
+    Never a secret: the address has no key in it. What answers cost is what was booked when they came, those
+    that were kept from earlier runs included.
+    """
+
+    form: str
+    url: str
+    model: str
+    question_sha256: str = Field(
+        description="Of all that an answer depends on beside the text: model, instructions, labels"
+    )
+    answered: dict[str, tuple[int, int]] = Field(
+        default_factory=dict, description="By split: texts with an answer, and all texts"
+    )
+    given: int = Field(default=0, ge=0, description="Answers that files gave, and that were not asked for")
+    soft: int = Field(default=0, ge=0, description="Replies with probabilities; others are labels alone")
+    declined: dict[str, int] = Field(
+        default_factory=dict, description="Replies without a label that was offered, by reason"
+    )
+    errors: dict[str, int] = Field(default_factory=dict, description="Texts without a reply, by reason")
+    usd: float = Field(default=0.0, ge=0)
+    seconds: float = Field(default=0.0, ge=0, description="The times of all replies, one after the other")

@@ -253,6 +253,10 @@ class RemoteModel(_Strict):
         told = self.model_dump(mode="json", exclude={*_UNSEEN, *_PRICES, "schema_"}, exclude_defaults=True)
         return sha256_of_json([told, list(labels)])
 
+    def question(self, labels: tuple[str, ...]) -> str:
+        """Return the hash of what is asked, wherever it is asked: `identity` without the address."""
+        return self.model_copy(update={"url": ""}).identity(labels)
+
     def dump(self) -> dict[str, Any]:
         """Return the JSON form, what stands at its default left out."""
         told = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

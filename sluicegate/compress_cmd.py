@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from compress.exploration.search import RECORD, SEARCHED, Searched, run_search
-from compress.pipeline import dry_run, run_pipeline
+from compress.pipeline import asking_ahead, dry_run, run_pipeline
 from compress.progress import TerminalProgress
 from compress.recipes.recipe import Recipe, load_recipe
 from compress.tracking import Tracker
@@ -79,7 +79,9 @@ class _Asked:
 @click.option("--data", type=FOLDER, help="Folder that the recipe's data paths are relative to.")
 @column_options
 @watts_option
-@click.option("--dry-run", "dry", is_flag=True, help="Print the plan and what is already done.")
+@click.option(
+    "--dry-run", "dry", is_flag=True, help="Print the plan, what is already done, and what asking would cost."
+)
 @click.option("--search", is_flag=True, help="Look for variants beyond the recipe's, and keep the best.")
 @click.option(
     "--search-minutes",
@@ -105,6 +107,9 @@ def command(recipe: Path, out: Path, as_json: bool, **options: Any) -> None:
     that are accurate, fast or frugal beyond all others are trained in full, and what then is best becomes
     part of the family. Interrupt it and run it again: finished candidates are not trained twice. The recipe
     that was found is written to FAMILY/searched.yaml.
+
+    A teacher behind HTTP (`teacher: {remote: ...}`) is asked for the texts that it has not answered yet;
+    --dry-run says how many these are, and what they cost at most.
 
     A small recipe:
 
@@ -180,10 +185,14 @@ def require_a_passing_variant(family: Family, *, partial: bool) -> None:
 def _plan(recipe: Recipe, out: Path, only: str | None, as_json: bool) -> None:
     planned = dry_run(recipe, out, only=only)
     rows = [(p.step.name, p.step.kind, p.step.title, p.finished is not None) for p in planned]
+    ahead = asking_ahead(recipe, planned)
     if as_json:
-        print_json(
-            [{"step": name, "kind": kind, "title": title, "done": done} for name, kind, title, done in rows]
-        )
+        told: list[dict[str, Any]] = [
+            {"step": name, "kind": kind, "title": title, "done": done} for name, kind, title, done in rows
+        ]
+        if ahead is not None:
+            next(item for item in told if item["step"] == recipe.teacher.name)["asking"] = ahead.dump()
+        print_json(told)
         return
     shown = Table()
     for column in ("step", "kind", "what", "state"):
@@ -191,3 +200,5 @@ def _plan(recipe: Recipe, out: Path, only: str | None, as_json: bool) -> None:
     for name, kind, title, done in rows:
         shown.add_row(name, kind, title, "done" if done else "to do")
     result_console.print(shown)
+    if ahead is not None:
+        result_console.print(f"{recipe.teacher.name}: {ahead.in_words}", highlight=False, soft_wrap=True)

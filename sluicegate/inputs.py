@@ -40,7 +40,10 @@ class Table:
         variants = self.family.variants if self.family else ()
         if self.family is not None and self.family.heard is not None:
             return self.family.teacher
-        return next((v.name for v in variants if v.kind == "teacher"), None)
+        own = None if self.family is None else self.family.teacher
+        return next(
+            (v.name for v in variants if v.kind == "teacher" or (v.kind == "remote" and v.name == own)), None
+        )
 
     @property
     def machine(self) -> str | None:

@@ -28,6 +28,11 @@ POSITIVE = click.FloatRange(min=0)
     "--out", type=FILE, default=Path("policy.json"), show_default=True, help="The policy; always written."
 )
 @click.option("--max-accuracy-drop", type=FRACTION, help="Against the reference; 0.01 is one point.")
+@click.option(
+    "--max-disagreement",
+    type=FRACTION,
+    help="Share of answers that are not the reference's; needs no labels. 0.05 is 5%.",
+)
 @click.option("--min-accuracy", type=FRACTION, help="Of the answers given; 0.95 is 95%.")
 @click.option("--max-f1-drop", type=FRACTION, help="Macro-F1 against the reference.")
 @click.option("--max-recall-drop", multiple=True, metavar="CLASS=X", help="For one class; may be repeated.")
@@ -103,6 +108,7 @@ def command(
     Example: sluice tune sluicegate-demo/family --max-accuracy-drop 0.02 --out policy.json
     Example: sluice tune --predictions p.parquet --costs c.json --max-accuracy-drop 0.01 \\
                --reference large --out policy.json
+    Example: sluice tune family --max-disagreement 0.05 --out policy.json
     Example: sluice tune sluicegate-demo/family --compare-scores
     """
     if compare_scores:
@@ -145,8 +151,8 @@ def _compare(table: Table, asked: dict[str, Any], *, as_json: bool) -> None:
 
 def _targets(asked: dict[str, Any]) -> Targets:
     scalars = (
-        "max_accuracy_drop", "min_accuracy", "max_f1_drop", "max_usd_per_1k", "max_latency_ms",
-        "max_energy_wh_per_1k", "max_escalation_rate",
+        "max_accuracy_drop", "max_disagreement", "min_accuracy", "max_f1_drop", "max_usd_per_1k",
+        "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate",
     )  # fmt: skip
     recall, slices = (_pairs(name, asked[name]) for name in ("max_recall_drop", "max_slice_drop"))
     if all(asked[name] is None for name in scalars) and not recall and not slices:

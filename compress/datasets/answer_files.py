@@ -175,7 +175,8 @@ class _Reader:
         else:
             raw, columns = [value_at(values, column) for column in scores.values()], [*scores.values()]
         if raw is None or all(is_empty(value) for value in raw):
-            return None
+            alone = self.part.label_column
+            return None if alone is None else self._of_label(value_at(values, alone))
         numbers = np.array([number_of(v, c) for v, c in zip(raw, columns, strict=True)])[list(self.order)]
         if self.part.probabilities is not None:
             return of_probabilities(numbers)

@@ -76,7 +76,9 @@ def _folder(path: Path, part: DataPart) -> Iterator[Record]:
         split = {"split": split_of(inside.parts[0])} if len(inside.parts) == 3 else {}
         content = (path / inside).read_bytes()
         refuse_disguised(content, path / inside)
-        yield Record(str(path / inside), number, {**split, part.text: content, part.label: class_of(inside)})
+        yield Record(
+            str(path / inside), number, {**split, part.text: content, str(part.label): class_of(inside)}
+        )
 
 
 def _digits(source: str, part: DataPart) -> Iterator[Record]:
@@ -92,7 +94,7 @@ def _digits(source: str, part: DataPart) -> Iterator[Record]:
     found = load_digits()
     greys = np.rint(found.images * (255 / 16)).astype(np.uint8)
     for number, (image, label) in enumerate(zip(greys, found.target, strict=True), start=1):
-        values = {part.text: png_text(image), part.label: str(label)}
+        values = {part.text: png_text(image), str(part.label): str(label)}
         yield Record(f"{source}: row {number}", number, values)
 
 

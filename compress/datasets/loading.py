@@ -58,14 +58,14 @@ def load_data(part: DataPart, *, seed: int) -> Dataset:
                 hint=f"labels: {', '.join(labels)}",
             )
     if part.unlabelled is not None:
-        more = _unlabelled(part, kept)
+        more = unlabelled_rows(part, kept)
         kept, split = kept + more, split + [UNLABELLED] * len(more)
     return Dataset(
         labels=labels,
         texts=tuple(row.text for row in kept),
         label=tuple(row.label for row in kept),
         split=tuple(split),
-        slices=tuple(_slices_of(row, part.slices) for row in kept),
+        slices=tuple(slices_of(row, part.slices) for row in kept),
         removed=removed.in_full,
         removed_after_cut=removed.after_cut,
         removed_in_conflict=removed.in_conflict,
@@ -165,8 +165,8 @@ def _stretches(rows: list[Row], split: list[str], words: int, count: int) -> lis
     return found
 
 
-def _unlabelled(part: DataPart, known: list[Row]) -> list[Row]:
-    """Return the distinct texts without labels that equal no labelled text of any split."""
+def unlabelled_rows(part: DataPart, known: list[Row]) -> list[Row]:
+    """Return the distinct texts of `data.unlabelled` that equal none of the texts known."""
     found: dict[str, Row] = {}
     keys = {text_key(row) for row in known}
     for row in read_unlabelled(part.unlabelled or "", part):
@@ -226,7 +226,8 @@ def _check_splits(rows: list[Row], split: list[str], part: DataPart) -> None:
             )
 
 
-def _slices_of(row: Row, rules: dict[str, SliceRule]) -> tuple[str, ...]:
+def slices_of(row: Row, rules: dict[str, SliceRule]) -> tuple[str, ...]:
+    """Return the names of the slices that a row is in."""
     words = len(row.text.split())
     named = [*row.slices]
     for name, rule in rules.items():

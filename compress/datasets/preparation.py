@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from compress.datasets.data import DATA, Dataset, write_dataset
 from compress.datasets.loading import load_data
+from compress.datasets.without_labels import load_texts
 from compress.recipes.data_part import SPLITS
+from compress.recipes.recipe import Recipe
 from compress.steps import Context, Result
 from tables.notes import absence_note, lone_labels_note
 
 
 def prepare_data(context: Context) -> Result:
     """Read, check and divide the data. Raises DataError, EnvironmentProblem."""
-    data = load_data(context.recipe.data, seed=context.recipe.seed)
+    data = data_of(context.recipe)
     write_dataset(context.folder / DATA, data)
     return {
         "labels": list(data.labels),
@@ -20,8 +22,16 @@ def prepare_data(context: Context) -> Result:
         "removed_in_conflict": data.removed_in_conflict,
         "splits": {name: record.n for name, record in data.records().items()},
         "sha256": data.sha256,
-        "notes": notes_of(data),
+        "notes": notes_of(data) if context.recipe.data.label is not None else [],
     }
+
+
+def data_of(recipe: Recipe) -> Dataset:
+    """Return the data of a recipe; without labels where it has none. Raises as `prepare_data`."""
+    remote = recipe.teacher.remote
+    if recipe.data.label is None and remote is not None:
+        return load_texts(recipe.data, sorted(remote.labels), seed=recipe.seed)
+    return load_data(recipe.data, seed=recipe.seed)
 
 
 def notes_of(data: Dataset) -> list[str]:

@@ -23,7 +23,10 @@ class AnswersPart(Part):
     text: str | None = Field(
         default=None, description="Column of the texts in `file`; `data.text` by default"
     )
-    label: str | None = Field(default=None, description="Column of the teacher's labels")
+    label: str | None = Field(
+        default=None,
+        description="Column of the teacher's labels; beside `probabilities`, for rows without these",
+    )
     logits: str | dict[str, str] | None = Field(
         default=None,
         description="Columns of its logits by label, {neg: a, pos: b}; or one column of lists in the `order`",
@@ -57,7 +60,7 @@ class AnswersPart(Part):
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         forms = [name for name in ("label", "logits", "probabilities") if getattr(self, name) is not None]
-        if len(forms) > 1:
+        if len(forms) > 1 and forms != ["label", "probabilities"]:
             raise ValueError(f"give `{forms[0]}` or `{forms[1]}`, one of them")
         if not forms and self.file is None:
             raise ValueError("name the column: `label`, `logits` or `probabilities`")
@@ -70,7 +73,7 @@ class AnswersPart(Part):
             )
         if len(set(self.order)) != len(self.order):
             raise ValueError("`order` names a label twice")
-        if self.scores is not None and "certainty" in self.model_fields_set:
+        if self.scores is not None and self.label is None and "certainty" in self.model_fields_set:
             raise ValueError("`certainty` goes with `label`; scores say how sure the teacher is")
         return self
 
@@ -81,15 +84,14 @@ class AnswersPart(Part):
 
     @property
     def label_column(self) -> str | None:
-        """The column of labels; None where there are scores."""
-        return None if self.scores is not None else self.label or "label"
+        """The column of labels; None where there are scores alone."""
+        return self.label if self.scores is not None else self.label or "label"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that hold answers."""
-        if isinstance(self.scores, dict):
-            return tuple(self.scores.values())
-        return tuple(name for name in (self.scores, self.label_column) if name is not None)
+        scores = self.scores.values() if isinstance(self.scores, dict) else [self.scores]
+        return tuple(name for name in (*scores, self.label_column) if name is not None)
 
 
 def _text(name: Any) -> str:

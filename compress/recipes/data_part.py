@@ -93,7 +93,11 @@ class DataPart(Part):
         default=None, description="Texts without labels, learnt from the teacher's answers only"
     )
     text: str = "text"
-    label: str = "label"
+    label: str | None = Field(
+        default="label",
+        description="null: there are none, or none that count; what `teacher.remote` answers stands in for "
+        "them",
+    )
     slice: str | None = Field(default=None, description="Column of slices; `slice` by default, if there")
     slices: dict[str, SliceRule] = Field(default_factory=dict)
     shares: Shares = Shares()

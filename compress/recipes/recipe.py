@@ -22,13 +22,14 @@ from compress.recipes.parts import (
     VariantPart,
     made_by,
 )
+from compress.recipes.remote_part import RemotePart
 from compress.recipes.search_part import SearchPart
 from contract.errors import RecipeError
 from contract.machine import Provider
 from contract.urls import without_password
 from contract.yamls import read_yaml
 
-RESERVED = frozenset({"data", "cascade"})
+RESERVED = frozenset({"data", "data.texts", "cascade"})
 RESERVED_ENDS = (".compare", ".export", ".measure", ".table", ".train")
 
 
@@ -46,9 +47,15 @@ class TeacherPart(Part):
     answers: AnswersPart | None = Field(
         default=None, description="In place of weights: the answers of a teacher that cannot be run here"
     )
+    remote: RemotePart | None = Field(
+        default=None,
+        description="In place of weights: a teacher behind HTTP, which is asked for its answers; those that "
+        "`answers` beside it has are not asked for again",
+    )
     reference: Name | None = Field(
         default=None,
-        description="With `answers`: the variant that stands in the teacher's place; the dearest by default",
+        description="With `answers` alone: the variant that stands in the teacher's place; by default the "
+        "dearest",
     )
     max_length: int = Field(default=128, ge=4, le=8192, description="Tokens kept of each text")
     labels: dict[str, str] = Field(
@@ -67,15 +74,26 @@ class TeacherPart(Part):
 
     @model_validator(mode="after")
     def _model_or_answers(self) -> Self:
-        if bool(self.weights) == (self.answers is not None):
+        if bool(self.weights) == self.elsewhere:
             raise ValueError(
-                "give `weights`, a model to run here, or `answers` that were given elsewhere, one of them"
+                "give `weights`, a model to run here, or `answers` that were given elsewhere, one of them; "
+                "or `remote`, a model to ask"
             )
-        if self.answers is None and self.reference is not None:
+        if self.reference is not None and not self.only_heard:
             raise ValueError("`reference` goes with `answers`; a teacher that can be run is the reference")
-        if self.answers is not None and "training" in self.model_fields_set:
+        if self.elsewhere and "training" in self.model_fields_set:
             raise ValueError("`training` goes with `weights`: of answers nothing is trained")
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is no model of this machine: only its answers teach."""
+        return self.answers is not None or self.remote is not None
+
+    @property
+    def only_heard(self) -> bool:
+        """Whether nothing but its answers is known, so that no request can reach it."""
+        return self.answers is not None and self.remote is None
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -103,6 +121,12 @@ class Limits(Part):
         description="Accuracy that slices must reach whatever the teacher does; as a list of names, 1",
     )
     latency_p99_ms: float | None = Field(default=None, gt=0)
+
+    @property
+    def as_asked(self) -> Self:
+        """The same limits without the tier that holds where no drop is given."""
+        none = self.tier is None and self.accuracy_drop is None
+        return self.model_copy(update={"accuracy_drop": 1.0}) if none else self
 
     @field_validator("always", mode="before")
     @classmethod
@@ -156,8 +180,10 @@ class Recipe(Part):
         images = self.data.input == "image"
         if self.teacher.image is not None and not images:
             raise ValueError("`teacher.image` goes with `data.input: image`")
-        if self.teacher.answers is not None and images:
-            raise ValueError("`teacher.answers` are answers to texts, not to images")
+        if self.teacher.elsewhere and images:
+            raise ValueError("`teacher.answers` and `teacher.remote` give answers to texts, not to images")
+        if self.data.label is None:
+            _check_without_labels(self)
         if self.teacher.labels and images:
             raise ValueError("`teacher.labels` names the head of a text classifier")
         if self.search is not None and images:
@@ -212,6 +238,22 @@ class Recipe(Part):
         return self
 
 
+def _check_without_labels(recipe: Recipe) -> None:
+    """The answers of a remote teacher stand in for labels: it says which there are."""
+    remote = recipe.teacher.remote
+    if remote is None:
+        raise ValueError(
+            "`data.label: null`, texts without labels, needs a `teacher.remote` that gives answers"
+        )
+    if len(remote.labels) < 2:
+        raise ValueError(
+            "without labels in the data `teacher.remote.labels` names all that there are: [LABEL, ...], or "
+            "{LABEL: what it means}"
+        )
+    if any(rule.label is not None for rule in recipe.data.slices.values()):
+        raise ValueError("`data.slices` by `label` need labels, and `data.label` is null")
+
+
 def _check_image_quantization(part: QuantizePart) -> None:
     """Convolutions have no fast dynamic form."""
     if part.method not in {"static", "qdq"} or part.smooth is not None or part.mixed is not None:
@@ -262,7 +304,11 @@ def parse_recipe(
     answers = recipe.teacher.answers
     if answers is not None and answers.file is not None:
         answers = answers.model_copy(update={"file": _absolute(answers.file, data_folder or folder)})
-    teacher = recipe.teacher.model_copy(update={"weights": _weights(recipe, folder), "answers": answers})
+    remote = recipe.teacher.remote
+    if remote is not None:
+        remote = remote.model_copy(update={"cache": _absolute(remote.cache, folder)})
+    told = {"weights": _weights(recipe, folder), "answers": answers, "remote": remote}
+    teacher = recipe.teacher.model_copy(update=told)
     variants = tuple(_started(part, folder) for part in recipe.variants)
     data = recipe.data.model_copy(update=sources)
     return recipe.model_copy(update={"data": data, "teacher": teacher, "variants": variants})

@@ -48,7 +48,7 @@ def variants_table(family: Family) -> Table:
         "Tier: critical below half a point lost, high below one, medium below three. "
         "Latency: one text alone, encoding included. ECE: on the test split, after temperature."
     )
-    notes = (note, *heard_notes(family), BEST_BY)
+    notes = (note, *heard_notes(family), *asked_notes(family), BEST_BY)
     return _table(family, "variants", f"Variants of {family.name}", QUALITY, notes)
 
 
@@ -77,7 +77,7 @@ def resources_table(family: Family) -> Table:
 
 def inspect_table(family: Family, *, width: int = 80) -> Table:
     """Return the columns that fit a terminal of so many characters, the most telling ones first."""
-    notes = (*heard_notes(family), _energy_note(family), BEST_BY)
+    notes = (*heard_notes(family), *asked_notes(family), _energy_note(family), BEST_BY)
     return fit(_table(family, "variants", f"Variants of {family.name}", TERMINAL, notes), width, SPARE)
 
 
@@ -95,6 +95,28 @@ def heard_notes(family: Family) -> tuple[str, ...]:
     against = "those answers" if heard.deltas else family.teacher
     said += f"Points are against {against}; {family.teacher} stands in its place where requests escalate."
     return (said[0].upper() + said[1:], *heard.notes)
+
+
+def asked_notes(family: Family) -> tuple[str, ...]:
+    """Return what to know of a teacher behind HTTP and of data without labels, if anything."""
+    asked, notes = family.asked, []
+    if family.truth == "teacher":
+        notes.append(
+            "The data have no labels: accuracy, macro-F1 and points are counted against the answers of "
+            f"{family.teacher}, which is therefore always right."
+        )
+    if asked is not None:
+        answered, of = (sum(counts) for counts in zip(*asked.answered.values(), strict=True))
+        said = f"The teacher ({family.teacher}) is {asked.model} at {asked.url}: it answered {answered:,} of "
+        said += f"{of:,} texts for {asked.usd:,.4g} USD"
+        silent = sum(asked.declined.values()), sum(asked.errors.values())
+        said += "".join(
+            f"; {count:,} {words}"
+            for count, words in zip(silent, ("got no label", "got no reply"), strict=True)
+            if count
+        )
+        notes.append(said + ".")
+    return tuple(notes)
 
 
 def _agreed(found: Agreement | None) -> str:

@@ -17,6 +17,7 @@ from report.format.svg import Axis, Chart, Line, Marker, Point, draw, percent_fo
 
 KINDS: dict[str, tuple[str, int, Marker]] = {
     "teacher": ("teacher", 4, "diamond"),
+    "remote": ("remote", 4, "diamond"),
     "distilled": ("distilled", 0, "circle"),
     "pruned": ("pruned", 2, "triangle"),
     "quantized": ("quantized", 1, "square"),

@@ -87,6 +87,8 @@ def _promise(target: CertifiedTarget, reference: str) -> str:
     if "drop" in target.metric:
         limit = f"{points(target.epsilon).lstrip('+')} points"
         return f"the {name} against {reference} is at most {limit}"
+    if target.metric == "disagreement":
+        return f"at most {percent(target.epsilon)} of answers are not those of {reference}"
     if target.metric == "escalation_rate":
         return f"at most {percent(target.epsilon)} of texts escalate"
     words = {

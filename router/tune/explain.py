@@ -68,7 +68,11 @@ class Alternative:
         parts.append(f"{self.escalation_rate:.1%} escalate")
         parts.append(f"{self.usd_per_1k:.4g} USD per 1,000")
         parts += [
-            f"accuracy {1 - value:.2%}" if metric == "error" else f"{metric} {value * 100:+.2f} points"
+            f"accuracy {1 - value:.2%}"
+            if metric == "error"
+            else f"disagreement {value:.2%}"
+            if metric == "disagreement"
+            else f"{metric} {value * 100:+.2f} points"
             for metric, value in self.risks.items()
         ]
         tail: str = "meets the target on the tune rows, untested" if self.verdict == "naive" else self.verdict

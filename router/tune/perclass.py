@@ -305,4 +305,5 @@ def _estimate(
     )
     right = search.sample.right
     drop = float(right[search.reference, rows].mean() - right[judged.chosen, rows].mean())
-    return replace(summed, candidate=candidate, n_judged=len(rows), accuracy_drop=drop)
+    known = drop if search.labelled else None
+    return replace(summed, candidate=candidate, n_judged=len(rows), accuracy_drop=known)

@@ -33,11 +33,13 @@ BUDGETS = ("max_usd_per_1k", "max_latency_ms", "max_energy_wh_per_1k", "max_esca
 class Targets:
     """What a policy must keep, all optional and all at once.
 
-    Drops and rates are fractions against the reference. Budgets are means over requests. `objective` ranks
+    Drops and rates are fractions against the reference; disagreement is the share of answers that are not
+    the reference's, and needs no labels. Budgets are means over requests. `objective` ranks
     the policies that keep them all: by usd_per_1k or by accuracy.
     """
 
     max_accuracy_drop: float | None = None
+    max_disagreement: float | None = None
     min_accuracy: float | None = None
     max_f1_drop: float | None = None
     max_recall_drop: Mapping[str, float] = field(default_factory=dict)
@@ -48,6 +50,14 @@ class Targets:
     max_escalation_rate: float | None = None
     objective: Objective = "cheapest"
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether any of it is about labels; else rows without one count too."""
+        known = self.max_disagreement is not None or self.max_accuracy_drop is not None
+        others = self.min_accuracy, self.max_f1_drop, *self.max_recall_drop, *self.max_slice_drop
+        asked = self.max_accuracy_drop is not None or any(value is not None for value in others)
+        return asked or not known or self.objective == "most_accurate"
+
     def budgets(self) -> dict[str, float]:
         """Return the budgets that were asked for, by name."""
         return {name: value for name in BUDGETS if (value := getattr(self, name)) is not None}
@@ -55,7 +65,7 @@ class Targets:
     @property
     def has_quality(self) -> bool:
         """Whether any target speaks of answers rather than of cost."""
-        scalars = (self.max_accuracy_drop, self.min_accuracy, self.max_f1_drop)
+        scalars = (self.max_accuracy_drop, self.max_disagreement, self.min_accuracy, self.max_f1_drop)
         return any(value is not None for value in scalars) or bool(
             self.max_recall_drop or self.max_slice_drop
         )
@@ -187,7 +197,11 @@ def constraints_of(
             "disagreement": "disagreement",
         }
         kind = kinds[method]
-        found.append(Constraint("accuracy_drop", kind, targets.max_accuracy_drop, reference))
+        unlabelled = not (predictions.label >= 0).any()
+        metric = "disagreement" if unlabelled else "accuracy_drop"
+        found.append(Constraint(metric, kind, targets.max_accuracy_drop, reference))
+    if targets.max_disagreement is not None:
+        found.append(Constraint("disagreement", "disagreement", targets.max_disagreement, reference))
     if targets.min_accuracy is not None:
         if not 0.0 < targets.min_accuracy < 1.0:
             raise InputError(
@@ -217,7 +231,7 @@ def constraints_of(
         if constraint.kind != "disagreement" and not (predictions.label >= 0).any():
             raise PredictionsError(
                 f"the target {constraint.metric} needs labels, and no row has one",
-                hint="without labels only --max-accuracy-drop works, by disagreement with the reference",
+                hint="without labels only --max-disagreement works, and --max-accuracy-drop, which it bounds",
             )
     return tuple(found)
 

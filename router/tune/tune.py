@@ -82,7 +82,8 @@ def tune(
         )
     tune_part, certify_part = split_parts(predictions, given)
     ordered = by_cost(names, costs, tune_part)
-    method: Method = given.method if (predictions.label >= 0).any() else "disagreement"
+    labelled = targets.needs_labels and (predictions.label >= 0).any()
+    method: Method = given.method if labelled else "disagreement"
     parts = [tune_part] if certify_part is None else [tune_part, certify_part]
     occurring = np.unique(np.concatenate([part.label for part in parts]))
     classes = tuple(occurring[occurring >= 0].tolist())
@@ -124,7 +125,8 @@ def tune(
 def _candidates(search: Search, targets: Targets, settings: TuneSettings) -> list[Estimate]:
     accuracy_first = targets.objective == "most_accurate" or not search.constraints
     found = grid_estimates(search, max_stages=settings.max_stages, accuracy_first=accuracy_first)
-    if settings.per_class == "auto" and search.labelled and settings.score not in {"agreement", "deferral"}:
+    judged = search.labelled or bool(search.constraints)
+    if settings.per_class == "auto" and judged and settings.score not in {"agreement", "deferral"}:
         extra = per_class_estimates(search, found, seed=settings.seed, max_stages=settings.max_stages)
         found += [estimate for estimate in extra if search.within_budget(estimate)]
     return found

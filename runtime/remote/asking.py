@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from contract.errors import FailureKind, RemoteFailure
 from contract.remote import RemoteModel
 from runtime.remote.answered import Answered
 from runtime.remote.client import RemoteClient
-from runtime.remote.forms import form_of
+from runtime.remote.estimate import most_usd_of
 from runtime.remote.forms.said import Probabilities
 from runtime.remote.kept import Kept, KeptAnswers
 
@@ -28,39 +27,11 @@ NONE = -1
 BUSY_FOR_S = 600.0
 """A server that is busy for so long, and answers nothing meanwhile, is given up."""
 _LEAST_IN_A_ROW = 10
-_CHARACTERS_PER_TOKEN = 3.5
-_TOKENS_OUT = 16.0
 _IN_VAIN = {401, 403, 404, 405}
+_MARGIN, _FEW = 1.25, 10
 
 Progress = Callable[[int, int, float], None]
 """Told of texts answered, texts in all, and USD spent on them so far."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What asking would cost.
-
-    Attributes:
-        texts: different ones.
-        kept: those that are answered already.
-        usd_spent: that these have cost.
-        usd_left: that the others will cost, about.
-        exact: whether that is the price, not a guess of how many tokens it takes.
-    """
-
-    texts: int
-    kept: int
-    usd_spent: float
-    usd_left: float
-    exact: bool
-
-    @property
-    def told(self) -> str:
-        """The estimate in words."""
-        left = self.texts - self.kept
-        about = "" if self.exact else "about "
-        kept = f"; {self.kept:,} are answered already, for {self.usd_spent:,.4g} USD" if self.kept else ""
-        return f"{left:,} texts to ask, {about}{self.usd_left:,.4g} USD{kept}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +47,10 @@ class Asked:
         tokens_in, tokens_out: of all answers.
         calls, failures: requests sent this time, and those that failed by kind.
         alone: [N] whether it was asked this time with no other request out.
+        declined: answers without a label that was offered, by reason, kept ones included.
+        errors: texts that got no reply this time, by what went wrong.
         stopped: why not all were asked; None where they were.
+        capped: whether it was the price.
     """
 
     labels: NDArray[np.int64]
@@ -89,46 +63,15 @@ class Asked:
     calls: int
     failures: dict[FailureKind, int]
     alone: NDArray[np.bool_]
+    declined: dict[str, int]
+    errors: dict[str, int]
     stopped: str | None
+    capped: bool
 
     @property
     def unanswered(self) -> int:
         """Texts without an answer."""
         return int((self.labels == NONE).sum())
-
-
-def estimate(model: RemoteModel, labels: tuple[str, ...], texts: Sequence[str], folder: Path) -> Estimate:
-    """Return what `ask_texts` would cost; asks nothing. Raises InputError."""
-    different = list(dict.fromkeys(texts))
-    with KeptAnswers(folder, model, labels) as kept:
-        found = [answer for text in different if (answer := kept.get(text)) is not None]
-        left = [text for text in different if kept.get(text) is None]
-    each = _price_of(model, labels, left, found)
-    return Estimate(
-        len(different), len(found), sum(one.usd for one in found), len(left) * each, model.priced_by_call
-    )
-
-
-def _price_of(
-    model: RemoteModel, labels: tuple[str, ...], left: Sequence[str], known: Sequence[Kept]
-) -> float:
-    """Return the USD of one text: by the price of a call, by tokens seen before, or by a guess at them."""
-    if model.priced_by_call:
-        return model.usd(model.repeats)
-    if known:
-        return sum(one.usd for one in known) / len(known)
-    if not left:
-        return 0.0
-    form = form_of(model, labels)
-    some = left[:: max(1, len(left) // 100)]
-    body = sum(len(json.dumps(form.body([text]), ensure_ascii=False)) for text in some) / len(some)
-    return model.repeats * model.usd(1) + model.usd(0) + _tokens_usd(model, body)
-
-
-def _tokens_usd(model: RemoteModel, characters: float) -> float:
-    _, each_in, each_out = model.price or (0.0, 0.0, 0.0)
-    tokens = characters / _CHARACTERS_PER_TOKEN
-    return model.repeats * (tokens * each_in + _TOKENS_OUT * each_out) / 1000
 
 
 def ask_texts(
@@ -138,6 +81,7 @@ def ask_texts(
     folder: Path,
     *,
     max_usd: float | None = None,
+    most_errors: int | None = None,
     alone: int = 0,
     progress: Progress = lambda *_: None,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -152,37 +96,29 @@ def ask_texts(
         labels: the label set.
         texts: [N].
         folder: where answers are kept, see KeptAnswers.
-        max_usd: that the answers may cost in all, kept ones included; for tokens, to within what is out.
+        max_usd: that the answers may cost in all, kept ones included. What an answer may cost is set aside
+            before it is asked for: by tokens, at first as `most_usd_of` says, then by what was seen.
+        most_errors: texts that may stay without a reply; one more stops it all. None: any number.
         alone: the first so many that are to be asked go one at a time, so that their time is a request's own.
         progress: told now and then.
         transport: in place of the network, in tests.
 
     Raises:
         InputError: the record does not fit the labels, or answers cannot be kept.
-        EnvironmentProblem: its key is not to be found here.
+        EnvironmentProblem: its key is not to be found here, or another process asks for the same.
     """
-    with KeptAnswers(folder, model, labels) as kept:
-        return asyncio.run(_ask(model, labels, list(texts), kept, max_usd, alone, progress, transport))
-
-
-async def _ask(
-    model: RemoteModel,
-    labels: tuple[str, ...],
-    texts: list[str],
-    kept: KeptAnswers,
-    max_usd: float | None,
-    alone: int,
-    progress: Progress,
-    transport: httpx.AsyncBaseTransport | None,
-) -> Asked:
     client = RemoteClient(model, labels, transport=transport)
-    different = list(dict.fromkeys(texts))
-    run = _Run(client, kept, different, math.inf if max_usd is None else max_usd, progress)
-    try:
-        await run.all(alone)
-    finally:
-        await client.close()
-    return _result(run, texts, len(labels))
+    with KeptAnswers(folder, model, labels) as kept:
+        run = _Run(
+            client,
+            kept,
+            list(dict.fromkeys(texts)),
+            max_usd=math.inf if max_usd is None else max_usd,
+            most_errors=math.inf if most_errors is None else most_errors,
+            progress=progress,
+        )
+        asyncio.run(run.all(alone))
+        return _result(run, texts, len(labels))
 
 
 @dataclass
@@ -193,62 +129,93 @@ class _Run:
     kept: KeptAnswers
     texts: list[str]
     max_usd: float
+    most_errors: float
     progress: Progress
     stopped: str | None = None
+    capped: bool = False
     asked_alone: set[str] = field(default_factory=set)
-    out: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    out_usd: dict[int, float] = field(default_factory=dict)
     in_a_row: int = 0
     done: int = 0
     heard_at: float = field(default_factory=time.monotonic)
     waiting: deque[list[str]] = field(default_factory=deque)
-    known: int = 0
     spent_before: float = 0.0
-    each_usd: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._most = most_usd_of(self.client.model, self.client.labels)
+        self._share = 1.0
+        self._largest = 0.0
+        self._seen = 0
+        self._settled = asyncio.Event()
 
     async def all(self, alone: int) -> None:
         """Ask for everything that is not kept."""
-        model = self.client.model
-        known = [answer for text in self.texts if (answer := self.kept.get(text)) is not None]
-        left = [text for text in self.texts if self.kept.get(text) is None]
-        self.done = self.known = len(known)
-        self.spent_before = sum(one.usd for one in known)
-        self.each_usd = _price_of(model, self.client.labels, left, known)
-        self.waiting.extend([text] for text in left[:alone])
-        await self._work(alone=True)
-        size = self.client.batch
-        rest = left[alone:]
-        self.waiting.extend(rest[start : start + size] for start in range(0, len(rest), size))
-        await asyncio.gather(*(self._work() for _ in range(min(model.max_concurrency, len(self.waiting)))))
+        try:
+            left = [text for text in self.texts if self.kept.get(text) is None]
+            if left:
+                self.kept.open()
+                left = [text for text in left if self.kept.get(text) is None]
+            known = [answer for text in self.texts if (answer := self.kept.get(text)) is not None]
+            self.done = len(known)
+            self.spent_before = sum(one.usd for one in known)
+            self.waiting.extend([text] for text in left[:alone])
+            await self._work(alone=True)
+            size, rest = self.client.batch, left[alone:]
+            self.waiting.extend(rest[start : start + size] for start in range(0, len(rest), size))
+            workers = min(self.client.model.max_concurrency, len(self.waiting))
+            await asyncio.gather(*(self._work() for _ in range(workers)))
+        finally:
+            await self.client.close()
 
     async def _work(self, *, alone: bool = False) -> None:
-        while self.waiting and self.stopped is None:
+        while self.stopped is None and self.waiting:
             batch = self.waiting.popleft()
-            if self._spent + (self.out + len(batch)) * self._each > self.max_usd * (1 + 1e-9):
-                self.stopped = (
-                    f"{self._spent:.4g} USD are spent, and {len(batch)} more would go beyond {self.max_usd:g}"
-                )
+            most = sum(map(self._most, batch))
+            if not await self._affordable(most):
+                self.waiting.appendleft(batch)
                 return
-            self.out += len(batch)
+            number = id(batch)
+            self.out_usd[number] = most
             try:
                 answered = await self.client.ask(batch)
             except RemoteFailure as failure:
                 self._failed(batch, failure)
             else:
                 self._keep(batch, answered, alone=alone)
+                self._learn(answered.usd, most)
             finally:
-                self.out -= len(batch)
+                del self.out_usd[number]
+                self._settled.set()
+
+    async def _affordable(self, most: float) -> bool:
+        """Wait until what is out leaves room for an answer; False where there will be none."""
+        while self.stopped is None:
+            out = sum(self.out_usd.values())
+            if self._spent + (out + most) * self._share <= self.max_usd * (1 + 1e-9):
+                return True
+            if not self.out_usd:
+                self.capped = True
+                spent = f"{self._spent:.4g} of {self.max_usd:.4g} USD are spent"
+                self.stopped = f"{spent}, and one more answer could cross that"
+                return False
+            self._settled.clear()
+            await self._settled.wait()
+        return False
+
+    def _learn(self, usd: float, most: float) -> None:
+        """Note how much of what was set aside an answer took: the largest share, and a margin, is enough."""
+        if self.client.model.priced_by_call or most <= 0:
+            return
+        margin = _MARGIN if self._seen >= _FEW else 2.0
+        taken = usd / most
+        self._largest = max(taken, self._largest)
+        self._seen += 1
+        self._share = min(1.0, margin * self._largest)
 
     @property
     def _spent(self) -> float:
         return self.spent_before + self.client.usd
-
-    @property
-    def _each(self) -> float:
-        """USD of one text, by what was seen where there is no price of a call."""
-        answered = self.done - self.known
-        if self.client.model.priced_by_call or answered < 1:
-            return self.each_usd
-        return self.client.usd / answered
 
     def _keep(self, batch: list[str], answered: Answered, *, alone: bool) -> None:
         n = len(batch)
@@ -285,14 +252,19 @@ class _Run:
             self.waiting.extend([text] for text in batch)  # one of them it is
             return
         if failure.kind == "declined":
-            self.kept.add(batch[0], Kept(None, None, self.client.model.usd(self.client.model.repeats), 0.0))
+            usd = self.client.model.usd(self.client.model.repeats)
+            self.kept.add(batch[0], Kept(None, None, usd, 0.0, reason=failure.message))
             self._heard(1)
             return
         self.in_a_row += 1
+        kind = failure.kind if failure.status is None else f"{failure.kind} (HTTP {failure.status})"
+        self.errors[kind] += len(batch)
         if failure.status in _IN_VAIN:
             self.stopped = str(failure)
         elif self.in_a_row >= max(_LEAST_IN_A_ROW, 2 * self.client.model.max_concurrency):
             self.stopped = f"{self.in_a_row} questions in a row failed, the last one: {failure}"
+        elif self.errors.total() > self.most_errors:
+            self.stopped = f"{self.errors.total():,} texts got no reply, the last one: {failure}"
 
 
 def _result(run: _Run, texts: Sequence[str], classes: int) -> Asked:
@@ -317,5 +289,8 @@ def _result(run: _Run, texts: Sequence[str], classes: int) -> Asked:
         calls=run.client.sent,
         failures=dict(run.client.failures),
         alone=np.array([text in run.asked_alone for text in texts], dtype=bool),
+        declined=dict(Counter(one.reason for one in answers.values() if one.label is None)),
+        errors=dict(run.errors),
         stopped=run.stopped,
+        capped=run.capped,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
-from contract.errors import InputError
+from contract.errors import EnvironmentProblem, InputError
 from contract.files import sha256_of_bytes
 from contract.remote import RemoteModel
 
@@ -25,6 +26,7 @@ class Kept:
         probabilities: [C], where they were told.
         usd, seconds: that it took.
         tokens_in, tokens_out: that it counted.
+        reason: why there is no label.
     """
 
     label: int | None
@@ -33,38 +35,35 @@ class Kept:
     seconds: float
     tokens_in: int = 0
     tokens_out: int = 0
+    reason: str = ""
 
 
 class KeptAnswers:
-    """The answers of one model, asked in one way for one label set: a file of lines below a folder.
+    """The answers to one question, a model asked in one way for one label set: a file of lines in a folder.
 
-    A line is written once its answer is there; one that is torn, by a full disk or a killed process, is left
-    out when it is read. Close it after use, or use it in a `with`.
+    The address is no part of the question: answers outlive a move of the model. A line is written once its
+    answer is there; one that is torn, by a full disk or a killed process, is left out when it is read.
+    Nothing is written before the first answer. Close it after use, or use it in a `with`.
 
     Args:
-        folder: of such files, one for each model; created if missing.
+        folder: of such files, one for each question; created when the first answer is kept.
         model: whose answers.
         labels: the label set.
 
     Raises:
-        InputError: the file cannot be read or written.
+        InputError: the file cannot be read.
     """
 
     def __init__(self, folder: Path, model: RemoteModel, labels: tuple[str, ...]) -> None:
-        self.path = folder / f"{model.identity(labels)[:16]}.jsonl"
+        self.path = folder / f"{model.question(labels)[:16]}.jsonl"
         self._classes = len(labels)
+        self._about = {"schema": SCHEMA, "model": model.model, "url": model.url, "labels": list(labels)}
         self._found: dict[str, Kept] = {}
+        self._file: BinaryIO | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             whole = self.path.read_bytes() if self.path.is_file() else b""
-            self._file = self.path.open("ab")
         except OSError as problem:
-            raise InputError(f"answers cannot be kept here: {problem}", where=self.path) from None
-        if whole and not whole.endswith(b"\n"):
-            self._file.write(b"\n")
-        if not whole:
-            about = {"schema": SCHEMA, "model": model.model, "url": model.url, "labels": list(labels)}
-            self._write(about)
+            raise InputError(f"answers cannot be read: {problem}", where=self.path) from None
         for line in whole.splitlines():
             self._read(line)
 
@@ -72,28 +71,58 @@ class KeptAnswers:
         """Return the answer to a text, if there is one."""
         return self._found.get(key_of(text))
 
+    def open(self) -> None:
+        """Hold the file for writing, so that no other process asks for the same meanwhile.
+
+        Raises:
+            InputError: it cannot be written.
+            EnvironmentProblem: another process holds it.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            before = self.path.read_bytes()
+        except BlockingIOError:
+            raise EnvironmentProblem(
+                f"another process is asking the same question ({self.path})",
+                hint="wait for it: what it is told is kept for this one too",
+            ) from None
+        except OSError as problem:
+            raise InputError(f"answers cannot be kept here: {problem}", where=self.path) from None
+        if before and not before.endswith(b"\n"):
+            self._file.write(b"\n")
+        for line in before.splitlines():
+            self._read(line)
+
     def add(self, text: str, answer: Kept) -> None:
-        """Keep an answer. Raises InputError."""
+        """Keep an answer. Raises as `open`, which it does at first where nobody has."""
+        if self._file is None:
+            self.open()
+        if self._file is not None and not self._file.tell():
+            self._write(self._about)
         key = key_of(text)
         self._found[key] = answer
         shares = answer.probabilities
-        self._write(
-            {
-                "text": key,
-                "label": answer.label,
-                "probabilities": None if shares is None else [round(share, _DIGITS) for share in shares],
-                "usd": answer.usd,
-                "seconds": round(answer.seconds, 6),
-                "in": answer.tokens_in,
-                "out": answer.tokens_out,
-            }
-        )
+        told = {
+            "text": key,
+            "label": answer.label,
+            "probabilities": None if shares is None else [round(share, _DIGITS) for share in shares],
+            "usd": answer.usd,
+            "seconds": round(answer.seconds, 6),
+            "in": answer.tokens_in,
+            "out": answer.tokens_out,
+        }
+        self._write(told | ({"reason": answer.reason} if answer.reason else {}))
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _write(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
         try:
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
@@ -112,6 +141,7 @@ class KeptAnswers:
                 float(raw["seconds"]),
                 int(raw["in"]),
                 int(raw["out"]),
+                str(raw.get("reason", "")),
             )
             key = str(raw["text"])
         except (ValueError, KeyError, TypeError):

@@ -45,7 +45,7 @@ def test_every_kind_of_part_has_its_kind_of_variant() -> None:
     """No technique of the recipe is left without a word for what it makes, and the words are known."""
     union, _ = get_args(VariantPart)
     kinds = {get_args(part.model_fields["kind"].annotation)[0] for part in get_args(union)}
-    assert kinds | {"teacher", "twin"} == set(KINDS)
+    assert kinds | {"teacher", "remote", "twin"} == set(KINDS)
     assert set(KINDS.values()) <= set(get_args(VariantKind))
 
 

@@ -38,6 +38,9 @@ class Told:
         if step == self._interrupt_at and share > 0:
             raise KeyboardInterrupt
 
+    def tell(self, step: str, words: str) -> None:
+        """Nothing."""
+
     def end(self, step: str, outcome: str, words: str = "") -> None:
         """Remember."""
         self.ended.append((step, outcome))

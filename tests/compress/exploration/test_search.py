@@ -49,6 +49,9 @@ class Told:
     def update(self, step: str, share: float, words: str = "") -> None:
         """Nothing."""
 
+    def tell(self, step: str, words: str) -> None:
+        """Nothing."""
+
     def end(self, step: str, outcome: str, words: str = "") -> None:
         """Remember."""
         self.ended.append((step, outcome))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.remote.asking import NONE, ask_texts, estimate
+from runtime.remote.asking import NONE, ask_texts
+from runtime.remote.estimate import estimate
 from runtime.remote.kept import Kept, KeptAnswers
 from tests.ports import free_port
 from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model

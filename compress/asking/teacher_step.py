@@ -1,0 +1,224 @@
+"""The teacher's step where it stands behind HTTP: its answers to the data's texts, asked for and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.asking.outlook import Outlook, in_usd, listed, outlook_of
+from compress.datasets.data import DATA, Dataset, read_dataset
+from compress.datasets.recorded import RECORDED, Recorded, hash_of, write_recorded
+from compress.recipes.data_part import EXTRA, SPLITS, UNLABELLED
+from compress.recipes.remote_part import RemotePart
+from compress.steps import Context, Result
+from contract.errors import SluiceError
+from contract.files import write_json
+from contract.formulas import exact_quantile, quantile_interval
+from contract.heard import AskedTeacher
+from runtime.remote.answered import FLOOR
+from runtime.remote.asking import Asked, ask_texts
+from runtime.remote.kept import Kept, KeptAnswers
+from runtime.remote.record import REMOTE_ENCODER
+
+REMOTE = "remote.json"
+REASONS = 20
+
+
+def ask_teacher(context: Context) -> Result:
+    """Ask for the answers that are missing, and keep all of them as the step's result.
+
+    What has been answered stays in the recipe's cache, however the step ends.
+
+    Raises:
+        RecipeError, DataError: as `outlook_of`.
+        EnvironmentProblem: no key, or answers cannot be kept.
+        SluiceError: the money is spent, the endpoint fails, or no text has an answer.
+    """
+    part = context.recipe.teacher.remote
+    assert part is not None
+    data = read_dataset(context.inputs["data"].file(DATA))
+    outlook = outlook_of(context.recipe, data)
+    context.tell(outlook.in_words)
+    errors: Mapping[str, int] = {}
+    if outlook.to_ask:
+        asked = _ask(context, outlook, data.labels)
+        _require_end(asked, context.recipe.teacher.name, outlook_of(context.recipe, data))
+        errors = asked.errors
+    with KeptAnswers(Path(part.cache), part.served, data.labels) as cache:
+        found = {text: cache.get(text) for text in outlook.open}
+    kept = {text: one for text, one in found.items() if one is not None}
+    answers = {
+        hash_of(text): logits for text, one in kept.items()
+        if (logits := logits_of(one, len(data.labels), part.certainty)) is not None
+    }  # fmt: skip
+    answers |= {
+        key: outlook.given.answers[key]
+        for text in outlook.texts
+        if (key := hash_of(text)) in outlook.given.answers
+    }
+    if not answers:
+        raise SluiceError(
+            "teacher.remote: no text has an answer",
+            hint=None if part.ask else "teacher.remote.ask: true",
+        )
+    write_recorded(context.folder / RECORDED, Recorded(data.labels, answers))
+    write_json(context.folder / REMOTE, part.served.dump())
+    record = _record(part, data, outlook, [*kept.values()], errors, answers)
+    return {
+        "artifact": REMOTE,
+        "runtime": "remote",
+        "precision": "fp32",
+        "batching": "batched",
+        "encoder": REMOTE_ENCODER.model_dump(mode="json"),
+        "max_length": context.recipe.teacher.max_length,
+        "answered": record.answered,
+        "usd": record.usd,
+        "usd_per_1k": usd_per_1k_of(part, [*kept.values()]),
+        "latency": latency_of([*kept.values()]),
+        "summary": f"{len(answers):,} answers, {in_usd(record.usd)} USD",
+        "notes": _notes(record),
+        "asked": record.model_dump(mode="json"),
+    }
+
+
+def logits_of(answer: Kept, classes: int, certainty: float) -> NDArray[np.float32] | None:
+    """Return an answer as logits [C] whose softmax are its probabilities; None where it names no label.
+
+    Args:
+        answer: of the teacher.
+        classes: how many labels there are.
+        certainty: probability of its label where it tells none; the others share the rest.
+    """
+    if answer.label is None:
+        return None
+    if answer.probabilities is not None:
+        shares = np.array(answer.probabilities, dtype=np.float64)
+    else:
+        shares = np.full(classes, (1 - certainty) / (classes - 1))
+        shares[answer.label] = certainty
+    found: NDArray[np.float32] = np.log(np.maximum(shares, FLOOR)).astype(np.float32)
+    return found
+
+
+def usd_per_1k_of(part: RemotePart, answers: Sequence[Kept]) -> float:
+    """Return what 1,000 answers cost at the recipe's price, by the tokens of the replies where these count.
+
+    Where no reply tells its tokens, it is what replies have cost, and 0 without any.
+    """
+    if part.priced_by_call:
+        return 1000 * part.usd(part.repeats)
+    told = [one for one in answers if one.tokens_in]
+    if told:
+        tokens_in, tokens_out = sum(one.tokens_in for one in told), sum(one.tokens_out for one in told)
+        return 1000 * part.usd(part.repeats * len(told), tokens_in, tokens_out) / len(told)
+    return 1000 * sum(one.usd for one in answers) / len(answers) if answers else 0.0
+
+
+def latency_of(answers: Sequence[Kept]) -> list[dict[str, Any]]:
+    """Return how long a reply took, as manifests have it; nothing where all answers came from files."""
+    times = np.array([1000 * one.seconds for one in answers if one.seconds > 0])
+    if not len(times):
+        return []
+    return [
+        {
+            "batch": 1,
+            "concurrency": 1,
+            "threads": 1,
+            "provider": "remote",
+            "n": len(times),
+            "p50_ms": exact_quantile(times, 0.5),
+            "p99_ms": exact_quantile(times, 0.99),
+            "p99_interval_ms": quantile_interval(times, 0.99),
+        }
+    ]
+
+
+def _ask(context: Context, outlook: Outlook, labels: tuple[str, ...]) -> Asked:
+    part = outlook.part
+
+    def progress(done: int, of: int, usd: float) -> None:
+        context.update(done / max(1, of), f"{done:,} of {of:,} answered, {in_usd(usd)} USD")
+
+    return ask_texts(
+        part.served,
+        labels,
+        outlook.open,
+        Path(part.cache),
+        max_usd=part.max_usd,
+        most_errors=int(part.errors * len(outlook.texts)),
+        progress=progress,
+    )
+
+
+def _require_end(asked: Asked, name: str, after: Outlook) -> None:
+    """Raise SluiceError where asking stopped before its end."""
+    if asked.stopped is None:
+        return
+    there, missing = len(after.texts) - after.to_ask, after.to_ask
+    errors = f" ({listed(asked.errors)})" if asked.errors else ""
+    whole = f"{asked.stopped}{errors}; {there:,} of {len(after.texts):,} texts have an answer, which is kept"
+    if asked.capped:
+        raise SluiceError(
+            f"{name}: teacher.remote.max_usd: {whole}",
+            hint=f"max_usd: {in_usd(after.cost.usd_spent + after.cost.most_usd)} is enough for all, and only "
+            f"the {missing:,} missing are asked; or go on with what is there: teacher.remote.ask: false",
+        )
+    raise SluiceError(
+        f"{name}: {whole}",
+        hint="mend it and run the same command again: only what is missing is asked. "
+        "teacher.remote.errors is the share of texts that may stay without a reply",
+    )
+
+
+def _record(
+    part: RemotePart,
+    data: Dataset,
+    outlook: Outlook,
+    kept: Sequence[Kept],
+    errors: Mapping[str, int],
+    answers: Mapping[bytes, NDArray[np.float32]],
+) -> AskedTeacher:
+    keys = [hash_of(text) for text in data.texts]
+    return AskedTeacher(
+        form=part.form,
+        url=part.url,
+        model=part.model,
+        question_sha256=part.served.question(data.labels),
+        answered={
+            name: (sum(keys[row] in answers for row in rows), len(rows))
+            for name in (*SPLITS, EXTRA, UNLABELLED)
+            if len(rows := data.rows(name))
+        },
+        given=len(outlook.texts) - len(outlook.open),
+        soft=sum(one.probabilities is not None for one in kept),
+        declined=_most_frequent(Counter(one.reason for one in kept if one.label is None)),
+        errors=_most_frequent(Counter(errors)),
+        usd=round(sum(one.usd for one in kept), 12),
+        seconds=round(sum(one.seconds for one in kept), 3),
+    )
+
+
+def _most_frequent(reasons: Counter[str]) -> dict[str, int]:
+    """Return the most frequent reasons with their counts, the others under one name."""
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ranked[REASONS:])
+    return dict(ranked[:REASONS]) | ({"other": rest} if rest else {})
+
+
+def _notes(record: AskedTeacher) -> list[str]:
+    """Return what a person should know of the answers that there are, and of those that there are not."""
+    silent = [f"{of - n:,} of {of:,} in {name}" for name, (n, of) in record.answered.items() if n < of]
+    notes = [f"texts without an answer: {', '.join(silent)}"] if silent else []
+    if record.declined:
+        notes.append(f"no label: {listed(record.declined)}")
+    if record.errors:
+        notes.append(f"no reply: {listed(record.errors)}")
+    hard = sum(n for n, _ in record.answered.values()) - record.given - record.soft
+    if hard > 0:
+        notes.append(f"{hard:,} answers are labels without probabilities")
+    return notes

@@ -1,0 +1,57 @@
+"""A teacher behind HTTP that knows the toy texts: it answers by their words, and fails as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from contract.probabilities import softmax
+from tests.compress.conftest import WORDS
+from tests.support.known_model import KnownModel, Request
+
+LABELS = tuple(sorted(WORDS))
+REFUSED = "a text that nobody answers"
+
+
+class ToyTeacher(KnownModel):
+    """Says how many words of each label a text has, the surer the shorter it is.
+
+    Attributes:
+        stuck_after: so many requests are answered, all later ones wait until it is None again.
+        stuck: set once one waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LABELS)
+        self.stuck_after: int | None = None
+        self.stuck = threading.Event()
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what it says [N, 3]."""
+        found = []
+        for words in map(str.split, texts):
+            counts = [sum(word in WORDS[label] for word in words) for label in LABELS]
+            found.append(np.array(counts) * (1.0 + 20.0 / len(words)))
+        return softmax(np.array(found, dtype=np.float64))
+
+    async def _answer(self, asked: Request) -> tuple[int, Mapping[str, str], bytes]:
+        if self.stuck_after is not None and len(self.asked) > self.stuck_after:
+            self.stuck.set()
+            while self.stuck_after is not None:
+                await asyncio.sleep(0.02)
+        if asked.body.get("input") == REFUSED:
+            return 200, {}, b'{"answers": [{"type": "refusal"}]}'
+        return await super()._answer(asked)
+
+
+def remote(url: str, **changes: Any) -> dict[str, Any]:
+    """Return the part of a recipe that asks it, at half a cent."""
+    told = {
+        "form": "decisions", "url": f"{url}/v1", "model": "toy", "instructions": "What is it about?",
+        "labels": list(LABELS), "usd_per_call": 0.005, "max_usd": 10, "timeout_s": 10, "max_concurrency": 4,
+    }  # fmt: skip
+    return told | changes
