@@ -43,6 +43,7 @@ def write_fake_family(
     faults: Mapping[str, FakeFaults] | None = None,
     seed: int = 0,
     rows: int = 3000,
+    name: str = "fake",
 ) -> Family:
     """Write a valid family of three fakes and return its manifest.
 
@@ -55,6 +56,7 @@ def write_fake_family(
         faults: what else goes wrong, by variant.
         seed: of difficulties, errors and data.
         rows: labelled texts, "LABEL: story N", over the splits tune, certify and test.
+        name: of the family.
     """
     splits = np.repeat(list(SPLITS), [int(rows * share) for share in SPLITS.values()])
     texts, truth = _data(labels, len(splits), seed)
@@ -73,8 +75,8 @@ def write_fake_family(
         )
         for plan in _PLANS
     }
-    for name, model in models.items():
-        write_json(_artifact(folder, name), model.model_dump(mode="json"))
+    for variant, model in models.items():
+        write_json(_artifact(folder, variant), model.model_dump(mode="json"))
     encoded = FakeEncoder().encode(texts)
     seen = {name: _answers(_harmless(model).logits(encoded)) for name, model in models.items()}
     costs = {plan.name: _cost(models[plan.name].delay_ms, plan) for plan in _PLANS}
@@ -85,7 +87,7 @@ def write_fake_family(
     write_costs(folder / COSTS, costs)
     test = splits == "test"
     family = Family(
-        name="fake",
+        name=name,
         labels=labels,
         teacher=TEACHER,
         splits={name: _split([texts[i] for i in np.flatnonzero(splits == name)]) for name in SPLITS},

@@ -1,4 +1,4 @@
-"""The option of the commands that steer a running gateway."""
+"""The options of the commands that steer a running gateway."""
 
 from __future__ import annotations
 
@@ -16,4 +16,13 @@ def admin_url_option(function: F) -> F:
     """Add `--admin-url`."""
     return click.option(
         "--admin-url", default=DEFAULT_URL, show_default=True, help="The gateway's admin port."
+    )(function)
+
+
+def family_option(function: F) -> F:
+    """Add `--family`."""
+    return click.option(
+        "--family",
+        metavar="NAME",
+        help="Of several families that are served, the one meant. [default: the only one]",
     )(function)

@@ -8,8 +8,14 @@ from typing import Any
 import click
 
 from contract.policy import read_policy
-from serve.control.admin_client import push_family, rollback_policy
-from sluicegate.admin_options import admin_url_option
+from serve.control.admin_client import (
+    list_families,
+    load_family,
+    push_family,
+    rollback_policy,
+    unload_family,
+)
+from sluicegate.admin_options import admin_url_option, family_option
 from sluicegate.common import FILE, FOLDER, json_option, print_json
 from sluicegate.revisions import POLICY, STAGES, WHEN, Columns, say, show_history
 
@@ -21,17 +27,78 @@ FAMILY: Columns = {
 
 @click.group("family")
 def command() -> None:
-    """Change which family a running gateway serves, without a restart and without losing a request.
+    """Change which families a running gateway serves, without a restart and without losing a request.
 
     \b
     Example: sluice family push build/family --policy policy.json
+    Example: sluice family load build/orders --policy orders.json
+    Example: sluice family unload orders
     Example: sluice family history
     Example: sluice family rollback 3
     """
 
 
+@command.command("list")
+@admin_url_option
+@json_option
+def list_(admin_url: str, as_json: bool) -> None:
+    """List the families that are served, each with the revision, family and policy in force.
+
+    Example: sluice family list
+    """
+    told = list_families(admin_url)
+    if as_json:
+        print_json(told)
+        return
+    if not told["families"]:
+        say("no family is served")
+    for entry in told["families"]:
+        revision, plain = entry["revision"], entry["served_as"] == told["plain"] or len(told["families"]) == 1
+        say(
+            f"{entry['served_as']}: family {entry['family']['name']} {entry['family']['sha256'][:12]}, "
+            f"revision {revision['number']}, policy {revision['policy_version'][:12]} {revision['status']}, "
+            f"{' -> '.join(revision['stages'])}" + ("; also asked as cascade" if plain else "")
+        )
+
+
+@command.command("load")
+@click.argument("folder", metavar="FAMILY", type=FOLDER)
+@click.option("--as", "name", metavar="NAME", help="Serve it under this name. [default: its own]")
+@click.option("--policy", type=FILE, help="Of the family. [default: its reference alone]")
+@admin_url_option
+@json_option
+def load(folder: Path, name: str | None, policy: Path | None, admin_url: str, as_json: bool) -> None:
+    """Serve one more family beside those that are: checked, kept, loaded everywhere, then offered.
+
+    Its models are NAME, which is its cascade, and NAME/VARIANT. It has a policy, a history and trials of its
+    own. The folder is read by the gateway, on its machine (a cluster's head).
+
+    \b
+    Example: sluice family load build/orders --policy orders.json
+    Example: sluice family load build/orders --as orders-2
+    """
+    given = None if policy is None else read_policy(policy)
+    _done(load_family(folder, admin_url, name=name, policy=given), as_json)
+
+
+@command.command("unload")
+@click.argument("name")
+@admin_url_option
+@json_option
+def unload(name: str, admin_url: str, as_json: bool) -> None:
+    """Serve a family no longer; its requests under way are answered, and its history stays.
+
+    Example: sluice family unload orders
+    """
+    result = unload_family(name, admin_url)
+    if as_json:
+        print_json(result)
+        return
+    say(f"{name} is served no longer; served: {', '.join(result['served']) or 'no family'}")
+
+
 @command.command("push")
-@click.argument("family", type=FOLDER)
+@click.argument("folder", metavar="FAMILY", type=FOLDER)
 @click.option(
     "--policy",
     type=FILE,
@@ -39,9 +106,17 @@ def command() -> None:
     "reference alone, which is said.",
 )
 @click.option("--new-labels", is_flag=True, help="The family may have other labels than the one in force.")
+@family_option
 @admin_url_option
 @json_option
-def push(family: Path, policy: Path | None, new_labels: bool, admin_url: str, as_json: bool) -> None:
+def push(
+    folder: Path,
+    policy: Path | None,
+    new_labels: bool,
+    family: str | None,
+    admin_url: str,
+    as_json: bool,
+) -> None:
     """Put a family in force: checked, kept, loaded beside the old one, flipped; then that one is freed.
 
     The folder is read by the gateway, on its machine (a cluster's head). After any failure everything is as
@@ -51,30 +126,32 @@ def push(family: Path, policy: Path | None, new_labels: bool, admin_url: str, as
     Example: sluice family push build/family --policy policy.json
     """
     given = None if policy is None else read_policy(policy)
-    _done(push_family(family, admin_url, policy=given, new_labels=new_labels), as_json)
+    _done(push_family(folder, admin_url, policy=given, new_labels=new_labels, family=family), as_json)
 
 
 @command.command("history")
+@family_option
 @admin_url_option
 @json_option
-def history(admin_url: str, as_json: bool) -> None:
+def history(family: str | None, admin_url: str, as_json: bool) -> None:
     """List the revisions with their families and policies, oldest first.
 
     Example: sluice family history
     """
-    show_history(admin_url, (WHEN, FAMILY, POLICY, STAGES), as_json=as_json)
+    show_history(admin_url, family, (WHEN, FAMILY, POLICY, STAGES), as_json=as_json)
 
 
 @command.command("rollback")
 @click.argument("number", type=click.IntRange(1))
+@family_option
 @admin_url_option
 @json_option
-def rollback(number: int, admin_url: str, as_json: bool) -> None:
+def rollback(number: int, family: str | None, admin_url: str, as_json: bool) -> None:
     """Put family and policy of an earlier revision in force again, as a new revision.
 
     Example: sluice family rollback 3
     """
-    _done(rollback_policy(number, admin_url), as_json)
+    _done(rollback_policy(number, admin_url, family=family), as_json)
 
 
 def _done(result: dict[str, Any], as_json: bool) -> None:
@@ -86,6 +163,7 @@ def _done(result: dict[str, Any], as_json: bool) -> None:
         say(words)
     placed = ", ".join(f"{name} {place}" for name, place in result.get("placed", {}).items())
     say(
-        f"revision {revision['number']}: family {revision['family_name']} {revision['family_sha256'][:12]} "
+        (f"{result['served_as']}: " if "served_as" in result else "")
+        + f"revision {revision['number']}: family {revision['family_name']} {revision['family_sha256'][:12]} "
         f"with policy {revision['policy']['version'][:12]} is in force" + (f"; {placed}" if placed else "")
     )

@@ -15,7 +15,7 @@ from serve.control.admin_client import (
     show_trials,
 )
 from sluicegate import trial_cmds
-from sluicegate.admin_options import admin_url_option
+from sluicegate.admin_options import admin_url_option, family_option
 from sluicegate.common import FILE, json_option, print_json
 from sluicegate.revisions import POLICY, STAGES, WHEN, Columns, say, show_history
 from sluicegate.trial_cmds import say_trials
@@ -32,6 +32,7 @@ def command() -> None:
     Example: sluice policy push policy.json
     Example: sluice policy rollback 1
     Example: sluice policy canary new.json --share 0.05
+    Example: sluice policy push policy.json --family support
     """
 
 
@@ -40,14 +41,16 @@ for _of_trials in (trial_cmds.canary, trial_cmds.shadow, trial_cmds.promote, tri
 
 
 @command.command("show")
+@family_option
 @admin_url_option
 @json_option
-def show(admin_url: str, as_json: bool) -> None:
+def show(family: str | None, admin_url: str, as_json: bool) -> None:
     """Show the policy in force, and the candidates on trial beside it: both arms, and the verdict so far.
 
     Example: sluice policy show --json
     """
-    revision, trials = show_policy(admin_url), show_trials(admin_url)
+    revision = show_policy(admin_url, family=family)
+    trials = show_trials(admin_url, family=family)
     if as_json:
         print_json({**revision, "trials": trials})
         return
@@ -65,37 +68,40 @@ def show(admin_url: str, as_json: bool) -> None:
 
 @command.command("push")
 @click.argument("policy", type=FILE)
+@family_option
 @admin_url_option
 @json_option
-def push(policy: Path, admin_url: str, as_json: bool) -> None:
+def push(policy: Path, family: str | None, admin_url: str, as_json: bool) -> None:
     """Put a policy in force on every replica; a policy that does not fit is refused and nothing changes.
 
     Example: sluice policy push policy.json
     """
-    _done(push_policy(read_policy(policy), admin_url), as_json)
+    _done(push_policy(read_policy(policy), admin_url, family=family), as_json)
 
 
 @command.command("history")
+@family_option
 @admin_url_option
 @json_option
-def history(admin_url: str, as_json: bool) -> None:
+def history(family: str | None, admin_url: str, as_json: bool) -> None:
     """List the revisions, oldest first.
 
     Example: sluice policy history
     """
-    show_history(admin_url, (WHEN, POLICY, STATUS, STAGES), as_json=as_json)
+    show_history(admin_url, family, (WHEN, POLICY, STATUS, STAGES), as_json=as_json)
 
 
 @command.command("rollback")
 @click.argument("number", type=click.IntRange(1))
+@family_option
 @admin_url_option
 @json_option
-def rollback(number: int, admin_url: str, as_json: bool) -> None:
+def rollback(number: int, family: str | None, admin_url: str, as_json: bool) -> None:
     """Put policy and family of an earlier revision in force again, as a new revision.
 
     Example: sluice policy rollback 3
     """
-    _done(rollback_policy(number, admin_url), as_json)
+    _done(rollback_policy(number, admin_url, family=family), as_json)
 
 
 def _done(result: dict[str, Any], as_json: bool) -> None:

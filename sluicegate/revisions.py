@@ -26,9 +26,9 @@ def say(line: str) -> None:
     result_console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_history(admin_url: str, columns: Sequence[Columns], *, as_json: bool) -> None:
-    """Print the revisions of a gateway, oldest first, with these columns."""
-    revisions = policy_history(admin_url)
+def show_history(admin_url: str, family: str | None, columns: Sequence[Columns], *, as_json: bool) -> None:
+    """Print the revisions of a family on a gateway, oldest first, with these columns."""
+    revisions = policy_history(admin_url, family=family)
     if as_json:
         print_json(revisions)
         return

@@ -13,13 +13,15 @@ import yaml
 from click.core import ParameterSource
 from pydantic import ValidationError
 
+from contract.family import read_family
 from contract.records import first_problem
+from contract.roster import served_name
 from serve.control.bootstrap import planned_slots
 from serve.local.launcher import run_until_stopped
 from serve.settings.file import Flag, read_settings, settings_of
 from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
-from serve.settings.slots import without_effect
+from serve.settings.slots import union_of, without_effect
 from sluicegate.common import (
     ANY_PATH,
     FILE,
@@ -38,7 +40,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command("serve")
-@click.argument("family", type=ANY_PATH, required=False)
+@click.argument("families", metavar="[FAMILY]...", type=ANY_PATH, nargs=-1)
 @click.option(
     "--settings",
     "settings_file",
@@ -47,7 +49,13 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be in force, and start nothing.")
 @json_option
-@click.option("--policy", type=FILE, help="Default: everything goes to the family's teacher.")
+@click.option(
+    "--policy",
+    "policies",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    help="Of several families the one of that name. Default: everything goes to the family's teacher.",
+)
 @click.option("--fake", is_flag=True, help="A small fake family, without weights.")
 @click.option("--fake-delay-ms", type=click.FloatRange(min=0), default=0.0, help="Of the fake's last stage.")
 @click.option("--fake-error-rate", type=click.FloatRange(0, 1), default=0.0, help="Of the fake's last stage.")
@@ -87,17 +95,21 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Longer texts get 413. An image is a text: a third longer than its file.",
 )
 def command(settings_file: Path | None, dry_run: bool, as_json: bool, **asked: Any) -> None:
-    """Serve a family under a policy until SIGINT or SIGTERM; then drain and exit 0.
+    """Serve families, each under its policy, until SIGINT or SIGTERM; then drain and exit 0.
+
+    Of several each has its models, NAME for its cascade and NAME/VARIANT, its policy and its history.
 
     \b
     Example: sluice serve sluicegate-demo/family --policy sluicegate-demo/policy.json
+    Example: sluice serve support orders --policy support=support.json --policy orders=orders.json
     Example: sluice serve --fake --fake-delay-ms 20 --host 0.0.0.0 --insecure
     Example: sluice serve --settings settings.yaml --dry-run
     """
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")
-    if asked["family"] is not None and asked["fake"]:
+    if asked["families"] and asked["fake"]:
         raise click.UsageError("give either FAMILY or --fake")
+    asked |= _families_of(asked.pop("families"), asked.pop("policies"))
     settings, said = _settings(settings_file, asked)
     if dry_run:
         for words in said:
@@ -113,6 +125,7 @@ def command(settings_file: Path | None, dry_run: bool, as_json: bool, **asked: A
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "family": ("family",),
+    "families": ("families",),
     "policy": ("policy",),
     "fake_delay_ms": ("fake", "delay_ms"),
     "fake_error_rate": ("fake", "error_rate"),
@@ -136,10 +149,13 @@ FLAGS: dict[str, tuple[str, ...]] = {
 def _settings(file: Path | None, asked: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
     """Return the settings of file and command line, and in words what the command line has replaced."""
     context = click.get_current_context()
-    fakes = asked["fake"] or (file is not None and asked["family"] is None)
+    named = asked["family"] is not None or asked["families"] is not None
+    fakes = asked["fake"] or (file is not None and not named)
     flags = []
     for name, keys in FLAGS.items():
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        given = asked[name] is not None
+        if name not in _OF_FAMILIES:
+            given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if keys[0] == "fake" and given and not fakes:
             raise click.UsageError(f"{_option(context, name)} goes with --fake, not with FAMILY")
         if keys[0] == "fake" and (not fakes or not (given or asked["fake"])):
@@ -147,7 +163,7 @@ def _settings(file: Path | None, asked: dict[str, Any]) -> tuple[Settings, tuple
         if given or keys[0] == "fake":
             flags.append(Flag(_option(context, name), keys, _value(name, asked[name]), not given))
     if file is None:
-        if asked["family"] is None and not asked["fake"]:
+        if not named and not asked["fake"]:
             raise click.UsageError(
                 "give either FAMILY or --fake, or --settings FILE that names one of the two"
             )
@@ -155,8 +171,47 @@ def _settings(file: Path | None, asked: dict[str, Any]) -> tuple[Settings, tuple
             return settings_of(tuple(flags)), ()
         except ValidationError as problem:
             raise click.UsageError(first_problem(problem)) from None
-    instead = "fake" if asked["family"] is not None else "family" if asked["fake"] else None
-    return read_settings(file, tuple(flags), without=instead)
+    instead = {
+        "fake": ("family", "families"),
+        "family": ("fake", "families"),
+        "families": ("fake", "family", "policy"),
+    }
+    chosen = next((name for name in instead if asked[name]), None)
+    return read_settings(file, tuple(flags), without=instead.get(chosen or "", ()))
+
+
+_OF_FAMILIES = ("family", "families", "policy")
+
+
+def _families_of(folders: tuple[Path, ...], policies: tuple[str, ...]) -> dict[str, Any]:
+    """Return `family`, `families` and `policy` as settings have them, None for what is not given."""
+    found: dict[str, Any] = dict.fromkeys(_OF_FAMILIES)
+    if len(folders) < 2:
+        if len(policies) > 1:
+            raise click.UsageError("one family has one --policy")
+        found["family"] = str(folders[0].resolve()) if folders else None
+        found["policy"] = _file(policies[0]) if policies else None
+        return found
+    by_name = dict(_named(policy) for policy in policies)
+    names = [served_name(read_family(folder, verify=False).name) for folder in folders]
+    if strange := [name for name in by_name if name not in names]:
+        raise click.UsageError(f"--policy {strange[0]}=...: the families are {', '.join(names)}")
+    found["families"] = [
+        {"path": str(folder.resolve()), "policy": by_name.get(name)}
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    return found
+
+
+def _named(policy: str) -> tuple[str, str]:
+    name, equals, file = policy.partition("=")
+    if not equals:
+        raise click.UsageError(f"--policy {policy}: of several families, say which: NAME={policy}")
+    return name, _file(file)
+
+
+def _file(name: str) -> str:
+    return str(Path(FILE.convert(name, None, click.get_current_context())).resolve())
 
 
 def _value(name: str, value: Any) -> Any:
@@ -166,6 +221,8 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _option(context: click.Context, name: str) -> str:
+    if name in _OF_FAMILIES:
+        return "--policy" if name == "policy" else "FAMILY"
     found = next(parameter for parameter in context.command.params if parameter.name == name)
     return found.opts[0] if isinstance(found, click.Option) else name.upper()
 
@@ -173,9 +230,12 @@ def _option(context: click.Context, name: str) -> str:
 def _show(settings: Settings, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         slots = planned_slots(settings, Path(folder))
-    for words in without_effect(settings, slots):
+    for words in without_effect(settings, union_of(slots.values())):
         _say(words)
-    told = {"settings": settings.model_dump(mode="json"), "slots": slots.model_dump(mode="json")}
+    parts = {"inline", "own", "shelf"}
+    shown = {name: found.model_dump(mode="json", include=parts) for name, found in slots.items()}
+    alone = next(iter(shown.values())) if len(shown) == 1 else shown
+    told = {"settings": settings.model_dump(mode="json"), "slots": alone}
     if as_json:
         print_json(told)
     else:

@@ -10,11 +10,12 @@ import click
 from pydantic import ValidationError
 
 from contract.errors import InputError
+from contract.family import MANIFEST
 from contract.policy import read_policy
 from contract.records import first_problem
 from contract.trial import TrialKind, VerdictRule
 from serve.control.admin_client import begin_trial, end_trial, show_trials
-from sluicegate.admin_options import admin_url_option
+from sluicegate.admin_options import admin_url_option, family_option
 from sluicegate.common import FILE, FOLDER, json_option, print_json
 from sluicegate.revisions import say
 
@@ -27,7 +28,9 @@ def _rule_options(function: F) -> F:
     for decorate in reversed(
         (
             click.option("--share", type=float, required=True, help="Of requests, above 0, at most 1."),
-            click.option("--family", type=FOLDER, help="The candidate's family. [default: the one in force]"),
+            click.option(
+                "--candidate", type=FOLDER, help="The candidate's family. [default: the one in force]"
+            ),
             click.option(
                 "--no-worse-than",
                 type=float,
@@ -68,9 +71,10 @@ def _rule_options(function: F) -> F:
 @click.argument("policy", type=FILE)
 @_rule_options
 @click.option("--objective-ms", type=float, help="Withdraw when its p99 is surely beyond.")
+@family_option
 @admin_url_option
 @json_option
-def canary(policy: Path, admin_url: str, as_json: bool, **asked: Any) -> None:
+def canary(policy: Path, family: str | None, admin_url: str, as_json: bool, **asked: Any) -> None:
     """Let a policy answer a share of requests; the same sticky key always meets the same arm.
 
     Its answers are held against those that the policy in force would have given, off the path. The same
@@ -80,48 +84,51 @@ def canary(policy: Path, admin_url: str, as_json: bool, **asked: Any) -> None:
     Example: sluice policy canary new.json --share 0.05
     Example: sluice policy canary new.json --share 0.2 --no-worse-than 0.01 --auto --objective-ms 50
     """
-    _begin("canary", policy, admin_url, as_json, asked)
+    _begin("canary", policy, family, admin_url, as_json, asked)
 
 
 @click.command("shadow")
 @click.argument("policy", type=FILE)
 @_rule_options
+@family_option
 @admin_url_option
 @json_option
-def shadow(policy: Path, admin_url: str, as_json: bool, **asked: Any) -> None:
+def shadow(policy: Path, family: str | None, admin_url: str, as_json: bool, **asked: Any) -> None:
     """Show a policy a copy of a share of requests, off their path: clients see nothing of it.
 
     \b
     Example: sluice policy shadow new.json --share 0.5
     Example: sluice policy shadow new.json --share 1 --measured-by agreement --no-worse-than 0.02 --auto
     """
-    _begin("shadow", policy, admin_url, as_json, asked)
+    _begin("shadow", policy, family, admin_url, as_json, asked)
 
 
 @click.command("promote")
 @click.argument("kind", type=KIND, required=False)
+@family_option
 @admin_url_option
 @json_option
-def promote(kind: TrialKind | None, admin_url: str, as_json: bool) -> None:
+def promote(kind: TrialKind | None, family: str | None, admin_url: str, as_json: bool) -> None:
     """Put the candidate on trial in force, as a new revision that carries the counts so far.
 
     \b
     Example: sluice policy promote
     Example: sluice policy promote shadow
     """
-    _end(kind, "promote", admin_url, as_json)
+    _end(kind, "promote", family, admin_url, as_json)
 
 
 @click.command("withdraw")
 @click.argument("kind", type=KIND, required=False)
+@family_option
 @admin_url_option
 @json_option
-def withdraw(kind: TrialKind | None, admin_url: str, as_json: bool) -> None:
+def withdraw(kind: TrialKind | None, family: str | None, admin_url: str, as_json: bool) -> None:
     """End the trial; the policy in force stays, and the new revision carries the counts so far.
 
     Example: sluice policy withdraw
     """
-    _end(kind, "withdraw", admin_url, as_json)
+    _end(kind, "withdraw", family, admin_url, as_json)
 
 
 def say_trials(trials: list[dict[str, Any]]) -> None:
@@ -165,8 +172,12 @@ def _figures(figures: dict[str, Any]) -> str:
     return ", ".join(told) or "nothing yet"
 
 
-def _begin(kind: TrialKind, policy: Path, admin_url: str, as_json: bool, asked: dict[str, Any]) -> None:
-    share, family = asked.pop("share"), asked.pop("family")
+def _begin(
+    kind: TrialKind, policy: Path, family: str | None, admin_url: str, as_json: bool, asked: dict[str, Any]
+) -> None:
+    share, candidate = asked.pop("share"), asked.pop("candidate")
+    if candidate is None and family is not None and (Path(family) / MANIFEST).is_file():
+        candidate, family = Path(family), None  # a folder was meant before gateways had several families
     auto, anew = asked.pop("auto"), asked.pop("anew")
     if not 0 < share <= 1:
         raise InputError(f"--share {share:g} is not above 0 and at most 1")
@@ -177,13 +188,13 @@ def _begin(kind: TrialKind, policy: Path, admin_url: str, as_json: bool, asked: 
         raise InputError(first_problem(problem)) from None
     body = {
         "policy": read_policy(policy).dump(),
-        "family": None if family is None else str(family.resolve()),
+        "family": None if candidate is None else str(candidate.resolve()),
         "share": share,
         "rule": given,
         "auto": auto,
         "anew": anew,
     }
-    result = begin_trial(kind, body, admin_url)
+    result = begin_trial(kind, body, admin_url, family=family)
     _done(result, as_json)
     if not as_json:
         say(f"  {_how_it_began(kind, result['revision'])}")
@@ -201,17 +212,17 @@ def _how_it_began(kind: TrialKind, revision: dict[str, Any]) -> str:
     return f"begins{dropped}"
 
 
-def _end(kind: TrialKind | None, ending: str, admin_url: str, as_json: bool) -> None:
+def _end(kind: TrialKind | None, ending: str, family: str | None, admin_url: str, as_json: bool) -> None:
     if kind is None:
-        there = [str(trial["kind"]) for trial in show_trials(admin_url)]
+        there = [str(trial["kind"]) for trial in show_trials(admin_url, family=family)]
         if len(there) != 1:
             found = "both a canary and a shadow are" if there else "no candidate is"
             raise InputError(
                 f"{found} on trial", hint=f"sluice policy {ending} canary" if there else "sluice policy show"
             )
-        _done(end_trial(there[0], ending, admin_url), as_json)
+        _done(end_trial(there[0], ending, admin_url, family=family), as_json)
         return
-    _done(end_trial(kind, ending, admin_url), as_json)
+    _done(end_trial(kind, ending, admin_url, family=family), as_json)
 
 
 def _done(result: dict[str, Any], as_json: bool) -> None:

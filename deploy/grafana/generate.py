@@ -69,6 +69,8 @@ def rate_of(name: str, selector: str = "", by: str = "") -> str:
 
 ANSWERED = rate_of(REQUESTS, '{outcome="ok"}')
 CASCADE = rate_of(REQUESTS, '{model="cascade",outcome="ok"}')
+CASCADES = rate_of(REQUESTS, '{model="cascade",outcome="ok"}', "family")
+FIRST = f"max by (family) ({rate_of(ESCALATIONS, by='family, from_variant')})"
 MODEL_SHARE = ratio(rate_of(m.CPU_SECONDS.name, '{variant!="gateway"}'), rate_of(m.CPU_SECONDS.name))
 QUIET = f"quantile_over_time(0.05, sum(rate({m.ENERGY.name}[5m]))[1d:5m])"
 TOTAL = '{stage="total",model=~"$model"}'
@@ -118,8 +120,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "traffic is not what the policy was tuned on.",
                 "percentunit",
                 (
-                    Query(ratio(f"max({rate_of(ESCALATIONS, by='from_variant')})", CASCADE), "live"),
-                    Query(f"max({m.POLICY_EXPECTED_ESCALATION.name})", "expected"),
+                    Query(ratio(FIRST, CASCADES), "{{family}} live"),
+                    Query(f"max by (family) ({m.POLICY_EXPECTED_ESCALATION.name})", "{{family}} expected"),
                 ),
             ),
             Panel(
@@ -129,10 +131,10 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     Query(
                         ratio(
-                            rate_of(REQUESTS, '{model="cascade",outcome="ok"}', "variant"),
-                            f"ignoring (variant) group_left () {CASCADE}",
+                            rate_of(REQUESTS, '{model="cascade",outcome="ok"}', "family, variant"),
+                            f"on (family) group_left () {CASCADES}",
                         ),
-                        "{{variant}}",
+                        "{{family}} {{variant}}",
                     ),
                 ),
                 stacked=True,
@@ -165,14 +167,17 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Policy in force",
                 "Version and status.",
                 "none",
-                (Query(f"max by (version, status) ({m.POLICY_INFO.name})"),),
+                (Query(f"max by (family, version, status) ({m.POLICY_INFO.name})"),),
                 kind="table",
             ),
             Panel(
                 "Revision",
                 "Of the live state; replicas that disagree show as flicker.",
                 "none",
-                (Query(f"max({m.REVISION.name})", "revision"),),
+                (
+                    Query(f"max by (family) ({m.REVISION.name})", "{{family}}"),
+                    Query(f"max({m.FAMILIES.name})", "families"),
+                ),
                 kind="stat",
             ),
         ),

@@ -29,12 +29,17 @@ _LOADING_TIMEOUT_S = 600.0
 """For what may have every replica load a family first."""
 
 
-def show_policy(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
-    """Return the revision in force: number, created_at, reason, policy, family_sha256, family_path."""
-    return _dict(_call("GET", admin_url, "/policy"))
+def show_policy(admin_url: str = DEFAULT_URL, *, family: str | None = None) -> dict[str, Any]:
+    """Return the revision in force: number, created_at, reason, policy, family_sha256, family_path.
+
+    `family` is the name that it is served under; None: the only one. So in the functions below.
+    """
+    return _dict(_call("GET", admin_url, "/policy", params=_of(family)))
 
 
-def push_policy(policy: Policy, admin_url: str = DEFAULT_URL, *, reason: str = "push") -> dict[str, Any]:
+def push_policy(
+    policy: Policy, admin_url: str = DEFAULT_URL, *, reason: str = "push", family: str | None = None
+) -> dict[str, Any]:
     """Put a policy in force; return {"revision": {...}, "replicas": [...]}.
 
     Raises:
@@ -46,7 +51,7 @@ def push_policy(policy: Policy, admin_url: str = DEFAULT_URL, *, reason: str = "
             admin_url,
             "/policy",
             json=policy.dump(),
-            params={"reason": reason},
+            params={"reason": reason, **_of(family)},
             timeout=_LOADING_TIMEOUT_S,
         )
     )
@@ -59,6 +64,7 @@ def push_family(
     policy: Policy | None = None,
     new_labels: bool = False,
     reason: str = "family push",
+    family: str | None = None,
 ) -> dict[str, Any]:
     """Put the family of a folder on the gateway's machine in force.
 
@@ -68,6 +74,7 @@ def push_family(
         policy: goes with it. None: the one in force if it fits, else the reference alone.
         new_labels: the label set may be another one.
         reason: for the history.
+        family: name that it is served under; None: the only one.
 
     Returns:
         {"revision": {...}, "replicas": [...], "placed": {variant: place}, "said": [...]}.
@@ -81,41 +88,107 @@ def push_family(
         "new_labels": new_labels,
         "reason": reason,
     }
-    return _dict(_call("PUT", admin_url, "/family", json=asked, timeout=_LOADING_TIMEOUT_S))
+    return _dict(
+        _call("PUT", admin_url, "/family", json=asked, params=_of(family), timeout=_LOADING_TIMEOUT_S)
+    )
 
 
-def policy_history(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
+def policy_history(admin_url: str = DEFAULT_URL, *, family: str | None = None) -> list[dict[str, Any]]:
     """Return the revisions, oldest first.
 
     Each has number, created_at, reason, policy_version, status, stages, family, family_sha256.
     """
-    found = _call("GET", admin_url, "/history")
+    found = _call("GET", admin_url, "/history", params=_of(family))
     return list(found)
 
 
-def rollback_policy(number: int, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+def rollback_policy(
+    number: int, admin_url: str = DEFAULT_URL, *, family: str | None = None
+) -> dict[str, Any]:
     """Put policy and family of revision `number` in force again; returns and raises as `push_policy`."""
-    return _dict(_call("POST", admin_url, f"/rollback/{number}", timeout=_LOADING_TIMEOUT_S))
+    return _dict(
+        _call("POST", admin_url, f"/rollback/{number}", params=_of(family), timeout=_LOADING_TIMEOUT_S)
+    )
 
 
-def show_trials(admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
+def show_trials(admin_url: str = DEFAULT_URL, *, family: str | None = None) -> list[dict[str, Any]]:
     """Return each candidate on trial with its counts, the rates of both arms, and its verdict so far."""
-    return list(_call("GET", admin_url, "/trials"))
+    return list(_call("GET", admin_url, "/trials", params=_of(family)))
 
 
-def begin_trial(kind: str, asked: dict[str, Any], admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+def begin_trial(
+    kind: str, asked: dict[str, Any], admin_url: str = DEFAULT_URL, *, family: str | None = None
+) -> dict[str, Any]:
     """Put a candidate on trial: policy, family, share, rule, auto; returns and raises as `push_policy`."""
-    return _dict(_call("PUT", admin_url, f"/trials/{kind}", json=asked, timeout=_LOADING_TIMEOUT_S))
+    return _dict(
+        _call("PUT", admin_url, f"/trials/{kind}", json=asked, params=_of(family), timeout=_LOADING_TIMEOUT_S)
+    )
 
 
-def end_trial(kind: str, ending: str, admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+def end_trial(
+    kind: str, ending: str, admin_url: str = DEFAULT_URL, *, family: str | None = None
+) -> dict[str, Any]:
     """Have the candidate on trial there `promote`d or `withdraw`n; returns and raises as `push_policy`."""
-    return _dict(_call("POST", admin_url, f"/trials/{kind}/{ending}", timeout=_LOADING_TIMEOUT_S))
+    return _dict(
+        _call("POST", admin_url, f"/trials/{kind}/{ending}", params=_of(family), timeout=_LOADING_TIMEOUT_S)
+    )
 
 
-def gateway_state(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+def gateway_state(admin_url: str = DEFAULT_URL, *, family: str | None = None) -> dict[str, Any]:
     """Return the live state: revision, replicas, slots, family, ports."""
-    return _dict(_call("GET", admin_url, "/state"))
+    return _dict(_call("GET", admin_url, "/state", params=_of(family)))
+
+
+def list_families(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
+    """Return the families that are served: {"roster": N, "plain": name or null, "families": [...]}.
+
+    Each has served_as, family, placed and revision; `plain` is the one that is asked by short names too.
+    """
+    return _dict(_call("GET", admin_url, "/families"))
+
+
+def load_family(
+    folder: Path,
+    admin_url: str = DEFAULT_URL,
+    *,
+    name: str | None = None,
+    policy: Policy | None = None,
+    reason: str = "family load",
+) -> dict[str, Any]:
+    """Serve one more family beside those that are.
+
+    Args:
+        folder: read by the gateway.
+        admin_url: of the gateway.
+        name: to serve it under; None: the one in its manifest.
+        policy: of the family; None: its reference alone.
+        reason: for the history.
+
+    Returns:
+        {"served_as": NAME, "revision": {...}, "replicas": [...], "placed": {variant: place}, "said": [...]}.
+
+    Raises:
+        PolicyError: the gateway refused it, and says why; nothing has changed.
+    """
+    asked = {
+        "path": str(folder.resolve()),
+        "policy": None if policy is None else policy.dump(),
+        "reason": reason,
+    }
+    method, path = ("POST", "/families") if name is None else ("PUT", f"/families/{_part(name)}")
+    return _dict(_call(method, admin_url, path, json=asked, timeout=_LOADING_TIMEOUT_S))
+
+
+def unload_family(
+    name: str, admin_url: str = DEFAULT_URL, *, reason: str = "family unload"
+) -> dict[str, Any]:
+    """Serve a family no longer; return {"served": [names that are left], "replicas": [...]}.
+
+    Raises:
+        PolicyError: it is not served, or the only one.
+    """
+    path = f"/families/{_part(name)}"
+    return _dict(_call("DELETE", admin_url, path, params={"reason": reason}, timeout=_LOADING_TIMEOUT_S))
 
 
 def create_key(
@@ -140,6 +213,11 @@ def rotate_key(name: str, overlap: timedelta, admin_url: str = DEFAULT_URL) -> d
 def revoke_key(name: str, admin_url: str = DEFAULT_URL) -> list[dict[str, Any]]:
     """Make the keys of a name invalid; returns as `list_keys`."""
     return list(_call("DELETE", admin_url, f"/keys/{_part(name)}"))
+
+
+def _of(family: str | None) -> dict[str, str]:
+    """Return the part of a query that says which family is meant."""
+    return {} if family is None else {"family": family}
 
 
 def _part(name: str) -> str:

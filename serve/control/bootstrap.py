@@ -1,12 +1,13 @@
-"""From settings to what every process is told: family, policy and machine checked, the live state seeded."""
+"""From settings to what every process is told: families, policies, machine checked, the live state seeded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from contract.errors import EnvironmentProblem, FamilyError
+from contract.errors import EnvironmentProblem, FamilyError, InputError
 from contract.family import Family, read_family
 from contract.live import SEED_FOR_ANOTHER, FamilyReference, Revision
 from contract.policy import (
@@ -17,69 +18,132 @@ from contract.policy import (
     require_certified_answers,
     single_variant_policy,
 )
+from contract.roster import Seat, served_name
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
 from serve.control.family_store import FamilyStore, FamilyUnreachable, open_family_store
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import RevisionStore, first_revision, following, open_revisions
-from serve.settings.gateway import Settings
-from serve.settings.slots import Slots, slots_of, without_effect
+from serve.control.roster_start import seats_of
+from serve.control.roster_store import RosterStore, next_roster
+from serve.settings.gateway import FamilySettings, Settings
+from serve.settings.slots import Slots, slots_of, union_of, without_effect
 from serve.settings.stages import FakeSettings
-from serve.stages.loading import Assignment, package_folder
+from serve.stages.loading import Assignment, Started, package_folder
 from serve.telemetry.tracing import check_can_trace
 
 Progress = Callable[[str], None]
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A family that the settings name, and the policy that it is to start with."""
+
+    folder: Path
+    family: Family
+    policy: Policy
+
+
 def assign(
     settings: Settings, folder: Path, progress: Progress = lambda _: None, *, share: bool = False
 ) -> Assignment:
-    """Check family, policy and machine; seed the live state; return what every process is told.
+    """Check families, policies and machine; seed the live state; return what every process is told.
 
     Args:
         settings: of the gateway.
         folder: holds the state where the settings name none, and the fake family.
         progress: told what people should know.
-        share: keep the family with the state, for nodes that have not its folder.
+        share: keep the families with the state, for nodes that have not their folders.
 
     Raises:
         InputError, EnvironmentProblem: as `start`.
     """
     check_can_trace(settings.traces)
-    family_folder, family, policy = _read(settings, folder)
-    check_policy_fits(policy, family)
+    asked = _read(settings, folder)
     state = settings.state or str(folder / "state")
-    pushed = _asking(state, lambda: _pushed_since(open_revisions(state), family))
+    rosters = RosterStore(state)
+    roster, is_new = _asking(state, lambda: seats_of(rosters, open_revisions(state), tuple(asked), progress))
     cache = None if settings.family_cache is None else Path(settings.family_cache)
-    found = None if pushed is None else _find(pushed, open_family_store(state, cache), progress)
-    if pushed is not None and found is not None:
-        family_folder, family, policy = *found, pushed.policy
-        progress(
-            f"the state directory's revision {pushed.number} stays in force, with the family "
-            f"{family.name} {family.sha256[:12]} that was put in force while the gateway served; "
-            "sluice family rollback goes back"
-        )
-    check_family_runs(family, settings.provider)
-    otherwise = compare_answers(family_folder, family, settings, progress)
-    require_certified_answers(policy, otherwise)
-    if share:
-        _asking(state, lambda: open_family_store(state, cache).put(family_folder, family))
-    in_force = _asking(state, lambda: _seed(open_revisions(state), family_folder, family, policy, progress))
-    require_certified_answers(in_force, otherwise)
-    if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
-        progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
-    slots = slots_of(settings, family, in_force)
-    for words in without_effect(settings, slots):
+    start = _Start(settings, state, open_family_store(state, cache), progress, share=share)
+    found = {seat.name: start.seat(seat, asked.get(seat.name)) for seat in roster.seats}
+    started = {name: one for name, one in found.items() if one is not None}
+    if len(started) < len(found):
+        left = roster
+        for name in found.keys() - started.keys():
+            left = left.without(name)
+        roster, is_new = next_roster(roster, left, "its family is lost"), True
+    if is_new:
+        _asking(state, lambda: rosters.commit(roster))
+    for words in without_effect(settings, union_of(one.slots for one in started.values())):
         progress(words)
-    return Assignment(
-        settings=settings,
-        slots=slots,
-        family=str(family_folder),
-        state=state,
-        package=package_folder(),
-        otherwise=otherwise,
-    )
+    return Assignment(settings=settings, families=started, state=state, package=package_folder())
+
+
+class _Start:
+    """Puts one family after the other in force, as the settings or the live state have it."""
+
+    def __init__(
+        self, settings: Settings, state: str, store: FamilyStore, progress: Progress, *, share: bool
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._store = store
+        self._progress = progress
+        self._share = share
+
+    def seat(self, seat: Seat, asked: _Asked | None) -> Started | None:
+        """Return how a family starts; None, and say so, where it is lost. Raises as `assign`."""
+        revisions = open_revisions(self._state, seat.place)
+        pushed = self._ask(
+            revisions.latest if asked is None else lambda: _pushed_since(revisions, asked.family)
+        )
+        found = None if pushed is None else self._find(pushed, seat, lost_is_replaced=asked is not None)
+        if pushed is not None and found is not None:
+            folder, family = found
+            policy = pushed.policy
+            if asked is not None:
+                self._progress(
+                    f"the state directory's revision {pushed.number} stays in force, with the family "
+                    f"{family.name} {family.sha256[:12]} that was put in force while the gateway served; "
+                    "sluice family rollback goes back"
+                )
+        elif asked is not None:
+            folder, family, policy = asked.folder, asked.family, asked.policy
+        else:
+            return None
+        settings, progress = self._settings, self._progress
+        check_family_runs(family, settings.provider)
+        otherwise = compare_answers(folder, family, settings, progress)
+        require_certified_answers(policy, otherwise)
+        if self._share:
+            self._ask(lambda: self._store.put(folder, family))
+        in_force = policy
+        if asked is not None:
+            in_force = self._ask(lambda: _seed(revisions, folder, family, policy, progress))
+            require_certified_answers(in_force, otherwise)
+        if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
+            progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
+        slots = slots_of(settings, family, in_force)
+        return Started(folder=str(folder), slots=slots, otherwise=otherwise)
+
+    def _ask(self, ask: Callable[[], Answer]) -> Answer:
+        return _asking(self._state, ask)
+
+    def _find(self, pushed: Revision, seat: Seat, *, lost_is_replaced: bool) -> tuple[Path, Family] | None:
+        """Return the family of a revision; None, and say so, where it is lost. Raises FamilyUnreachable."""
+        try:
+            folder = self._store.locate(pushed.family)
+            return folder, read_family(folder)
+        except FamilyUnreachable:
+            raise
+        except FamilyError as problem:
+            then = "the one of the command line starts in its place" if lost_is_replaced else "is not served"
+            self._progress(
+                f"the family of the state directory's revision {pushed.number} is lost, and "
+                f"{then if lost_is_replaced else f'{seat.name} {then}'}: {problem}"
+            )
+            return None
 
 
 def _asking(state: str, ask: Callable[[], Answer]) -> Answer:
@@ -101,39 +165,47 @@ def _pushed_since(state: RevisionStore, family: Family) -> Revision | None:
     return latest if started is not None and started.family_sha256 == family.sha256 else None
 
 
-def _find(pushed: Revision, store: FamilyStore, progress: Progress) -> tuple[Path, Family] | None:
-    """Return the family of a revision; None, and say so, where it is lost. Raises FamilyUnreachable."""
-    try:
-        folder = store.locate(pushed.family)
-        return folder, read_family(folder)
-    except FamilyUnreachable:
-        raise
-    except FamilyError as problem:
-        progress(
-            f"the family of the state directory's revision {pushed.number} is lost, and the one of the "
-            f"command line starts in its place: {problem}"
-        )
-        return None
+def planned_slots(settings: Settings, folder: Path) -> dict[str, Slots]:
+    """Return where each variant would run, by family, with nothing started and nothing seeded.
+
+    Raises as `assign`.
+    """
+    return {
+        name: slots_of(settings, asked.family, asked.policy)
+        for name, asked in _read(settings, folder).items()
+    }
 
 
-def planned_slots(settings: Settings, folder: Path) -> Slots:
-    """Return where each variant would run, with nothing started and nothing seeded; raises as `assign`."""
-    _, family, policy = _read(settings, folder)
-    check_policy_fits(policy, family)
-    return slots_of(settings, family, policy)
-
-
-def _read(settings: Settings, folder: Path) -> tuple[Path, Family, Policy]:
+def _read(settings: Settings, folder: Path) -> dict[str, _Asked]:
+    """Return the families that the settings name, by the names that they are served under."""
     if settings.fake is not None:
         family_folder = folder / "family"
         family, policy = _make_fakes(family_folder, settings.fake)
-    else:
-        family_folder = Path(str(settings.family))
-        family = read_family(family_folder)
-        policy = single_variant_policy(family.teacher)
-    if settings.policy is not None:
-        policy = read_policy(Path(settings.policy))
-    return family_folder, family, policy
+        if settings.policy is not None:
+            policy = read_policy(Path(settings.policy))
+        check_policy_fits(policy, family)
+        return {served_name(family.name): _Asked(family_folder, family, policy)}
+    found: dict[str, _Asked] = {}
+    for given in settings.started:
+        name, asked = _read_one(given)
+        if name in found:
+            raise InputError(
+                f"two families would be served as {name!r}",
+                where=given.path,
+                hint="give one of them another name: families: [{path: ..., name: ...}] in a settings file",
+            )
+        found[name] = asked
+    return found
+
+
+def _read_one(given: FamilySettings) -> tuple[str, _Asked]:
+    folder = Path(given.path)
+    family = read_family(folder)
+    policy = single_variant_policy(family.teacher)
+    if given.policy is not None:
+        policy = read_policy(Path(given.policy))
+    check_policy_fits(policy, family)
+    return given.name or served_name(family.name), _Asked(folder, family, policy)
 
 
 def _make_fakes(folder: Path, fake: FakeSettings) -> tuple[Family, Policy]:

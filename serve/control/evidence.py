@@ -15,6 +15,7 @@ from pydantic import Field
 from contract.errors import InputError
 from contract.records import Frozen, parse_record
 from contract.trial import TrialCounts
+from serve.control.revision_store import below
 from serve.storage.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,12 @@ class Evidence:
 
     Args:
         objects: where the live state is kept.
+        place: of the family that they are of, below it; empty: at its root.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, place: str = "") -> None:
         self._objects = objects
+        self._folder = below(place, "trials")
         self._by_replica: dict[str, dict[str, TrialCounts]] = {}
         self._kept: dict[str, tuple[int, int]] = {}
 
@@ -104,7 +107,7 @@ class Evidence:
         counts = KeptCounts(trial=trial, replicas=dict(self._by_replica.get(trial, {})))
         told = json.dumps(counts.model_dump(mode="json")).encode()
         try:
-            await asyncio.to_thread(self._objects.create, _key(trial, number + 1), told)
+            await asyncio.to_thread(self._objects.create, self._key(trial, number + 1), told)
         except FileExistsError:  # by a control that has not ended yet
             size = written
         except OSError:
@@ -121,7 +124,7 @@ class Evidence:
 
     def _read(self, trial: str) -> tuple[dict[str, TrialCounts], int]:
         """Return the newest counts that can be read, and the number of the newest file."""
-        keys = self._objects.keys(f"trials/{trial}")
+        keys = self._objects.keys(f"{self._folder}/{trial}")
         for key in reversed(keys):
             where = self._objects.where(key)
             try:
@@ -133,13 +136,12 @@ class Evidence:
                 return dict(counts.replicas), _number(keys[-1])
         return {}, _number(keys[-1]) if keys else 0
 
+    def _key(self, trial: str, number: int) -> str:
+        return f"{self._folder}/{trial}/{number:08}.json"
+
 
 def _number(key: str) -> int:
     return int(key.rpartition("/")[2].removesuffix(".json"))
-
-
-def _key(trial: str, number: int) -> str:
-    return f"trials/{trial}/{number:08}.json"
 
 
 def _size(counts: TrialCounts) -> int:

@@ -34,23 +34,31 @@ class Families:
     """The families that control has looked at; each is looked at once.
 
     Args:
-        assignment: of this run; its family has been looked at when the run started.
+        assignment: of this run; its families have been looked at when the run started.
+        served: name that the families are served under, one after the other.
         store: finds a family on this node.
         room: how much memory is left where all processes of the gateway run; None: they do not run on one
             machine, and each finds out when it loads.
     """
 
     def __init__(
-        self, assignment: Assignment, store: FamilyStore, room: Callable[[], Room] | None = memory_room
+        self,
+        assignment: Assignment,
+        served: str,
+        store: FamilyStore,
+        room: Callable[[], Room] | None = memory_room,
     ) -> None:
         self._assignment = assignment
+        self._served = served
         self._store = store
         self._room = room
         self._known: dict[str, Examined] = {}
         # On a node without that folder, families are looked at as revisions name them.
-        with suppress(FamilyError):
-            first = read_family(Path(assignment.family), verify=False)
-            self._known[first.sha256] = Examined(first, assignment.otherwise)
+        started = assignment.families.get(served)
+        if started is not None:
+            with suppress(FamilyError):
+                first = read_family(Path(started.folder), verify=False)
+                self._known[first.sha256] = Examined(first, started.otherwise)
         self._one_at_a_time = threading.Lock()
 
     def examine(self, reference: FamilyReference) -> Examined:
@@ -68,9 +76,13 @@ class Families:
                     self._store.let_go(reference.sha256)
             return self._known[reference.sha256]
 
+    def place(self, family: Family) -> dict[str, str]:
+        """Return where each variant of a family would run. Raises FamilyError."""
+        return self._assignment.place(family, self._served)
+
     def locate(self, reference: FamilyReference) -> Path:
         """Return where this node finds a family. Raises FamilyError."""
-        return self._store.locate(reference, Path(self._assignment.family))
+        return self._store.locate(reference, *self._assignment.folders)
 
     def examine_folder(
         self, folder: Path, progress: Callable[[str], None], beside: Family | None = None
@@ -97,11 +109,15 @@ class Families:
                 there |= _builds(self.examine(reference).family)
         for reference in set(then.families) - set(now.families):
             family = self.examine(reference).family
-            self._check_memory(family, self._assignment.place(family), there)
+            self._check_memory(family, self.place(family), there)
+
+    def check_alone(self, family: Family) -> None:
+        """Raise EnvironmentProblem where memory does not hold a family beside all that is loaded now."""
+        self._check_memory(family, self.place(family), frozenset())
 
     def remarks(self, family: Family) -> list[str]:
         """Say which settings of a deployment are not those of the variant that has come into it."""
-        settings, placed = self._assignment.settings, self._assignment.place(family)
+        settings, placed = self._assignment.settings, self.place(family)
         owners = {own_deployment(name): name for name in self._assignment.slots.own}
         return [
             f"{name} runs in {place} with the settings of `stage`: those of stages.{owners[place]} are that "
@@ -115,7 +131,7 @@ class Families:
         family = read_family(folder)
         settings = self._assignment.settings
         check_family_runs(family, settings.provider)
-        placed = self._assignment.place(family)
+        placed = self.place(family)
         if beside is not None:
             self._check_memory(family, placed, _builds(beside))
         return Examined(family, compare_answers(folder, family, settings, progress))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from contract.live import FamilyReference, Revision
 from contract.policy import Policy, check_policy_fits, parse_policy, single_variant_policy
 from serve.control.families import Families
 from serve.control.family_store import FamilyStore
-from serve.control.plane import ControlPlane, ReplicaState
-
-Place = Callable[[Family], dict[str, str]]
+from serve.control.plane import ControlPlane, Examined, ReplicaState
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,12 @@ class FamilyPush:
         plane: commits.
         families: looks at them.
         store: keeps them.
-        place: where each variant goes; see Slots.place.
     """
 
-    def __init__(self, plane: ControlPlane, families: Families, store: FamilyStore, place: Place) -> None:
+    def __init__(self, plane: ControlPlane, families: Families, store: FamilyStore) -> None:
         self._plane = plane
         self._families = families
         self._store = store
-        self._place = place
 
     async def push(
         self,
@@ -93,7 +88,7 @@ class FamilyPush:
 
         revision, replicas = await self._plane.commit(change, reason)
         remarks = self._families.remarks(family)
-        return Pushed(revision, replicas, self._place(family), (*said, *told, *remarks))
+        return Pushed(revision, replicas, self._families.place(family), (*said, *told, *remarks))
 
     async def bring(self, folder: Path) -> FamilyReference:
         """Look at a family and keep it where replicas find it, for a candidate; nothing is put in force.
@@ -118,13 +113,7 @@ class FamilyPush:
                 else "--new-labels, if clients can read them",
             )
         found = self._families.examine_folder(folder, said.append, before)
-        if found.otherwise:
-            told = "; ".join(f"{name} {words}" for name, words in found.otherwise.items())
-            raise FamilyError(
-                f"its variants do not give the answers on this machine that its predictions hold: {told}",
-                where=folder,
-                hint="measure it on such a machine: sluice compress RECIPE --out FAMILY",
-            )
+        check_answers(folder, found)
         return found.family
 
     def _keep(
@@ -139,6 +128,17 @@ class FamilyPush:
         finally:
             self._store.let_go(in_force.sha256)
         return self._store.put(folder, family)
+
+
+def check_answers(folder: Path, found: Examined) -> None:
+    """Raise FamilyError where a family gives other answers on this machine than its predictions hold."""
+    if found.otherwise:
+        told = "; ".join(f"{name} {words}" for name, words in found.otherwise.items())
+        raise FamilyError(
+            f"its variants do not give the answers on this machine that its predictions hold: {told}",
+            where=folder,
+            hint="measure it on such a machine: sluice compress RECIPE --out FAMILY",
+        )
 
 
 def _policy_for(family: Family, before: Family, policy: Policy, said: list[str]) -> Policy:

@@ -133,6 +133,10 @@ class Follower:
     async def look(self) -> None:
         """Catch up, then let go of what was prepared too long ago."""
         await self.catch_up()
+        self.expire()
+
+    def expire(self) -> None:
+        """Let go of what was prepared too long ago."""
         now = self._clock()
         self._prepared = {key: found for key, found in self._prepared.items() if found[2] > now}
         self._idle()

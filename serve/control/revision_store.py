@@ -22,10 +22,14 @@ class RevisionStore:
     """Revisions below `revisions` of a store; several may read and write.
 
     Every method raises OSError when the store cannot be asked.
+
+    Args:
+        objects: the store.
+        place: of the family that they are of, below the store; empty: at its root.
     """
 
-    def __init__(self, objects: Objects) -> None:
-        self._documents = Numbered(objects, "revisions")
+    def __init__(self, objects: Objects, place: str = "") -> None:
+        self._documents = Numbered(objects, below(place, "revisions"))
 
     def latest(self) -> Revision | None:
         """Return the newest revision; None before the first. Raises PolicyError when unreadable."""
@@ -70,9 +74,14 @@ class RevisionStore:
             raise RevisionTaken(f"revision {revision.number} was taken by another writer") from None
 
 
-def open_revisions(place: str) -> RevisionStore:
-    """Return the revisions in a state directory or at `s3://BUCKET/PREFIX`; raises as `open_objects`."""
-    return RevisionStore(open_objects(place))
+def open_revisions(state: str, place: str = "") -> RevisionStore:
+    """Return a family's revisions in a state directory or at `s3://BUCKET/PREFIX`. Raises as open_objects."""
+    return RevisionStore(open_objects(state), place)
+
+
+def below(place: str, folder: str) -> str:
+    """Return the key of a folder that the family of that place has."""
+    return f"{place}/{folder}" if place else folder
 
 
 def first_revision(policy: Policy, family: FamilyReference, reason: str) -> Revision:

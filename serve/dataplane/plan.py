@@ -10,6 +10,7 @@ from contract.policy import Policy
 from router.decide.cascade import CompiledPolicy, CompiledStage
 from router.decide.scores import NEEDS_LOGITS
 from serve.dataplane.escalation import EscalationBudget
+from serve.types.messages import CASCADE, ModelInfo
 from serve.types.prices import Prices
 from serve.types.stage import Snapshot, Stage
 
@@ -65,6 +66,16 @@ def make_plan(snapshot: Snapshot) -> Plan:
         keeps_encoding=encoders[0] in encoders[1:],
         prices=Prices.of_family(snapshot.family, snapshot.policy.reference),
     )
+
+
+def describe(name: str, plan: Plan, served_as: str = "") -> ModelInfo:
+    """Return what a client may know of the cascade or of a variant of the family."""
+    snapshot = plan.snapshot
+    family = snapshot.family
+    if name == CASCADE:
+        return ModelInfo(name, family.labels, CASCADE, snapshot.policy.version, served_as, name)
+    variant = family.variant(name)
+    return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256, served_as, name)
 
 
 def _needs_votes(policy: Policy) -> bool:

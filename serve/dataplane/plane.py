@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,11 +24,11 @@ from router.decide.cascade import ANSWER, Answer
 from router.decide.scores import IntArray, score_one
 from runtime.api import Logits
 from serve.dataplane.escalation import StageTime
-from serve.dataplane.plan import Plan, make_plan
+from serve.dataplane.plan import Plan, describe, make_plan
 from serve.dataplane.request_state import RequestState
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
-from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo, Texts
+from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo, Texts, local_name
 from serve.types.recorder import Recorder, RequestRecord
 from serve.types.stage import Snapshot, Snapshots, Stage
 
@@ -49,10 +50,11 @@ class Terms(NamedTuple):
 class _Held:
     """Requests that work on one plan."""
 
-    __slots__ = ("count", "drained", "plan")
+    __slots__ = ("catalogue", "count", "drained", "plan")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.catalogue: tuple[ModelInfo, ...] = ()
         self.count = 0
         self.drained = asyncio.Event()
 
@@ -93,6 +95,7 @@ class DataPlane:
         snapshots: gives the snapshot in force; raises NotReady.
         limits: admission and the longest time that a request may take.
         recorder: told once per answered request.
+        name: that the family is served under; its models are then known by `NAME` and `NAME/variant` too.
         clock: seconds; stages see deadlines on it.
     """
 
@@ -101,12 +104,14 @@ class DataPlane:
         snapshots: Snapshots,
         limits: RequestLimits,
         recorder: Recorder,
+        name: str = "",
         *,
         clock: Clock = time.monotonic,
     ) -> None:
         self._snapshots = snapshots
         self._limits = limits
-        self._recorder = recorder
+        self._recorder = self._told = recorder
+        self._name = name
         self._clock = clock
         self._held: _Held | None = None
         self._leaving: dict[Snapshot, _Held] = {}
@@ -137,7 +142,7 @@ class DataPlane:
         plan = held.plan
         cascade = request.model == CASCADE
         if not cascade and request.model not in plan.snapshot.stages:
-            raise _unknown(request.model, plan)
+            cascade = self._shorten(request) == CASCADE
         n = len(request.texts)
         if self._in_flight and self._in_flight + n > self._limits.max_in_flight_texts:
             raise Overloaded("the gateway is full")
@@ -185,40 +190,57 @@ class DataPlane:
 
     async def model_ready(self, model: str) -> bool:
         """Return whether that model would answer now. Raises UnknownModel, NotReady."""
-        info = self.model(model)
-        if info.name == CASCADE:
+        local = self.local_name(model)
+        if local == CASCADE:
             return await self.ready()
-        return await self._current().plan.snapshot.stages[model].ready()
+        return await self._current().plan.snapshot.stages[local].ready()
 
     def model(self, name: str) -> ModelInfo:
         """Describe a served model. Raises UnknownModel, NotReady."""
-        plan = self._current().plan
-        family = plan.snapshot.family
-        if name == CASCADE:
-            return ModelInfo(name, family.labels, CASCADE, plan.snapshot.policy.version)
-        self.check_served(name)
-        variant = family.variant(name)
-        return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256)
+        local = self.local_name(name)
+        return replace(describe(local, self._current().plan, self._name), name=name)
 
     def models(self) -> tuple[str, ...]:
         """Return the names of what is served, the cascade first. Raises NotReady."""
         return (CASCADE, *self._current().plan.snapshot.stages)
 
-    def made_at(self) -> str:
+    def catalogue(self) -> tuple[ModelInfo, ...]:
+        """Describe all that is served, the cascade first; the same object while it is the same.
+
+        Raises NotReady.
+        """
+        held = self._current()
+        if not held.catalogue:
+            held.catalogue = tuple(describe(name, held.plan, self._name) for name in self.models())
+        return held.catalogue
+
+    def made_at(self, name: str = CASCADE) -> str:  # noqa: ARG002 - one family has all of its models
         """Return when the family in force was made, as its manifest says; empty where it does not."""
         return self._current().plan.snapshot.family.created_at
 
+    def local_name(self, name: str) -> str:
+        """Return the short name of a served model. Raises UnknownModel, NotReady when none is yet."""
+        stages = self._current().plan.snapshot.stages
+        if name == CASCADE or name in stages:
+            return name
+        local = local_name(name, self._name)
+        if local != CASCADE and local not in stages:
+            raise UnknownModel(name, (CASCADE, *stages))
+        return local
+
     def check_served(self, name: str) -> None:
         """Raise UnknownModel unless that model is served, NotReady when none is yet."""
-        plan = self._current().plan
-        if name != CASCADE and name not in plan.snapshot.stages:
-            raise _unknown(name, plan)
+        self.local_name(name)
 
     def dearest_usd(self, name: str) -> float:
         """Return what one text costs by a model at the most: by the cascade, where every stage runs."""
-        plan = self._current().plan
-        runs = [(step.rules.variant, 1) for step in plan.steps] if name == CASCADE else [(name, 1)]
+        plan, local = self._current().plan, self.local_name(name)
+        runs = [(step.rules.variant, 1) for step in plan.steps] if local == CASCADE else [(local, 1)]
         return sum(plan.prices.charges(runs).values())
+
+    def whose(self, request: ClassifyRequest) -> tuple[str, Recorder] | None:
+        """Return by which name and by whom a request that gets no answer is counted. See Plane."""
+        return (self.local_name(request.model), self._told) if self.serves(request.model) else None
 
     def serves(self, name: str) -> bool:
         """Return whether that is the name of a served model; no name is before the first revision."""
@@ -256,6 +278,13 @@ class DataPlane:
             self._leaving[held.plan.snapshot] = held
         self._held = _Held(make_plan(snapshot))
         return self._held
+
+    def _shorten(self, request: ClassifyRequest) -> str:
+        """Give the request the family's own name for its model, and return it. Raises UnknownModel."""
+        local = self.local_name(request.model)
+        if local != request.model:
+            request.asked, request.model = request.asked or request.model, local
+        return local
 
     def _terms(self, request: ClassifyRequest, plan: Plan, cascade: bool) -> Terms:
         """Return by when: the nearest limit that client, policy or gateway sets, and the objective."""
@@ -498,7 +527,3 @@ def _chosen(texts: Sequence[str], rows: IntArray) -> Sequence[str]:
     if isinstance(texts, Texts):
         return texts.rows(rows.tolist())
     return [texts[row] for row in rows.tolist()]
-
-
-def _unknown(model: str, plan: Plan) -> UnknownModel:
-    return UnknownModel(model, (CASCADE, *plan.snapshot.stages))

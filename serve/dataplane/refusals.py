@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from contract.errors import LimitReached, RequestError
-from serve.dataplane.plane import DataPlane
+from serve.dataplane.front import Plane
 from serve.types.messages import ClassifyRequest
 from serve.types.recorder import Recorder
 from serve.wire.errors import outcome_of
 
 
 def count_refusal(
-    dataplane: DataPlane, recorder: Recorder, request: ClassifyRequest, problem: RequestError
+    dataplane: Plane, recorder: Recorder, request: ClassifyRequest, problem: RequestError
 ) -> None:
     """Count the texts of a refused request by its model, and by its key's limit where one was reached."""
-    model = request.model if dataplane.serves(request.model) else "unknown"
-    recorder.refused(model, outcome_of(problem), len(request.texts))
+    model, told = dataplane.whose(request) or ("unknown", recorder)
+    told.refused(model, outcome_of(problem), len(request.texts))
     if isinstance(problem, LimitReached):
         recorder.limited(request.caller, problem.limit, len(request.texts))

@@ -13,7 +13,7 @@ import grpc
 
 from contract.errors import Forbidden, NotReady, RequestError, TooLarge, Unauthorized, UnknownModel
 from serve.access.gate import Caller, Gate
-from serve.dataplane.plane import DataPlane
+from serve.dataplane.front import Plane
 from serve.dataplane.refusals import count_refusal
 from serve.grpc import translation
 from serve.grpc.messages import METHODS, SERVICE, message
@@ -56,7 +56,7 @@ class InferenceService:
 
     def __init__(
         self,
-        dataplane: DataPlane,
+        dataplane: Plane,
         limits: RequestLimits,
         recorder: Recorder,
         metrics_page: MetricsPage,
@@ -128,7 +128,7 @@ class InferenceService:
         """Return the reply's bytes, or why there is none. Raises RequestError for what cannot be read."""
         request = translation.parse(translation.INFER_REQUEST, raw)
         model = request.model_name
-        self._dataplane.check_served(model)
+        local = self._dataplane.local_name(model)
         _check_version(model, request.model_version)
         call = translation.infer_call(
             request,
@@ -137,6 +137,7 @@ class InferenceService:
             context.time_remaining(),
             priority_of(headers.x_sluice_priority),
             "" if caller is None else caller.name,
+            local,
         )
         if headers.x_sluice_sticky_key is not None and not call.request.sticky_key:
             call.request.sticky_key = check_sticky_key(headers.x_sluice_sticky_key, _STICKY_KEY)
@@ -182,11 +183,10 @@ class InferenceService:
         return translation.config_response(self._dataplane.model(request.name), self._limits.max_texts)
 
     async def _ModelStatistics(self, request: Any) -> Any:  # noqa: N802
-        models = self._dataplane.models()
         if request.name:
             _check_version(request.name, request.version)
-            self._dataplane.check_served(request.name)
-            models = (request.name,)
+        names = (request.name,) if request.name else self._dataplane.models()
+        models = [self._dataplane.model(name) for name in names]
         page = await self._metrics_page()
         return translation.statistics_response(oip_models.statistics(models, page))
 

@@ -33,6 +33,7 @@ def infer_call(
     remaining_s: float | None,
     priority: int = DEFAULT_PRIORITY,
     caller: str = "",
+    local: str = "",
 ) -> oip.InferCall:
     """Return the call that a ModelInferRequest asks for.
 
@@ -43,6 +44,7 @@ def infer_call(
         remaining_s: what gRPC's own deadline leaves, if the client set one.
         priority: level that the metadata ask for.
         caller: name of the key that came with it.
+        local: the model's own name in its family; empty: `model_name` is that.
 
     Raises:
         BadRequest, TooLarge: as over HTTP.
@@ -59,7 +61,7 @@ def infer_call(
     if len(raw) > 1:
         raise BadRequest(f"raw_input_contents has {len(raw)} entries for one tensor")
     tail = raw[0] if raw else b""
-    call = oip.read(value, tail, request.model_name, limits, arrived_at, priority, caller)
+    call = oip.read(value, tail, request.model_name, limits, arrived_at, priority, caller, local)
     asked = call.request
     if remaining_s is not None and (asked.timeout_s is None or remaining_s < asked.timeout_s):
         asked.timeout_s = remaining_s
@@ -68,7 +70,9 @@ def infer_call(
 
 def infer_response(call: oip.InferCall, result: ClassifyResult, *, raw: bool) -> bytes:
     """Return the ModelInferResponse, its tensors raw as Triton sends them or in contents."""
-    response = INFER_RESPONSE(model_name=result.model, model_version=oip.VERSION, id=call.id or "")
+    response = INFER_RESPONSE(
+        model_name=call.request.asked or result.model, model_version=oip.VERSION, id=call.id or ""
+    )
     if result.policy_version is not None:
         response.parameters["policy_version"].string_param = result.policy_version
     for name, _, datatype, shape, values in oip.tensors_of(call, result):

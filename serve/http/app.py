@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 
 from contract.errors import RequestError
 from serve.access.gate import Gate
-from serve.dataplane.plane import DataPlane
+from serve.dataplane.front import Plane
 from serve.http import page
 from serve.http.doors import Doors
 from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
 from serve.http.forgiving import Forgiving, allowed
 from serve.http.identified import Identified
+from serve.http.model_names import know_model_names
 from serve.http.models import MetricsPage, add_health, add_models
 from serve.http.observed_routes import ObservedRoutes
 from serve.http.refusals import REFUSALS, add_refusals
@@ -58,7 +59,7 @@ class Gateway:
 
     def __init__(
         self,
-        dataplane: DataPlane,
+        dataplane: Plane,
         limits: RequestLimits,
         recorder: Recorder,
         metrics_page: MetricsPage,
@@ -93,10 +94,9 @@ class _Passed(Response):
         await self._hot(scope, receive, send)
 
 
-def make_shell(
-    dataplane: DataPlane, hot: HotRoutes, limits: RequestLimits, metrics_page: MetricsPage
-) -> FastAPI:
+def make_shell(dataplane: Plane, hot: HotRoutes, limits: RequestLimits, metrics_page: MetricsPage) -> FastAPI:
     """Return the FastAPI application: it answers every route, the hot ones by way of `hot`."""
+    know_model_names()
     shell = FastAPI(
         title="Sluicegate",
         version=version("sluicegate"),
@@ -165,7 +165,7 @@ def _add_inference(shell: FastAPI, hot: HotRoutes) -> None:
         return _Passed(hot)
 
     @shell.post(
-        "/v2/models/{model}/infer",
+        "/v2/models/{model:model}/infer",
         response_model=schemas.InferReply,
         responses=REFUSALS,
         openapi_extra=_body_of(schemas.InferBody),
@@ -176,7 +176,7 @@ def _add_inference(shell: FastAPI, hot: HotRoutes) -> None:
         return _Passed(hot)
 
     @shell.post(
-        "/v2/models/{model}/versions/{version_}/infer",
+        "/v2/models/{model:model}/versions/{version_}/infer",
         response_model=schemas.InferReply,
         responses=REFUSALS,
         openapi_extra=_body_of(schemas.InferBody),

@@ -15,7 +15,7 @@ from typing import Any
 from contract.errors import RequestError, UnknownModel
 from serve.access.gate import Caller, Gate
 from serve.access.meter import Meter, Visit
-from serve.dataplane.plane import DataPlane
+from serve.dataplane.front import Plane
 from serve.dataplane.refusals import count_refusal
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
@@ -56,7 +56,7 @@ class HotRoutes:
 
     def __init__(
         self,
-        dataplane: DataPlane,
+        dataplane: Plane,
         limits: RequestLimits,
         recorder: Recorder,
         gate: Gate,
@@ -148,7 +148,8 @@ class HotRoutes:
                 call = v1.parse(body, self._limits, arrived_at, priority, name)
             else:
                 length = headers.inference_header_content_length
-                call = oip.parse(body, length, self._model_of(path), self._limits, arrived_at, priority, name)
+                model, local = self._model_of(path)
+                call = oip.parse(body, length, model, self._limits, arrived_at, priority, name, local)
             if headers.x_sluice_sticky_key is not None and not call.request.sticky_key:
                 call.request.sticky_key = check_sticky_key(headers.x_sluice_sticky_key, STICKY_KEY)
             try:
@@ -196,13 +197,16 @@ class HotRoutes:
             log.exception(_FAILED)
             return self._fail()
 
-    def _model_of(self, path: str) -> str:
-        """Return the model of an infer path. Raises UnknownModel for one that is not served."""
+    def _model_of(self, path: str) -> tuple[str, str]:
+        """Return the model of an infer path, and its own name in its family.
+
+        Raises UnknownModel for one that is not served.
+        """
         model, version = _infer_target(path) or ("", None)
-        self._dataplane.check_served(model)
+        local = self._dataplane.local_name(model)
         if version is not None and version != oip.VERSION:
             raise UnknownModel(f"{model}, version {version}")
-        return model
+        return model, local
 
     def _refuse_unread(self, problem: RequestError) -> Reply:
         self._recorder.refused("unknown", outcome_of(problem), 1)
@@ -236,7 +240,11 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def _render(call: v1.V1Call | oip.InferCall, result: ClassifyResult) -> Reply:
-    return v1.render(result, call.top_k) if isinstance(call, v1.V1Call) else oip.render(call, result)
+    return (
+        v1.render(result, call.top_k, call.request.asked)
+        if isinstance(call, v1.V1Call)
+        else oip.render(call, result)
+    )
 
 
 async def send_reply(reply: Reply, identity: bytes, send: Send) -> None:
@@ -258,6 +266,8 @@ def _infer_target(path: str) -> tuple[str, str | None] | None:
         return None
     if len(parts) == 5:
         return parts[3], None
-    if len(parts) == 7 and parts[4] == "versions":
-        return parts[3], parts[5]
+    if len(parts) == 6:
+        return f"{parts[3]}/{parts[4]}", None
+    if len(parts) in (7, 8) and parts[-3] == "versions":
+        return "/".join(parts[3:-3]), parts[-2]
     return None

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from contract.errors import BadRequest, NotReady, UnknownModel
-from serve.dataplane.plane import DataPlane
+from serve.dataplane.front import Plane
 from serve.http.refusals import MODEL, NOT_READY
 from serve.settings.limits import RequestLimits
 from serve.telemetry.shared_page import SharedPage
@@ -25,7 +25,7 @@ MAX_INDEX_BYTES = 4096
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 
 
-def add_health(shell: FastAPI, dataplane: DataPlane) -> None:
+def add_health(shell: FastAPI, dataplane: Plane) -> None:
     """Add the routes that say whether the gateway and its models answer."""
 
     @shell.get("/v2/health/live", response_model=schemas.Live, summary="Alive?", tags=["health"])
@@ -45,14 +45,14 @@ def add_health(shell: FastAPI, dataplane: DataPlane) -> None:
         return {"ready": True}
 
     @shell.get(
-        "/v2/models/{model}/ready",
+        "/v2/models/{model:model}/ready",
         response_model=schemas.ModelReady,
         responses=MODEL,
         summary="Does the model answer?",
         tags=["health"],
     )
     @shell.get(
-        "/v2/models/{model}/versions/{version_}/ready",
+        "/v2/models/{model:model}/versions/{version_}/ready",
         response_model=schemas.ModelReady,
         responses=MODEL,
         summary="Does this version of the model answer?",
@@ -65,7 +65,7 @@ def add_health(shell: FastAPI, dataplane: DataPlane) -> None:
         return {"name": model, "ready": True}
 
 
-def add_models(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits, metrics_page: SharedPage) -> None:
+def add_models(shell: FastAPI, dataplane: Plane, limits: RequestLimits, metrics_page: SharedPage) -> None:
     """Add the routes that list and describe what is served."""
     _add_server(shell)
     _add_lists(shell, dataplane)
@@ -85,7 +85,7 @@ def _add_server(shell: FastAPI) -> None:
         return {"name": "sluicegate", "version": version("sluicegate"), "extensions": EXTENSIONS}
 
 
-def _add_lists(shell: FastAPI, dataplane: DataPlane) -> None:
+def _add_lists(shell: FastAPI, dataplane: Plane) -> None:
     @shell.get(
         "/v2/models",
         response_model=schemas.ModelNames,
@@ -104,10 +104,11 @@ def _add_lists(shell: FastAPI, dataplane: DataPlane) -> None:
         tags=["metadata"],
     )
     async def listed() -> dict[str, Any]:
-        return oip_models.openai_list(dataplane.models(), dataplane.made_at())
+        names = dataplane.models()
+        return oip_models.openai_list((name, dataplane.made_at(name)) for name in names)
 
     @shell.get(
-        "/v1/models/{model}",
+        "/v1/models/{model:model}",
         response_model=schemas.OneModel,
         responses=MODEL,
         summary="Does the model answer? In the forms of OpenAI's API and KServe's first protocol",
@@ -117,10 +118,10 @@ def _add_lists(shell: FastAPI, dataplane: DataPlane) -> None:
         dataplane.check_served(model)
         if not await dataplane.model_ready(model):
             raise NotReady(f"{model} does not answer yet")
-        return {**oip_models.openai_model(model, dataplane.made_at()), "name": model, "ready": True}
+        return {**oip_models.openai_model(model, dataplane.made_at(model)), "name": model, "ready": True}
 
 
-def _add_all_statistics(shell: FastAPI, dataplane: DataPlane, metrics_page: SharedPage) -> None:
+def _add_all_statistics(shell: FastAPI, dataplane: Plane, metrics_page: SharedPage) -> None:
     @shell.get(
         "/v2/models/stats",
         response_model=schemas.Statistics,
@@ -129,19 +130,19 @@ def _add_all_statistics(shell: FastAPI, dataplane: DataPlane, metrics_page: Shar
         tags=["metadata"],
     )
     async def all_statistics() -> dict[str, Any]:
-        return await _statistics(dataplane.models(), metrics_page)
+        return await _statistics(dataplane, dataplane.models(), metrics_page)
 
 
-def _add_descriptions(shell: FastAPI, dataplane: DataPlane, limits: RequestLimits) -> None:
+def _add_descriptions(shell: FastAPI, dataplane: Plane, limits: RequestLimits) -> None:
     @shell.get(
-        "/v2/models/{model}",
+        "/v2/models/{model:model}",
         response_model=schemas.ModelMetadata,
         responses=MODEL,
         summary="What a model takes and gives",
         tags=["metadata"],
     )
     @shell.get(
-        "/v2/models/{model}/versions/{version_}",
+        "/v2/models/{model:model}/versions/{version_}",
         response_model=schemas.ModelMetadata,
         responses=MODEL,
         summary="What this version of a model takes and gives",
@@ -152,14 +153,14 @@ def _add_descriptions(shell: FastAPI, dataplane: DataPlane, limits: RequestLimit
         return oip.model_metadata(dataplane.model(model))
 
     @shell.get(
-        "/v2/models/{model}/config",
+        "/v2/models/{model:model}/config",
         response_model=schemas.ModelConfiguration,
         responses=MODEL,
         summary="The configuration of a model (Triton's extension)",
         tags=["metadata"],
     )
     @shell.get(
-        "/v2/models/{model}/versions/{version_}/config",
+        "/v2/models/{model:model}/versions/{version_}/config",
         response_model=schemas.ModelConfiguration,
         responses=MODEL,
         summary="The configuration of this version of a model (Triton's extension)",
@@ -170,16 +171,16 @@ def _add_descriptions(shell: FastAPI, dataplane: DataPlane, limits: RequestLimit
         return oip_models.model_config(dataplane.model(model), limits.max_texts)
 
 
-def _add_statistics(shell: FastAPI, dataplane: DataPlane, metrics_page: SharedPage) -> None:
+def _add_statistics(shell: FastAPI, dataplane: Plane, metrics_page: SharedPage) -> None:
     @shell.get(
-        "/v2/models/{model}/stats",
+        "/v2/models/{model:model}/stats",
         response_model=schemas.Statistics,
         responses=MODEL,
         summary="What a model has done so far (Triton's statistics extension)",
         tags=["metadata"],
     )
     @shell.get(
-        "/v2/models/{model}/versions/{version_}/stats",
+        "/v2/models/{model:model}/versions/{version_}/stats",
         response_model=schemas.Statistics,
         responses=MODEL,
         summary="What this version of a model has done so far (Triton's statistics extension)",
@@ -187,11 +188,10 @@ def _add_statistics(shell: FastAPI, dataplane: DataPlane, metrics_page: SharedPa
     )
     async def model_statistics(model: str, version_: str = oip.VERSION) -> dict[str, Any]:
         _check_version(model, version_)
-        dataplane.check_served(model)
-        return await _statistics((model,), metrics_page)
+        return await _statistics(dataplane, (model,), metrics_page)
 
 
-def _add_index(shell: FastAPI, dataplane: DataPlane, bodies: BodyReader) -> None:
+def _add_index(shell: FastAPI, dataplane: Plane, bodies: BodyReader) -> None:
     @shell.post(
         "/v2/repository/index",
         response_model=list[schemas.IndexEntry],
@@ -220,7 +220,8 @@ def _add_index(shell: FastAPI, dataplane: DataPlane, bodies: BodyReader) -> None
         return oip_models.repository_index(zip(names, ready, strict=True), only_ready=only_ready)
 
 
-async def _statistics(models: tuple[str, ...], metrics_page: SharedPage) -> dict[str, Any]:
+async def _statistics(dataplane: Plane, names: tuple[str, ...], metrics_page: SharedPage) -> dict[str, Any]:
+    models = [dataplane.model(name) for name in names]
     return oip_models.statistics(models, await metrics_page())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, MutableMapping
 from typing import Any
 
 from serve.access.gate import Caller, Gate
-from serve.dataplane.plane import DataPlane
+from serve.dataplane.front import Plane
 from serve.http.fast_routes import CLASSIFY, Headers, HotRoutes, Scope, Send
 from serve.settings.limits import RequestLimits
 from serve.telemetry.observer import Observer, note_caller
@@ -24,7 +24,7 @@ class ObservedRoutes(HotRoutes):
 
     def __init__(
         self,
-        dataplane: DataPlane,
+        dataplane: Plane,
         limits: RequestLimits,
         recorder: Recorder,
         gate: Gate,

@@ -32,9 +32,9 @@ _SHARED_MEMORY = "shared memory is not offered: send tensors in the body, as JSO
 _NOT_OFFERED: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (
         ("POST",),
-        ("/v2/repository/models/{model}/load", "/v2/repository/models/{model}/unload"),
-        "models are loaded and unloaded by the operator: start `sluice serve` with another family, or put "
-        "another policy in force with `sluice policy push`",
+        ("/v2/repository/models/{model:model}/load", "/v2/repository/models/{model:model}/unload"),
+        "models are loaded and unloaded by the operator: `sluice family load` and "
+        "`sluice family unload`, or another policy with `sluice policy push`",
     ),
     (
         ("GET", "POST"),
@@ -46,19 +46,19 @@ _NOT_OFFERED: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
     (
         ("GET", "POST"),
-        ("/v2/trace/setting", "/v2/models/{model}/trace/setting"),
+        ("/v2/trace/setting", "/v2/models/{model:model}/trace/setting"),
         "tracing is not offered; /metrics has the times of each stage",
     ),
     (("GET", "POST"), ("/v2/logging",), "log settings are the operator's and cannot be read or set here"),
     (
         ("POST",),
-        ("/v2/models/{model}/generate", "/v2/models/{model}/generate_stream", "/v1/completions",
+        ("/v2/models/{model:model}/generate", "/v2/models/{model:model}/generate_stream", "/v1/completions",
          "/v1/chat/completions", "/v1/responses", "/v1/embeddings"),
         "this gateway classifies and generates nothing: POST /v1/classify, or /v2/models/{model}/infer",
     ),
     (
         ("POST",),
-        ("/v1/models/{model}:predict", "/v1/models/{model}:explain"),
+        ("/v1/models/{model:model}:predict", "/v1/models/{model:model}:explain"),
         "KServe's first protocol is not offered: use the second, POST /v2/models/{model}/infer",
     ),
 )  # fmt: skip

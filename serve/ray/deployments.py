@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from serve.access.key_store import open_keys
 from serve.access.ledger import Answer, Report
 from serve.control.admin import make_admin
 from serve.control.admin_server import serve_admin
-from serve.control.evidence import Evidence, ReplicaCounts
-from serve.control.families import Families, store_of
-from serve.control.family_push import FamilyPush
-from serve.control.plane import ControlPlane, ReplicaState
-from serve.control.revision_store import open_revisions
-from serve.control.trials import TrialControl
+from serve.control.evidence import ReplicaCounts
+from serve.control.families import store_of
+from serve.control.family_line import FamilyLine
+from serve.control.plane import ReplicaState
+from serve.control.roster_control import RosterControl
+from serve.control.roster_store import RosterStore
 from serve.ray import grpc_ingress, ingress_middleware
 from serve.ray.all_replicas import APPLICATION, GATEWAY, AllReplicas
 from serve.ray.gateway_replica import GatewayReplica, account
@@ -50,6 +50,7 @@ from serve.telemetry.logs import set_up_logs
 from serve.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
 from serve.telemetry.observer import make_observer
 from serve.telemetry.shared_page import SharedPage
+from serve.types.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class GatewayIngress:
         name = ray_serve.get_replica_context().replica_id.unique_id
         asked = (GATEWAY, CONTROL, *given.slots.deployments)
 
-        def connect(deployment: str, variant: str, build: str) -> RemoteStage:
+        def connect(deployment: str, variant: str, build: str, recorder: Recorder) -> RemoteStage:
             handle = stages[deployment]
             stage = RemoteStage(
                 variant,
@@ -103,7 +104,7 @@ class GatewayIngress:
                 ping_through(handle, variant, build),
                 settings.stage_of(variant),
                 call_off=call_off_through(handle),
-                recorder=telemetry,
+                recorder=recorder,
             )
             return stage
 
@@ -113,7 +114,6 @@ class GatewayIngress:
             given,
             connect,
             telemetry,
-            open_revisions(given.state),
             exchange_through(control),
             NodePages(asked, APPLICATION) if many_nodes else None,
         )
@@ -133,21 +133,21 @@ class GatewayIngress:
         """End this process when a model here hangs; Serve asks once a second."""
         leave_if_hanging(self._replica.check_hanging)
 
-    async def prepare(self, revision: dict[str, Any]) -> str | None:
+    async def prepare(self, revision: dict[str, Any], family: str, place: str) -> str | None:
         """Load a revision beside the one in force; return what speaks against it, if anything."""
-        return await self._replica.prepare(revision)
+        return await self._replica.prepare(revision, family, place)
 
-    async def forget(self) -> None:
+    async def forget(self, family: str) -> None:
         """Let go of what was prepared and will not be committed."""
-        await self._replica.forget()
+        await self._replica.forget(family)
 
-    async def catch_up(self) -> ReplicaState:
-        """Put the newest revision in force and say where this replica is."""
-        return await self._replica.catch_up()
+    async def catch_up(self, family: str) -> ReplicaState:
+        """Put what is newest in force and say where this replica is with a family."""
+        return await self._replica.catch_up(family)
 
-    async def counts(self) -> ReplicaCounts:
-        """Return what this process has counted of trials."""
-        return await self._replica.counts()
+    async def counts(self, family: str) -> ReplicaCounts:
+        """Return what this process has counted of a family's trials."""
+        return await self._replica.counts(family)
 
     async def ready(self) -> bool:
         """Return whether every stage of the policy answers, seen from here."""
@@ -178,7 +178,7 @@ class StageReplica:
         set_up_logs(given.settings.log, STAGE)
         self._telemetry = telemetry = Telemetry()
         self._page = SharedPage(telemetry.counts)
-        self._worker = StageWorker(given, deployment, telemetry, make_observer(given.settings, STAGE))
+        self._worker = StageWorker(given, deployment, telemetry.of, make_observer(given.settings, STAGE))
         await self._worker.start(preload=preload)
         self._tasks = [
             asyncio.create_task(account(telemetry, dict)),
@@ -191,13 +191,13 @@ class StageReplica:
         """Return this node's name and what was counted on it."""
         return await page_of_this_node(self._page)
 
-    async def prepare(self, revision: dict[str, Any]) -> str | None:
+    async def prepare(self, revision: dict[str, Any], family: str) -> str | None:
         """Load a revision's families beside those that are here; return what speaks against it, if any."""
-        return await self._worker.prepare(revision)
+        return await self._worker.prepare(revision, family)
 
-    async def forget(self) -> None:
+    async def forget(self, family: str) -> None:
         """Let go of what was prepared and will not be committed."""
-        await self._worker.forget()
+        await self._worker.forget(family)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what scaling goes by; Serve asks where the stage has a range of replicas."""
@@ -249,29 +249,32 @@ class Control:
         self._keys = KeyFollower(keys, gate)
         await self._keys.catch_up()
         store = store_of(given)
-        families = await asyncio.to_thread(Families, given, store, None if many_nodes else memory_room)
+        room = None if many_nodes else memory_room
         replicas = AllReplicas(given.slots.deployments, settings.ready_timeout_s)
-        plane = ControlPlane(open_revisions(given.state), families.examine, replicas, families.check_room)
-        push = FamilyPush(plane, families, store, given.place)
+        self._roster = roster = RosterControl(
+            RosterStore(given.state),
+            store,
+            lambda seat: FamilyLine(seat, given, store, replicas.of(seat.name, seat.place), room),
+            may_be_empty=settings.may_be_empty,
+            watch_every_s=settings.traffic.gather_s,
+        )
+        await roster.start()
 
         def describe() -> dict[str, Any]:
-            """Say what the admin interface tells of this run beside its replicas."""
-            in_force = plane.current().family
+            """Say what the admin interface tells of this run beside its replicas and families."""
             return {
-                "family": in_force.model_dump(mode="json"),
-                "slots": given.slots.model_dump(mode="json"),
-                "placed": given.place(families.examine(in_force).family),
+                "slots": given.slots.model_dump(mode="json", include={"inline", "own", "shelf"}),
                 "port": settings.port,
                 "admin_port": settings.admin_port,
             }
 
-        trials = TrialControl(plane, replicas, Evidence(open_objects(given.state)))
-        self._server = serve_admin(make_admin(plane, keys, describe, push, trials), gate, settings)
+        admin = make_admin(roster.line, keys, describe, replicas.catch_up, roster)
+        self._server = serve_admin(admin, gate, settings)
         self._bank = Bank(gate, Journal(open_objects(given.state)))
         self._following = asyncio.create_task(self._keys.follow())
         self._keeping = asyncio.create_task(self._bank.keep())
-        self._watching = asyncio.create_task(trials.watch(settings.traffic.gather_s))
-        self._metering = asyncio.create_task(meter_energy(plane, self._telemetry, settings.watts_per_core))
+        metered = meter_energy(replicas.catch_up, self._telemetry, settings.watts_per_core)
+        self._metering = asyncio.create_task(metered)
 
     async def page_of_this_node(self) -> tuple[str, bytes]:
         """Return this node's name and what was counted on it."""
@@ -291,12 +294,15 @@ class Control:
 
 
 async def meter_energy(
-    plane: ControlPlane, telemetry: Telemetry, watts_per_core: float | None = None
+    states: Callable[[], Awaitable[object]], telemetry: Telemetry, watts_per_core: float | None = None
 ) -> None:
-    """Add this machine's energy to the metrics once a second, for ever, from when the gateway answers."""
+    """Add this machine's energy to the metrics once a second, for ever, from when the gateway answers.
+
+    `states` returns once a replica answers, and raises NotReady before.
+    """
     while True:
         try:
-            await plane.states()
+            await states()
             break
         except NotReady:
             await asyncio.sleep(METER_EVERY_S)
@@ -355,7 +361,7 @@ def make_application(
     """
     settings, slots = assignment.settings, assignment.slots
     given = assignment.model_dump_json()
-    processes = len(slots.own) + bool(slots.shelf)
+    processes = len(slots.deployments)
     gpus = 0.0 if settings.provider == "cpu" or not processes else int(100 / processes) / 100
     environment = {
         MULTIPROCESS_DIR: str(metrics_folder),
@@ -390,7 +396,7 @@ def make_application(
         deployment = own_deployment(name)
         own = slot(StageReplica, deployment, gpus=gpus, **how_many(replicas))
         stages[deployment] = own.bind(given, deployment, preload=True)
-    if slots.shelf:
+    if SHELF in slots.deployments:
         shelf = slot(StageReplica, SHELF, gpus=gpus, num_replicas=1)
         stages[SHELF] = shelf.bind(given, SHELF, preload=False)
     control = slot(

@@ -1,4 +1,4 @@
-"""What a gateway replica runs: cheap stages inside, the others behind handles, the data plane and its app."""
+"""What a gateway replica runs: families side by side, the stages that they share, one front for all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from contract.errors import EnvironmentProblem, InputError, NotReady
 from contract.family import Family
-from contract.live import FamilyReference, Revision, parse_revision
+from contract.live import FamilyReference, parse_revision
+from contract.roster import Roster, Seat
 from serve.access.accounts import Accounts
 from serve.access.charging import Charging
 from serve.access.exchange import Call, Exchange
@@ -23,32 +23,35 @@ from serve.access.key_store import open_keys
 from serve.access.ledger import Answer, Report
 from serve.control.evidence import ReplicaCounts
 from serve.control.families import store_of
-from serve.control.follower import Follower
 from serve.control.plane import ReplicaState
-from serve.control.revision_store import RevisionStore
+from serve.control.revision_store import open_revisions
+from serve.control.roster_follower import RosterFollower
+from serve.control.roster_store import RosterStore
+from serve.dataplane.family_planes import FamilyPlanes
 from serve.grpc.service import InferenceService
 from serve.http.app import Gateway
 from serve.ray.scaling import BUSY, WAITING
+from serve.ray.served_family import ServedFamily, Surroundings
 from serve.settings.slots import INLINE
 from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.load_meter import BusyShare
 from serve.stages.loaded_families import LoadedFamilies
-from serve.stages.loading import Assignment, load_stage, make_snapshot
+from serve.stages.loading import Assignment, load_stage
 from serve.stages.loop_turn import LoopTurn
 from serve.stages.remote import RemoteStage
+from serve.stages.served_names import ServedNames
 from serve.telemetry.metrics import Telemetry, policy_state
 from serve.telemetry.nodes import join_pages
 from serve.telemetry.observer import make_observer
-from serve.traffic.plane import TrafficPlane
 from serve.types.clock import Clock
-from serve.types.recorder import BreakerState
-from serve.types.stage import Snapshot, Stage, Trial
+from serve.types.recorder import BreakerState, Recorder
+from serve.types.stage import Stage
 
 ACCOUNT_EVERY_S = 0.5
 _COMMIT_S = 35.0
 """Once the last gateway has loaded, a commit follows within this, or never."""
 _BADNESS: tuple[BreakerState, ...] = ("closed", "half_open", "open")
-Connect = Callable[[str, str, str], RemoteStage]
+Connect = Callable[[str, str, str, Recorder], RemoteStage]
 
 
 class GatewayReplica:
@@ -57,9 +60,9 @@ class GatewayReplica:
     Args:
         name: how this replica calls itself in the live state.
         assignment: of this run.
-        connect: makes the stage of a variant that does not run here, given its deployment, name and build.
+        connect: makes the stage of a variant that does not run here, given deployment, name and build, and
+            who is told what happens at it.
         telemetry: where its figures go.
-        state: where the live state is.
         exchange: asks the ledger that divides the limits of keys; None where this replica is alone.
         pages: gives what each of several nodes has counted; None where there is one.
         clock: seconds.
@@ -71,7 +74,6 @@ class GatewayReplica:
         assignment: Assignment,
         connect: Connect,
         telemetry: Telemetry,
-        state: RevisionStore,
         exchange: Call | None = None,
         pages: Callable[[], Mapping[str, bytes]] | None = None,
         *,
@@ -82,42 +84,36 @@ class GatewayReplica:
         self._telemetry = telemetry
         self._pages = pages
         self._observer = make_observer(assignment.settings, "gateway")
-        recorder = telemetry if self._observer is None else self._observer.recorder(telemetry)
-        self._recorder = recorder
         self._assignment = assignment
         self._connect = connect
         self._busy = BusyShare(time.process_time)
         self._turn = LoopTurn()
-        store = store_of(assignment)
-        self._families = LoadedFamilies(
-            lambda reference: store.locate(reference, Path(assignment.family)),
-            store.fetch,
-            self._placed_here,
-            self._load_inline,
-            store.let_go,
-        )
-        self._remotes: dict[tuple[str, str], RemoteStage] = {}
-        self._leaving: dict[Snapshot, frozenset[str]] = {}
-        self._departures: set[asyncio.Task[None]] = set()
+        self._names = ServedNames(assignment)
+        self._families = _loaded_families(assignment, self._names, self._load_inline)
+        self._remotes: dict[tuple[str, str], tuple[str, RemoteStage]] = {}
         limits = assignment.settings.limits
-        self._follower = Follower(
-            state,
-            self._load,
-            self._flipped,
-            self._share_out,
-            idle=self._tidy,
-            prepared_s=assignment.settings.ready_timeout_s + _COMMIT_S,
-            clock=clock,
+        self._accounts = Accounts(f"{name}/{os.getpid()}", assignment.settings.gateway_replicas)
+        gate = Gate(self._accounts)
+        self._exchange = Exchange(self._accounts, exchange or _alone)
+        self._shared = Surroundings(
+            self._stages_of,
+            self._tidy,
+            lambda served: Charging(self._accounts, self._recorder_of(served)),
+            self._telemetry.arms.book,
+            limits,
+            assignment.settings.traffic,
+            assignment.settings.ready_timeout_s + _COMMIT_S,
+            clock,
         )
-        accounts = Accounts(f"{name}/{os.getpid()}", assignment.settings.gateway_replicas)
-        gate = Gate(accounts)
-        self._exchange = Exchange(accounts, exchange or _alone)
-        self._dataplane = TrafficPlane(
-            self._follower.snapshot, limits, Charging(accounts, recorder), assignment.settings.traffic
-        )
+        self._served: dict[str, ServedFamily] = {}
+        self._coming: dict[str, ServedFamily] = {}
+        self._going: set[ServedFamily] = set()
+        self._roster = RosterFollower(RosterStore(assignment.state), self._seat, self._expire)
+        self._planes = FamilyPlanes()
         self._keys = KeyFollower(open_keys(assignment.state), gate)
+        recorder = self._recorder_of("")
         self.gateway = Gateway(
-            self._dataplane,
+            self._planes,
             limits,
             recorder,
             self._metrics_page,
@@ -126,68 +122,98 @@ class GatewayReplica:
             observer=self._observer,
         )
         self.grpc = InferenceService(
-            self._dataplane, limits, recorder, self._metrics_page, gate=gate, observer=self._observer
+            self._planes, limits, recorder, self._metrics_page, gate=gate, observer=self._observer
         )
         self._stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def healthy(self) -> bool:
         """Whether traffic may be sent here."""
-        return not self._stopping and self._follower.problem is None and self._follower.revision > 0
+        return not self._stopping and self._roster.number > 0 and self._problem() is None
+
+    def _problem(self) -> str | None:
+        """Return why this replica has fallen behind, if it has."""
+        problems = [served.follower.problem for served in self._served.values()]
+        return self._roster.problem or next((problem for problem in problems if problem), None)
 
     def check_hanging(self) -> None:
         """Raise StageFailed where a model does not come back; nothing in this process can end it."""
         check_hanging(self._families.stages)
 
     async def start(self) -> None:
-        """Put the newest revision in force and begin to follow. Raises NotReady when none can be loaded."""
+        """Put what is newest in force and begin to follow. Raises NotReady when it cannot be loaded."""
         await self._keys.catch_up()
-        if not await self._follower.catch_up():
-            raise NotReady(self._follower.problem or "there is no revision in the state directory")
-        self._tasks = [
-            asyncio.create_task(self._follower.follow()),
-            asyncio.create_task(self._keys.follow()),
-            asyncio.create_task(self._exchange.run()),
-            asyncio.create_task(account(self._telemetry, self._queued, self._book)),
-        ]
+        await self._roster.catch_up()
+        if not self._roster.number:
+            raise NotReady(self._roster.problem or "there is no roster in the state directory")
+        for served in self._served.values():
+            if not served.follower.revision:
+                where = f"{served.name}: there is no revision in the state directory"
+                raise NotReady(served.follower.problem or where)
+        following = (
+            self._roster.follow(),
+            self._keys.follow(),
+            self._exchange.run(),
+            account(self._telemetry, self._queued, self._book),
+        )
+        self._tasks.update(map(asyncio.create_task, following))
 
-    async def prepare(self, raw: dict[str, Any]) -> str | None:
-        """Load a revision beside the one in force; return what speaks against it, if anything."""
+    async def prepare(self, raw: dict[str, Any], family: str = "", place: str = "") -> str | None:
+        """Load a revision beside the one in force; return what speaks against it, if anything.
+
+        Args:
+            raw: its JSON form.
+            family: name that its family is, or will be, served under; empty: of the only one.
+            place: where that one's revisions lie, if it is not served yet.
+        """
+        served = self._only(family)
+        if served is None:
+            served = self._coming.get(family) or self._make(Seat(name=family, place=place))
+            self._coming[family] = served
         try:
-            await self._follower.prepare(parse_revision(raw))
+            await served.follower.prepare(parse_revision(raw))
         except (InputError, EnvironmentProblem) as problem:
+            if not served.families:
+                self._coming.pop(family, None)
             self._tidy()
             return str(problem)
         return None
 
-    async def forget(self) -> None:
-        """Let go of what was prepared and will not be committed."""
-        self._follower.forget_prepared()
+    async def forget(self, family: str = "") -> None:
+        """Let go of what was prepared for a family and will not be committed."""
+        for served in (self._only(family), self._coming.pop(family, None)):
+            if served is not None:
+                served.follower.forget_prepared()
         self._tidy()
 
-    async def catch_up(self) -> ReplicaState:
-        """Put the newest committed revision, and the newest keys, in force and say where this replica is."""
+    async def catch_up(self, family: str = "") -> ReplicaState:
+        """Put what is newest in force, keys too, and say where this replica is with a family."""
         if await self._keys.catch_up():
             await self._exchange.once()
-        number = await self._follower.catch_up()
-        return ReplicaState(self._name, os.getpid(), number, self._follower.problem)
+        await self._roster.catch_up()
+        served = self._only(family)
+        if served is None:
+            return ReplicaState(self._name, os.getpid(), 0, self._roster.problem)
+        number = await served.follower.catch_up()
+        return ReplicaState(self._name, os.getpid(), number, served.follower.problem)
 
-    async def counts(self) -> ReplicaCounts:
-        """Return what this process has counted of trials since it started."""
-        counts = self._dataplane.counts().items()
+    async def counts(self, family: str = "") -> ReplicaCounts:
+        """Return what this process has counted of a family's trials since it started."""
+        served = self._only(family)
+        counts = {} if served is None else served.plane.counts()
         return ReplicaCounts(
-            self._name, {trial: found.model_dump(mode="json") for trial, (_, found) in counts}
+            self._name, {trial: found.model_dump(mode="json") for trial, (_, found) in counts.items()}
         )
 
     async def ready(self) -> bool:
-        """Return whether every stage of the policy answers."""
-        return await self._dataplane.ready()
+        """Return whether every stage of every policy answers."""
+        return await self._planes.ready()
 
     async def drain(self) -> None:
         """Take no more requests; return once those inside are answered."""
         self._stopping = True
-        await self._dataplane.drain()
+        await asyncio.gather(self._planes.drain(), *(served.plane.drain() for served in self._going))
         await self._exchange.once()
         self.flush()
         if self._observer is not None:
@@ -198,61 +224,81 @@ class GatewayReplica:
         self._book_arms()
         self._telemetry.flush()
 
-    async def _load(self, revision: Revision) -> Snapshot:
-        """Make a revision's snapshot; a family that is not here yet is loaded beside the one that is."""
-        for reference in revision.families[1:]:
-            await self._stages_of(reference)
-        family, stages = await self._stages_of(revision.family)
-        if self._observer is not None:
-            stages = self._observer.stages(stages)
-        snapshot = make_snapshot(revision, family, stages)
-        trials = [
-            Trial(kind, candidate, await self._load(revision.serving(candidate.policy, candidate.family)))
-            for kind, candidate in revision.trials()
-        ]
-        return replace(snapshot, trials=tuple(trials)) if trials else snapshot
+    def _only(self, family: str) -> ServedFamily | None:
+        """Return a family that is served, without a name the only one."""
+        if not family and len(self._served) == 1:
+            return next(iter(self._served.values()))
+        return self._served.get(family)
 
-    def _share_out(self, snapshot: Snapshot) -> None:
-        self._book_arms()
-        self._dataplane.follow(snapshot)
+    def _make(self, seat: Seat) -> ServedFamily:
+        return ServedFamily(seat.name, open_revisions(self._assignment.state, seat.place), self._shared)
+
+    async def _seat(self, roster: Roster) -> None:
+        """Serve the families of a roster, those that are new once they are loaded, and no others."""
+        served: dict[str, ServedFamily] = {}
+        for seat in roster.seats:
+            known = self._served.get(seat.name) or self._coming.get(seat.name) or self._make(seat)
+            served[seat.name] = known
+            if seat.name not in self._served:
+                await known.follower.catch_up()
+        gone = [known for name, known in self._served.items() if name not in served]
+        self._served = served
+        self._planes.serve({name: known.plane for name, known in served.items()}, roster.plain)
+        for name, known in served.items():
+            self._coming.pop(name, None)
+            known.begin()
+        for known in gone:
+            self._going.add(known)
+            self._do(self._leave(known))
+
+    async def _leave(self, served: ServedFamily) -> None:
+        await served.leave()
+        self._going.discard(served)
+        self._tidy()
+
+    def _do(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _expire(self) -> None:
+        """Let go of families that were prepared and never came."""
+        for name, served in list(self._coming.items()):
+            served.follower.expire()
+            if not served.families:
+                del self._coming[name]
+
+    def _recorder_of(self, served: str) -> Recorder:
+        figures: Recorder = self._telemetry.of(served) if served else self._telemetry
+        return figures if self._observer is None else self._observer.recorder(figures, served)
 
     def _book_arms(self) -> None:
-        self._telemetry.arms.book(self._dataplane.counts())
+        for served in self._served.values():
+            served.book_arms()
 
-    async def _stages_of(self, reference: FamilyReference) -> tuple[Family, Mapping[str, Stage]]:
+    async def _stages_of(self, reference: FamilyReference, served: str) -> tuple[Family, Mapping[str, Stage]]:
+        """Return a family and its stages, those that run here loaded."""
+        self._names.note(reference.sha256, served)
         family = await self._families.learn(reference)
         stages: dict[str, Stage] = dict(await self._families.load(reference))
-        for name, place in self._assignment.place(family).items():
+        for name, place in self._assignment.place(family, served).items():
             if place != INLINE:
                 key = (place, family.build(name))
                 if key not in self._remotes:
-                    self._remotes[key] = self._connect(place, name, key[1])
-                stages[name] = self._remotes[key]
-        return family, stages
-
-    def _placed_here(self, family: Family) -> list[str]:
-        return [name for name, place in self._assignment.place(family).items() if place == INLINE]
+                    stage = self._connect(place, name, key[1], self._recorder_of(served))
+                    self._remotes[key] = served, stage
+                stages[name] = self._remotes[key][1]
+        return family, stages if self._observer is None else self._observer.stages(stages)
 
     def _load_inline(self, folder: Path, family: Family, name: str) -> InlineStage:
-        settings, turn = self._assignment.settings, self._turn
-        return load_stage(settings, folder, family, name, self._recorder, "cpu", turn, guarded=True)
-
-    def _flipped(self, before: Snapshot, families: frozenset[str]) -> None:
-        self._leaving[before] = families
-        task = asyncio.create_task(self._leave(before))
-        self._departures.add(task)
-        task.add_done_callback(self._departures.discard)
-
-    async def _leave(self, before: Snapshot) -> None:
-        """Free what only that snapshot needs, once no request works on it."""
-        with suppress(NotReady):  # while it stops, nothing needs to be freed
-            await self._dataplane.drained(before)
-            del self._leaving[before]
-            self._tidy()
+        settings, turn, served = self._assignment.settings, self._turn, self._names.of(family)
+        recorder = self._recorder_of(served)
+        return load_stage(settings, folder, family, name, recorder, "cpu", turn, guarded=True, served=served)
 
     def _tidy(self) -> None:
         """Free the families that neither the live state nor a request needs."""
-        needed = self._follower.families.union(*self._leaving.values())
+        holders = (*self._served.values(), *self._coming.values(), *self._going)
+        needed = frozenset[str]().union(*(holder.families for holder in holders))
         if not self._families.known - needed:
             return
         self._families.keep(needed)
@@ -264,31 +310,45 @@ class GatewayReplica:
         """Return what scaling goes by: texts in the stages that run here, and the share of a core in use."""
         return {WAITING: sum(stage.queued for stage in self._families.stages), BUSY: self._busy.look()}
 
-    def _stages(self) -> list[InlineStage | RemoteStage]:
-        return [*self._families.stages, *self._remotes.values()]
+    def _stages(self) -> list[tuple[str, InlineStage | RemoteStage]]:
+        return [*((stage.family, stage) for stage in self._families.stages), *self._remotes.values()]
 
     def _book(self) -> None:
         self._book_arms()
-        states: dict[str, BreakerState] = {}
-        for stage in self._stages():
-            state = stage.look()
-            if _BADNESS.index(state) >= _BADNESS.index(states.get(stage.variant, "closed")):
-                states[stage.variant] = state
+        states: dict[tuple[str, str], BreakerState] = {}
+        for family, stage in self._stages():
+            state, key = stage.look(), (family, stage.variant)
+            if _BADNESS.index(state) >= _BADNESS.index(states.get(key, "closed")):
+                states[key] = state
         self._telemetry.stages_are(states)
 
-    def _queued(self) -> dict[str, int]:
-        waiting: dict[str, int] = {}
-        for stage in self._stages():
-            waiting[stage.variant] = waiting.get(stage.variant, 0) + stage.queued
+    def _queued(self) -> dict[tuple[str, str], int]:
+        waiting: dict[tuple[str, str], int] = {}
+        for family, stage in self._stages():
+            waiting[family, stage.variant] = waiting.get((family, stage.variant), 0) + stage.queued
         return waiting
 
     def _metrics_page(self) -> bytes:
         counts = self._telemetry.counts() if self._pages is None else join_pages(self._pages())
-        try:
-            snapshot = self._follower.snapshot()
-        except NotReady:
-            return counts
-        return counts + policy_state(snapshot.revision, snapshot.policy)
+        in_force = []
+        for served in list(self._served.values()):
+            with suppress(NotReady):
+                snapshot = served.follower.snapshot()
+                in_force.append((served.name, snapshot.revision, snapshot.policy))
+        return counts + policy_state(in_force, len(self._served))
+
+
+def _loaded_families(
+    assignment: Assignment, names: ServedNames, load: Callable[[Path, Family, str], InlineStage]
+) -> LoadedFamilies:
+    store = store_of(assignment)
+    return LoadedFamilies(
+        lambda reference: store.locate(reference, *assignment.folders),
+        store.fetch,
+        lambda family: names.placed_at(family, INLINE),
+        load,
+        store.let_go,
+    )
 
 
 async def _alone(_: Report) -> Answer:
@@ -296,12 +356,17 @@ async def _alone(_: Report) -> Answer:
 
 
 async def account(
-    telemetry: Telemetry, queued: Callable[[], Mapping[str, int]], book: Callable[[], None] = lambda: None
+    telemetry: Telemetry,
+    queued: Callable[[], Mapping[tuple[str, str], int]],
+    book: Callable[[], None] = lambda: None,
 ) -> None:
-    """Book this process's CPU time, queue lengths and what `book` does twice a second, for ever."""
+    """Book this process's CPU time, queue lengths and what `book` does twice a second, for ever.
+
+    `queued` gives the texts that wait, by family and variant.
+    """
     while True:
         book()
         telemetry.account_for_the_rest(time.process_time())
-        for variant, items in queued().items():
-            telemetry.queue_items.labels(variant).set(items)
+        for (family, variant), items in queued().items():
+            telemetry.queue_items.labels(family, variant).set(items)
         await asyncio.sleep(ACCOUNT_EVERY_S)

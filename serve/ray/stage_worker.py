@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contract.errors import DeadlineExceeded, NotReady, RequestError, SluiceError, StageFailed
 from contract.family import Family
-from contract.live import Revision, parse_revision
+from contract.live import FamilyReference, Revision, parse_revision
+from contract.roster import Roster
 from serve.control.families import store_of
 from serve.control.follower import PULL_EVERY_S
-from serve.control.revision_store import open_revisions
+from serve.control.revision_store import RevisionStore, open_revisions
+from serve.control.roster_follower import RosterFollower
+from serve.control.roster_store import RosterStore
 from serve.ray.scaling import ASKED, BUSY
 from serve.settings.slots import own_deployment
 from serve.stages.call import Ask, Reply
@@ -24,6 +29,7 @@ from serve.stages.load_meter import Asked, BusyShare, TimedBatches
 from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage
 from serve.stages.loop_turn import LoopTurn
+from serve.stages.served_names import ServedNames
 from serve.storage.reach import Reach
 from serve.telemetry.observer import Observer
 from serve.types.clock import Clock
@@ -37,6 +43,22 @@ _LATE_S = 5.0
 _ASKED_AGAIN_S = 0.2
 
 
+@dataclass(eq=False)
+class _Seated:
+    """A family that is served, and what of it is needed here."""
+
+    name: str
+    state: RevisionStore
+    references: tuple[FamilyReference, ...] = ()
+    number: int = 0
+    reach: Reach = field(default_factory=lambda: Reach(log, "the store of revisions"))
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Hashes of what is in force and on trial."""
+        return frozenset(reference.sha256 for reference in self.references)
+
+
 class StageWorker:
     """Answers asks for the variants placed on one deployment, re-batched here over all gateway replicas.
 
@@ -46,7 +68,7 @@ class StageWorker:
     Args:
         assignment: of this run.
         deployment: where this worker runs.
-        recorder: told of every batch.
+        recorder_of: gives who is told of every batch, by the name that a family is served under.
         observer: watches single requests, if anybody does.
         clock: seconds.
     """
@@ -55,38 +77,40 @@ class StageWorker:
         self,
         assignment: Assignment,
         deployment: str,
-        recorder: Recorder,
+        recorder_of: Callable[[str], Recorder],
         observer: Observer | None = None,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
         self._assignment = assignment
         self._deployment = deployment
-        self._recorder = TimedBatches(recorder if observer is None else observer.recorder(recorder))
+        self._timed: dict[str, TimedBatches] = {}
+        self._recorder_of = recorder_of
+        self._observer = observer
         self._outstanding = Asked(_ASKED_AGAIN_S, clock=clock)
         owner = next((name for name in assignment.slots.own if own_deployment(name) == deployment), "")
         lanes = assignment.settings.stage_of(owner).batch.lanes
-        self._busy = BusyShare(lambda: self._recorder.seconds, lanes, clock=clock)
+        self._busy = BusyShare(self._busy_s, lanes, clock=clock)
         self._tracing = None if observer is None else observer.tracing
         self._clock = clock
         self._turn = LoopTurn()
-        self._state = open_revisions(assignment.state)
+        self._roster = RosterFollower(RosterStore(assignment.state), self._seat)
+        self._names = ServedNames(assignment)
         store = store_of(assignment)
         self._families = LoadedFamilies(
-            lambda reference: store.locate(reference, Path(assignment.family)),
+            lambda reference: store.locate(reference, *assignment.folders),
             store.fetch,
-            self._placed_here,
+            lambda family: self._names.placed_at(family, deployment),
             self._load_stage,
             store.let_go,
         )
         limits = assignment.settings.limits
         self._patience_s = limits.max_seconds + _LATE_S
-        self._number = 0
-        self._needed: frozenset[str] = frozenset()
+        self._seats: dict[str, _Seated] = {}
+        self._preload = True
         self._kept_until: dict[str, float] = {}
-        self._prepared_until: dict[str, float] = {}
-        self._forgotten = 0
-        self._reach = Reach(log, "the store of revisions")
+        self._prepared_until: dict[tuple[str, str], float] = {}
+        self._forgotten: Counter[str] = Counter()
         self._asked: dict[int, asyncio.Task[Reply]] = {}
 
     @property
@@ -95,60 +119,96 @@ class StageWorker:
         return {stage.variant: stage for stage in self._families.stages}
 
     async def start(self, *, preload: bool) -> None:
-        """Learn the family in force; load what is placed here now, or when it is asked for.
+        """Learn the families in force; load what is placed here now, or when it is asked for.
 
         Raises:
-            NotReady: there is no revision, or its family cannot be loaded.
+            NotReady: there is no roster, or a family cannot be loaded.
         """
+        self._preload = preload
         try:
-            latest = await asyncio.to_thread(self._state.latest)
-            if latest is None:
-                raise NotReady("there is no revision in the state directory")
-            while latest is not None:  # what was pushed while it loaded reached only those that ran
-                await self._hold(latest, load=preload)
-                latest = await asyncio.to_thread(self._state.newer_than, latest.number)
+            await self._roster.catch_up()
+            if not self._roster.number:
+                raise NotReady(self._roster.problem or "there is no roster in the state directory")
+            # What was pushed while it loaded reached only those that ran.
+            while any([await self._follow(seated) for seated in list(self._seats.values())]):
+                pass
+            if empty := [seated.name for seated in self._seats.values() if not seated.number]:
+                raise NotReady(f"{empty[0]}: there is no revision in the state directory")
         except (SluiceError, OSError) as problem:
             raise NotReady(str(problem)) from problem
+        finally:
+            self._preload = True
 
-    async def prepare(self, raw: dict[str, Any]) -> str | None:
-        """Load a revision's families beside those that are here; return what speaks against it, if any."""
+    async def _seat(self, roster: Roster) -> None:
+        """Follow the families of a roster, and no others."""
+        seats = {}
+        for seat in roster.seats:
+            known = self._seats.get(seat.name)
+            seats[seat.name] = known or _Seated(seat.name, open_revisions(self._assignment.state, seat.place))
+        for name, seated in self._seats.items():
+            if name not in seats:
+                self._keep_a_while(seated.needed)
+        self._seats = seats
+
+    async def prepare(self, raw: dict[str, Any], family: str = "") -> str | None:
+        """Load a revision's families beside those that are here; return what speaks against it, if any.
+
+        `family` is the name that it is served under; empty: the only one.
+        """
+        family = family or next(iter(self._seats), "")
         revision = parse_revision(raw)
         # The stages load, then the gateways, each so long at most; then it is committed.
         until = self._clock() + 2 * self._assignment.settings.ready_timeout_s + self._patience_s
-        asked_at = self._forgotten
+        asked_at = self._forgotten[family]
         try:
             for reference in revision.families:
-                self._prepared_until[reference.sha256] = until
+                self._prepared_until[family, reference.sha256] = until
+                self._names.note(reference.sha256, family)
                 await self._families.load(reference)
-                if self._forgotten != asked_at:
+                if self._forgotten[family] != asked_at:
                     self.tidy()
                     return f"{self._deployment}: it was called off while it loaded"
         except SluiceError as problem:
             log.exception("cannot load what was pushed")
-            await self.forget()
+            await self.forget(family)
             return f"{self._deployment}: {problem}"
         return None
 
-    async def forget(self) -> None:
-        """Let go of what was prepared and will not be committed; what is out of force stays its time."""
-        self._forgotten += 1
+    async def forget(self, family: str = "") -> None:
+        """Let go of what was prepared and will not be committed; what is out of force stays its time.
+
+        `family` is the name that it is served under, or would have been; empty: of all.
+        """
+        forgotten = {key for key in self._prepared_until if family in ("", key[0])}
+        self._forgotten.update({name for name, _ in forgotten})
         await self.catch_up()  # what is just committed is needed, though nobody has told it here
-        self._prepared_until.clear()
+        for key in forgotten:
+            self._prepared_until.pop(key, None)
         self.tidy()
 
     async def catch_up(self) -> None:
-        """Load the families of the newest revision, if there is a newer one, and free what nobody needs."""
-        try:
-            newer = await asyncio.to_thread(self._state.newer_than, self._number)
-            if newer is not None:
-                await self._hold(newer, load=True)
-        except SluiceError:
-            log.exception("the newest revision cannot be followed; what is loaded stays")
-        except OSError as problem:
-            self._reach.lost(problem)
-        else:
-            self._reach.found()
+        """Load the families of the newest revisions, if there are newer ones, and free what nobody needs."""
+        await self._roster.catch_up()
+        for seated in list(self._seats.values()):
+            try:
+                await self._follow(seated)
+            except SluiceError:
+                log.exception(
+                    "the newest revision of %s cannot be followed; what is loaded stays", seated.name
+                )
+            except OSError as problem:
+                seated.reach.lost(problem)
+            else:
+                seated.reach.found()
         self.tidy()
+
+    async def _follow(self, seated: _Seated) -> bool:
+        """Load what a newer revision of a family needs; return whether there was one."""
+        newer = await asyncio.to_thread(seated.state.newer_than, seated.number)
+        if newer is None:
+            return False
+        await self._hold(seated, newer, load=self._preload)
+        return True
 
     async def follow(self) -> None:
         """Catch up twice a second, for ever."""
@@ -160,8 +220,8 @@ class StageWorker:
         """Free the families that are out of force and have not been asked for longer than a request lasts."""
         now = self._clock()
         self._kept_until = {s: until for s, until in self._kept_until.items() if until > now}
-        self._prepared_until = {s: until for s, until in self._prepared_until.items() if until > now}
-        kept = self._needed | self._kept_until.keys() | self._prepared_until.keys()
+        self._prepared_until = {key: until for key, until in self._prepared_until.items() if until > now}
+        kept = self._needed() | self._kept_until.keys() | {sha256 for _, sha256 in self._prepared_until}
         if self._families.known - kept:
             self._families.keep(kept)
 
@@ -169,10 +229,9 @@ class StageWorker:
         """Load every variant once `ready`, one at a time: a family rebuilt later does not matter then."""
         while not await ready():
             await asyncio.sleep(_LOOK_EVERY_S)
-        latest = await asyncio.to_thread(self._state.latest)
-        for reference in latest.families if latest else ():
+        for reference in [reference for seated in self._seats.values() for reference in seated.references]:
             family = await self._families.learn(reference)
-            for variant in self._placed_here(family):
+            for variant in self._names.placed_at(family, self._deployment):
                 with contextlib.suppress(NotReady):  # told in the log
                     await self._stage(variant, family.build(variant))
 
@@ -247,31 +306,34 @@ class StageWorker:
         self._families.keep(frozenset())
         await self._families.freed()
 
-    def _placed_here(self, family: Family) -> list[str]:
-        return [name for name, place in self._assignment.place(family).items() if place == self._deployment]
+    def _needed(self) -> frozenset[str]:
+        return frozenset[str]().union(*(seated.needed for seated in self._seats.values()))
 
-    async def _hold(self, revision: Revision, *, load: bool) -> None:
+    async def _hold(self, seated: _Seated, revision: Revision, *, load: bool) -> None:
         """Have the families of a revision here, and keep those before it as long as they may be asked for."""
         for reference in revision.families:
+            self._names.note(reference.sha256, seated.name)
             await self._families.learn(reference)
             if load:
                 await self._families.load(reference)
+        before = seated.needed
+        seated.references, seated.number = revision.families, revision.number
+        self._keep_a_while(before - seated.needed)
+        for sha256 in seated.needed:
+            self._prepared_until.pop((seated.name, sha256), None)
+
+    def _keep_a_while(self, hashes: Iterable[str]) -> None:
+        """Keep families that are out of force as long as a request lasts that asks for them."""
         until = self._clock() + self._patience_s
-        needed = frozenset(reference.sha256 for reference in revision.families)
-        for sha256 in self._needed - needed:
+        for sha256 in hashes:
             self._kept_until[sha256] = max(until, self._kept_until.get(sha256, until))
-        for sha256 in needed:
-            self._prepared_until.pop(sha256, None)
-        self._needed, self._number = needed, revision.number
 
     def _asked_for(self, build: str) -> None:
         """Keep a family that is out of force while somebody asks for it."""
-        if self._families.known == self._needed:
+        needed = self._needed()
+        if self._families.known == needed:
             return
-        for sha256 in self._families.known - self._needed:
-            if build in self._families.builds(sha256):
-                until = self._clock() + self._patience_s
-                self._kept_until[sha256] = max(until, self._kept_until.get(sha256, until))
+        self._keep_a_while(s for s in self._families.known - needed if build in self._families.builds(s))
 
     async def _stage(self, variant: str, build: str) -> InlineStage:
         try:
@@ -286,8 +348,25 @@ class StageWorker:
             ) from problem
 
     def _load_stage(self, folder: Path, family: Family, name: str) -> InlineStage:
-        settings = self._assignment.settings
-        return load_stage(settings, folder, family, name, self._recorder, settings.provider, self._turn)
+        settings, served = self._assignment.settings, self._names.of(family)
+        if served not in self._timed:
+            told = self._recorder_of(served)
+            self._timed[served] = TimedBatches(
+                told if self._observer is None else self._observer.recorder(told, served)
+            )
+        return load_stage(
+            settings,
+            folder,
+            family,
+            name,
+            self._timed[served],
+            settings.provider,
+            self._turn,
+            served=served,
+        )
+
+    def _busy_s(self) -> float:
+        return sum(timed.seconds for timed in list(self._timed.values()))
 
     async def _one(self, stage: InlineStage, ask: Ask, now: float) -> Reply:
         deadline_at = None if ask.remaining_s is None else now + ask.remaining_s

@@ -45,12 +45,12 @@ def settings_of(flags: tuple[Flag, ...]) -> Settings:
 
 
 def read_settings(
-    path: Path, flags: tuple[Flag, ...] = (), *, without: str | None = None
+    path: Path, flags: tuple[Flag, ...] = (), *, without: tuple[str, ...] = ()
 ) -> tuple[Settings, tuple[str, ...]]:
     """Read a settings file; flags win over it. Return the settings, and what each flag replaced in words.
 
-    Relative paths in the file are from the file's folder. `without` is a name that the file's word on is
-    left out, because the flags say its opposite.
+    Relative paths in the file are from the file's folder. `without` are names that the file's word on is
+    left out, because the flags say the opposite.
 
     Raises:
         InputError: the file is not there, not YAML, or breaks a rule; names file, line, rule and next step.
@@ -62,8 +62,9 @@ def read_settings(
         raise InputError("settings are names with values, such as `port: 8000`", where=path, hint=EXAMPLE)
     _resolve_paths(raw, path.resolve().parent)
     said = tuple(words for flag in flags for words in _overlay(raw, flag))
-    if without is not None and raw.pop(without, None) is not None:
-        said = (f"the command line wins over {without} of the settings file", *said)
+    for name in without:
+        if raw.pop(name, None) is not None:
+            said = (f"the command line wins over {name} of the settings file", *said)
     try:
         return Settings.model_validate(raw), said
     except ValidationError as problem:
@@ -76,8 +77,13 @@ def read_settings(
 
 
 def _resolve_paths(raw: dict[Any, Any], folder: Path) -> None:
-    for keys in PATHS:
-        inner: Any = raw
+    families = raw.get("families")
+    several = families if isinstance(families, list) else []
+    for holder, keys in [
+        *((raw, keys) for keys in PATHS),
+        *((family, (name,)) for family in several for name in ("path", "policy")),
+    ]:
+        inner: Any = holder
         for key in keys[:-1]:
             inner = inner.get(key) if isinstance(inner, dict) else None
         found = inner.get(keys[-1]) if isinstance(inner, dict) else None

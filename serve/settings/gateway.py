@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contract.machine import Provider
+from contract.roster import check_served_name
 from runtime.machine import core_count
 from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
@@ -40,13 +42,31 @@ PATHS: tuple[tuple[str, ...], ...] = (
 """Settings that are paths: a settings file may have them relative to its own folder."""
 
 
+class FamilySettings(Setting):
+    """One of several families that a gateway starts with."""
+
+    path: str = Field(description="Absolute path of the family folder")
+    name: str | None = Field(
+        default=None, description="That it is served under; null: the one in its manifest"
+    )
+    policy: str | None = Field(
+        default=None, description="Absolute path of its policy.json; null: its reference alone"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _fit(cls, name: str | None) -> str | None:
+        return None if name is None else check_served_name(name)
+
+
 class Settings(Setting):
-    """Everything that `sluice serve` can be told. Exactly one of `family` and `fake` is given."""
+    """Everything that `sluice serve` can be told. One of `family`, `families` and `fake` is given."""
 
     family: str | None = Field(default=None, description="Absolute path of the family folder")
     policy: str | None = Field(
         default=None, description="Absolute path of policy.json; null: the reference alone"
     )
+    families: tuple[FamilySettings, ...] = Field(default=(), description="Several, in place of `family`")
     fake: FakeSettings | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
@@ -110,8 +130,7 @@ class Settings(Setting):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.family is None) == (self.fake is None):
-            raise ValueError("give a family folder, or --fake, and not both")
+        self._check_families()
         try:
             ipaddress.ip_address(self.admin_host)
         except ValueError:
@@ -120,8 +139,7 @@ class Settings(Setting):
             raise ValueError("port and admin port must differ")
         if self.grpc_port in {self.port, self.admin_port}:
             raise ValueError("grpc_port must differ from port and admin port")
-        for name in ("family", "policy", "state", "family_cache"):
-            value = getattr(self, name)
+        for name, value in self._paths():
             if name == "state" and value is not None and value.startswith(S3):
                 if not _BUCKET.match(value):
                     raise ValueError(f"state {value!a} names no bucket: s3://BUCKET/PREFIX")
@@ -131,6 +149,35 @@ class Settings(Setting):
             if value is not None and _UNDECODED.search(value):
                 raise ValueError(f"{name} {value!a} is no text in this locale: rename it, or LC_ALL=C.UTF-8")
         return self
+
+    def _check_families(self) -> None:
+        asked = (self.family is not None) + (self.fake is not None) + bool(self.families)
+        if asked > 1 or (asked == 0 and not self.may_be_empty):
+            raise ValueError("give a family folder, or --fake, and not both")
+        if self.families and self.policy is not None:
+            raise ValueError("policy goes with one family: each of several has its own")
+        names = [family.name for family in self.families if family.name is not None]
+        if len(set(names)) < len(names):
+            raise ValueError("two families have one name")
+
+    def _paths(self) -> Iterator[tuple[str, str | None]]:
+        for name in ("family", "policy", "state", "family_cache"):
+            yield name, getattr(self, name)
+        for family in self.families:
+            yield "the path of a family", family.path
+            yield "the policy of a family", family.policy
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether a gateway may serve no family at all: somebody else answers then."""
+        return getattr(self, "upstream", None) is not None
+
+    @property
+    def started(self) -> tuple[FamilySettings, ...]:
+        """The families that folders are named for, one or several."""
+        if self.family is None:
+            return self.families
+        return (FamilySettings(path=self.family, policy=self.policy),)
 
     def stage_of(self, variant: str) -> StageSettings:
         """Return the settings of that variant."""

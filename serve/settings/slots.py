@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from contract.errors import FamilyError
@@ -22,18 +23,20 @@ def own_deployment(variant: str) -> str:
 class Slots(Setting):
     """Where each variant runs for the whole life of a gateway; policies and families come and go within them.
 
-    Named for the variants that the gateway was started with.
+    Named for the variants that the gateway was started with. `for_guests` says that there is a shelf for what
+    is loaded later, whoever has a place on it now.
     """
 
-    inline: tuple[str, ...]
-    own: tuple[str, ...]
-    shelf: tuple[str, ...]
+    inline: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    shelf: tuple[str, ...] = ()
+    for_guests: bool = False
 
     @property
     def deployments(self) -> tuple[str, ...]:
         """Names of the deployments that hold variants outside the gateway's replicas."""
         own = tuple(own_deployment(name) for name in self.own)
-        return (*own, SHELF) if self.shelf else own
+        return (*own, SHELF) if self.shelf or self.for_guests else own
 
     def place(self, family: Family, settings: Settings) -> dict[str, str]:
         """Return for every variant `inline` or the deployment that it runs in.
@@ -70,6 +73,39 @@ class Slots(Setting):
             hint=f"give it the name of a variant that it replaces ({', '.join((*self.own, *self.shelf))}), "
             "or start a gateway with this family",
         )
+
+
+def place_guest(family: Family, settings: Settings, deployments: Sequence[str]) -> dict[str, str]:
+    """Return for every variant of a family that was loaded later `inline` or the deployment that it runs in.
+
+    Inline where the settings place it so, and where it is linear or measured fast enough; else on the shelf;
+    where there is none, in the deployment of a variant of its name, else in the first.
+    """
+    placed = {}
+    for variant in family.variants:
+        wish = settings.stage_of(variant.name).placement
+        namesake = own_deployment(variant.name)
+        if wish == INLINE or not deployments or (wish == "auto" and _is_quick(variant, settings)):
+            placed[variant.name] = INLINE
+        elif SHELF in deployments:
+            placed[variant.name] = SHELF
+        else:
+            placed[variant.name] = namesake if namesake in deployments else deployments[0]
+    return placed
+
+
+def union_of(several: Iterable[Slots]) -> Slots:
+    """Return the slots of several families together: stages of one name share a deployment.
+
+    Of no family: a shelf for those that come.
+    """
+    told = list(several)
+    return Slots(
+        inline=tuple(dict.fromkeys(name for slots in told for name in slots.inline)),
+        own=tuple(dict.fromkeys(name for slots in told for name in slots.own)),
+        shelf=tuple(dict.fromkeys(name for slots in told for name in slots.shelf)),
+        for_guests=not told,
+    )
 
 
 def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:

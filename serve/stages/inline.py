@@ -30,6 +30,7 @@ class InlineStage:
         recorder: told of every batch.
         breaker: of this stage, where one is wanted: a stage replica leaves it to those who call it.
         clock: seconds; deadlines are on it.
+        family: name that its family is served under.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class InlineStage:
         breaker: Breaker | None = None,
         clock: Clock = time.monotonic,
         turn: LoopTurn | None = None,
+        family: str = "",
     ) -> None:
+        self.family = family
         self._loaded = loaded
         self._batcher: MicroBatcher[str, Logits] = MicroBatcher(
             loaded.name, self._run, rules, recorder, check=self._check, clock=clock, turn=turn

@@ -20,7 +20,7 @@ from runtime.load import load_variant
 from runtime.machine import core_count
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
-from serve.settings.slots import Slots
+from serve.settings.slots import Slots, place_guest, union_of
 from serve.stages.breaker import INCIDENT, Breaker
 from serve.stages.inline import InlineStage
 from serve.stages.loop_turn import LoopTurn
@@ -33,22 +33,47 @@ _LOOP_MS = 0.3
 """Variants measured below this never leave the loop: handing over would cost as much again."""
 
 
-class Assignment(Setting):
-    """What the launcher tells every process of a run.
+class Started(Setting):
+    """A family that is in force when a run starts.
 
-    `otherwise` says in words what is other about the answers of variants on the launcher's machine.
+    Attributes:
+        folder: where it is on the launcher's machine.
+        slots: where its variants run.
+        otherwise: says in words what is other about the answers of variants on the launcher's machine.
     """
 
-    settings: Settings
+    folder: str
     slots: Slots
-    family: str
-    state: str
-    package: str
     otherwise: dict[str, str] = Field(default_factory=dict)
 
-    def place(self, family: Family) -> dict[str, str]:
-        """Return where each variant of a family runs; see Slots.place. Raises FamilyError."""
-        return self.slots.place(family, self.settings)
+
+class Assignment(Setting):
+    """What the launcher tells every process of a run: `families` by the names that they are served under."""
+
+    settings: Settings
+    families: dict[str, Started]
+    state: str
+    package: str
+
+    @property
+    def slots(self) -> Slots:
+        """The slots of all families, whose deployments a run has."""
+        return union_of(started.slots for started in self.families.values())
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the families are on the launcher's machine."""
+        return tuple(Path(started.folder) for started in self.families.values())
+
+    def place(self, family: Family, served: str) -> dict[str, str]:
+        """Return where each variant of a family runs, served under that name. Raises FamilyError.
+
+        See Slots.place, and place_guest for a family that has come since the start.
+        """
+        started = self.families.get(served)
+        if started is None:
+            return place_guest(family, self.settings, self.slots.deployments)
+        return started.slots.place(family, self.settings)
 
     def check_package(self) -> None:
         """Raise EnvironmentProblem unless `serve` is the launcher's own package in this process too."""
@@ -75,6 +100,7 @@ def load_stage(
     turn: LoopTurn | None = None,
     *,
     guarded: bool = False,
+    served: str = "",
 ) -> InlineStage:
     """Load one variant, answer one text with it, and put it behind its micro-batcher.
 
@@ -83,6 +109,7 @@ def load_stage(
     idle that a thread could use. Raises as `runtime.load.load_variant`.
 
     `guarded` puts it behind a breaker too: where requests come in, not where a gateway with its own asks.
+    `served` is the name that the family is served under.
     """
     own = settings.stage_of(name)
     loaded = load_variant(folder, family, name, provider=provider, threads=own.threads)
@@ -101,7 +128,7 @@ def load_stage(
     if guarded:
         breaker = Breaker(name, own.breaker, lambda state: recorder.incident(INCIDENT[state], name))
     share = (turn or LoopTurn()) if at_once else None
-    return InlineStage(loaded, rules, recorder, breaker=breaker, turn=share)
+    return InlineStage(loaded, rules, recorder, breaker=breaker, turn=share, family=served)
 
 
 def quickest_ms(

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -111,9 +112,12 @@ class FolderObjects:
         """Return the path of a key, whose folder is there."""
         target = self._root / key
         self._root.mkdir(parents=True, exist_ok=True)
+        folders = [target.parent, *takewhile(lambda folder: folder != self._root, target.parent.parents)]
+        missing = [folder for folder in folders if not folder.exists()]
         with suppress(FileExistsError):
             target.parent.mkdir(mode=0o700 if private else 0o777, parents=True)
-            self._hand_over(target.parent)
+            for folder in missing:
+                self._hand_over(folder)
         return target
 
     def _hand_over(self, path: Path) -> None:

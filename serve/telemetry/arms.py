@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from contract import metrics
-from contract.metrics import Metric
+from contract.metrics import NO_FAMILY, Metric
 from contract.trial import ArmCounts, ArmName, PairCounts, TrialCounts, TrialKind
 
 _PAIRS = tuple(PairCounts.model_fields)
@@ -41,30 +41,32 @@ class ArmMetrics:
             buckets=metrics.ARM_DURATION.buckets,
             registry=registry,
         )
-        self._booked: dict[str, TrialCounts] = {}
+        self._booked: dict[str, dict[str, TrialCounts]] = {}
 
-    def book(self, trials: Mapping[str, tuple[TrialKind, TrialCounts]]) -> None:
+    def book(self, trials: Mapping[str, tuple[TrialKind, TrialCounts]], family: str = NO_FAMILY) -> None:
         """Book what was counted since the last call; the live arm once, however many trials watch it.
 
         Args:
             trials: kind and counts by the trial's id, the counts growing from call to call.
+            family: name that theirs is served under.
         """
+        known = self._booked.get(family, {})
         for place, (trial, (kind, now)) in enumerate(trials.items()):
-            before = self._booked.get(trial, TrialCounts())
+            before = known.get(trial, TrialCounts())
             if place == 0:
-                self._book("live", before.live, now.live)
-            self._book(kind, before.candidate, now.candidate)
+                self._book(family, "live", before.live, now.live)
+            self._book(family, kind, before.candidate, now.candidate)
             for outcome in _PAIRS:
-                _add(self._pairs.labels(kind, outcome), now.pairs, before.pairs, outcome)
-        self._booked = {trial: now for trial, (_, now) in trials.items()}
+                _add(self._pairs.labels(family, kind, outcome), now.pairs, before.pairs, outcome)
+        self._booked[family] = {trial: now for trial, (_, now) in trials.items()}
 
-    def _book(self, arm: ArmName, before: ArmCounts, now: ArmCounts) -> None:
-        _add(self._requests.labels(arm, "ok"), now, before, "requests")
-        _add(self._requests.labels(arm, "failed"), now, before, "failed")
+    def _book(self, family: str, arm: ArmName, before: ArmCounts, now: ArmCounts) -> None:
+        _add(self._requests.labels(family, arm, "ok"), now, before, "requests")
+        _add(self._requests.labels(family, arm, "failed"), now, before, "failed")
         for name, texts in self._texts.items():
-            _add(texts.labels(arm), now, before, name)
-        _add(self._usd.labels(arm), now, before, "usd")
-        duration: Any = self._duration.labels(arm)
+            _add(texts.labels(family, arm), now, before, name)
+        _add(self._usd.labels(family, arm), now, before, "usd")
+        duration: Any = self._duration.labels(family, arm)
         for bucket, count, known in zip(duration._buckets, now.latencies, before.latencies, strict=True):
             bucket.inc(count - known)
         duration._sum.inc(now.latency_s - before.latency_s)

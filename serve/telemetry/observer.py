@@ -28,9 +28,9 @@ class Observer:
         """Begin to watch a request that came with these headers; its span is called `name`."""
         return Watch(self, name, headers)
 
-    def recorder(self, inner: Recorder) -> Recorder:
-        """Return a recorder that notes what it is told for whoever watches the request."""
-        return _ObservingRecorder(inner, self.tracing)
+    def recorder(self, inner: Recorder, family: str = "") -> Recorder:
+        """Return a recorder that notes what it is told of a family for whoever watches the request."""
+        return _ObservingRecorder(inner, self.tracing, family)
 
     def stages(self, stages: Mapping[str, Stage]) -> Mapping[str, Stage]:
         """Return the stages, traced where traces are on."""
@@ -106,6 +106,8 @@ def _attributes(observed: Observed, status: int | str, identity: bytes) -> dict[
         found["http.request.method"], found["http.response.status_code"] = "POST", status
     else:
         found["rpc.grpc.status"] = status
+    if observed.family:
+        found["sluice.family"] = observed.family
     if observed.caller:
         found["sluice.key"] = observed.caller
     return found
@@ -121,8 +123,9 @@ def make_observer(settings: Settings, process: str) -> Observer | None:
 
 
 class _ObservingRecorder(PassingOn):
-    def __init__(self, inner: Recorder, tracing: Tracing | None) -> None:
+    def __init__(self, inner: Recorder, tracing: Tracing | None, family: str) -> None:
         super().__init__(inner)
+        self._family = family
         self._tracing = tracing
 
     def answered(self, record: RequestRecord) -> None:
@@ -130,6 +133,7 @@ class _ObservingRecorder(PassingOn):
         observed = OBSERVED.get()
         if observed is not None:
             observed.model, observed.variants, observed.outcome = record.model, record.variants, "ok"
+            observed.family = self._family
         super().answered(record)
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
@@ -137,6 +141,7 @@ class _ObservingRecorder(PassingOn):
         observed = OBSERVED.get()
         if observed is not None:
             observed.model, observed.outcome = model, outcome
+            observed.family = self._family
         super().refused(model, outcome, texts)
 
     def limited(self, key: str, limit: str, texts: int) -> None:

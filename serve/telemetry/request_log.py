@@ -42,6 +42,7 @@ class RequestLog:
         fields: dict[str, Any] = {
             "trace_id": None if trace_id is None else f"{trace_id:032x}",
             "key": observed.caller or None,
+            "family": observed.family or None,
             "model": observed.model or None,
             "variant": ",".join(sorted(set(observed.variants))) or None,
             "texts": len(observed.variants) or None,

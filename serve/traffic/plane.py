@@ -54,7 +54,7 @@ class TrafficPlane(DataPlane):
     Without candidates it costs one look at an attribute.
 
     Args:
-        snapshots, limits, recorder, clock: as for the data plane.
+        snapshots, limits, recorder, name, clock: as for the data plane.
         settings: bounds of what is done off the path.
     """
 
@@ -64,11 +64,11 @@ class TrafficPlane(DataPlane):
         limits: RequestLimits,
         recorder: Recorder,
         settings: TrafficSettings | None = None,
+        name: str = "",
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(snapshots, limits, recorder, clock=clock)
-        self._told = recorder
+        super().__init__(snapshots, limits, recorder, name, clock=clock)
         self._settings = settings or TrafficSettings()
         self._arms: _Arms | None = None
         self._draining = False
@@ -84,7 +84,7 @@ class TrafficPlane(DataPlane):
             return super().begin(request)
         if self._off_path is not None:
             self._off_path.arrived()
-        if request.model != CASCADE:
+        if request.model != CASCADE and self._shorten(request) != CASCADE:
             return super().begin(request)
         return self._share_out(request)
 

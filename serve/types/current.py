@@ -22,6 +22,7 @@ class Observed:
     variants: Sequence[str] = ()
     caller: str = ""
     outcome: str = ""
+    family: str = ""
 
 
 OBSERVED: ContextVar[Observed | None] = ContextVar("observed", default=None)

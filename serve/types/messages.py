@@ -39,13 +39,14 @@ class ClassifyRequest:
     """N >= 1 texts for one model, checked against the limits by the protocol that read them.
 
     Attributes:
-        model: `cascade` or the name of a variant.
+        model: `cascade` or the name of a variant, either of which may have its family before it.
         texts: [N].
         timeout_s: seconds that the client is ready to wait, from `arrived_at`.
         arrived_at: clock second at which the head of the request was there.
         caller: name of the key that asks; empty without keys.
         priority: level, 1 the highest.
         sticky_key: requests with the same one are answered by the same arm of a canary; empty: by lot.
+        asked: the model as the client wrote it, where its family has a shorter name for it.
     """
 
     model: str
@@ -55,6 +56,7 @@ class ClassifyRequest:
     caller: str = ""
     priority: int = DEFAULT_PRIORITY
     sticky_key: bytes = b""
+    asked: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,9 +93,34 @@ class ClassifyResult:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a client may know of a served model; `content_sha256` names its policy or artifact."""
+    """What a client may know of a served model.
+
+    Attributes:
+        name: by which it is asked.
+        kind: `cascade`, or the kind of the variant.
+        content_sha256: of its policy or artifact.
+        family: name that its family is served under.
+        local: its own name in the family, by which it is counted; empty: `name` is that.
+    """
 
     name: str
     labels: tuple[str, ...]
     kind: str
     content_sha256: str
+    family: str = ""
+    local: str = ""
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether it is the cascade of its family."""
+        return (self.local or self.name) == CASCADE
+
+
+def local_name(name: str, family: str) -> str:
+    """Return a model's name without that family before it; a family's name alone means its cascade."""
+    if not family or not name.startswith(family):
+        return name
+    rest = name[len(family) :]
+    if not rest:
+        return CASCADE
+    return rest[1:] if rest[0] == "/" else name

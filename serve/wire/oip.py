@@ -66,24 +66,26 @@ def parse(
     arrived_at: float,
     priority: int = DEFAULT_PRIORITY,
     caller: str = "",
+    local: str = "",
 ) -> InferCall:
     """Read the body of POST /v2/models/M/infer.
 
     Args:
         body: the whole body, decompressed.
         header_length: value of Inference-Header-Content-Length; None where all is JSON.
-        model: a served name.
+        model: a served name, as asked.
         limits: caps.
         arrived_at: clock second of arrival.
         priority: level that the headers ask for; the parameter `priority` comes before it.
         caller: name of the key that came with it.
+        local: the model's own name in its family; empty: `model` is that.
 
     Raises:
         BadRequest: anything against the protocol; names the field.
         TooLarge: too many texts, or too long a text.
     """
     head, tail = oip_binary.split(body, header_length)
-    return read(parse_object(head), tail, model, limits, arrived_at, priority, caller)
+    return read(parse_object(head), tail, model, limits, arrived_at, priority, caller, local)
 
 
 def read(
@@ -94,6 +96,7 @@ def read(
     arrived_at: float,
     priority: int = DEFAULT_PRIORITY,
     caller: str = "",
+    local: str = "",
 ) -> InferCall:
     """Read an infer request from its JSON values and its binary tensor, `tail`; as `parse`."""
     identity = value.get("id")
@@ -101,7 +104,7 @@ def read(
         raise BadRequest("id must be a string")
     parameters = _parameters(value, "parameters")
     texts = _texts(value.get("inputs"), tail, limits)
-    outputs, top = _outputs(value.get("outputs"), parameters, model)
+    outputs, top = _outputs(value.get("outputs"), parameters, local or model)
     timeout_s = None
     if (timeout := parameters.get("timeout")) is not None:
         timeout_s = check_number(timeout, "parameters.timeout") / 1e6
@@ -127,7 +130,10 @@ def render(call: InferCall, result: ClassifyResult) -> Reply:
         else:
             tensor["data"] = values
         tensors.append(tensor)
-    value: dict[str, Any] = {"model_name": result.model, "model_version": VERSION}
+    value: dict[str, Any] = {
+        "model_name": call.request.asked or result.model,
+        "model_version": VERSION,
+    }
     if call.id is not None:
         value["id"] = call.id
     if result.policy_version is not None:
@@ -157,7 +163,7 @@ def tensors_of(
 
 
 def outputs_of(model: str) -> tuple[str, ...]:
-    """Return the outputs that a model offers."""
+    """Return the outputs that a model offers, by its own name in its family."""
     return CASCADE_OUTPUTS if model == CASCADE else VARIANT_OUTPUTS
 
 
@@ -174,7 +180,7 @@ def model_metadata(info: ModelInfo) -> dict[str, Any]:
                 "datatype": DATATYPES[name],
                 "shape": [-1, len(info.labels)] if name == "probabilities" else [-1],
             }
-            for name in outputs_of(info.name)
+            for name in outputs_of(info.local or info.name)
         ],
         "parameters": {"content": info.content_sha256, "labels": list(info.labels)},
     }

@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract.metrics import BATCH_ITEMS, REQUEST_DURATION, REQUESTS
-from serve.types.messages import CASCADE, ModelInfo
+from serve.types.messages import ModelInfo
 from serve.wire.oip import DATATYPES, INPUT, VERSION, outputs_of
 
 BACKEND = "sluicegate"
@@ -41,7 +41,7 @@ def model_config(info: ModelInfo, max_texts: int) -> dict[str, Any]:
                 "data_type": CONFIG_TYPES[DATATYPES[name]],
                 "dims": [len(info.labels)] if name == "probabilities" else [],
             }
-            for name in outputs_of(info.name)
+            for name in outputs_of(info.local or info.name)
         ],
         "instance_group": [{"name": info.name, "kind": "KIND_AUTO"}],
         "parameters": {"content": {"string_value": info.content_sha256}},
@@ -53,11 +53,11 @@ class Counts:
 
     def __init__(self, page: str) -> None:
         wanted = {
-            REQUESTS.name: ("model", "outcome"),
-            f"{REQUEST_DURATION.name}_sum": ("model", "stage"),
-            f"{REQUEST_DURATION.name}_count": ("model", "stage"),
-            f"{BATCH_ITEMS.name}_sum": ("variant",),
-            f"{BATCH_ITEMS.name}_count": ("variant",),
+            REQUESTS.name: ("family", "model", "outcome"),
+            f"{REQUEST_DURATION.name}_sum": ("family", "model", "stage"),
+            f"{REQUEST_DURATION.name}_count": ("family", "model", "stage"),
+            f"{BATCH_ITEMS.name}_sum": ("family", "variant"),
+            f"{BATCH_ITEMS.name}_count": ("family", "variant"),
         }
         self._sums: dict[str, Sums] = defaultdict(lambda: defaultdict(float))
         for family in text_string_to_metric_families(page):
@@ -66,27 +66,28 @@ class Counts:
                     key = tuple(sample.labels.get(label, "") for label in labels)
                     self._sums[sample.name][key] += sample.value
 
-    def statistics_of(self, model: str) -> dict[str, Any]:
+    def statistics_of(self, info: ModelInfo) -> dict[str, Any]:
         """Return one entry of `model_stats`.
 
         `success` counts requests by that name, `fail` texts by that name that got no answer. The other
         figures are the model's own work, whoever asked: a variant's calls for the cascade are in them.
         """
+        model = info.family, info.local or info.name
         refused = sum(
             value
-            for (name, outcome), value in self._sums[REQUESTS.name].items()
-            if name == model and outcome != "ok"
+            for (family, name, outcome), value in self._sums[REQUESTS.name].items()
+            if (family, name) == model and outcome != "ok"
         )
         success = self._timed(model, "total")
-        if model == CASCADE:
-            texts = self._sums[REQUESTS.name][model, "ok"]
+        if info.is_cascade:
+            texts = self._sums[REQUESTS.name][*model, "ok"]
             calls = float(success["count"])
         else:
-            texts = self._sums[f"{BATCH_ITEMS.name}_sum"][model,]
-            calls = self._sums[f"{BATCH_ITEMS.name}_count"][model,]
+            texts = self._sums[f"{BATCH_ITEMS.name}_sum"][model]
+            calls = self._sums[f"{BATCH_ITEMS.name}_count"][model]
         nothing = {"count": 0, "ns": 0}
         return {
-            "name": model,
+            "name": info.name,
             "version": VERSION,
             "inference_count": round(texts),
             "execution_count": round(calls),
@@ -103,23 +104,23 @@ class Counts:
             "batch_stats": [],
         }
 
-    def _timed(self, model: str, stage: str) -> dict[str, int]:
-        seconds = self._sums[f"{REQUEST_DURATION.name}_sum"][model, stage]
+    def _timed(self, model: tuple[str, str], stage: str) -> dict[str, int]:
+        seconds = self._sums[f"{REQUEST_DURATION.name}_sum"][*model, stage]
         return {
-            "count": round(self._sums[f"{REQUEST_DURATION.name}_count"][model, stage]),
+            "count": round(self._sums[f"{REQUEST_DURATION.name}_count"][*model, stage]),
             "ns": round(seconds * 1e9),
         }
 
 
-def statistics(models: Iterable[str], page: bytes) -> dict[str, Any]:
+def statistics(models: Iterable[ModelInfo], page: bytes) -> dict[str, Any]:
     """Return the reply of GET /v2/models/stats for these models, from the page that /metrics serves."""
     counts = Counts(page.decode())
     return {"model_stats": [counts.statistics_of(model) for model in models]}
 
 
-def openai_list(models: Iterable[str], made_at: str) -> dict[str, Any]:
-    """Return the reply of GET /v1/models; `made_at` is an ISO date, or empty where it is not known."""
-    return {"object": "list", "data": [openai_model(name, made_at) for name in models]}
+def openai_list(models: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the reply of GET /v1/models for (name, when made) of each: an ISO date, or empty."""
+    return {"object": "list", "data": [openai_model(name, made_at) for name, made_at in models]}
 
 
 def openai_model(name: str, made_at: str) -> dict[str, Any]:

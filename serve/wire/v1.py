@@ -66,8 +66,12 @@ def parse(
     return V1Call(request, top_k)
 
 
-def render(result: ClassifyResult, top_k: int) -> Reply:
-    """Return the reply; with top_k above 1 every output lists its `top` classes, the surest first."""
+def render(result: ClassifyResult, top_k: int, asked: str = "") -> Reply:
+    """Return the reply; with top_k above 1 every output lists its `top` classes, the surest first.
+
+    `asked` is the model as the client wrote it, where that is not the result's.
+    """
+    model = asked or result.model
     labels = result.labels
     outputs: list[dict[str, Any]] = [
         {
@@ -90,6 +94,4 @@ def render(result: ClassifyResult, top_k: int) -> Reply:
         for output, row in zip(outputs, result.probabilities().tolist(), strict=True):
             top = heapq.nlargest(top_k, range(len(labels)), key=row.__getitem__)
             output["top"] = [{"label": labels[i], "confidence": row[i]} for i in top]
-    return Reply(
-        orjson.dumps({"outputs": outputs, "model": result.model, "policy_version": result.policy_version})
-    )
+    return Reply(orjson.dumps({"outputs": outputs, "model": model, "policy_version": result.policy_version}))

@@ -119,7 +119,7 @@ def test_a_family_of_answers_is_tuned_and_served(tmp_path: Path) -> None:
     assert found.certificate is not None
     assert found.certificate.stands_for == "teacher"
     settings = Settings(family=str(tmp_path / "family"), policy=str(policy))
-    assert Path(assign(settings, tmp_path).family) == tmp_path / "family"
+    assert assign(settings, tmp_path).folders == (tmp_path / "family",)
     loaded = load_variant(tmp_path / "family", family, family.teacher)
     assert loaded.logits(["the coach of the team"]).shape == (1, 3)
 

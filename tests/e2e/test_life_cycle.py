@@ -54,7 +54,7 @@ def _classify(url: str, model: str, texts: list[str]) -> list[dict[str, Any]]:
 
 def _wait_until_queued(url: str, variant: str, more_than: int, *, limit_s: float = 30) -> None:
     """Return once /metrics says that more texts than these wait for a variant."""
-    waiting = re.compile(rf'^sluice_queue_items{{variant="{variant}"}} (\d+)', re.MULTILINE)
+    waiting = re.compile(rf'^sluice_queue_items{{[^}}]*variant="{variant}"}} (\d+)', re.MULTILINE)
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as page:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -20,12 +21,14 @@ from router.decide.cascade import compile_policy
 from runtime.fake_family import write_fake_family
 from runtime.load import load_variant
 from serve.control.admin_guard import Guard
+from serve.control.plane import ControlPlane
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.http.connection import connections_to
 from serve.settings.limits import RequestLimits
 from serve.settings.stages import BatchRules
 from serve.stages.inline import InlineStage
+from serve.stages.loading import Assignment
 from serve.stages.loop_turn import LoopTurn
 from serve.types.recorder import BatchRecord, Incident, Recorder, RequestRecord
 from serve.types.stage import Snapshot
@@ -137,3 +140,27 @@ def served(fake_folder: FakeFolder) -> Iterator[Served]:
     dataplane = DataPlane(lambda: snapshot, limits, recorder)
     with serving(Gateway(dataplane, limits, recorder, lambda: b"sluice_up 1\n")) as url:
         yield Served(url, recorder)
+
+
+def folder_of(given: Assignment) -> Path:
+    """The folder of the only family that a run starts with."""
+    [folder] = given.folders
+    return folder
+
+
+@dataclass(frozen=True)
+class OnlyLine:
+    """What the admin interface asks for the only family, as far as a test has it."""
+
+    plane: ControlPlane
+    trials: Any = None
+    push: Any = None
+
+    def __call__(self, name: str | None) -> OnlyLine:
+        """Be asked by no name."""
+        assert name is None
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Say nothing."""
+        return {}

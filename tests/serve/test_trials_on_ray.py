@@ -116,7 +116,7 @@ def test_a_canary_gets_its_share_by_key_on_every_replica_and_counts_are_exact(
     )
     assert counts["live"]["requests"] == 640 - counts["candidate"]["requests"]
     page = everyone[0].get("/metrics").text
-    assert 'sluice_arm_requests_total{arm="canary",outcome="ok"}' in page
+    assert 'sluice_arm_requests_total{arm="canary",family="fake",outcome="ok"}' in page
 
 
 def test_a_shadow_of_a_family_that_fails_is_felt_by_nobody(

@@ -32,6 +32,7 @@ from serve.stages.loading import make_snapshot
 from serve.storage.objects import open_objects
 from serve.types.stage import Snapshot
 from tests.ports import free_port
+from tests.serve.parts import OnlyLine
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +104,7 @@ class Broadcasting:
     def __init__(self, replies: list[Any]) -> None:
         self.replies = replies
 
-    def broadcast(self, _: str) -> Broadcasting:
+    def broadcast(self, _: str, *__: Any) -> Broadcasting:
         """Return the response."""
         return self
 
@@ -314,7 +315,8 @@ async def test_a_store_that_is_away_is_told_and_replicas_serve_on(
     replica._state = away
     assert await replica.catch_up() == 1
     assert replica.snapshot().revision == 1
-    app = make_admin(control(away, family, Replicas(replica)), open_keys(str(tmp_path)), dict)
+    plane = control(away, family, Replicas(replica))
+    app = make_admin(OnlyLine(plane), open_keys(str(tmp_path)), dict, plane.states)
     reply = TestClient(app, raise_server_exceptions=False).get("/policy")
     assert reply.status_code == 503
     assert "the state cannot be reached" in reply.json()["error"]
@@ -346,7 +348,8 @@ def test_wrong_admin_input_gets_words(
 ) -> None:
     """Whatever is sent, the answer is a 4xx with {"error": ...} and the live state stays."""
     seeded(state, family)
-    app = make_admin(control(state, family, Replicas()), open_keys(str(tmp_path)), dict)
+    plane = control(state, family, Replicas())
+    app = make_admin(OnlyLine(plane), open_keys(str(tmp_path)), dict, plane.states)
     reply = TestClient(app, raise_server_exceptions=False).request(
         method, path, content=body, headers=headers
     )

@@ -134,9 +134,10 @@ async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> No
     write_measured_family(tmp_path, HERE, SEEDS)
     family = compute_otherwise(tmp_path, "small", seed=1, shift=1.0)
     given = assign(settings_of(tmp_path, certified=False), tmp_path)
-    assert set(given.otherwise) == {"small"}
+    [started] = given.families.values()
+    assert set(started.otherwise) == {"small"}
     state = open_revisions(str(tmp_path / "state"))
-    plane = ControlPlane(state, lambda _: Examined(family, given.otherwise), Ready())
+    plane = ControlPlane(state, lambda _: Examined(family, started.otherwise), Ready())
     uncertified = read_policy(tmp_path / "policy.json")
     settings_of(tmp_path)
     with pytest.raises(PolicyError, match="small gives other answers"):

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from contract.errors import InputError, PolicyError
+from contract.live import FamilyReference
 from contract.policy import Policy, single_variant_policy, write_policy
 from contract.trial import PairCounts, TrialCounts
 from serve.access.gate import Gate
@@ -19,7 +20,7 @@ from serve.control.admin_guard import Guard
 from sluicegate.common import result_console
 from sluicegate.policy_cmd import command
 from tests.serve.control.trial_world import ALIKE, OTHER, World
-from tests.serve.parts import serving
+from tests.serve.parts import OnlyLine, serving
 
 
 class Terminal:
@@ -47,7 +48,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     """A gateway's control, reached over HTTP."""
     world = World(tmp_path)
     keys = open_keys(str(tmp_path / "state"))
-    admin = make_admin(world.plane, keys, dict, None, world.trials)
+    admin = make_admin(OnlyLine(world.plane, world.trials, Nowhere()), keys, dict, world.plane.states)
     with serving(Guard(admin, Gate(), always_keyed=False)) as url:
         yield Terminal(world, url, tmp_path)
 
@@ -132,7 +133,21 @@ def test_a_rule_that_makes_no_sense_is_refused_by_name(
     assert len(terminal.world.state.history()) == 1
 
 
-def test_a_family_for_a_gateway_that_takes_none_is_refused(terminal: Terminal, tmp_path: Path) -> None:
-    """In the words of the admin interface."""
-    with pytest.raises(PolicyError, match="takes no families"):
-        terminal.types("shadow", terminal.policy(), "--share", "1", "--family", str(tmp_path))
+class Nowhere:
+    """Finds no family."""
+
+    async def bring(self, folder: Path) -> FamilyReference:
+        """Refuse."""
+        raise InputError("no such family", where=folder)
+
+
+@pytest.mark.parametrize("option", ["--candidate", "--family"])
+def test_a_candidates_folder_is_told_apart_from_the_name_of_a_family(
+    terminal: Terminal, tmp_path: Path, option: str
+) -> None:
+    """It may stand where it stood before gateways had several families."""
+    folder = tmp_path / "candidate"
+    folder.mkdir()
+    (folder / "family.json").write_text("{}")
+    with pytest.raises(PolicyError, match="no such family"):
+        terminal.types("shadow", terminal.policy(), "--share", "1", option, str(folder))

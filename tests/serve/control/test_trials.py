@@ -20,6 +20,7 @@ from serve.control.admin_trials import trial_routes
 from serve.control.evidence import ReplicaCounts
 from serve.control.revision_store import first_revision
 from tests.serve.control.trial_world import ALIKE, LIVE, OTHER, WORSE, World
+from tests.serve.parts import OnlyLine
 
 pytestmark = pytest.mark.anyio
 
@@ -325,11 +326,17 @@ async def test_the_admin_interface_begins_tells_and_ends_trials(world: World) ->
     async def body(request: Request) -> Any:
         return await request.json()
 
-    async def no_family(_: str) -> FamilyReference:
-        raise InputError("no such family")
+    class Nowhere:
+        """Finds no family."""
+
+        async def bring(self, _: Path) -> FamilyReference:
+            """Refuse."""
+            raise InputError("no such family")
+
+    line = OnlyLine(world.plane, world.trials, Nowhere())
 
     app = Starlette(
-        routes=trial_routes(world.trials, body, no_family),
+        routes=trial_routes(lambda _: line, body),
         exception_handlers={InputError: lambda _, problem: _refused(problem)},
     )
     client = TestClient(app)

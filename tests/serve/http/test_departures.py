@@ -77,7 +77,7 @@ class WorkerOf(StageWorker):
 
     def __init__(self, inline: InlineStage, folder: Path) -> None:
         given = assign(Settings(fake=FakeSettings()), folder)
-        super().__init__(given, own_deployment(LARGE), NoRecorder())
+        super().__init__(given, own_deployment(LARGE), lambda _: NoRecorder())
         self._inline = inline
 
     async def _stage(self, variant: str, build: str) -> InlineStage:

@@ -153,7 +153,7 @@ def test_one_model_is_described_as_other_clients_ask_for_it(counting: str) -> No
 )
 def test_the_list_says_when_the_family_was_made(made_at: str, created: int) -> None:
     """As a Unix second, which typed clients of OpenAI's API insist on; 0 where it is not known."""
-    assert oip_models.openai_list(["m"], made_at)["data"][0]["created"] == created
+    assert oip_models.openai_list([("m", made_at)])["data"][0]["created"] == created
 
 
 def test_the_index_leaves_out_what_does_not_answer_where_asked() -> None:

@@ -36,7 +36,8 @@ from serve.stages.loading import Assignment
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.types.messages import ClassifyRequest, ClassifyResult
-from serve.types.recorder import NoRecorder
+from serve.types.recorder import NoRecorder, Recorder
+from tests.serve.parts import folder_of
 from tests.support.measured import compute_otherwise, write_measured_family
 
 pytestmark = pytest.mark.anyio
@@ -63,13 +64,16 @@ class House:
         self.clock = Clock()
         self.state = open_revisions(given.state)
         self.workers = {
-            name: StageWorker(given, name, NoRecorder(), clock=self.clock) for name in given.slots.deployments
+            name: StageWorker(given, name, lambda _: NoRecorder(), clock=self.clock)
+            for name in given.slots.deployments
         }
-        self.gateway = GatewayReplica("one", given, self._connect, Telemetry(), self.state, clock=self.clock)
+        self.gateway = GatewayReplica("one", given, self._connect, Telemetry(), clock=self.clock)
         store = store_of(given)
-        self.families = Families(given, store, lambda: Room("memory", self.room_bytes, self.room_bytes))
+        self.families = Families(
+            given, "fake", store, lambda: Room("memory", self.room_bytes, self.room_bytes)
+        )
         self.plane = ControlPlane(self.state, self.families.examine, self, self.families.check_room)
-        self.push = FamilyPush(self.plane, self.families, store, given.place)
+        self.push = FamilyPush(self.plane, self.families, store)
 
     async def start(self) -> House:
         """Load what is in force."""
@@ -101,7 +105,7 @@ class House:
         """See Replicas."""
         return [await self.gateway.catch_up()]
 
-    def _connect(self, deployment: str, variant: str, build: str) -> RemoteStage:
+    def _connect(self, deployment: str, variant: str, build: str, _: Recorder) -> RemoteStage:
         worker = self.workers[deployment]
 
         async def call(asks: list[Ask]) -> list[Reply]:
@@ -135,7 +139,7 @@ async def test_the_old_family_is_freed_in_the_gateway_once_drained_and_in_stages
 ) -> None:
     """A gateway that has not flipped yet is still answered by the build that it means."""
     house = await House(given).start()
-    old = read_family(Path(given.family))
+    old = read_family(folder_of(given))
     new = rebuilt(tmp_path / "new")
     await house.push.push(tmp_path / "new", cascade().dump())
     result = await house.classify([f"story {n}" for n in range(40)])
@@ -159,7 +163,7 @@ async def test_the_old_family_is_freed_in_the_gateway_once_drained_and_in_stages
 async def test_what_two_families_share_is_loaded_once(given: Assignment, tmp_path: Path) -> None:
     """A family in which one variant is new loads that one; the policy stays if its variants are the same."""
     house = await House(given).start()
-    old = read_family(Path(given.family))
+    old = read_family(folder_of(given))
     folder = tmp_path / "new"
     write_fake_family(folder, rows=300, delay_ms={TEACHER: 0.0, "fake-other": 0.5})
     same = [old.build(name) for name in old.names]
@@ -196,7 +200,7 @@ async def test_a_refused_push_frees_what_it_loaded_and_nothing_that_is_out_of_fo
 ) -> None:
     """Requests on the family before, and gateways that have not flipped, go on being answered."""
     house = await House(given).start()
-    old = read_family(Path(given.family))
+    old = read_family(folder_of(given))
     new = rebuilt(tmp_path / "new")
     await house.push.push(tmp_path / "new", cascade().dump())
     own = house.workers[own_deployment(TEACHER)]
@@ -236,7 +240,7 @@ async def test_a_push_that_cannot_be_committed_is_forgotten(given: Assignment, t
     house.state.commit = full  # type: ignore[assignment,method-assign]
     with pytest.raises(OSError, match="No space left"):
         await house.push.push(tmp_path / "new", cascade().dump())
-    assert house.gateway._families.known == {read_family(Path(given.family)).sha256}
+    assert house.gateway._families.known == {read_family(folder_of(given)).sha256}
     assert house.workers[own_deployment(TEACHER)]._families.known == house.gateway._families.known
 
 
@@ -265,7 +269,7 @@ async def test_what_was_called_off_while_it_loaded_is_not_kept(given: Assignment
     may_load.set()
     assert "called off" in str(await late[0])
     assert house.gateway._families.known == in_force
-    assert house.gateway._follower.families == in_force
+    assert house.gateway._served["fake"].follower.families == in_force
 
 
 async def test_what_was_prepared_and_never_committed_is_freed_after_a_while(
@@ -278,10 +282,10 @@ async def test_what_was_prepared_and_never_committed_is_freed_after_a_while(
     reference = FamilyReference(name=family.name, sha256=family.sha256, path=str(tmp_path / "new"))
     revision = house.plane.current().serving(cascade(), reference).model_copy(update={"number": 2})
     assert await house.prepare(revision.dump(), stages=True) == [None] * 3
-    await house.gateway._follower.look()
+    await house.gateway._served["fake"].follower.look()
     assert family.sha256 in house.gateway._families.known
     house.clock.now = 1000.0
-    await house.gateway._follower.look()
+    await house.gateway._served["fake"].follower.look()
     own = house.workers[own_deployment(TEACHER)]
     await own.catch_up()
     assert own._families.known == house.gateway._families.known == in_force
@@ -294,11 +298,11 @@ async def test_a_stage_replica_that_starts_during_a_push_has_its_family_before_i
     house = await House(given).start()
     new = rebuilt(tmp_path / "new")
     own = own_deployment(TEACHER)
-    starting = StageWorker(given, own, NoRecorder(), clock=house.clock)
+    starting = StageWorker(given, own, lambda _: NoRecorder(), clock=house.clock)
     hold = starting._hold
 
-    async def slowly(revision: Revision, *, load: bool) -> None:
-        await hold(revision, load=load)
+    async def slowly(seated: Any, revision: Revision, *, load: bool) -> None:
+        await hold(seated, revision, load=load)
         if revision.number == 1:
             await house.push.push(tmp_path / "new", cascade().dump())
 
@@ -340,7 +344,7 @@ async def test_answers_that_are_not_those_of_the_predictions_are_refused(tmp_pat
 async def test_new_names_take_the_places_that_are_left(given: Assignment, tmp_path: Path) -> None:
     """A new teacher takes the deployment that is empty now, others the shelf; with neither it is refused."""
     family = renamed(tmp_path / "new", {TEACHER: "big", "fake-other": "middle"})
-    assert given.place(family) == {
+    assert given.place(family, "fake") == {
         "fake-small": "inline",
         "middle": SHELF,
         "big": own_deployment(TEACHER),
@@ -363,11 +367,11 @@ async def test_a_pushed_family_stays_in_force_over_a_restart(given: Assignment, 
     said: list[str] = []
     again = assign(given.settings, tmp_path, said.append)
     assert any("with the family fake" in words and "while the gateway served" in words for words in said)
-    assert read_family(Path(again.family)).sha256 == new.sha256
+    assert read_family(folder_of(again)).sha256 == new.sha256
     assert open_revisions(again.state).latest() == house.plane.current()
     back = await House(again).start()
     revision, _ = await back.plane.rollback(1)
-    assert revision.family_sha256 == read_family(Path(given.family)).sha256
+    assert revision.family_sha256 == read_family(folder_of(given)).sha256
 
 
 async def test_another_family_on_the_command_line_is_served_and_so_is_the_first_one_again(
@@ -382,7 +386,7 @@ async def test_another_family_on_the_command_line_is_served_and_so_is_the_first_
     def served(name: str) -> tuple[str, str]:
         said: list[str] = []
         given = assign(Settings(family=str(tmp_path / name), state=state), tmp_path, said.append)
-        return read_family(Path(given.family)).sha256, " ".join(said)
+        return read_family(folder_of(given)).sha256, " ".join(said)
 
     assert served("first")[0] == first.sha256
     assert served("second")[0] == second.sha256
@@ -406,10 +410,10 @@ async def test_a_pushed_family_that_is_lost_gives_way_to_the_one_of_the_command_
     said: list[str] = []
     again = assign(given.settings, tmp_path, said.append)
     assert any("revision 2 is lost" in words and "not in the store" in words for words in said)
-    assert read_family(Path(again.family)).sha256 == read_family(Path(given.family)).sha256
+    assert read_family(folder_of(again)).sha256 == read_family(folder_of(given)).sha256
     latest = open_revisions(given.state).latest()
     assert latest is not None
-    assert (latest.number, latest.family_sha256) == (3, read_family(Path(given.family)).sha256)
+    assert (latest.number, latest.family_sha256) == (3, read_family(folder_of(given)).sha256)
 
 
 async def test_a_stage_tells_what_gateways_have_outstanding_while_they_call_and_no_longer(
@@ -420,7 +424,7 @@ async def test_a_stage_tells_what_gateways_have_outstanding_while_they_call_and_
     house = House(assign(slow, tmp_path))
     own = house.workers[own_deployment(TEACHER)]
     await own.start(preload=True)
-    build = read_family(Path(house.given.family)).build(TEACHER)
+    build = read_family(folder_of(house.given)).build(TEACHER)
     asks = [Ask([f"story {n}" for n in range(8)], None)]
     call = asyncio.create_task(own.infer(TEACHER, build, asks, ("one", 64)))
     while not own.load()[ASKED]:
@@ -441,7 +445,7 @@ async def test_a_model_that_hangs_in_a_family_out_of_force_is_still_seen_and_hol
     """What is inside is finished in its own time: following goes on, and health checks see the hang."""
     house = await House(given).start()
     new = rebuilt(tmp_path / "new")
-    small = house.gateway._families._stages[read_family(Path(given.family)).build("fake-small")]
+    small = house.gateway._families._stages[read_family(folder_of(given)).build("fake-small")]
     release, run = threading.Event(), small._loaded.runtime.logits
 
     def hangs(*asked: Any) -> Any:
@@ -456,7 +460,7 @@ async def test_a_model_that_hangs_in_a_family_out_of_force_is_still_seen_and_hol
     await house.push.push(tmp_path / "new", cascade().dump())
     while house.gateway._families.known != {new.sha256}:
         await asyncio.sleep(0)
-    await house.gateway._follower.look()
+    await house.gateway._served["fake"].follower.look()
     with pytest.raises(StageFailed, match="fake-small: a call of the model does not come back"):
         house.gateway.check_hanging()
     release.set()
@@ -472,7 +476,7 @@ async def test_a_rollback_takes_the_kept_copy_where_the_folder_is_not_whole_any_
 ) -> None:
     """One file of the first family's folder is gone, or has other bytes of the same number."""
     house = await House(given).start()
-    old = read_family(Path(given.family))
+    old = read_family(folder_of(given))
     new = rebuilt(tmp_path / "new")
     await house.push.push(tmp_path / "new", cascade().dump())
     own = house.workers[own_deployment(TEACHER)]
@@ -480,7 +484,7 @@ async def test_a_rollback_takes_the_kept_copy_where_the_folder_is_not_whole_any_
     house.clock.now = 60.0
     await own.catch_up()
     assert own._families.known == {new.sha256}
-    file = Path(given.family) / old.variant(TEACHER).artifact.path
+    file = folder_of(given) / old.variant(TEACHER).artifact.path
     if altered == "gone":
         file.unlink()
     else:
@@ -513,7 +517,7 @@ async def test_where_nodes_are_many_the_heads_memory_is_not_held_against_all_pro
 ) -> None:
     """It says nothing of other nodes: who loads finds out."""
     house = await House(given).start()
-    families = Families(given, store_of(given), None)
+    families = Families(given, "fake", store_of(given), None)
     rebuilt(tmp_path / "new")
     assert families.examine_folder(
         tmp_path / "new", print, families.examine(house.plane.current().family).family
@@ -530,7 +534,7 @@ async def test_control_uses_a_cached_family_only_while_it_looks_at_it(
         await house.push.push(tmp_path / str(seed), cascade().dump())
     assert house.push._store._held == {}
     await house.plane.rollback(2)
-    again = Families(given, house.push._store, house.families._room)
+    again = Families(given, "fake", house.push._store, house.families._room)
     for revision in house.plane.history():
         again.examine(revision.family)
     assert house.push._store._held == {}

@@ -17,7 +17,6 @@ from contract.errors import DeadlineExceeded, EnvironmentProblem, NotReady, Requ
 from contract.family import read_family
 from runtime.fake_family import TEACHER
 from serve.control.bootstrap import assign
-from serve.control.revision_store import open_revisions
 from serve.ray.gateway_replica import Connect, GatewayReplica
 from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import Settings
@@ -29,7 +28,7 @@ from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.types.messages import ClassifyRequest
 from serve.types.recorder import NoRecorder, Recorder
-from tests.serve.parts import Kept
+from tests.serve.parts import Kept, folder_of
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +43,7 @@ async def started(
     given: Assignment, deployment: str = SHELF, recorder: Recorder | None = None
 ) -> StageWorker:
     """A worker of that deployment which knows the family in force and has loaded nothing."""
-    worker = StageWorker(given, deployment, recorder or NoRecorder())
+    worker = StageWorker(given, deployment, lambda _: recorder or NoRecorder())
     await worker.start(preload=False)
     return worker
 
@@ -52,12 +51,13 @@ async def started(
 def on_shelf(given: Assignment) -> Assignment:
     """The same run with the teacher on the shelf too."""
     slots = Slots(inline=("fake-small",), own=(), shelf=("fake-other", TEACHER))
-    return given.model_copy(update={"slots": slots})
+    only = given.families["fake"].model_copy(update={"slots": slots})
+    return given.model_copy(update={"families": {"fake": only}})
 
 
 def build(given: Assignment, variant: str) -> str:
     """The hash of a variant's build."""
-    return read_family(Path(given.family)).build(variant)
+    return read_family(folder_of(given)).build(variant)
 
 
 def test_another_package_of_our_name_is_refused(assignment: Assignment) -> None:
@@ -99,7 +99,7 @@ async def test_the_shelf_fills_once_the_cascade_answers(assignment: Assignment) 
         return next(asked)
 
     await worker.load_when(ready)
-    shutil.rmtree(assignment.family)
+    shutil.rmtree(folder_of(assignment))
     for name, sha256 in builds.items():
         assert await worker.ready(name, sha256)
     await worker.close()
@@ -107,7 +107,7 @@ async def test_the_shelf_fills_once_the_cascade_answers(assignment: Assignment) 
 
 async def test_the_shelf_fills_past_a_variant_that_cannot_be_loaded(assignment: Assignment) -> None:
     """One broken file costs one variant."""
-    (Path(assignment.family) / "fake-other.json").write_text("{}")
+    (folder_of(assignment) / "fake-other.json").write_text("{}")
     worker = await started(on_shelf(assignment))
 
     async def ready() -> bool:
@@ -135,12 +135,12 @@ async def test_a_worker_refuses_another_build(assignment: Assignment) -> None:
 async def test_an_altered_artifact_is_not_loaded(assignment: Assignment) -> None:
     """A file that changed after the family was written makes its variant not ready."""
     sha256 = build(assignment, TEACHER)
-    (Path(assignment.family) / f"{TEACHER}.json").write_text("{}")
+    (folder_of(assignment) / f"{TEACHER}.json").write_text("{}")
     worker = await started(assignment, own_deployment(TEACHER))
     with pytest.raises(NotReady, match="restart the gateway"):
         await worker.ready(TEACHER, sha256)
     with pytest.raises(NotReady, match="altered or incomplete"):
-        await StageWorker(assignment, own_deployment(TEACHER), NoRecorder()).start(preload=True)
+        await StageWorker(assignment, own_deployment(TEACHER), lambda _: NoRecorder()).start(preload=True)
 
 
 async def test_errors_of_a_worker_belong_to_single_asks(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ async def test_what_nobody_waits_for_is_dropped_from_a_worker(tmp_path: Path) ->
 def connected(workers: Mapping[str, StageWorker]) -> Connect:
     """Stages behind these workers, by deployment, without Ray."""
 
-    def connect(deployment: str, variant: str, sha256: str) -> RemoteStage:
+    def connect(deployment: str, variant: str, sha256: str, _: Recorder) -> RemoteStage:
         async def call(asks: list[Ask]) -> list[Reply]:
             return await workers[deployment].infer(variant, sha256, asks)
 
@@ -194,9 +194,8 @@ def connected(workers: Mapping[str, StageWorker]) -> Connect:
 async def test_a_gateway_replica_answers_with_remote_stages(assignment: Assignment) -> None:
     """The cascade runs over an inline stage and a remote one, under the seeded policy."""
     worker = await started(on_shelf(assignment))
-    state = open_revisions(assignment.state)
     replica = await asyncio.to_thread(
-        GatewayReplica, "one", on_shelf(assignment), connected({SHELF: worker}), Telemetry(), state
+        GatewayReplica, "one", on_shelf(assignment), connected({SHELF: worker}), Telemetry()
     )
     await replica.start()
     assert replica.healthy
@@ -213,8 +212,8 @@ async def test_a_gateway_replica_without_a_revision_does_not_start(
     assignment: Assignment, tmp_path: Path
 ) -> None:
     """An empty state directory is an error at start, not a gateway without a policy."""
-    empty = open_revisions(str(tmp_path / "empty"))
-    replica = GatewayReplica("one", assignment, connected({}), Telemetry(), empty)
+    empty = assignment.model_copy(update={"state": str(tmp_path / "empty")})
+    replica = GatewayReplica("one", empty, connected({}), Telemetry())
     with pytest.raises(NotReady):
         await replica.start()
 

@@ -30,6 +30,7 @@ from serve.stages.remote import RemoteStage
 from serve.storage.objects import open_objects
 from serve.telemetry.metrics import Telemetry
 from serve.types.messages import ClassifyRequest
+from serve.types.recorder import Recorder
 
 pytestmark = pytest.mark.anyio
 LIVE = single_variant_policy("fake-small")
@@ -46,18 +47,17 @@ class Run:
         )
         given = assign(settings, folder)
         slots = Slots(inline=("fake-small", "fake-other", "fake-large"), own=(), shelf=())
-        self.assignment: Assignment = given.model_copy(update={"slots": slots})
+        only = given.families["fake"].model_copy(update={"slots": slots})
+        self.assignment: Assignment = given.model_copy(update={"families": {"fake": only}})
         self.store = store_of(self.assignment)
-        families = Families(self.assignment, self.store)
+        families = Families(self.assignment, "fake", self.store)
         self.replicas: dict[str, GatewayReplica] = {}
         self.plane = ControlPlane(open_revisions(state), families.examine, self)
         self.trials = TrialControl(self.plane, self, Evidence(open_objects(state)))
 
     async def start(self, name: str) -> GatewayReplica:
         """Start a replica on the newest revision."""
-        replica = GatewayReplica(
-            name, self.assignment, no_remotes, Telemetry(), open_revisions(self.assignment.state)
-        )
+        replica = GatewayReplica(name, self.assignment, no_remotes, Telemetry())
         await replica.start()
         self.replicas[name] = replica
         return replica
@@ -95,7 +95,7 @@ class Run:
         return (await dataplane.classify(request)).policy_version
 
 
-def no_remotes(deployment: str, variant: str, build: str) -> RemoteStage:
+def no_remotes(deployment: str, variant: str, build: str, _: Recorder) -> RemoteStage:
     """Every variant is inside."""
     raise AssertionError((deployment, variant, build))
 
@@ -121,7 +121,7 @@ async def test_replicas_agree_on_arms_new_ones_join_and_counts_outlive_those_tha
     await run.trials.look()
     await run.stop("two")
     written = two._telemetry.registry.get_sample_value(
-        "sluice_arm_requests_total", {"arm": "canary", "outcome": "ok"}
+        "sluice_arm_requests_total", {"family": "fake", "arm": "canary", "outcome": "ok"}
     )
     assert written == at_one.count(CANARY.version)
     await run.start("three")

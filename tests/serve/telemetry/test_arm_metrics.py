@@ -33,7 +33,7 @@ def test_growth_is_booked_once_and_the_live_arm_once_for_all_trials() -> None:
         arms.book(trials)
 
     def value(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(name, labels)
+        return registry.get_sample_value(name, {"family": "", **labels})
 
     assert value("sluice_arm_requests_total", arm="live", outcome="ok") == 3
     assert value("sluice_arm_requests_total", arm="canary", outcome="ok") == 3
@@ -54,4 +54,4 @@ def test_a_trial_that_follows_another_starts_at_nothing() -> None:
     arms.book({"one": ("canary", counts(2))})
     arms.book({})
     arms.book({"two": ("canary", counts(1))})
-    assert registry.get_sample_value("sluice_arm_texts_total", {"arm": "canary"}) == 9
+    assert registry.get_sample_value("sluice_arm_texts_total", {"family": "", "arm": "canary"}) == 9

@@ -18,13 +18,15 @@ PRICES = Prices({"small": 0.001, "large": 0.01}, "large")
 
 def usd(telemetry: Telemetry, key: str, variant: str) -> float:
     """The counter's value."""
-    value = telemetry.registry.get_sample_value("sluice_usd_total", {"key": key, "variant": variant})
+    value = telemetry.registry.get_sample_value(
+        "sluice_usd_total", {"family": "", "key": key, "variant": variant}
+    )
     return value or 0.0
 
 
 def saved(telemetry: Telemetry) -> float:
     """The counter's value."""
-    return telemetry.registry.get_sample_value("sluice_saved_usd_total") or 0.0
+    return telemetry.registry.get_sample_value("sluice_saved_usd_total", {"family": ""}) or 0.0
 
 
 def cascade(texts: int, escalated: int, caller: str = "") -> RequestRecord:
@@ -98,5 +100,5 @@ def test_money_adds_up_over_processes_that_have_ended(tmp_path: Path) -> None:
         [sys.executable, "-c", READ], env=environment, check=True, capture_output=True, text=True
     ).stdout
     samples = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#") and line)
-    assert float(samples['sluice_usd_total{key="shop",variant="small"}']) == pytest.approx(0.1)
-    assert float(samples["sluice_saved_usd_total"]) == pytest.approx(0.9)
+    assert float(samples['sluice_usd_total{family="",key="shop",variant="small"}']) == pytest.approx(0.1)
+    assert float(samples['sluice_saved_usd_total{family=""}']) == pytest.approx(0.9)

@@ -16,10 +16,10 @@ COUNT = """
 import sys
 from serve.telemetry.metrics import Telemetry
 telemetry = Telemetry()
-telemetry.requests.labels("cascade", "small", "ok").inc(3)
+telemetry.requests.labels("", "cascade", "small", "ok").inc(3)
 for value in (0.003, 0.2):
-    telemetry.request_duration.labels("cascade", "total").observe(value)
-telemetry.queue_items.labels("small").set(7)
+    telemetry.request_duration.labels("", "cascade", "total").observe(value)
+telemetry.queue_items.labels("", "small").set(7)
 """
 SHOW = (
     "import sys; from serve.telemetry.metrics import Telemetry; sys.stdout.buffer.write(Telemetry().counts())"

@@ -25,7 +25,7 @@ with (place / "filler").open("wb", buffering=0) as file:
     except OSError:
         pass
 for n in range(1000):
-    telemetry.stage_retries.labels(f"variant-{n}", "sent").inc()
+    telemetry.stage_retries.labels("", f"variant-{n}", "sent").inc()
 print(sum(page.count(b"variant-") for page in telemetry.render(1, None).splitlines()))
 """
 

@@ -15,8 +15,8 @@ COUNT = """
 import sys
 from serve.telemetry.metrics import Telemetry
 telemetry = Telemetry()
-telemetry.requests.labels("cascade", "small", "ok").inc(int(sys.argv[1]))
-telemetry.request_duration.labels("cascade", "total").observe(0.01)
+telemetry.requests.labels("", "cascade", "small", "ok").inc(int(sys.argv[1]))
+telemetry.request_duration.labels("", "cascade", "total").observe(0.01)
 sys.stdout.buffer.write(telemetry.counts())
 """
 

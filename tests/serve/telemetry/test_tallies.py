@@ -23,7 +23,7 @@ RECORD = RequestRecord("cascade", ["small"], [0.9], 0.004)
 
 def total(telemetry: Telemetry) -> float:
     """Requests counted, without a flush."""
-    labels = {"model": "cascade", "variant": "small", "outcome": "ok"}
+    labels = {"family": "", "model": "cascade", "variant": "small", "outcome": "ok"}
     return telemetry.registry.get_sample_value("sluice_requests_total", labels) or 0.0
 
 
@@ -93,7 +93,7 @@ async def test_a_scrape_from_another_thread_sees_every_count() -> None:
     for wanted in range(1, 200):
         telemetry.answered(RECORD)
         page = await asyncio.to_thread(telemetry.render, 0, None)
-        line = f'sluice_requests_total{{model="cascade",outcome="ok",variant="small"}} {wanted}.0'
+        line = f'sluice_requests_total{{family="",model="cascade",outcome="ok",variant="small"}} {wanted}.0'
         assert line.encode() in page
 
 
@@ -116,7 +116,7 @@ asyncio.run(main())
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(tmp_path))  # type: ignore[no-untyped-call]
     page = generate_latest(registry)
-    assert b'sluice_requests_total{model="cascade",outcome="ok",variant="small"} 1000.0' in page
+    assert b'sluice_requests_total{family="",model="cascade",outcome="ok",variant="small"} 1000.0' in page
 
 
 def test_a_counter_takes_what_was_gathered_once() -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,7 +24,7 @@ t.answered(RequestRecord("cascade", ["small", "large"], [0.9, 0.99], 0.004, 0.00
 t.refused("cascade", "overloaded", 3)
 t.batch(BatchRecord("small", 2, [0.0, 0.001], 0.002, 0.0015))
 t.account_for_the_rest(0.5)
-t.queue_items.labels("small").set(7)
+t.queue_items.labels("", "small").set(7)
 """
 READ = """
 import sys
@@ -51,19 +51,19 @@ def scrape(folder: Path, writers: int) -> dict[str, float]:
 def test_the_folder_is_made_where_it_is_needed(tmp_path: Path) -> None:
     """A process on a node where nobody made the folder makes it, for its own user alone."""
     folder = tmp_path / "of" / "this-run"
-    assert scrape(folder, 1)["sluice_requests_total,model=cascade,outcome=ok,variant=small"] == 1
+    assert scrape(folder, 1)["sluice_requests_total,family=,model=cascade,outcome=ok,variant=small"] == 1
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_totals_of_dead_processes_stay_and_their_queues_do_not(tmp_path: Path) -> None:
     """Counters and histograms of two ended processes add up; their queue lengths are forgotten."""
     samples = scrape(tmp_path, 2)
-    assert samples["sluice_requests_total,model=cascade,outcome=ok,variant=small"] == 2
-    assert samples["sluice_requests_total,model=cascade,outcome=overloaded,variant=none"] == 6
-    assert samples["sluice_request_duration_seconds_count,model=cascade,stage=total"] == 2
-    assert samples["sluice_escalations_total,from_variant=small,to_variant=large"] == 2
-    assert abs(samples["sluice_cpu_seconds_total,variant=small"] - 0.003) < 1e-9
-    assert abs(samples["sluice_cpu_seconds_total,variant=gateway"] - (1.0 - 0.003)) < 1e-9
+    assert samples["sluice_requests_total,family=,model=cascade,outcome=ok,variant=small"] == 2
+    assert samples["sluice_requests_total,family=,model=cascade,outcome=overloaded,variant=none"] == 6
+    assert samples["sluice_request_duration_seconds_count,family=,model=cascade,stage=total"] == 2
+    assert samples["sluice_escalations_total,family=,from_variant=small,to_variant=large"] == 2
+    assert abs(samples["sluice_cpu_seconds_total,family=,variant=small"] - 0.003) < 1e-9
+    assert abs(samples["sluice_cpu_seconds_total,family=,variant=gateway"] - (1.0 - 0.003)) < 1e-9
     assert f"{metrics.QUEUE_ITEMS.name},variant=small" not in samples
 
 
@@ -77,7 +77,7 @@ async def test_energy_at_a_users_price_says_so(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(deployments, "METER_EVERY_S", 0.01)
     telemetry = Telemetry()
-    metering = asyncio.create_task(deployments.meter_energy(cast(Any, Ready()), telemetry, 5.0))
+    metering = asyncio.create_task(deployments.meter_energy(Ready().states, telemetry, 5.0))
     while (page := telemetry.render(0, None)) and b'joules_total{provenance="user-constant"}' not in page:
         assert not metering.done()
         sum(number * number for number in range(100_000))
@@ -96,11 +96,11 @@ def test_incidents_are_counted_and_a_breaker_is_in_one_state() -> None:
     telemetry.incident("client_left", "")
     page = telemetry.render(0, None).decode()
     for line in (
-        'sluice_stage_breaker{stage="teacher",state="open"} 1.0',
-        'sluice_stage_breaker{stage="teacher",state="closed"} 0.0',
-        'sluice_stage_breaker{stage="teacher",state="half_open"} 0.0',
-        'sluice_stage_retries_total{outcome="sent",stage="teacher"} 3.0',
-        'sluice_stage_hedges_total{outcome="won",stage="teacher"} 2.0',
+        'sluice_stage_breaker{family="",stage="teacher",state="open"} 1.0',
+        'sluice_stage_breaker{family="",stage="teacher",state="closed"} 0.0',
+        'sluice_stage_breaker{family="",stage="teacher",state="half_open"} 0.0',
+        'sluice_stage_retries_total{family="",outcome="sent",stage="teacher"} 3.0',
+        'sluice_stage_hedges_total{family="",outcome="won",stage="teacher"} 2.0',
         "sluice_clients_left_total 1.0",
     ):
         assert line in page
@@ -112,12 +112,12 @@ def test_a_stage_that_is_there_no_more_leaves_nothing_in_the_gauges(
     """What waited at it and how its breaker stood ends with it; the others' states stand."""
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     telemetry = Telemetry()
-    telemetry.stages_are({"old": "open", "small": "closed"})
-    telemetry.queue_items.labels("old").set(40)
-    telemetry.stages_are({"small": "half_open"})
+    telemetry.stages_are({("", "old"): "open", ("", "small"): "closed"})
+    telemetry.queue_items.labels("", "old").set(40)
+    telemetry.stages_are({("", "small"): "half_open"})
     page = telemetry.counts().decode()
-    assert 'sluice_queue_items{variant="old"} 0.0' in page
+    assert 'sluice_queue_items{family="",variant="old"} 0.0' in page
     states = [line for line in page.splitlines() if line.startswith("sluice_stage_breaker{")]
     assert [line for line in states if line.endswith(" 1.0")] == [
-        'sluice_stage_breaker{stage="small",state="half_open"} 1.0'
+        'sluice_stage_breaker{family="",stage="small",state="half_open"} 1.0'
     ]
