@@ -19,19 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from bench.gateway import page
 from bench.gateway.driving import drive
 from bench.gateway.search import CLIENTS, SPACE, best, search
 from bench.gateway.servers import Options, Places, Server, asking, gateway, hand_over, running
-from contract.family import Family, read_family
+from bench.gateway.texts import short_texts
+from contract.family import read_family
 from contract.files import write_json, write_text
 from contract.policy import read_policy
 from runtime.machine import describe_machine
-
-BODIES = 512
-SHORT_WORDS = 14
 
 
 @dataclass(frozen=True)
@@ -138,14 +134,6 @@ def _best_of(searched: list[dict[str, Any]], peer: str, clients: int) -> Options
 
     options: Options = max((one for one in searched if one["peer"] == peer), key=rate)["options"]
     return options
-
-
-def short_texts(folder: Path, family: Family) -> list[str]:
-    """Return held-out texts of the family, cut to SHORT_WORDS words."""
-    if family.data is None:
-        raise SystemExit("the family keeps no data to send")
-    whole = pq.read_table(folder / family.data.path)["text"].to_pylist()
-    return [" ".join(str(text).split()[:SHORT_WORDS]) for text in whole[:BODIES]]
 
 
 if __name__ == "__main__":

@@ -25,12 +25,11 @@ import psutil
 import pyarrow.parquet as pq
 
 from bench.gateway.driving import drive
-from bench.gateway.servers import Server, asking, free_port
+from bench.gateway.servers import REPLICA, Server, asking, free_port
 from contract.family import read_family
 from contract.files import write_json
 from serve.local.front_end.install import find_haproxy
 
-REPLICA = Path(__file__).with_name("plain_replica.py")
 CLIENTS = (1, 16, 64)
 AS_RAY = ("option splice-request", "option splice-response", "option httplog", "option abortonclose")
 QUIET = ("option abortonclose",)

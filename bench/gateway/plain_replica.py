@@ -1,14 +1,14 @@
 """One gateway replica without Ray: the same code under plain uvicorn, with every stage inside.
 
-python bench/gateway/plain_replica.py FAMILY POLICY SOCKET...
+python bench/gateway/plain_replica.py FAMILY POLICY SOCKET... [--rules JSON]
 
 A SOCKET is HOST:PORT, HOST:PORT:shared (SO_REUSEPORT) or the path of a Unix socket.
 """
 
 from __future__ import annotations
 
+import argparse
 import socket
-import sys
 from pathlib import Path
 
 import uvicorn
@@ -30,8 +30,12 @@ from serve.types.stage import Snapshot
 AT_ONCE_MS = 1.0
 
 
-def make(folder: Path, policy_path: Path) -> Gateway:
-    """Return the gateway with every stage of the policy in this process, batched as a replica does it."""
+def make(folder: Path, policy_path: Path, rules: BatchRules | None) -> Gateway:
+    """Return the gateway with every stage of the policy in this process.
+
+    Args:
+        rules: how each is batched; None: as a replica does it.
+    """
     family, policy = read_family(folder, verify=False), read_policy(policy_path)
     telemetry, turn = Telemetry(), LoopTurn()
     stages = {}
@@ -40,9 +44,9 @@ def make(folder: Path, policy_path: Path) -> Gateway:
         quick = latency is not None and latency.p50_ms < AT_ONCE_MS
         stages[stage.variant] = InlineStage(
             load_variant(folder, family, stage.variant),
-            BatchRules(run_in="loop" if quick else "thread"),
+            rules or BatchRules(run_in="loop" if quick else "thread"),
             telemetry,
-            turn=turn if quick else None,
+            turn=turn if quick or rules else None,
         )
     snapshot = Snapshot(1, policy, compile_policy(policy, family.labels), family, stages)
     limits = RequestLimits()
@@ -66,8 +70,14 @@ def listener(where: str) -> socket.socket:
 
 
 if __name__ == "__main__":
-    gateway = make(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("family", type=Path)
+    parser.add_argument("policy", type=Path)
+    parser.add_argument("sockets", nargs="+")
+    parser.add_argument("--rules", type=BatchRules.model_validate_json, help="how each stage is batched")
+    given = parser.parse_args()
+    gateway = make(given.family, given.policy, given.rules)
     config = uvicorn.Config(
         gateway, http=connections_to(gateway.hot), lifespan="off", log_level="warning", access_log=False
     )
-    uvicorn.Server(config).run(sockets=[listener(where) for where in sys.argv[3:]])
+    uvicorn.Server(config).run(sockets=[listener(where) for where in given.sockets])

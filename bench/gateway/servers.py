@@ -20,8 +20,10 @@ from typing import Any
 from bench.gateway.environments import environment
 from contract.family import Family
 from contract.files import write_json
+from contract.policy import single_variant_policy
 
 PEERS = Path(__file__).parent / "peers"
+REPLICA = Path(__file__).with_name("plain_replica.py")
 READY_S = 90.0
 
 Options = Mapping[str, int]
@@ -79,6 +81,32 @@ def running(peer: str, options: Options, places: Places) -> Iterator[Server]:
         }
         server = Server(f"http://127.0.0.1:{port}{path}", form)
         with _process([str(binaries / command[0]), *command[1:]], environ, scratch, server):
+            yield server
+
+
+@contextmanager
+def replica(family: Path, variant: str, rules: str) -> Iterator[Server]:
+    """Run the gateway's code without Ray, a variant as its only stage, until the block ends.
+
+    Args:
+        rules: how it is batched, in JSON.
+    """
+    port = free_port()
+    server = Server(f"http://127.0.0.1:{port}/v1/classify", asking("cascade"))
+    with tempfile.TemporaryDirectory() as scratch:
+        policy = Path(scratch) / "policy.json"
+        write_json(policy, single_variant_policy(variant).dump())
+        command = [
+            sys.executable,
+            str(REPLICA),
+            str(family),
+            str(policy),
+            f"127.0.0.1:{port}",
+            "--rules",
+            rules,
+        ]
+        environ = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        with _process(command, environ, scratch, server):
             yield server
 
 
