@@ -1,11 +1,8 @@
-"""What the deployment tests share: the files, and the dashboard generator loaded from its path."""
+"""What the deployment tests share: the files, and the labels of every metric."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -18,18 +15,6 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 def deploy() -> Path:
     """The folder that users copy from."""
     return DEPLOY
-
-
-@pytest.fixture(scope="session")
-def grafana() -> ModuleType:
-    """The module deploy/grafana/generate.py."""
-    spec = importlib.util.spec_from_file_location("sluice_dashboard", DEPLOY / "grafana" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jsonschema
 import pytest
 
 from contract import metrics
+from deploy.grafana.generate import make_dashboard
+from deploy.grafana.queries import expressions_in, metric_names_in, selectors_of
 
 PANEL = {
     "type": "object",
@@ -47,9 +48,9 @@ def board(deploy: Path) -> dict[str, Any]:
     return found
 
 
-def test_shipped_dashboard_is_the_generated_one(board: dict[str, Any], grafana: ModuleType) -> None:
+def test_shipped_dashboard_is_the_generated_one(board: dict[str, Any]) -> None:
     """Whoever changes names or panels runs the generator again."""
-    assert board == grafana.make_dashboard()
+    assert board == make_dashboard()
 
 
 def test_dashboard_has_the_form_that_grafana_reads(board: dict[str, Any]) -> None:
@@ -65,20 +66,20 @@ def test_dashboard_has_the_form_that_grafana_reads(board: dict[str, Any]) -> Non
 
 
 def test_every_expression_parses_and_asks_for_known_series(
-    board: dict[str, Any], grafana: ModuleType, labels_of: dict[str, frozenset[str]]
+    board: dict[str, Any], labels_of: dict[str, frozenset[str]]
 ) -> None:
     """Each selector names a metric of contract.metrics, with labels that it has."""
-    expressions = grafana.expressions_in(board)
+    expressions = expressions_in(board)
     assert len(expressions) >= 20
     for expression in expressions:
-        for selector in grafana.selectors_of(expression):
+        for selector in selectors_of(expression):
             assert selector.name in labels_of, expression
             assert {m.name for m in selector.matchers.matchers} <= labels_of[selector.name], expression
 
 
-def test_every_metric_of_the_gateway_is_on_the_dashboard(board: dict[str, Any], grafana: ModuleType) -> None:
+def test_every_metric_of_the_gateway_is_on_the_dashboard(board: dict[str, Any]) -> None:
     """Nothing is measured that nobody can see."""
-    shown = grafana.metric_names_in(board)
+    shown = metric_names_in(board)
     for metric in metrics.ALL:
         assert shown & set(metric.series), metric.name
 
@@ -91,7 +92,7 @@ def test_every_panel_says_what_it_shows(board: dict[str, Any]) -> None:
             assert panel["datasource"]["uid"] == "${datasource}"
 
 
-def test_an_expression_that_does_not_parse_is_refused(grafana: ModuleType) -> None:
+def test_an_expression_that_does_not_parse_is_refused() -> None:
     """The checker itself notices broken PromQL."""
     with pytest.raises(ValueError, match=r"."):
-        list(grafana.selectors_of("sum(rate(sluice_requests_total[5m])"))
+        list(selectors_of("sum(rate(sluice_requests_total[5m])"))

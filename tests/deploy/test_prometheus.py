@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import promql_parser
@@ -15,6 +14,7 @@ import yaml
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from contract import metrics
+from deploy.grafana.queries import selectors_of
 
 PROMTOOL = shutil.which("promtool")
 
@@ -34,13 +34,13 @@ def _promtool(*arguments: str, given: bytes = b"") -> str:
 
 
 def test_expressions_ask_only_for_metrics_and_labels_that_exist(
-    rules: list[dict[str, Any]], grafana: ModuleType, labels_of: dict[str, frozenset[str]]
+    rules: list[dict[str, Any]], labels_of: dict[str, frozenset[str]]
 ) -> None:
     """Each selector names a metric of contract.metrics or a rule of this file, with labels that it has."""
     recorded = {rule["record"]: frozenset({"job", "instance"}) for rule in rules if "record" in rule}
     known = labels_of | recorded
     for rule in rules:
-        for selector in grafana.selectors_of(rule["expr"]):
+        for selector in selectors_of(rule["expr"]):
             assert selector.name in known, f"{selector.name} in {rule['expr']}"
             used = {matcher.name for matcher in selector.matchers.matchers}
             assert used <= known[selector.name], f"{used} of {selector.name}"

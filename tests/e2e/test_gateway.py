@@ -270,7 +270,7 @@ WHERE_USED = (
 
 def test_every_dashboard_metric_is_in_a_live_scrape(gateway: Running, demo: Demo) -> None:
     """What the dashboard and the rules draw and alert on exists in the gateway's own /metrics."""
-    from deploy.grafana.generate import metric_names_in
+    from deploy.grafana.queries import metric_names_in
 
     dashboard = json.loads(
         (Path(__file__).resolve().parents[2] / "deploy/grafana/dashboard.json").read_text()
