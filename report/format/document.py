@@ -11,7 +11,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from contract.files import write_text
-from report.format.svg import STYLE, Chart, draw
+from report.format.chart import Chart
+from report.format.svg import STYLE, draw
 from report.format.tables import Table, to_markdown
 
 

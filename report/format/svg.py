@@ -1,4 +1,4 @@
-"""Charts as plain SVG text: scales, marks with error bars, lines, limits and legends.
+"""Charts as plain SVG text.
 
 No font, script or style sheet is fetched: colours are CSS variables that the page, or the file itself,
 defines for light and for dark.
@@ -6,18 +6,12 @@ defines for light and for dark.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
-from typing import Literal
 
-from report.format.figures import percent, plain
+from report.format.chart import Chart, Line, Marker, Point
 from report.format.labels import Box, Label, place
-
-Interval = tuple[float, float]
-Marker = Literal["circle", "square", "diamond", "triangle", "hexagon", "cross"]
+from report.format.scales import Scale, fit
 
 CHARACTER_WIDTH = 6.1
 LEGEND_ROW = 20.0
@@ -38,110 +32,16 @@ font:12px/1.3 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-se
 """.strip()
 
 
-@dataclass(frozen=True)
-class Point:
-    """One mark. `hollow` says that something beats it; `name` is drawn beside it where it is not empty."""
-
-    x: float
-    y: float
-    name: str = ""
-    colour: int = 0
-    marker: Marker = "circle"
-    hollow: bool = False
-    x_interval: Interval | None = None
-    y_interval: Interval | None = None
-    tooltip: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line through (x, y) pairs in order; `stepped` keeps y until the next x."""
-
-    points: tuple[tuple[float, float], ...]
-    name: str = ""
-    colour: int = 0
-    dashed: bool = False
-    stepped: bool = False
-    thin: bool = False
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A dotted line across the chart at a value that matters, such as an objective."""
-
-    value: float
-    name: str
-    axis: Literal["x", "y"] = "y"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What an axis shows and how its numbers read."""
-
-    title: str
-    log: bool = False
-    form: Callable[[float], str] = field(default=plain)
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Everything a chart shows. `description` says in words what the picture says (its alternative text)."""
-
-    key: str
-    title: str
-    description: str
-    x: Axis
-    y: Axis
-    points: tuple[Point, ...] = ()
-    lines: tuple[Line, ...] = ()
-    limits: tuple[Limit, ...] = ()
-    legend: tuple[tuple[str, int, Marker], ...] = ()
-    width: int = 480
-    height: int = 330
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A linear or logarithmic map from values to pixels."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        """Return the pixel of a value, kept within the axis."""
-        value = min(max(value, self.low), self.high)
-        if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
-
-    def ticks(self) -> list[float]:
-        """Return round values inside the scale, between three and about seven of them."""
-        return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
-
-
-def percent_form(span: float) -> Callable[[float], str]:
-    """Return how to write a fraction on an axis of that span: with decimals only where ticks need them."""
-    decimals = 0 if span >= 0.04 else 1 if span >= 0.004 else 2
-    return lambda value: percent(value, decimals)
-
-
 def draw(chart: Chart, *, standalone: bool = False) -> str:
     """Return the chart as SVG text: `standalone` for a file of its own, else for a page that holds STYLE."""
     right, top, bottom = 14.0, 14.0, chart.height - 46.0
-    widest = max(len(chart.y.form(tick)) for tick in _fit(chart, chart.y, "y", bottom, top).ticks())
+    widest = max(len(chart.y.form(tick)) for tick in fit(chart, chart.y, "y", bottom, top).ticks())
     left = max(50.0, 28.0 + CHARACTER_WIDTH * 1.1 * widest)
     legend, rows = _legend(chart, left)
     top += LEGEND_ROW * rows
     plot = (left, top, chart.width - right, bottom)
-    x = _fit(chart, chart.x, "x", plot[0], plot[2])
-    y = _fit(chart, chart.y, "y", plot[3], plot[1])
+    x = fit(chart, chart.x, "x", plot[0], plot[2])
+    y = fit(chart, chart.y, "y", plot[3], plot[1])
     parts = [
         *_frame(chart, x, y, plot),
         *_limits(chart, x, y, plot),
@@ -161,50 +61,6 @@ def draw(chart: Chart, *, standalone: bool = False) -> str:
     if standalone:
         head += f'<style>{STYLE}</style><rect width="100%" height="100%" style="fill:var(--paper)"/>'
     return head + "".join(parts) + "</svg>"
-
-
-def _fit(chart: Chart, axis: Axis, which: Literal["x", "y"], start: float, end: float) -> Scale:
-    values: list[float] = []
-    for point in chart.points:
-        values += [point.x if which == "x" else point.y]
-        values += list((point.x_interval if which == "x" else point.y_interval) or ())
-    for line in chart.lines:
-        values += [pair[0] if which == "x" else pair[1] for pair in line.points]
-    values += [limit.value for limit in chart.limits if limit.axis == which]
-    values = [v for v in values if math.isfinite(v) and (not axis.log or v > 0)] or [1.0, 2.0]
-    low, high = min(values), max(values)
-    if axis.log:
-        if high / low < 1.5:
-            low, high = low / 1.5, high * 1.5
-        pad = (high / low) ** 0.07
-        low, high = low / pad, high * pad
-    else:
-        pad = 0.07 * (high - low) or max(abs(high) * 0.05, 1e-6)
-        low, high = low - pad, high + pad
-    low = low if axis.low is None else axis.low
-    high = high if axis.high is None else axis.high
-    return Scale(low, max(high, low + 1e-9), start, end, axis.log)
-
-
-def _linear_ticks(low: float, high: float) -> list[float]:
-    raw = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    decades = math.log10(high / low)
-    multiples = (1, 2, 5) if decades < 2.2 else (1, 3) if decades < 3.5 else (1,)
-    ticks = [
-        m * 10.0**power
-        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for m in multiples
-        if low <= m * 10.0**power <= high
-    ]
-    return ticks if len(ticks) >= 3 else _linear_ticks(low, high)
 
 
 def _text(x: float, y: float, content: str, anchor: str = "start", kind: str = "") -> str:

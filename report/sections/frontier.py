@@ -12,8 +12,10 @@ from contract.family import Family, Variant
 from contract.files import write_text
 from contract.formulas import dominators, pareto_mask
 from contract.policy import Policy
+from report.format.chart import Axis, Chart, Line, Marker, Point
 from report.format.figures import percent_interval, plain, usd_per_million
-from report.format.svg import Axis, Chart, Line, Marker, Point, draw, percent_form
+from report.format.scales import percent_form
+from report.format.svg import draw
 
 KINDS: dict[str, tuple[str, int, Marker]] = {
     "teacher": ("teacher", 4, "diamond"),

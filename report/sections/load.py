@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from contract.run import Summary
 from report.analysis.estimates import answered, column
+from report.format.chart import Axis, Chart, Limit, Line, Marker, Point
 from report.format.figures import plain, significant
-from report.format.svg import Axis, Chart, Limit, Line, Marker, Point, percent_form
+from report.format.scales import percent_form
 
 COLOURS = 6
 MARKERS: tuple[Marker, ...] = ("diamond", "square", "circle", "triangle", "hexagon", "cross")

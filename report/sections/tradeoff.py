@@ -11,8 +11,9 @@ import numpy as np
 from contract.costs import Cost
 from contract.policy import Policy, Stage
 from contract.predictions import Predictions
+from report.format.chart import Axis, Chart, Limit, Line, Point
 from report.format.figures import percent, percent_interval, points, significant
-from report.format.svg import Axis, Chart, Limit, Line, Point, percent_form
+from report.format.scales import percent_form
 from report.format.tables import Row, Table
 from router.decide.cascade import compile_policy
 from router.decide.simulate import simulate

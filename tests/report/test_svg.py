@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from report.format.chart import Axis, Chart, Limit, Line, Point
 from report.format.labels import Label, place
-from report.format.svg import Axis, Chart, Limit, Line, Point, Scale, draw
+from report.format.scales import Scale
+from report.format.svg import draw
 
 PLOT = (58.0, 14.0, 466.0, 284.0)
 
