@@ -11,13 +11,15 @@ from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
 from contract.policy import Policy
 from contract.predictions import Predictions
+from router.tune.alternatives import Alternative, alternatives_of
 from router.tune.candidates import Candidate, route
 from router.tune.certify import Tested, fixed_sequence, sequence_by_accuracy, sequence_of
-from router.tune.explain import Alternative, alternatives_of, explain
+from router.tune.explain import explain
+from router.tune.grids import grid_estimates, refine
 from router.tune.perclass import per_class_estimates
 from router.tune.policies import Evidence, build_policy
 from router.tune.sample import by_cost, fit_scores, make_sample
-from router.tune.search import Estimate, Search, grid_estimates, make_search, refine, thin
+from router.tune.search import Estimate, Search, make_search, thin
 from router.tune.settings import (
     TuneSettings,
     checked_names,
