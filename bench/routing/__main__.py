@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.routing import goals
 from bench.routing.live import live
+from bench.routing.speed import speed
 from contract.files import write_text
 
 INTRODUCTION = """# Routing on public replay tables
@@ -34,7 +35,7 @@ def main() -> None:
         "ties": lambda: goals.ties_and_strangers(given.data),
         "scores": lambda: goals.score_areas(given.data),
         "live": live,
-        "speed": goals.speed,
+        "speed": speed,
     }
     chosen = given.only.split(",") if given.only else list(sections)
     parts = [INTRODUCTION]
