@@ -22,8 +22,9 @@ from contract.errors import EnvironmentProblem, FamilyError, TargetNotMet
 from contract.family import Family
 from contract.files import inside, write_json
 from contract.policy import Policy, write_policy
+from loadtest.comparison import FULL, QUICK, Comparison, Effort
 from loadtest.runner import LoadPlan
-from loadtest.scenario import FULL, QUICK, Comparison, Effort, compare
+from loadtest.scenario import compare
 from report.analysis.arms import Arm, Searched
 from report.analysis.arms import compare as figures_of
 from report.format.tables import to_rich

@@ -9,9 +9,10 @@ import pytest
 
 from contract.errors import InputError
 from contract.run import read_summary
+from loadtest.comparison import FULL, Effort
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan
-from loadtest.scenario import FULL, Effort, compare, objective_for
+from loadtest.scenario import compare, objective_for
 from loadtest.search import Search
 from loadtest.sweep import StepProgress
 from tables.labelled import from_rows
