@@ -234,6 +234,7 @@ def _variant(
         energy_provenance=measured["energy_provenance"],
         usd_per_1k=measured["usd_per_1k"],
         verification=None if verification is None else Verification.model_validate(verification),
+        remote=result.get("remote"),
         training=training,
         notes=tuple(learnt.get("notes", ())),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.asking.figures import latency_of, measured_of, usd_per_1k_of
 from compress.asking.outlook import Outlook, in_usd, listed, outlook_of
 from compress.datasets.data import DATA, Dataset, read_dataset
 from compress.datasets.recorded import RECORDED, Recorded, hash_of, write_recorded
@@ -18,7 +18,6 @@ from compress.recipes.remote_part import RemotePart
 from compress.steps import Context, Result
 from contract.errors import SluiceError
 from contract.files import write_json
-from contract.formulas import exact_quantile, quantile_interval
 from contract.heard import AskedTeacher
 from runtime.remote.answered import FLOOR
 from runtime.remote.asking import Asked, ask_texts
@@ -44,11 +43,10 @@ def ask_teacher(context: Context) -> Result:
     data = read_dataset(context.inputs["data"].file(DATA))
     outlook = outlook_of(context.recipe, data)
     context.tell(outlook.in_words)
-    errors: Mapping[str, int] = {}
+    asked = None
     if outlook.to_ask:
         asked = _ask(context, outlook, data.labels)
         _require_end(asked, context.recipe.teacher.name, outlook_of(context.recipe, data))
-        errors = asked.errors
     with KeptAnswers(Path(part.cache), part.served, data.labels) as cache:
         found = {text: cache.get(text) for text in outlook.open}
     kept = {text: one for text, one in found.items() if one is not None}
@@ -68,7 +66,10 @@ def ask_teacher(context: Context) -> Result:
         )
     write_recorded(context.folder / RECORDED, Recorded(data.labels, answers))
     write_json(context.folder / REMOTE, part.served.dump())
-    record = _record(part, data, outlook, [*kept.values()], errors, answers)
+    replies = [*kept.values()]
+    record = _record(part, data, outlook, replies, asked.errors if asked else {}, answers)
+    calls, failures = (asked.calls, asked.failures) if asked else (0, {})
+    measured = measured_of(replies, len(outlook.open), calls, {str(k): n for k, n in failures.items()})
     return {
         "artifact": REMOTE,
         "runtime": "remote",
@@ -78,10 +79,11 @@ def ask_teacher(context: Context) -> Result:
         "max_length": context.recipe.teacher.max_length,
         "answered": record.answered,
         "usd": record.usd,
-        "usd_per_1k": usd_per_1k_of(part, [*kept.values()]),
-        "latency": latency_of([*kept.values()]),
+        "usd_per_1k": usd_per_1k_of(part, replies),
+        "latency": latency_of(replies),
+        "remote": None if measured is None else measured.model_dump(mode="json"),
         "summary": f"{len(answers):,} answers, {in_usd(record.usd)} USD",
-        "notes": _notes(record),
+        "notes": _notes(record, part),
         "asked": record.model_dump(mode="json"),
     }
 
@@ -103,39 +105,6 @@ def logits_of(answer: Kept, classes: int, certainty: float) -> NDArray[np.float3
         shares[answer.label] = certainty
     found: NDArray[np.float32] = np.log(np.maximum(shares, FLOOR)).astype(np.float32)
     return found
-
-
-def usd_per_1k_of(part: RemotePart, answers: Sequence[Kept]) -> float:
-    """Return what 1,000 answers cost at the recipe's price, by the tokens of the replies where these count.
-
-    Where no reply tells its tokens, it is what replies have cost, and 0 without any.
-    """
-    if part.priced_by_call:
-        return 1000 * part.usd(part.repeats)
-    told = [one for one in answers if one.tokens_in]
-    if told:
-        tokens_in, tokens_out = sum(one.tokens_in for one in told), sum(one.tokens_out for one in told)
-        return 1000 * part.usd(part.repeats * len(told), tokens_in, tokens_out) / len(told)
-    return 1000 * sum(one.usd for one in answers) / len(answers) if answers else 0.0
-
-
-def latency_of(answers: Sequence[Kept]) -> list[dict[str, Any]]:
-    """Return how long a reply took, as manifests have it; nothing where all answers came from files."""
-    times = np.array([1000 * one.seconds for one in answers if one.seconds > 0])
-    if not len(times):
-        return []
-    return [
-        {
-            "batch": 1,
-            "concurrency": 1,
-            "threads": 1,
-            "provider": "remote",
-            "n": len(times),
-            "p50_ms": exact_quantile(times, 0.5),
-            "p99_ms": exact_quantile(times, 0.99),
-            "p99_interval_ms": quantile_interval(times, 0.99),
-        }
-    ]
 
 
 def _ask(context: Context, outlook: Outlook, labels: tuple[str, ...]) -> Asked:
@@ -210,7 +179,7 @@ def _most_frequent(reasons: Counter[str]) -> dict[str, int]:
     return dict(ranked[:REASONS]) | ({"other": rest} if rest else {})
 
 
-def _notes(record: AskedTeacher) -> list[str]:
+def _notes(record: AskedTeacher, part: RemotePart) -> list[str]:
     """Return what a person should know of the answers that there are, and of those that there are not."""
     silent = [f"{of - n:,} of {of:,} in {name}" for name, (n, of) in record.answered.items() if n < of]
     notes = [f"texts without an answer: {', '.join(silent)}"] if silent else []
@@ -221,4 +190,6 @@ def _notes(record: AskedTeacher) -> list[str]:
     hard = sum(n for n, _ in record.answered.values()) - record.given - record.soft
     if hard > 0:
         notes.append(f"{hard:,} answers are labels without probabilities")
+    if record.seconds and part.max_concurrency > 1:
+        notes.append(f"its latency is of replies of which up to {part.max_concurrency} were out at a time")
     return notes

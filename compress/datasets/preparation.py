@@ -8,6 +8,7 @@ from compress.datasets.without_labels import load_texts
 from compress.recipes.data_part import SPLITS
 from compress.recipes.recipe import Recipe
 from compress.steps import Context, Result
+from contract.errors import DataError
 from tables.notes import absence_note, lone_labels_note
 
 
@@ -31,7 +32,13 @@ def data_of(recipe: Recipe) -> Dataset:
     remote = recipe.teacher.remote
     if recipe.data.label is None and remote is not None:
         return load_texts(recipe.data, sorted(remote.labels), seed=recipe.seed)
-    return load_data(recipe.data, seed=recipe.seed)
+    try:
+        return load_data(recipe.data, seed=recipe.seed)
+    except DataError as problem:
+        if remote is not None and problem.rule == f"there is no column {recipe.data.label!r}":
+            hint = f"data.label: null where nobody has labelled the texts; {problem.hint}"
+            raise DataError(problem.rule, where=problem.where, hint=hint) from None
+        raise
 
 
 def notes_of(data: Dataset) -> list[str]:

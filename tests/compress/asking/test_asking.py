@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from compress.pipeline import run_pipeline
 from compress.recipes.recipe import Recipe, dump_recipe, parse_recipe
-from contract.errors import EnvironmentProblem, RecipeError, SluiceError
+from contract.errors import DataError, EnvironmentProblem, RecipeError, SluiceError
 from contract.family import Family
 from sluicegate.main import cli
 from tests.compress.asking.toy_teacher import LABELS, REFUSED, ToyTeacher, remote
@@ -176,6 +176,30 @@ def test_a_busy_endpoint_is_waited_for(teacher: ToyTeacher, url: str, tmp_path: 
     family = made(tmp_path, url)
     assert family.asked is not None
     assert (family.asked.errors, len(teacher.asked)) == ({}, N + 5)
+
+
+@pytest.mark.parametrize(("form", "soft"), [("chat", N), ("oip", N), ("tool", 0)])
+def test_every_form_gives_answers(
+    teacher: ToyTeacher, url: str, tmp_path: Path, form: str, soft: int
+) -> None:
+    """Log-probabilities of a chat and tensors of a server are soft answers; the call of a tool is a label."""
+    write_texts(tmp_path)
+    options: dict[str, Any] = {"form": form}
+    if form == "tool":
+        options = {"form": "chat", "chat": {"constrain": "tool", "logprobs": False}}
+    asked = made(tmp_path, url, **options).asked
+    assert asked is not None
+    assert sum(n for n, _ in asked.answered.values()) == N
+    assert asked.soft == soft
+
+
+def test_texts_without_a_label_column_are_told_what_to_write(url: str, tmp_path: Path) -> None:
+    """Whoever leaves `label: null` out learns of it."""
+    write_texts(tmp_path)
+    raw = raw_of(url)
+    raw["data"] = {"file": "texts.csv"}
+    with pytest.raises(DataError, match=r"data\.label: null where nobody has labelled the texts"):
+        run_pipeline(parse_recipe(raw, folder=tmp_path), tmp_path / "family")
 
 
 def test_a_key_is_used_and_never_written(

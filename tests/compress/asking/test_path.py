@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tables.predictions import read_predictions
 from tests.compress.asking.toy_teacher import LABELS, ToyTeacher, remote
 from tests.compress.conftest import toy_texts, write_csv
 
+DOCS = Path(__file__).parents[3] / "docs" / "teachers.md"
 TARGET = {"calls": 20, "seconds": 0.1}
 LEARNING = {"epochs": 4, "learning_rate": 0.003, "precision": "fp32"}
 
@@ -69,6 +71,8 @@ def test_the_teacher_is_a_variant_of_kind_remote(folder: Path) -> None:
     record = RemoteModel.model_validate_json((folder / "family" / teacher.artifact.path).read_bytes())
     assert (record.form, record.model, record.max_concurrency) == ("decisions", "toy", 4)
     assert teacher.usd_per_1k == pytest.approx(5.0)
+    assert teacher.remote is not None
+    assert (teacher.remote.n, teacher.remote.unanswered, teacher.remote.calls) == (600, 0, 600)
     assert teacher.latency_at() is not None
     assert family.truth == "teacher"
     assert teacher.accuracy == 1.0
@@ -158,6 +162,32 @@ def test_nothing_is_asked_or_made_again(folder: Path, serving: tuple[ToyTeacher,
     )
     assert all(step["done"] for step in json.loads(again.stdout))
     assert len(serving[0].asked) == before
+
+
+def test_the_documented_path_works(
+    teacher: ToyTeacher, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe and the commands of docs/teachers.md, at the address of a server that is there."""
+    part = DOCS.read_text().split("## A teacher behind HTTP")[1]
+    recipe = re.search(r"```yaml\n(.*?)```", part, re.DOTALL)
+    commands = re.findall(r"^    sluice (.*)$", part.split("| `remote:` |")[0], re.MULTILINE)
+    assert recipe
+    assert len(commands) == 3
+    (tmp_path / "texts.csv").write_text("text\n" + "".join(f"{text}\n" for text, _ in toy_texts(500)))
+    written = recipe[1].replace("https://models.example", url)
+    (tmp_path / "mail.yaml").write_text(f"{written}target: {TARGET}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELS_KEY", "key")
+    teacher.key = "key"
+    told = []
+    for command in commands:
+        done = run(*command.split())
+        assert done.exit_code == 0, done.output
+        told.append(" ".join(done.output.split()))
+    assert "500 of 500 texts to ask: at most 0.15 USD, 0.00 of 5.00 are spent" in told[0]
+    assert len(teacher.asked) == 500
+    policy = read_policy(tmp_path / "policy.json")
+    assert (policy.reference, policy.status) == ("teacher", "certified")
 
 
 def test_with_labels_the_drop_is_certified(teacher: ToyTeacher, url: str, tmp_path: Path) -> None:

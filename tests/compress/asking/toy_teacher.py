@@ -51,7 +51,8 @@ class ToyTeacher(KnownModel):
 def remote(url: str, **changes: Any) -> dict[str, Any]:
     """Return the part of a recipe that asks it, at half a cent."""
     told = {
-        "form": "decisions", "url": f"{url}/v1", "model": "toy", "instructions": "What is it about?",
-        "labels": list(LABELS), "usd_per_call": 0.005, "max_usd": 10, "timeout_s": 10, "max_concurrency": 4,
+        "form": "decisions", "url": url if changes.get("form") == "oip" else f"{url}/v1", "model": "toy",
+        "instructions": "What is it about?", "labels": list(LABELS), "usd_per_call": 0.005, "max_usd": 10,
+        "timeout_s": 10, "max_concurrency": 4,
     }  # fmt: skip
     return told | changes
