@@ -35,6 +35,11 @@ POSITIVE = click.FloatRange(min=0)
 )
 @click.option("--min-accuracy", type=FRACTION, help="Of the answers given; 0.95 is 95%.")
 @click.option("--max-f1-drop", type=FRACTION, help="Macro-F1 against the reference.")
+@click.option(
+    "--max-local-disagreement",
+    type=FRACTION,
+    help="Share of the answers not given by the reference that differs from its own; needs no labels.",
+)
 @click.option("--max-recall-drop", multiple=True, metavar="CLASS=X", help="For one class; may be repeated.")
 @click.option("--max-slice-drop", multiple=True, metavar="SLICE=X", help="For one slice; may be repeated.")
 @click.option("--max-usd-per-1k", type=POSITIVE, help="Mean price of 1,000 requests.")
@@ -151,7 +156,8 @@ def _compare(table: Table, asked: dict[str, Any], *, as_json: bool) -> None:
 
 def _targets(asked: dict[str, Any]) -> Targets:
     scalars = (
-        "max_accuracy_drop", "max_disagreement", "min_accuracy", "max_f1_drop", "max_usd_per_1k",
+        "max_accuracy_drop", "max_disagreement", "max_local_disagreement", "min_accuracy", "max_f1_drop",
+        "max_usd_per_1k",
         "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate",
     )  # fmt: skip
     recall, slices = (_pairs(name, asked[name]) for name in ("max_recall_drop", "max_slice_drop"))

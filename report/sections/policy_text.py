@@ -89,6 +89,8 @@ def _promise(target: CertifiedTarget, reference: str) -> str:
         return f"the {name} against {reference} is at most {limit}"
     if target.metric == "disagreement":
         return f"at most {percent(target.epsilon)} of answers are not those of {reference}"
+    if target.metric == "local_disagreement":
+        return f"at most {percent(target.epsilon)} of the answers that {reference} does not give differ"
     if target.metric == "escalation_rate":
         return f"at most {percent(target.epsilon)} of texts escalate"
     words = {

@@ -12,6 +12,8 @@ from router.tune.policies import Evidence
 from router.tune.search import Estimate, thin
 
 Verdict = Literal["chosen", "passed", "failed", "not tested", "naive"]
+_RISK_NAMES = {"error": "error", "local_disagreement": "excess_local_disagreement"}
+"""Of risks that are not their metric: the second is a share of all answers, less what its limit allows."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Alternative:
             escalation_rate=estimate.escalation_rate,
             accuracy=estimate.accuracy,
             risks={
-                "error" if c.kind == "error" else c.metric: r
+                _RISK_NAMES.get(c.kind, c.metric): r
                 for c, r in zip(evidence.search.constraints, estimate.risks, strict=True)
             },
             verdict=verdict,
@@ -124,6 +126,6 @@ def _untested_neighbours(
 
 def _naive(evidence: Evidence, estimates: Sequence[Estimate]) -> Estimate | None:
     constraints = evidence.search.constraints
-    kept = [e for e in estimates if all(r <= c.epsilon for r, c in zip(e.risks, constraints, strict=True))]
+    kept = [e for e in estimates if all(r <= c.bound for r, c in zip(e.risks, constraints, strict=True))]
     best = min(kept, key=lambda e: e.usd_per_1k, default=None)
     return None if best is None or best.candidate.chain == (evidence.reference,) else best

@@ -9,7 +9,7 @@ import numpy as np
 
 from router.decide.scores import FloatArray, IntArray
 from router.tune.candidates import Candidate, ClassRules, Routed
-from router.tune.pvalues import betting_p_value
+from router.tune.pvalues import betting_p_value, binomial_p_value
 from router.tune.sample import Sample
 from router.tune.search import Estimate, Search, frontier, routed_by, thin
 from router.tune.targets import Constraint
@@ -37,12 +37,15 @@ class Tested:
 
 
 def sequence_of(
-    search: Search, n_certify: int, trivial: Estimate | None, given: Sequence[Estimate]
+    search: Search, n_certify: int, trivial: Estimate | None, given: Sequence[Estimate], delta: float
 ) -> list[Estimate]:
     """Return the candidates in the order of testing, safest first.
 
     They are the Pareto set of cost and handicapped margin, thinned, behind a start that is nearer to what is
     certain. `trivial`, which needs no test, bounds the cost: nothing as dear as it is worth testing.
+
+    Of local answers few tell little, however sure they are. So where a target is on them the sequence starts
+    where rows of half its share of differing answers would pass at level `delta`.
     """
     if not given:
         return []
@@ -54,11 +57,27 @@ def sequence_of(
     most = SEQUENCE if n_certify <= MANY_ROWS else SEQUENCE_OF_MANY_ROWS
     if len(kept) > most:
         kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
+    epsilons = [c.epsilon for c in search.constraints if c.kind == "local_disagreement"]
+    if epsilons:
+        least = max(_tellable(epsilon, delta, n_certify) for epsilon in epsilons) / max(1, n_certify)
+        return [given[index] for index in kept if _local_share(search, given[index]) >= least]
     if trivial is None or not len(kept):
         return [given[index] for index in kept]
     pairs = [i for i in np.argsort(-margin, kind="stable") if _is_pair(search, given[i])]
     start = _safer(search, given[pairs[0]], trivial) if pairs else []
     return [*start, *(given[index] for index in kept)]
+
+
+def _tellable(epsilon: float, delta: float, most: int) -> int:
+    """Return how many local answers pass at delta with half of epsilon differing; `most` where none do."""
+    return next(
+        (n for n in range(1, most) if binomial_p_value(int(epsilon * n / 2), n, epsilon) <= delta), most
+    )
+
+
+def _local_share(search: Search, estimate: Estimate) -> float:
+    chosen = routed_by(search, estimate.candidate, search.sample).chosen
+    return float((chosen != search.reference).mean())
 
 
 def fitted_numbers(estimate: Estimate) -> int:

@@ -213,6 +213,8 @@ def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: S
             if not (evidence.shown.label >= 0).any()
             else "The drop is bounded by how often the answers differ from the reference's."
         )
+    if any(c.kind == "local_disagreement" for c in constraints):
+        lines.append(f"Local answers are those that {policy.reference!r} does not give.")
     if certificate.machine is not None:
         lines.append(
             f"It is about answers given on {certificate.machine}; `sluice serve` looks at start whether its "

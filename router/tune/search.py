@@ -19,7 +19,7 @@ class Estimate:
     """A candidate with what the tune part says of it.
 
     Attributes:
-        risks: mean loss per constraint; margin: how many standard errors the tightest lies below its epsilon.
+        risks: mean loss per constraint; margin: how many standard errors the tightest lies below its bound.
         accuracy: None without labels. latency_ms and energy_wh_per_1k: None where a stage's cost lacks them.
         honest: whether the figures come from rows that the rules were not fitted on.
         n_judged, accuracy_drop: how many rows these were, and the drop against the reference on them.
@@ -149,12 +149,12 @@ def margins(
     squares: Sequence[float] | Sequence[FloatArray],
     sizes: Sequence[int],
 ) -> FloatArray:
-    """Return the smallest of (epsilon - mean) / standard error over the constraints.
+    """Return the smallest of (bound - mean) / standard error over the constraints.
 
     One pseudo-event keeps the error above 0.
     """
     found = [
-        (c.epsilon - np.asarray(mean))
+        (c.bound - np.asarray(mean))
         / np.sqrt(
             (np.maximum(np.asarray(square) - np.asarray(mean) ** 2, 0.0) + 1.0 / max(1, size)) / max(1, size)
         )

@@ -18,14 +18,16 @@ from router.tune.sample import Sample
 
 Objective = Literal["cheapest", "most_accurate"]
 Method = Literal["betting", "binomial", "disagreement"]
-Kind = Literal["accuracy_drop", "error", "f1_drop", "harm", "disagreement"]
+Kind = Literal["accuracy_drop", "error", "f1_drop", "harm", "disagreement", "local_disagreement"]
 METHODS: dict[Kind, str] = {
     "accuracy_drop": "betting",
     "error": "exact binomial",
     "f1_drop": "betting within exact bounds on macro-F1",
     "harm": "exact binomial on harm",
     "disagreement": "exact binomial on disagreement",
+    "local_disagreement": "exact binomial on disagreement of local answers",
 }
+NEED_NO_LABELS = frozenset({"disagreement", "local_disagreement"})
 BUDGETS = ("max_usd_per_1k", "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate")
 
 
@@ -34,14 +36,16 @@ class Targets:
     """What a policy must keep, all optional and all at once.
 
     Drops and rates are fractions against the reference; disagreement is the share of answers that are not
-    the reference's, and needs no labels. Budgets are means over requests. `objective` ranks
-    the policies that keep them all: by usd_per_1k or by accuracy.
+    the reference's, and needs no labels; local disagreement is the same share of the answers that the
+    reference did not give. Budgets are means over requests. `objective` ranks the policies that keep them
+    all: by usd_per_1k or by accuracy.
     """
 
     max_accuracy_drop: float | None = None
     max_disagreement: float | None = None
     min_accuracy: float | None = None
     max_f1_drop: float | None = None
+    max_local_disagreement: float | None = None
     max_recall_drop: Mapping[str, float] = field(default_factory=dict)
     max_slice_drop: Mapping[str, float] = field(default_factory=dict)
     max_usd_per_1k: float | None = None
@@ -53,7 +57,8 @@ class Targets:
     @property
     def needs_labels(self) -> bool:
         """Whether any of it is about labels; else rows without one count too."""
-        known = self.max_disagreement is not None or self.max_accuracy_drop is not None
+        against = self.max_disagreement, self.max_local_disagreement, self.max_accuracy_drop
+        known = any(value is not None for value in against)
         others = self.min_accuracy, self.max_f1_drop, *self.max_recall_drop, *self.max_slice_drop
         asked = self.max_accuracy_drop is not None or any(value is not None for value in others)
         return asked or not known or self.objective == "most_accurate"
@@ -65,7 +70,10 @@ class Targets:
     @property
     def has_quality(self) -> bool:
         """Whether any target speaks of answers rather than of cost."""
-        scalars = (self.max_accuracy_drop, self.max_disagreement, self.min_accuracy, self.max_f1_drop)
+        scalars = (
+            self.max_accuracy_drop, self.max_disagreement, self.max_local_disagreement, self.min_accuracy,
+            self.max_f1_drop,
+        )  # fmt: skip
         return any(value is not None for value in scalars) or bool(
             self.max_recall_drop or self.max_slice_drop
         )
@@ -73,11 +81,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Constraint:
-    """One quality target: H0 says that the mean loss over the rows concerned is at least epsilon.
+    """One quality target: H0 says that the mean loss over the rows concerned is at least `bound`.
 
     Attributes:
         metric: its name in the certificate.
-        kind: accuracy_drop, error, f1_drop, harm or disagreement.
+        kind: accuracy_drop, error, f1_drop, harm, disagreement or local_disagreement.
         label, slice_: the rows it concerns (all where None).
         classes: those that macro-F1 is the mean over.
     """
@@ -89,6 +97,11 @@ class Constraint:
     label: int | None = None
     slice_: str | None = None
     classes: tuple[int, ...] = ()
+
+    @property
+    def bound(self) -> float:
+        """What the mean loss must stay below: epsilon, or 0 where the losses have it taken off already."""
+        return 0.0 if self.kind == "local_disagreement" else self.epsilon
 
     @property
     def method(self) -> str:
@@ -112,7 +125,7 @@ class Constraint:
 
         Without a label only disagreement can be told.
         """
-        mask = np.ones(len(sample), dtype=bool) if self.kind == "disagreement" else sample.label >= 0
+        mask = np.ones(len(sample), dtype=bool) if self.kind in NEED_NO_LABELS else sample.label >= 0
         if self.label is not None:
             mask = mask & (sample.label == self.label)
         if self.slice_ is not None:
@@ -122,10 +135,17 @@ class Constraint:
     def losses(self, sample: Sample) -> FloatArray:
         """Return [V, N], the loss of a row if variant v answers it.
 
-        f1_drop is linearised at the reference's answers.
+        f1_drop is linearised at the reference's answers. Of local_disagreement it is disagreement less
+        epsilon, and 0 for the reference: its mean is below 0 where a smaller share than epsilon of the
+        other variants' answers differs.
         """
         if self.kind == "disagreement":
             return np.asarray(sample.answers != sample.answers[self.reference], dtype=np.float64)
+        if self.kind == "local_disagreement":
+            differs = np.asarray(sample.answers != sample.answers[self.reference], dtype=np.float64)
+            differs -= self.epsilon
+            differs[self.reference] = 0.0
+            return differs
         if self.kind == "error":
             return np.asarray(1.0 - sample.right, dtype=np.float64)
         if self.kind == "f1_drop":
@@ -150,6 +170,9 @@ class Constraint:
         if self.kind == "f1_drop":
             return f1_p_value(self._f1_counts(sample, chosen), self.epsilon, delta)
         drawn = self.drawn(sample, chosen, losses)
+        if self.kind == "local_disagreement":
+            local = drawn[chosen[self.rows(sample)] != self.reference]
+            return binomial_p_value(int((local > 0).sum()), len(local), self.epsilon)
         if self.kind == "accuracy_drop":
             return betting_p_value(drawn, self.epsilon, delta)
         return binomial_p_value(int(drawn.sum()), len(drawn), self.epsilon)
@@ -161,8 +184,10 @@ class Constraint:
             needed, n = f1_needed_n(counts, self.epsilon, delta), counts.n
         else:
             drawn = self.drawn(sample, chosen, losses)
-            low = -1.0 if self.kind == "accuracy_drop" else 0.0
-            needed, n = betting_needed_n(drawn, self.epsilon, delta, low), len(drawn)
+            low, high = -1.0 if self.kind == "accuracy_drop" else 0.0, 1.0
+            if self.kind == "local_disagreement":
+                low, high = -self.epsilon, 1.0 - self.epsilon
+            needed, n = betting_needed_n(drawn, self.bound, delta, low, high), len(drawn)
         return None if needed is None or n == 0 else round(needed * len(sample) / n)
 
     def _f1_counts(self, sample: Sample, chosen: IntArray) -> F1Counts:
@@ -210,6 +235,9 @@ def constraints_of(
         found.append(Constraint("min_accuracy", "error", 1.0 - targets.min_accuracy, reference))
     if targets.max_f1_drop is not None:
         found.append(Constraint("f1_drop", "f1_drop", targets.max_f1_drop, reference, classes=classes))
+    if targets.max_local_disagreement is not None:
+        asked = targets.max_local_disagreement
+        found.append(Constraint("local_disagreement", "local_disagreement", asked, reference))
     for label, value in targets.max_recall_drop.items():
         if label not in names:
             raise InputError(
@@ -228,10 +256,11 @@ def constraints_of(
         found.append(Constraint(f"slice_drop[{name}]", "accuracy_drop", value, reference, slice_=name))
     for constraint in found:
         _fraction(constraint.metric, constraint.epsilon)
-        if constraint.kind != "disagreement" and not (predictions.label >= 0).any():
+        if constraint.kind not in NEED_NO_LABELS and not (predictions.label >= 0).any():
             raise PredictionsError(
                 f"the target {constraint.metric} needs labels, and no row has one",
-                hint="without labels only --max-disagreement works, and --max-accuracy-drop, which it bounds",
+                hint="without labels only --max-disagreement and --max-local-disagreement work, and "
+                "--max-accuracy-drop, which the first bounds",
             )
     return tuple(found)
 

@@ -128,7 +128,10 @@ def _candidates(search: Search, targets: Targets, settings: TuneSettings) -> lis
     accuracy_first = targets.objective == "most_accurate" or not search.constraints
     found = grid_estimates(search, max_stages=settings.max_stages, accuracy_first=accuracy_first)
     judged = search.labelled or bool(search.constraints)
-    if settings.per_class == "auto" and judged and settings.score not in {"agreement", "deferral"}:
+    # Rules per class weigh losses by their epsilons, which those of local answers have taken off already.
+    weighed = all(c.kind != "local_disagreement" for c in search.constraints)
+    fitted = settings.score in {"agreement", "deferral"}
+    if settings.per_class == "auto" and judged and weighed and not fitted:
         extra = per_class_estimates(search, found, seed=settings.seed, max_stages=settings.max_stages)
         found += [estimate for estimate in extra if search.within_budget(estimate)]
     return found
@@ -157,7 +160,7 @@ def _certified(evidence: Evidence, estimates: Sequence[Estimate], settings: Tune
     sequence = (
         sequence_by_accuracy(estimates, len(sample))
         if accuracy_first
-        else sequence_of(search, len(sample), trivial, estimates)
+        else sequence_of(search, len(sample), trivial, estimates, evidence.delta)
     )
     tested = fixed_sequence(search, sequence, sample, order, evidence.delta)
     passed = [t for t in tested if t.passed]
@@ -186,7 +189,7 @@ def _empirical_best(search: Search, estimates: Sequence[Estimate], accuracy_firs
         e
         for e in estimates
         if search.within_budget(e)
-        and all(r <= c.epsilon for r, c in zip(e.risks, search.constraints, strict=True))
+        and all(r <= c.bound for r, c in zip(e.risks, search.constraints, strict=True))
     ]
     if accuracy_first:
         return max(feasible, key=lambda e: (e.accuracy or 0.0, -e.usd_per_1k), default=None)
