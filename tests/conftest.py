@@ -57,11 +57,19 @@ def _group(item: pytest.Item) -> str:
     return SERIAL if serial else item.nodeid.split("::")[0]
 
 
-def _place(item: pytest.Item) -> tuple[int, bool]:
-    """Return the place of a test in the order: by its group, those of time before those on Ray."""
+def _place(item: pytest.Item) -> tuple[int, bool, str, bool]:
+    """Return the place of a test in the order: by its group, those of time before those on Ray.
+
+    Of those on Ray a folder's own gateways come and go before the one that its tests share is started: a
+    gateway that nobody asks takes time from those that are tested.
+    """
     group = _group(item)
     place = next((i for i, start in enumerate(ORDER) if group.startswith(start)), len(ORDER))
-    return place, item.get_closest_marker("timing") is None
+    untimed = item.get_closest_marker("timing") is None
+    if group != SERIAL:
+        return place, untimed, "", False
+    folder = "/".join(item.nodeid.split("/")[:2])
+    return place, untimed, folder, "gateway" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -35,7 +35,7 @@ def whole(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--chaos"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of a megabyte where one may be mounted, else a folder without a limit."""
     place = tmp_path_factory.mktemp("disk")
@@ -58,14 +58,14 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             subprocess.run(["umount", "-l", str(place)], check=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[House]:
     """The gateway, its state on the small disk."""
     with serving(tmp_path_factory.mktemp("house"), small_disk / "state", dict(os.environ)) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def generator() -> Iterator[Generator]:
     """The project's load generator."""
     with Generator() as running:

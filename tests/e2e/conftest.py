@@ -179,7 +179,7 @@ class Running:
     process: subprocess.Popen[str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gateway(sluice: Sluice, demo: Demo) -> Iterator[Running]:
     """`sluice serve` on the quick family and its policy."""
     port, admin_port = free_port(), free_port()
