@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from contract.errors import InputError
 from contract.run import read_requests, read_summary
 from loadtest import runner, scrape
-from loadtest.generator import LoadAborted
+from loadtest.generator import Generator, LoadAborted
 from loadtest.reference import Behaviour, serving
 from loadtest.runner import LoadPlan, LoadProgress, drive, measure_idle_watts, run_load
 from loadtest.scrape import Reading, read_metrics
@@ -26,6 +27,13 @@ from tables.labelled import from_rows
 
 # The reference server answers the first word: 1 text in 10 is labelled otherwise.
 TEXTS = from_rows([(f"l{i % 3} text {i} é", "other" if i % 10 == 0 else f"l{i % 3}") for i in range(50)])
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[Generator]:
+    """Locust, for the runs that may share one."""
+    with Generator() as started:
+        yield started
 
 
 def _plan(url: str, rate: float = 100.0, seconds: float = 1.0, **more: object) -> LoadPlan:
@@ -57,10 +65,10 @@ def test_a_run_is_written_with_the_rate_asked_and_the_labels_known(tmp_path: Pat
 
 
 @pytest.mark.timing
-def test_a_stall_shows_in_p99_with_every_request_that_was_due_in_it() -> None:
+def test_a_stall_shows_in_p99_with_every_request_that_was_due_in_it(generator: Generator) -> None:
     """Nothing is omitted: requests due during the stall are sent, and wait for the rest of it."""
     with serving(Behaviour(stall_at_s=0.6, stall_s=0.5)) as server:
-        result = drive(_plan(server.url))
+        result = drive(_plan(server.url), generator=generator)
         began = (server.state.first_at or 0.0) + 0.6
         due_in_stall = sum(began <= at < began + 0.5 for at in server.state.arrived_at)
     latency = result.requests["latency_ms"].to_numpy()
@@ -76,10 +84,11 @@ def test_a_stall_shows_in_p99_with_every_request_that_was_due_in_it() -> None:
 
 
 @pytest.mark.timing
-def test_errors_and_hangs_are_counted_and_miss_the_objective() -> None:
+def test_errors_and_hangs_are_counted_and_miss_the_objective(generator: Generator) -> None:
     """Every tenth request fails and every seventh hangs, and that is what the run says."""
     with serving(Behaviour(error_every=10, hang_every=7)) as server:
-        result = drive(_plan(server.url, 50, 1.0, warmup_s=0.0, timeout_s=0.7, protocol="oip"))
+        plan = _plan(server.url, 50, 1.0, warmup_s=0.0, timeout_s=0.7, protocol="oip")
+        result = drive(plan, generator=generator)
     hangs = sum(k % 7 == 0 for k in range(1, 51))
     refused = sum(k % 10 == 0 and k % 7 != 0 for k in range(1, 51))
     status = result.requests["status"].to_numpy()
@@ -91,10 +100,10 @@ def test_errors_and_hangs_are_counted_and_miss_the_objective() -> None:
 
 
 @pytest.mark.timing
-def test_a_queue_costs_at_least_what_theory_says() -> None:
+def test_a_queue_costs_at_least_what_theory_says(generator: Generator) -> None:
     """One worker with 8 ms of service at 60% load: mean wait above half of rho D / 2 (1 - rho)."""
     with serving(Behaviour(service_ms=8)) as server:
-        result = drive(_plan(server.url, 75, 2.0))
+        result = drive(_plan(server.url, 75, 2.0), generator=generator)
         own = np.array(server.state.due_at) - np.array(server.state.arrived_at)
     service = result.requests["service_ms"].to_numpy()
     theory = 0.6 * 8 / (2 * (1 - 0.6))
@@ -104,7 +113,9 @@ def test_a_queue_costs_at_least_what_theory_says() -> None:
 
 
 @pytest.mark.timing
-def test_energy_is_read_before_the_measured_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_energy_is_read_before_the_measured_part(
+    monkeypatch: pytest.MonkeyPatch, generator: Generator
+) -> None:
     """Waiting for the energy counter to step falls in the warm-up: the measured part is scraped once."""
     scraped: list[float] = []
 
@@ -115,7 +126,8 @@ def test_energy_is_read_before_the_measured_part(monkeypatch: pytest.MonkeyPatch
     for module in (runner, scrape):
         monkeypatch.setattr(module, "read_metrics", noted)
     with serving(Behaviour(idle_watts=10, energy_step_s=60)) as server:
-        found = drive(LoadPlan(server.url, TEXTS, 20, 1.5, warmup_s=1.2, meter=True))
+        plan = LoadPlan(server.url, TEXTS, 20, 1.5, warmup_s=1.2, meter=True)
+        found = drive(plan, generator=generator)
     at_s = found.requests["intended_at_s"].to_numpy()
     assert len([at for at in scraped if at < at_s.min()]) > 3
     assert len([at for at in scraped if at_s.min() + 0.2 < at < at_s.max()]) <= 1
@@ -123,29 +135,30 @@ def test_energy_is_read_before_the_measured_part(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.timing
-def test_server_counters_give_cpu_and_energy_with_provenance() -> None:
+def test_server_counters_give_cpu_and_energy_with_provenance(generator: Generator) -> None:
     """3 ms of CPU and 2 J per answer are 3 CPU-seconds and, less the generator's part, 0.56 Wh per 1,000."""
     with serving(Behaviour(cpu_seconds=0.003, joules=2.0)) as server:
-        summary = run_load(_plan(server.url, 100, 1.0, idle_watts=0.0))
+        summary = drive(_plan(server.url, 100, 1.0, idle_watts=0.0), generator=generator).summary
     assert summary.cpu_seconds_per_1k == pytest.approx(3.0, rel=0.02)
     assert summary.energy_provenance == "user-constant"
     own = 0.3 / (0.3 + (summary.generator_cpu_share or 0) * 1.1)
     assert own * 0.9 * 2000 / 3600 < (summary.energy_wh_per_1k or 0) < 2000 / 3600 * 1.03
 
 
-def test_keys_are_sent_and_their_absence_shows() -> None:
+def test_keys_are_sent_and_their_absence_shows(generator: Generator) -> None:
     """With the key requests are answered; without it all are errors, and accuracy is unknown."""
     with serving(Behaviour(api_key="secret")) as server:
-        assert run_load(_plan(server.url, 50, 0.5, api_key="secret")).errors == 0
-        refused = run_load(_plan(server.url, 50, 0.5))
+        plan = _plan(server.url, 50, 0.5, api_key="secret")
+        assert drive(plan, generator=generator).summary.errors == 0
+        refused = drive(_plan(server.url, 50, 0.5), generator=generator).summary
     assert refused.errors == refused.n == 25
     assert refused.accuracy is None
 
 
-def test_a_lost_run_ends_early_when_asked_to() -> None:
+def test_a_lost_run_ends_early_when_asked_to(generator: Generator) -> None:
     """With more than 1% late for sure, the rest is not sent and the run is void."""
     with serving(Behaviour(delay_ms=300)) as server:
-        summary = run_load(_plan(server.url, 50, 20.0, stop_when_lost=True))
+        summary = drive(_plan(server.url, 50, 20.0, stop_when_lost=True), generator=generator).summary
     assert summary.stopped_early
     assert not summary.valid
     assert 1 <= summary.n < 500
@@ -224,10 +237,10 @@ def test_idle_power_is_read_from_the_server() -> None:
         assert measure_idle_watts(server.url, 0.01) is None
 
 
-def test_data_may_be_a_file(tmp_path: Path) -> None:
+def test_data_may_be_a_file(tmp_path: Path, generator: Generator) -> None:
     """A plan with a path reads it, split and all."""
     path = tmp_path / "d.csv"
     path.write_text("text,label,split\nx y,x,test\nz,z,tune\n")
     with serving() as server:
-        result = drive(_plan(server.url, 40, 0.5, data=path, split="test"))
+        result = drive(_plan(server.url, 40, 0.5, data=path, split="test"), generator=generator)
     assert set(result.requests["row"].to_pylist()) == {0}
