@@ -30,6 +30,7 @@ from serve.local.run_folder import (
     run_root,
 )
 from serve.settings.gateway import Settings
+from serve.settings.stages import StageSettings
 from tests.serve.conftest import fake_settings
 
 SERVE = (
@@ -110,6 +111,12 @@ def serving(
         process.wait()
 
 
+def small_settings() -> Settings:
+    """Settings of one replica with every variant inside: less to start, where stages do not matter."""
+    inside = StageSettings(placement="inline")
+    return fake_settings().model_copy(update={"replicas": 1, "stage": inside})
+
+
 def until(lines: Iterator[str], word: str) -> None:
     """Read lines up to one that holds a word."""
     for line in lines:
@@ -155,7 +162,7 @@ def gone(folder: Path, within_s: float = 20) -> bool:
 @pytest.mark.ray
 def test_a_terminal_that_closes_while_variants_load_leaves_nothing() -> None:
     """SIGHUP late in the start, with Ray up and nobody to read, ends with 0, no process and no folder."""
-    with serving(fake_settings()) as (process, lines):
+    with serving(small_settings()) as (process, lines):
         until(lines, "loading variants")
         folder = folder_of(process)
         assert process.stdout is not None
@@ -180,7 +187,7 @@ def test_a_killed_launcher_takes_the_run_with_it() -> None:
 @pytest.mark.ray
 def test_a_gateway_without_its_raylet_starts_again() -> None:
     """Without a raylet Ray ends; the gateway comes back by itself, on its port, and ends as ever."""
-    settings = fake_settings()
+    settings = small_settings()
     with serving(settings) as (process, lines):
         until(lines, "ready at")
         folder = folder_of(process)
