@@ -29,8 +29,8 @@ def check_served_name(name: str) -> str:
 
 def served_name(family: str) -> str:
     """Return the name that a family is served under where none is given: its own, made fit for one."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", family).strip("-._")[:64]
-    return f"{name}-family" if not name or name in _TAKEN else name
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", family).strip("-._")[:64].strip("-._")
+    return f"{name}-family" if name in _TAKEN else name or "family"
 
 
 class Seat(Frozen):

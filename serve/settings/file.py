@@ -107,9 +107,9 @@ def _overlay(raw: dict[Any, Any], flag: Flag) -> list[str]:
         if flag.default and before is not None:
             continue
         if before is not None and before != flag.value:
-            said.append(
-                f"{flag.option} {flag.value} wins over {'.'.join(keys)}: {before} of the settings file"
-            )
+            told = "" if isinstance(before, list) else f": {before}"
+            given = flag.option if isinstance(before, list) else f"{flag.option} {flag.value}"
+            said.append(f"{given} wins over {'.'.join(keys)}{told} of the settings file")
         if keys is flag.keys or before is not None:
             inner[keys[-1]] = flag.value
     return said

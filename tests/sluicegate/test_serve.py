@@ -10,6 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from contract.policy import single_variant_policy, write_policy
+from runtime.fake_family import write_fake_family
 from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
 from sluicegate.serve_cmd import command
@@ -101,3 +103,46 @@ def test_options_of_the_fake_are_refused_for_a_family(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path), "--fake-delay-ms", "5"])
     assert result.exit_code == 2
     assert "--fake-delay-ms goes with --fake" in result.output
+
+
+def test_several_families_are_named_with_their_policies(tmp_path: Path) -> None:
+    """Each has its slots; a policy says whose it is, and a file's word on families gives way."""
+    for name in ("news", "mood"):
+        write_fake_family(tmp_path / name, rows=60, name=name)
+    write_policy(tmp_path / "mood.json", single_variant_policy("fake-small"))
+    file = tmp_path / "settings.yaml"
+    file.write_text("families: [{path: news, name: other}]\nport: 8123\n")
+    folders = [str(tmp_path / name) for name in ("news", "mood")]
+    options = ["--policy", f"mood={tmp_path / 'mood.json'}", "--settings", str(file), "--dry-run", "--json"]
+    result = CliRunner().invoke(command, [*folders, *options], catch_exceptions=False)
+    told = json.loads(result.stdout)
+    assert [(each["path"], each["policy"]) for each in told["settings"]["families"]] == [
+        (folders[0], None),
+        (folders[1], str(tmp_path / "mood.json")),
+    ]
+    assert told["settings"]["port"] == 8123
+    assert told["slots"]["news"]["own"] == ["fake-large"]
+    assert told["slots"]["mood"]["own"] == ["fake-small"]
+    assert "wins over families of the settings file" in " ".join(result.stderr.split())
+    alone = CliRunner().invoke(command, ["--settings", str(file), "--dry-run"], catch_exceptions=False)
+    assert yaml.safe_load(alone.stdout)["settings"]["families"][0]["path"] == str(tmp_path / "news")
+
+
+@pytest.mark.parametrize(
+    ("policies", "said"),
+    [
+        (["policy.json"], "say which: NAME=policy.json"),
+        (["weather=policy.json"], "the families are news, mood"),
+    ],
+)
+def test_a_policy_of_nobody_is_refused(tmp_path: Path, policies: list[str], said: str) -> None:
+    """Before anything starts, as a wrong command line."""
+    for name in ("news", "mood"):
+        write_fake_family(tmp_path / name, rows=60, name=name)
+    write_policy(tmp_path / "policy.json", single_variant_policy("fake-small"))
+    given = [word for policy in policies for word in ("--policy", policy)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        result = CliRunner().invoke(command, ["news", "mood", *given, "--dry-run"])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
