@@ -156,6 +156,19 @@ STAGE_HEDGES = Metric(
     ("family", "stage", "outcome"),
     "Texts of late calls sent to a second replica, and those that it answered first: sent, won",
 )
+REMOTE_FAILURES = Metric(
+    "sluice_remote_failures_total",
+    "counter",
+    ("family", "stage", "kind"),
+    "Texts of requests to servers elsewhere that failed, by kind: unreachable, late, busy, broken, rejected, "
+    "unreadable, declined",
+)
+REMOTE_USD = Metric(
+    "sluice_remote_usd_total",
+    "counter",
+    ("family", "stage"),
+    "What servers elsewhere charge, by the tokens that their replies count or by the call",
+)
 CLIENTS_LEFT = Metric(
     "sluice_clients_left_total", "counter", (), "Requests whose client left before there was an answer"
 )
@@ -166,5 +179,5 @@ ALL = (
     REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
     POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, LIMITED, QUEUE_ITEMS, USD, SAVED_USD,
     ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS,
-    STAGE_BREAKER, STAGE_RETRIES, STAGE_HEDGES, CLIENTS_LEFT, REVISION, FAMILIES,
+    STAGE_BREAKER, STAGE_RETRIES, STAGE_HEDGES, REMOTE_FAILURES, REMOTE_USD, CLIENTS_LEFT, REVISION, FAMILIES,
 )  # fmt: skip

@@ -224,6 +224,15 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
             ),
             Panel(
+                "Models behind HTTP",
+                "Texts of requests that failed there, by kind, and what these servers charge per hour.",
+                "short",
+                (
+                    Query(rate_of(m.REMOTE_FAILURES.name, by="stage, kind"), "{{stage}} {{kind}} per s"),
+                    Query(f"3600 * {rate_of(m.REMOTE_USD.name, by='stage')}", "{{stage}} USD per h"),
+                ),
+            ),
+            Panel(
                 "Clients that left",
                 "Requests dropped since their client hung up before there was an answer.",
                 "reqps",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from contract.family import Family
 from runtime.machine import describe_machine
-from runtime.stored import other_processor, repeat_answers
+from runtime.stored import NOT_RUN, other_processor, repeat_answers
+from serve.control.remote_check import tell_remotes
 from serve.settings.gateway import Settings
 
 
@@ -17,12 +18,14 @@ def compare_answers(
     """Run stored rows of a family here, and tell how the answers compare with those that were measured.
 
     One line where all is as measured on such a processor; else one for the processor and one per variant.
-    Graphs that run on a GPU are not tried: loading them twice can take minutes. Variants without
-    stored rows are told on another processor, and served: other answers are possible there, not seen.
+    Graphs that run on a GPU are not tried: loading them twice can take minutes. Of servers elsewhere only
+    whether they are reached is told. Variants without stored rows are told on another processor, and served:
+    other answers are possible there, not seen.
 
     Returns:
         What is other about the answers of variants, in words; nothing of those that answer as measured.
     """
+    tell_remotes(folder, family, progress)
     if settings.provider != "cpu":
         progress(f"answers on {settings.provider} are not compared with those that were measured")
         return {}
@@ -30,7 +33,7 @@ def compare_answers(
     threads = {name: settings.stage_of(name).threads for name in family.names}
     found = tuple(repeat_answers(folder, family, threads=threads))
     tried = {one.variant for one in found}
-    untried = [v.name for v in family.variants if v.runtime != "fake" and v.name not in tried]
+    untried = [v.name for v in family.variants if v.runtime not in NOT_RUN and v.name not in tried]
     if told is not None:
         progress(told)
         if untried:

@@ -33,10 +33,11 @@ from serve.http.app import Gateway
 from serve.ray.scaling import BUSY, WAITING
 from serve.ray.served_family import ServedFamily, Surroundings
 from serve.settings.slots import INLINE
+from serve.stages.http import HttpStage
 from serve.stages.inline import InlineStage, check_hanging
 from serve.stages.load_meter import BusyShare
 from serve.stages.loaded_families import LoadedFamilies
-from serve.stages.loading import Assignment, load_stage
+from serve.stages.loading import Assignment, load_here
 from serve.stages.loop_turn import LoopTurn
 from serve.stages.remote import RemoteStage
 from serve.stages.served_names import ServedNames
@@ -290,10 +291,10 @@ class GatewayReplica:
                 stages[name] = self._remotes[key][1]
         return family, stages if self._observer is None else self._observer.stages(stages)
 
-    def _load_inline(self, folder: Path, family: Family, name: str) -> InlineStage:
-        settings, turn, served = self._assignment.settings, self._turn, self._names.of(family)
+    def _load_inline(self, folder: Path, family: Family, name: str) -> InlineStage | HttpStage:
+        served = self._names.of(family)
         recorder = self._recorder_of(served)
-        return load_stage(settings, folder, family, name, recorder, "cpu", turn, guarded=True, served=served)
+        return load_here(self._assignment.settings, folder, family, name, recorder, self._turn, served=served)
 
     def _tidy(self) -> None:
         """Free the families that neither the live state nor a request needs."""
@@ -339,8 +340,10 @@ class GatewayReplica:
 
 
 def _loaded_families(
-    assignment: Assignment, names: ServedNames, load: Callable[[Path, Family, str], InlineStage]
-) -> LoadedFamilies:
+    assignment: Assignment,
+    names: ServedNames,
+    load: Callable[[Path, Family, str], InlineStage | HttpStage],
+) -> LoadedFamilies[InlineStage | HttpStage]:
     store = store_of(assignment)
     return LoadedFamilies(
         lambda reference: store.locate(reference, *assignment.folders),

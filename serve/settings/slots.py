@@ -12,6 +12,7 @@ from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 
 INLINE = "inline"
+REMOTE = "remote"
 SHELF = "shelf"
 
 
@@ -41,9 +42,10 @@ class Slots(Setting):
     def place(self, family: Family, settings: Settings) -> dict[str, str]:
         """Return for every variant `inline` or the deployment that it runs in.
 
-        A name that has a slot keeps it. A new one goes where the settings place it; else inline where it is
-        linear, a deep table or measured fast enough; else, for the teacher, to a deployment that the family
-        leaves empty; else to the shelf. The same for every process, since it depends on nothing else.
+        A remote variant is asked from the gateway's replicas, whatever the settings say. A name that has a
+        slot keeps it. A new one goes where the settings place it; else inline where it is linear, a deep table
+        or measured fast enough; else, for the teacher, to a deployment that the family leaves empty; else to
+        the shelf. The same for every process, since it depends on nothing else.
 
         Raises:
             FamilyError: a variant has no place in this gateway.
@@ -55,7 +57,10 @@ class Slots(Setting):
         by_need = sorted(family.variants, key=lambda variant: variant.name != family.teacher)
         for variant in by_need:
             name = variant.name
-            placed[name] = found[name] if name in found else self._place_new(variant, family, settings, free)
+            if variant.runtime == REMOTE:
+                placed[name] = INLINE
+            else:
+                placed[name] = found.get(name) or self._place_new(variant, family, settings, free)
         return {name: placed[name] for name in family.names}
 
     def _place_new(self, variant: Variant, family: Family, settings: Settings, free: list[str]) -> str:
@@ -78,14 +83,19 @@ class Slots(Setting):
 def place_guest(family: Family, settings: Settings, deployments: Sequence[str]) -> dict[str, str]:
     """Return for every variant of a family that was loaded later `inline` or the deployment that it runs in.
 
-    Inline where the settings place it so, and where it is linear or measured fast enough; else on the shelf;
+    Inline where it is remote, the settings place it so, it is linear or measured fast enough; else on the shelf;
     where there is none, in the deployment of a variant of its name, else in the first.
     """
     placed = {}
     for variant in family.variants:
         wish = settings.stage_of(variant.name).placement
         namesake = own_deployment(variant.name)
-        if wish == INLINE or not deployments or (wish == "auto" and _is_quick(variant, settings)):
+        if (
+            variant.runtime == REMOTE
+            or wish == INLINE
+            or not deployments
+            or (wish == "auto" and _is_quick(variant, settings))
+        ):
             placed[variant.name] = INLINE
         elif SHELF in deployments:
             placed[variant.name] = SHELF
@@ -111,15 +121,17 @@ def union_of(several: Iterable[Slots]) -> Slots:
 def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     """Return the slot of every variant.
 
-    As placed by the settings; else inline where an earlier stage of the policy, linear, a deep table, or
-    measured fast enough (fakes never count as fast, so that `--fake` has all slots); the last stage in a
-    deployment of its own; the others on the shelf.
+    Remote variants inline; others as placed by the settings; else inline where an earlier stage of the
+    policy, linear, a deep table, or measured fast enough (fakes never count as fast, so that `--fake` has all
+    slots); the last stage in a deployment of its own; the others on the shelf.
     """
     stages = [stage.variant for stage in policy.stages]
     found: dict[str, list[str]] = {"inline": [], "own": [], "shelf": []}
     for variant in family.variants:
         placement = settings.stage_of(variant.name).placement
-        if placement == "auto":
+        if variant.runtime == REMOTE:
+            placement = "inline"
+        elif placement == "auto":
             if variant.name in stages[:-1] or _is_quick(variant, settings):
                 placement = "inline"
             else:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 
@@ -164,7 +165,15 @@ class InlineStage:
         return stack(parts)
 
 
-def check_hanging(stages: Iterable[InlineStage]) -> None:
+class _MayHang(Protocol):
+    @property
+    def variant(self) -> str: ...
+
+    @property
+    def hangs(self) -> bool: ...
+
+
+def check_hanging(stages: Iterable[_MayHang]) -> None:
     """Raise StageFailed that names the stages of which a call of the model does not come back."""
     hanging = [stage.variant for stage in stages if stage.hangs]
     if hanging:

@@ -7,21 +7,36 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from contract.errors import FamilyError, NotReady
 from contract.family import Family, read_family
 from contract.live import FamilyReference
-from serve.stages.inline import InlineStage
 
 log = logging.getLogger(__name__)
 
 PlacedHere = Callable[[Family], Sequence[str]]
 Locate = Callable[[FamilyReference], Path]
 Fetch = Callable[[str], Path]
-LoadStage = Callable[[Path, Family, str], InlineStage]
 
 
-class LoadedFamilies:
+class Loaded(Protocol):
+    """A variant that this process has loaded."""
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is inside and free it."""
+        ...
+
+
+S = TypeVar("S", bound=Loaded)
+
+
+class LoadedFamilies(Generic[S]):
     """Families by their hash, their loaded variants by build: what two families share is loaded once.
 
     Args:
@@ -38,7 +53,7 @@ class LoadedFamilies:
         locate: Locate,
         fetch: Fetch,
         placed_here: PlacedHere,
-        load: LoadStage,
+        load: Callable[[Path, Family, str], S],
         forgotten: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._locate = locate
@@ -47,13 +62,13 @@ class LoadedFamilies:
         self._load = load
         self._forgotten = forgotten
         self._known: dict[str, tuple[Family, Path]] = {}
-        self._stages: dict[str, InlineStage] = {}
-        self._closing: dict[InlineStage, asyncio.Task[None]] = {}
+        self._stages: dict[str, S] = {}
+        self._closing: dict[S, asyncio.Task[None]] = {}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wanted: Counter[str] = Counter()
 
     @property
-    def stages(self) -> tuple[InlineStage, ...]:
+    def stages(self) -> tuple[S, ...]:
         """All that is loaded, first what finishes what is inside, to be freed then."""
         return *self._closing, *self._stages.values()
 
@@ -75,7 +90,7 @@ class LoadedFamilies:
             self._known[reference.sha256] = await asyncio.to_thread(self._find, reference)
         return self._known[reference.sha256][0]
 
-    async def load(self, reference: FamilyReference) -> dict[str, InlineStage]:
+    async def load(self, reference: FamilyReference) -> dict[str, S]:
         """Load a family's variants, one after the other, beside what is loaded; return them by name.
 
         What is loaded when one of them fails stays until `keep`.
@@ -90,7 +105,7 @@ class LoadedFamilies:
         finally:
             self._wanted[reference.sha256] -= 1
 
-    async def stage(self, variant: str, build: str) -> InlineStage:
+    async def stage(self, variant: str, build: str) -> S:
         """Return the stage of that very build, loaded now if a known family has it here.
 
         Raises:
@@ -131,7 +146,7 @@ class LoadedFamilies:
         while self._closing:
             await asyncio.wait(self._closing.values())
 
-    async def _close(self, stage: InlineStage) -> None:
+    async def _close(self, stage: S) -> None:
         try:
             await stage.close()
         except Exception:
@@ -143,14 +158,14 @@ class LoadedFamilies:
         folder = self._locate(reference)
         return read_family(folder, verify=False), folder
 
-    async def _loaded(self, family: Family, name: str) -> InlineStage:
+    async def _loaded(self, family: Family, name: str) -> S:
         build = family.build(name)
         async with self._loading[build]:
             if build not in self._stages:
                 self._stages[build] = await asyncio.to_thread(self._load_from, family, name)
             return self._stages[build]
 
-    def _load_from(self, family: Family, name: str) -> InlineStage:
+    def _load_from(self, family: Family, name: str) -> S:
         """Load a variant from where its family is, else from what is kept of it by hash."""
         _, folder = self._known[family.sha256]
         try:

@@ -22,6 +22,7 @@ from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 from serve.settings.slots import Slots, place_guest, union_of
 from serve.stages.breaker import INCIDENT, Breaker
+from serve.stages.http import HttpStage, load_http_stage
 from serve.stages.inline import InlineStage
 from serve.stages.loop_turn import LoopTurn
 from serve.types.recorder import Recorder
@@ -129,6 +130,25 @@ def load_stage(
         breaker = Breaker(name, own.breaker, lambda state: recorder.incident(INCIDENT[state], name))
     share = (turn or LoopTurn()) if at_once else None
     return InlineStage(loaded, rules, recorder, breaker=breaker, turn=share, family=served)
+
+
+def load_here(
+    settings: Settings,
+    folder: Path,
+    family: Family,
+    name: str,
+    recorder: Recorder,
+    turn: LoopTurn,
+    *,
+    served: str = "",
+) -> InlineStage | HttpStage:
+    """Load a variant into a gateway replica: one that runs there, or one that is asked from there.
+
+    Raises as `load_stage`.
+    """
+    if family.variant(name).runtime == "remote":
+        return load_http_stage(settings, folder, family, name, recorder, served=served)
+    return load_stage(settings, folder, family, name, recorder, "cpu", turn, guarded=True, served=served)
 
 
 def quickest_ms(

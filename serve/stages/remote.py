@@ -109,6 +109,7 @@ class RemoteStage:
         call_off: tells every replica the numbers of asks that nobody waits for any more.
         recorder: told of retries, hedges and the breaker.
         clock: seconds; deadlines are on it.
+        forecast: how long calls take; by default as behind a handle, which others ask too.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class RemoteStage:
         call_off: CallOff | None = None,
         recorder: Recorder = _NO_RECORDER,
         clock: Clock = time.monotonic,
+        forecast: CallForecast | None = None,
     ) -> None:
         self._variant = variant
         self._ping = ping
@@ -129,7 +131,7 @@ class RemoteStage:
         self._call_off = call_off
         self._recorder = recorder
         self._clock = clock
-        self._forecast = CallForecast(settings.batch.max_items)
+        self._forecast = forecast or CallForecast(settings.batch.max_items)
         self._admission: Admission[_Part] = Admission(variant, settings.batch, self._forecast)
         self._budget = Budget(settings.retries)
         self._call = hedged(call, variant, settings, self._budget, recorder, clock)

@@ -44,6 +44,8 @@ class Meters:
         self.stage_breaker = _live_gauge(metrics.STAGE_BREAKER, registry)
         self.stage_retries = _counter(metrics.STAGE_RETRIES, registry)
         self.stage_hedges = _counter(metrics.STAGE_HEDGES, registry)
+        self.remote_failures = _counter(metrics.REMOTE_FAILURES, registry)
+        self.remote_usd = _counter(metrics.REMOTE_USD, registry)
         self.clients_left = _counter(metrics.CLIENTS_LEFT, registry)
         self.usd = _counter(metrics.USD, registry)
         self.saved_usd = _counter(metrics.SAVED_USD, registry)
@@ -137,6 +139,9 @@ class FamilyFigures:
             queue.observe(waited_s)
         inference.observe(record.inference_s)
         cpu.value += record.cpu_s
+        if record.charged_usd:
+            charged = self._tallies.count(self._meters.remote_usd, self._family, record.variant)
+            charged.value += record.charged_usd
         self.variants_cpu_s += record.cpu_s
         self._tallies.changed()
 
@@ -161,7 +166,12 @@ class FamilyFigures:
         if what == "client":
             count = self._tallies.count(self._meters.clients_left)
         else:
-            metric = self._meters.stage_retries if what == "retry" else self._meters.stage_hedges
-            count = self._tallies.count(metric, self._family, stage, outcome)
+            meters = self._meters
+            by_what = {
+                "retry": meters.stage_retries,
+                "hedge": meters.stage_hedges,
+                "call": meters.remote_failures,
+            }
+            count = self._tallies.count(by_what[what], self._family, stage, outcome)
         count.value += texts
         self._tallies.changed()

@@ -14,8 +14,11 @@ BreakerState = Literal["closed", "open", "half_open"]
 Incident = Literal[
     "retry_sent", "retry_refused", "hedge_sent", "hedge_won", "client_left",
     "breaker_closed", "breaker_open", "breaker_half_open",
+    "call_unreachable", "call_late", "call_busy", "call_broken", "call_rejected", "call_unreadable",
+    "call_declined",
 ]  # fmt: skip
-"""What happens seldom: a stage asked twice, a breaker's new state, a client that left before its answer."""
+"""What happens seldom: a stage asked twice, a breaker's new state, a client that left before its answer, a
+request to a server elsewhere that failed."""
 
 DegradedReason = Literal["deadline", "budget", "overloaded", "failed"]
 
@@ -67,6 +70,7 @@ class BatchRecord:
         cpu_s: CPU time of the thread that ran it.
         started_at: second of the batcher's clock at which it began.
         spans: for each request in it, the span that it is traced in or None; empty where none is traced.
+        charged_usd: what a server elsewhere has charged since its last call that was told.
     """
 
     variant: str
@@ -76,6 +80,7 @@ class BatchRecord:
     cpu_s: float
     started_at: float = 0.0
     spans: Sequence[Any] = ()
+    charged_usd: float = 0.0
 
 
 class Recorder(Protocol):

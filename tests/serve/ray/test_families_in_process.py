@@ -31,6 +31,7 @@ from serve.settings.gateway import Settings
 from serve.settings.slots import SHELF, own_deployment
 from serve.settings.stages import FakeSettings, StageSettings
 from serve.stages.call import Ask, Reply
+from serve.stages.http import HttpStage
 from serve.stages.inline import InlineStage
 from serve.stages.loading import Assignment
 from serve.stages.remote import RemoteStage
@@ -253,7 +254,7 @@ async def test_what_was_called_off_while_it_loaded_is_not_kept(given: Assignment
     late: list[asyncio.Task[str | None]] = []
     may_load = threading.Event()
 
-    def slowly(*asked: Any) -> InlineStage:
+    def slowly(*asked: Any) -> InlineStage | HttpStage:
         may_load.wait(10)
         return load(*asked)
 
@@ -446,6 +447,7 @@ async def test_a_model_that_hangs_in_a_family_out_of_force_is_still_seen_and_hol
     house = await House(given).start()
     new = rebuilt(tmp_path / "new")
     small = house.gateway._families._stages[read_family(folder_of(given)).build("fake-small")]
+    assert isinstance(small, InlineStage)
     release, run = threading.Event(), small._loaded.runtime.logits
 
     def hangs(*asked: Any) -> Any:
