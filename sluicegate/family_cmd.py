@@ -17,6 +17,7 @@ from serve.control.admin_client import (
 )
 from sluicegate.admin_options import admin_url_option, family_option
 from sluicegate.common import FILE, FOLDER, json_option, print_json
+from sluicegate.family_add import command as add_command
 from sluicegate.revisions import POLICY, STAGES, WHEN, Columns, say, show_history
 
 FAMILY: Columns = {
@@ -27,7 +28,7 @@ FAMILY: Columns = {
 
 @click.group("family")
 def command() -> None:
-    """Change which families a running gateway serves, without a restart and without losing a request.
+    """Add to a family; change which families a running gateway serves without losing a request.
 
     \b
     Example: sluice family push build/family --policy policy.json
@@ -35,6 +36,7 @@ def command() -> None:
     Example: sluice family unload orders
     Example: sluice family history
     Example: sluice family rollback 3
+    Example: sluice family add build/family large.yaml --name large --max-usd 5
     """
 
 
@@ -127,6 +129,9 @@ def push(
     """
     given = None if policy is None else read_policy(policy)
     _done(push_family(folder, admin_url, policy=given, new_labels=new_labels, family=family), as_json)
+
+
+command.add_command(add_command)
 
 
 @command.command("history")

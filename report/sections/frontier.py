@@ -50,6 +50,11 @@ def _p50(variant: Variant) -> float | None:
     return None if found is None else found.p50_ms
 
 
+def _megabytes(variant: Variant) -> float | None:
+    """A model behind HTTP has a size, which nobody here knows."""
+    return None if variant.runtime == "remote" else variant.artifact.bytes / 1e6
+
+
 AXES = (
     CostAxis("latency", "ms", "latency of one text, p50 (ms)", _p50, lambda p: p.expected.latency_ms),
     CostAxis(
@@ -66,24 +71,29 @@ AXES = (
         lambda v: v.energy_wh_per_1k,
         lambda p: p.expected.energy_wh_per_1k,
     ),
-    CostAxis("size", "MB", "size of the artifact (MB)", lambda v: v.artifact.bytes / 1e6, lambda _: None),
+    CostAxis("size", "MB", "size of the artifact (MB)", _megabytes, lambda _: None),
 )
 
 
 def beaten_by(family: Family) -> dict[str, tuple[str, ...]]:
     """Return per variant the others that are no worse in accuracy and on every cost axis, and better in one.
 
-    Axes that are unknown for any variant are left out; a variant without accuracy is not judged.
+    Axes that are unknown for any variant are left out, but for models behind HTTP, whose size and energy
+    nobody knows: they beat no other there. A variant without accuracy is not judged.
     """
     judged = [v for v in family.variants if v.accuracy is not None]
-    axes = [a for a in AXES if all(a.value(v) is not None for v in judged)]
+    axes = [a for a in AXES if all(a.value(v) is not None for v in judged if v.runtime != "remote")]
     if not judged:
         return {}
-    table = np.array([[-(v.accuracy or 0.0), *(a.value(v) or 0.0 for a in axes)] for v in judged])
+    table = np.array([[-(v.accuracy or 0.0), *(_judged(a.value(v)) for a in axes)] for v in judged])
     return {
         variant.name: tuple(judged[other].name for other in np.flatnonzero(better))
         for variant, better in zip(judged, dominators(table), strict=True)
     }
+
+
+def _judged(value: float | None) -> float:
+    return np.inf if value is None else value
 
 
 def best_by(family: Family) -> dict[str, tuple[str, ...]]:

@@ -43,9 +43,9 @@ class Slots(Setting):
         """Return for every variant `inline` or the deployment that it runs in.
 
         A remote variant is asked from the gateway's replicas, whatever the settings say. A name that has a
-        slot keeps it. A new one goes where the settings place it; else inline where it is linear, a deep table
-        or measured fast enough; else, for the teacher, to a deployment that the family leaves empty; else to
-        the shelf. The same for every process, since it depends on nothing else.
+        slot keeps it. A new one goes where the settings place it; else inline where it is linear, a deep
+        table or measured fast enough; else, for the teacher, to a deployment that the family leaves empty;
+        else to the shelf. The same for every process, since it depends on nothing else.
 
         Raises:
             FamilyError: a variant has no place in this gateway.
@@ -83,8 +83,8 @@ class Slots(Setting):
 def place_guest(family: Family, settings: Settings, deployments: Sequence[str]) -> dict[str, str]:
     """Return for every variant of a family that was loaded later `inline` or the deployment that it runs in.
 
-    Inline where it is remote, the settings place it so, it is linear or measured fast enough; else on the shelf;
-    where there is none, in the deployment of a variant of its name, else in the first.
+    Inline where it is remote, where the settings place it so, and where it is linear or measured fast enough;
+    else on the shelf; where there is none, in the deployment of a variant of its name, else in the first.
     """
     placed = {}
     for variant in family.variants:
