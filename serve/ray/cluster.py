@@ -63,8 +63,8 @@ def application(args: dict[str, Any]) -> ray_serve.Application:
     """Return the whole gateway as one Serve application.
 
     Args:
-        args: the JSON form of ClusterArguments. The settings need `family` (or `fake`), which only the node
-            that builds the application has to see, and `state`, a folder that every node sees or
+        args: the JSON form of ClusterArguments. The settings need `family`, `families` or `fake`, which only
+            the node that builds the application has to see, and `state`, a folder that every node sees or
             s3://BUCKET/PREFIX; `host` and `port` only describe what `http_options` sets.
 
     Raises:

@@ -34,9 +34,10 @@ from serve.control.roster_control import RosterControl
 from serve.control.roster_store import RosterStore
 from serve.ray import grpc_ingress, ingress_middleware
 from serve.ray.all_replicas import APPLICATION, GATEWAY, AllReplicas
-from serve.ray.gateway_replica import GatewayReplica, account
+from serve.ray.gateway_replica import GatewayReplica
 from serve.ray.ledger_call import exchange_through
 from serve.ray.node_pages import NodePages, page_of_this_node
+from serve.ray.replica_figures import account
 from serve.ray.scaling import ByLoad
 from serve.ray.stage_calls import call_off_through, call_through, ping_through
 from serve.ray.stage_worker import StageWorker

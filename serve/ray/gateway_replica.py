@@ -30,6 +30,7 @@ from serve.control.roster_store import RosterStore
 from serve.dataplane.family_planes import FamilyPlanes
 from serve.grpc.service import InferenceService
 from serve.http.app import Gateway
+from serve.ray.replica_figures import OfFamily, account, queued_at, states_of
 from serve.ray.scaling import BUSY, WAITING
 from serve.ray.served_family import ServedFamily, Surroundings
 from serve.settings.slots import INLINE
@@ -45,13 +46,11 @@ from serve.telemetry.metrics import Telemetry, policy_state
 from serve.telemetry.nodes import join_pages
 from serve.telemetry.observer import make_observer
 from serve.types.clock import Clock
-from serve.types.recorder import BreakerState, Recorder
+from serve.types.recorder import Recorder
 from serve.types.stage import Stage
 
-ACCOUNT_EVERY_S = 0.5
 _COMMIT_S = 35.0
 """Once the last gateway has loaded, a commit follows within this, or never."""
-_BADNESS: tuple[BreakerState, ...] = ("closed", "half_open", "open")
 Connect = Callable[[str, str, str, Recorder], RemoteStage]
 
 
@@ -156,7 +155,7 @@ class GatewayReplica:
             self._roster.follow(),
             self._keys.follow(),
             self._exchange.run(),
-            account(self._telemetry, self._queued, self._book),
+            account(self._telemetry, lambda: queued_at(self._stages()), self._book),
         )
         self._tasks.update(map(asyncio.create_task, following))
 
@@ -311,23 +310,12 @@ class GatewayReplica:
         """Return what scaling goes by: texts in the stages that run here, and the share of a core in use."""
         return {WAITING: sum(stage.queued for stage in self._families.stages), BUSY: self._busy.look()}
 
-    def _stages(self) -> list[tuple[str, InlineStage | RemoteStage]]:
+    def _stages(self) -> list[OfFamily]:
         return [*((stage.family, stage) for stage in self._families.stages), *self._remotes.values()]
 
     def _book(self) -> None:
         self._book_arms()
-        states: dict[tuple[str, str], BreakerState] = {}
-        for family, stage in self._stages():
-            state, key = stage.look(), (family, stage.variant)
-            if _BADNESS.index(state) >= _BADNESS.index(states.get(key, "closed")):
-                states[key] = state
-        self._telemetry.stages_are(states)
-
-    def _queued(self) -> dict[tuple[str, str], int]:
-        waiting: dict[tuple[str, str], int] = {}
-        for family, stage in self._stages():
-            waiting[family, stage.variant] = waiting.get((family, stage.variant), 0) + stage.queued
-        return waiting
+        self._telemetry.stages_are(states_of(self._stages()))
 
     def _metrics_page(self) -> bytes:
         counts = self._telemetry.counts() if self._pages is None else join_pages(self._pages())
@@ -356,20 +344,3 @@ def _loaded_families(
 
 async def _alone(_: Report) -> Answer:
     raise NotReady("there is no ledger")
-
-
-async def account(
-    telemetry: Telemetry,
-    queued: Callable[[], Mapping[tuple[str, str], int]],
-    book: Callable[[], None] = lambda: None,
-) -> None:
-    """Book this process's CPU time, queue lengths and what `book` does twice a second, for ever.
-
-    `queued` gives the texts that wait, by family and variant.
-    """
-    while True:
-        book()
-        telemetry.account_for_the_rest(time.process_time())
-        for (family, variant), items in queued().items():
-            telemetry.queue_items.labels(family, variant).set(items)
-        await asyncio.sleep(ACCOUNT_EVERY_S)

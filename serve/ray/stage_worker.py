@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contract.errors import DeadlineExceeded, NotReady, RequestError, SluiceError, StageFailed
 from contract.family import Family
-from contract.live import FamilyReference, Revision, parse_revision
+from contract.live import Revision, parse_revision
 from contract.roster import Roster
 from serve.control.families import store_of
 from serve.control.follower import PULL_EVERY_S
-from serve.control.revision_store import RevisionStore, open_revisions
+from serve.control.revision_store import open_revisions
 from serve.control.roster_follower import RosterFollower
 from serve.control.roster_store import RosterStore
+from serve.ray.followed_families import Followed, Holds
 from serve.ray.scaling import ASKED, BUSY
 from serve.settings.slots import own_deployment
 from serve.stages.call import Ask, Reply
@@ -30,7 +29,6 @@ from serve.stages.loaded_families import LoadedFamilies
 from serve.stages.loading import Assignment, load_stage
 from serve.stages.loop_turn import LoopTurn
 from serve.stages.served_names import ServedNames
-from serve.storage.reach import Reach
 from serve.telemetry.observer import Observer
 from serve.types.clock import Clock
 from serve.types.current import REQUEST_ID, SPAN
@@ -41,22 +39,6 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.2
 _LATE_S = 5.0
 _ASKED_AGAIN_S = 0.2
-
-
-@dataclass(eq=False)
-class _Seated:
-    """A family that is served, and what of it is needed here."""
-
-    name: str
-    state: RevisionStore
-    references: tuple[FamilyReference, ...] = ()
-    number: int = 0
-    reach: Reach = field(default_factory=lambda: Reach(log, "the store of revisions"))
-
-    @property
-    def needed(self) -> frozenset[str]:
-        """Hashes of what is in force and on trial."""
-        return frozenset(reference.sha256 for reference in self.references)
 
 
 class StageWorker:
@@ -106,11 +88,9 @@ class StageWorker:
         )
         limits = assignment.settings.limits
         self._patience_s = limits.max_seconds + _LATE_S
-        self._seats: dict[str, _Seated] = {}
+        self._seats: dict[str, Followed] = {}
         self._preload = True
-        self._kept_until: dict[str, float] = {}
-        self._prepared_until: dict[tuple[str, str], float] = {}
-        self._forgotten: Counter[str] = Counter()
+        self._holds = Holds(self._patience_s, clock)
         self._asked: dict[int, asyncio.Task[Reply]] = {}
 
     @property
@@ -144,10 +124,12 @@ class StageWorker:
         seats = {}
         for seat in roster.seats:
             known = self._seats.get(seat.name)
-            seats[seat.name] = known or _Seated(seat.name, open_revisions(self._assignment.state, seat.place))
+            seats[seat.name] = known or Followed(
+                seat.name, open_revisions(self._assignment.state, seat.place)
+            )
         for name, seated in self._seats.items():
             if name not in seats:
-                self._keep_a_while(seated.needed)
+                self._holds.keep_a_while(seated.needed)
         self._seats = seats
 
     async def prepare(self, raw: dict[str, Any], family: str = "") -> str | None:
@@ -159,13 +141,13 @@ class StageWorker:
         revision = parse_revision(raw)
         # The stages load, then the gateways, each so long at most; then it is committed.
         until = self._clock() + 2 * self._assignment.settings.ready_timeout_s + self._patience_s
-        asked_at = self._forgotten[family]
+        asked_at = self._holds.forgotten(family)
         try:
             for reference in revision.families:
-                self._prepared_until[family, reference.sha256] = until
+                self._holds.prepare(family, reference.sha256, until)
                 self._names.note(reference.sha256, family)
                 await self._families.load(reference)
-                if self._forgotten[family] != asked_at:
+                if self._holds.forgotten(family) != asked_at:
                     self.tidy()
                     return f"{self._deployment}: it was called off while it loaded"
         except SluiceError as problem:
@@ -179,11 +161,9 @@ class StageWorker:
 
         `family` is the name that it is served under, or would have been; empty: of all.
         """
-        forgotten = {key for key in self._prepared_until if family in ("", key[0])}
-        self._forgotten.update({name for name, _ in forgotten})
+        prepared = self._holds.call_off(family)
         await self.catch_up()  # what is just committed is needed, though nobody has told it here
-        for key in forgotten:
-            self._prepared_until.pop(key, None)
+        self._holds.drop(prepared)
         self.tidy()
 
     async def catch_up(self) -> None:
@@ -202,7 +182,7 @@ class StageWorker:
                 seated.reach.found()
         self.tidy()
 
-    async def _follow(self, seated: _Seated) -> bool:
+    async def _follow(self, seated: Followed) -> bool:
         """Load what a newer revision of a family needs; return whether there was one."""
         newer = await asyncio.to_thread(seated.state.newer_than, seated.number)
         if newer is None:
@@ -218,10 +198,7 @@ class StageWorker:
 
     def tidy(self) -> None:
         """Free the families that are out of force and have not been asked for longer than a request lasts."""
-        now = self._clock()
-        self._kept_until = {s: until for s, until in self._kept_until.items() if until > now}
-        self._prepared_until = {key: until for key, until in self._prepared_until.items() if until > now}
-        kept = self._needed() | self._kept_until.keys() | {sha256 for _, sha256 in self._prepared_until}
+        kept = self._needed() | self._holds.now()
         if self._families.known - kept:
             self._families.keep(kept)
 
@@ -309,7 +286,7 @@ class StageWorker:
     def _needed(self) -> frozenset[str]:
         return frozenset[str]().union(*(seated.needed for seated in self._seats.values()))
 
-    async def _hold(self, seated: _Seated, revision: Revision, *, load: bool) -> None:
+    async def _hold(self, seated: Followed, revision: Revision, *, load: bool) -> None:
         """Have the families of a revision here, and keep those before it as long as they may be asked for."""
         for reference in revision.families:
             self._names.note(reference.sha256, seated.name)
@@ -318,22 +295,17 @@ class StageWorker:
                 await self._families.load(reference)
         before = seated.needed
         seated.references, seated.number = revision.families, revision.number
-        self._keep_a_while(before - seated.needed)
-        for sha256 in seated.needed:
-            self._prepared_until.pop((seated.name, sha256), None)
-
-    def _keep_a_while(self, hashes: Iterable[str]) -> None:
-        """Keep families that are out of force as long as a request lasts that asks for them."""
-        until = self._clock() + self._patience_s
-        for sha256 in hashes:
-            self._kept_until[sha256] = max(until, self._kept_until.get(sha256, until))
+        self._holds.keep_a_while(before - seated.needed)
+        self._holds.committed(seated.name, seated.needed)
 
     def _asked_for(self, build: str) -> None:
         """Keep a family that is out of force while somebody asks for it."""
         needed = self._needed()
         if self._families.known == needed:
             return
-        self._keep_a_while(s for s in self._families.known - needed if build in self._families.builds(s))
+        self._holds.keep_a_while(
+            s for s in self._families.known - needed if build in self._families.builds(s)
+        )
 
     async def _stage(self, variant: str, build: str) -> InlineStage:
         try:
