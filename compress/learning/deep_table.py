@@ -26,8 +26,8 @@ class DeepTableSettings(LinearSettings):
         dense_rate: first step size of what is not an n-gram's vector; it falls linearly to zero.
     """
 
-    learning_rate: float = 0.3
-    hidden: int = 64
+    learning_rate: float = 0.5
+    hidden: int = 128
     dropout: float = 0.3
     dense_rate: float = 0.003
 

@@ -258,7 +258,8 @@ class DeepTablePart(NgramPart):
     """A model over hashed n-grams with one hidden layer, in INT8, so that n-grams count together too."""
 
     kind: Literal["deep_table"]
-    hidden: int = Field(default=64, ge=1, le=4096, description="Hidden units")
+    epochs: int = Field(default=20, ge=1)
+    hidden: int = Field(default=128, ge=1, le=4096, description="Hidden units")
     dropout: float = Field(
         default=0.3, ge=0, lt=1, description="Chance that an n-gram is left out of a text for one step"
     )

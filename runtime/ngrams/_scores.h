@@ -5,7 +5,7 @@
 #include "_grams.h"
 
 #define MOST_BUFFERS 9
-#define AHEAD 4 /* rows that are fetched before they are needed */
+#define AHEAD 8 /* rows that are fetched before they are needed */
 #define LINE 64 /* bytes of a cache line */
 
 /* A model over the rows of known buckets: linear (weights) or deep (vectors, hidden units, dense).
