@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from compress.asking.figures import measured_of, usd_per_1k_of
 from compress.datasets.data import Dataset
 from compress.measurement.limits import tier_of
 from compress.measurement.predict import answers_of
@@ -36,13 +37,14 @@ from contract.family import (
     write_family,
 )
 from contract.files import inside, sha256_of_json, write_json
-from contract.formulas import exact_quantile, quantile_interval, wilson_interval
+from contract.formulas import exact_quantile, quantile_interval
 from contract.predictions import OUTSIDE, PREDICTIONS, Predictions, VariantPredictions, write_predictions
-from contract.remote import RemoteMeasured, RemoteModel
+from contract.remote import RemoteModel
 from router.tune.calibrate import expected_calibration_error, fit_temperature
 from runtime.remote.answered import logits_of
 from runtime.remote.asking import NONE, Asked, ask_texts
 from runtime.remote.estimate import Estimate, estimate
+from runtime.remote.kept import KeptAnswers
 from runtime.remote.record import REMOTE_ENCODER
 from tables.predictions import read_predictions
 
@@ -50,7 +52,6 @@ ANSWERS = "answers"
 ENCODER = "remote"
 FOLDER = "variants"
 NEW = ".new"
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 _LEAST_ALONE = 20
 _DIGITS = 9
 
@@ -220,9 +221,10 @@ def _variant(out: Path, wanted: RemoteAddition, data: Dataset, asked: Asked, tem
     record = wanted.model.dump()
     path = out / FOLDER / f"{wanted.name}-{sha256_of_json(record)[:12]}.json"
     write_json(path, record)
-    texts = len(set(data.texts))
-    answered = asked.labels != NONE
-    usd = wanted.model.usd(wanted.model.repeats) if wanted.model.priced_by_call else asked.usd / texts
+    texts = list(dict.fromkeys(data.texts))
+    with KeptAnswers(wanted.answers, wanted.model, data.labels) as kept:
+        replies = [one for text in texts if (one := kept.get(text)) is not None]
+    failures = {str(kind): n for kind, n in asked.failures.items()}
     notes = [f"{asked.unanswered:,} of {len(data):,} rows have no answer of it"] if asked.unanswered else []
     latency, note = _latency(wanted, asked)
     return Variant(
@@ -234,8 +236,8 @@ def _variant(out: Path, wanted: RemoteAddition, data: Dataset, asked: Asked, tem
         encoder=ENCODER,
         temperature=temperature,
         latency=latency,
-        usd_per_1k=1000 * usd,
-        remote=_measured(asked, answered, texts),
+        usd_per_1k=usd_per_1k_of(wanted.model, replies),
+        remote=measured_of(replies, len(texts), asked.calls, failures),
         notes=(*notes, *note),
     )
 
@@ -265,26 +267,6 @@ def _timed(times_ms: NDArray[np.float64], batch: int, concurrency: int) -> Laten
         p50_ms=exact_quantile(times_ms, 0.5),
         p99_ms=exact_quantile(times_ms, 0.99),
         p99_interval_ms=quantile_interval(times_ms, 0.99),
-    )
-
-
-def _measured(asked: Asked, answered: NDArray[np.bool_], texts: int) -> RemoteMeasured:
-    failed = sum(asked.failures.values())
-    calls = max(asked.calls, failed)
-    times_ms = asked.seconds[answered] * 1e3
-    tells = asked.tokens_in > 0
-    return RemoteMeasured(
-        n=texts,
-        unanswered=asked.unanswered,
-        calls=calls,
-        failed=failed,
-        failure_rate=failed / calls if calls else 0.0,
-        failure_interval=wilson_interval(failed, calls) if calls else (0.0, 1.0),
-        failures=dict(asked.failures),
-        tokens_in_per_text=asked.tokens_in / texts if tells else None,
-        tokens_out_per_text=asked.tokens_out / texts if tells else None,
-        usd=asked.usd,
-        quantiles_ms={name: exact_quantile(times_ms, q) for name, q in QUANTILES.items()},
     )
 
 

@@ -195,6 +195,15 @@ class Variant(Frozen):
         """Accuracy on the test split by slice."""
         return {name: found.accuracy for name, found in self.per_slice.items()}
 
+    @property
+    def time_quantiles(self) -> dict[float, float]:
+        """Milliseconds of one text alone, by the share of texts that take no longer; empty where unknown."""
+        told = {} if self.remote is None else self.remote.quantiles_ms
+        if told:
+            return {float(f"0.{name.removeprefix('p')}"): ms for name, ms in told.items()}
+        alone = self.latency_at()
+        return {} if alone is None else {0.5: alone.p50_ms, 0.99: alone.p99_ms}
+
     def latency_at(self, *, batch: int = 1, concurrency: int = 1) -> Latency | None:
         """Return the measurement at that batch and concurrency, if there is one."""
         return next((m for m in self.latency if m.batch == batch and m.concurrency == concurrency), None)

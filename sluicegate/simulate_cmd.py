@@ -9,6 +9,7 @@ import click
 from rich.table import Table as RichTable
 
 from contract.policy import read_policy
+from router.decide.latency import predicted_latency
 from router.decide.simulate import simulate
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import read_table, table_options
@@ -34,12 +35,18 @@ def command(
 ) -> None:
     """Replay a policy on predictions: accuracy, escalation, cost, per slice and per class.
 
+    Of a family also p50 and p99 of a request alone, without queues, from the times of its variants.
+
     Example: sluice simulate sluicegate-demo/family --policy sluicegate-demo/policy.json
     """
     table = read_table(family, predictions, costs, labels)
     chosen = split or ("test" if table.family is not None else "all")
     rows = table.predictions if chosen == "all" else table.predictions.rows_of(chosen)
-    figures = simulate(rows, table.costs, read_policy(policy_path)).figures
+    replayed = simulate(rows, table.costs, read_policy(policy_path))
+    figures = replayed.figures
+    if table.family is not None:
+        stages = [table.family.variant(name).time_quantiles for name in replayed.variants]
+        figures |= predicted_latency(replayed.rows.ran, stages)
     if as_json:
         print_json(figures)
         return

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from compress.recipes.remote_part import RemotePart
 from contract.formulas import exact_quantile, quantile_interval, wilson_interval
-from contract.remote import RemoteMeasured
+from contract.remote import RemoteMeasured, RemoteModel
 from runtime.remote.kept import Kept
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
-def usd_per_1k_of(part: RemotePart, replies: Sequence[Kept]) -> float:
-    """Return what 1,000 answers cost at the recipe's price, by the tokens of the replies where these count.
+def usd_per_1k_of(part: RemoteModel, replies: Sequence[Kept]) -> float:
+    """Return what 1,000 answers cost at the model's price, by the tokens of the replies where these count.
 
     Where no reply tells its tokens, it is what replies have cost, and 0 without any.
     """
