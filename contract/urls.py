@@ -12,6 +12,8 @@ from contract.errors import InputError
 _PORTS = {"http": 80, "https": 443}
 _ENDS = (
     "/v1/classify",
+    "/v1/decisions",
+    "/v1/systemone",
     "/infer",
     "/v2/health/ready",
     "/v2/health/live",

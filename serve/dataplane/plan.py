@@ -9,6 +9,7 @@ from contract.family import Family
 from contract.policy import Policy
 from router.decide.cascade import CompiledPolicy, CompiledStage
 from router.decide.scores import NEEDS_LOGITS
+from runtime.pixels import PIXELS
 from serve.dataplane.escalation import EscalationBudget
 from serve.types.messages import CASCADE, ModelInfo
 from serve.types.prices import Prices
@@ -44,6 +45,7 @@ class Plan:
     shares_encoder: bool
     keeps_encoding: bool
     prices: Prices
+    certified: bool
 
 
 def make_plan(snapshot: Snapshot) -> Plan:
@@ -65,6 +67,7 @@ def make_plan(snapshot: Snapshot) -> Plan:
         shares_encoder=len(set(encoders)) < len(encoders),
         keeps_encoding=encoders[0] in encoders[1:],
         prices=Prices.of_family(snapshot.family, snapshot.policy.reference),
+        certified=snapshot.policy.status == "certified",
     )
 
 
@@ -72,10 +75,13 @@ def describe(name: str, plan: Plan, served_as: str = "") -> ModelInfo:
     """Return what a client may know of the cascade or of a variant of the family."""
     snapshot = plan.snapshot
     family = snapshot.family
-    if name == CASCADE:
-        return ModelInfo(name, family.labels, CASCADE, snapshot.policy.version, served_as, name)
-    variant = family.variant(name)
-    return ModelInfo(name, family.labels, variant.kind, variant.artifact.sha256, served_as, name)
+    cascade = name == CASCADE
+    variant = family.variant(snapshot.policy.stages[0].variant if cascade else name)
+    images = family.encoders[variant.encoder].kind == PIXELS
+    if cascade:
+        return ModelInfo(name, family.labels, CASCADE, snapshot.policy.version, served_as, name, images)
+    artifact = variant.artifact.sha256
+    return ModelInfo(name, family.labels, variant.kind, artifact, served_as, name, images)
 
 
 def _needs_votes(policy: Policy) -> bool:

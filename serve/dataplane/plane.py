@@ -386,6 +386,7 @@ class DataPlane:
             logits=logits,
             temperatures=[first.temperature] * n,
             policy_version=plan.snapshot.policy.version,
+            certified=plan.certified,
         )
         self._recorder.answered(
             RequestRecord(

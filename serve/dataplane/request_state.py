@@ -116,4 +116,5 @@ class RequestState:
             temperatures=[steps[index].temperature for index in at],
             policy_version=self._plan.snapshot.policy.version,
             by_load=() if self.by_load is None else self.by_load.tolist(),
+            certified=self._plan.certified,
         )

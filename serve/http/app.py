@@ -14,6 +14,7 @@ from contract.errors import RequestError
 from serve.access.gate import Gate
 from serve.dataplane.front import Plane
 from serve.http import page
+from serve.http.decisions.routes import DecisionRoutes
 from serve.http.doors import Doors
 from serve.http.fast_routes import CLASSIFY, HotRoutes, Scope, Send
 from serve.http.forgiving import Forgiving, allowed
@@ -21,7 +22,7 @@ from serve.http.identified import Identified
 from serve.http.model_names import know_model_names
 from serve.http.models import MetricsPage, add_health, add_models
 from serve.http.observed_routes import ObservedRoutes
-from serve.http.refusals import REFUSALS, add_refusals
+from serve.http.refusals import DECISION_REFUSALS, REFUSALS, add_refusals
 from serve.settings.access import AccessSettings
 from serve.settings.limits import RequestLimits
 from serve.telemetry.observer import Observer
@@ -30,6 +31,8 @@ from serve.types.recorder import Recorder
 from serve.wire import schemas
 from serve.wire.body import Receive
 from serve.wire.common import Reply
+from serve.wire.decisions import schemas as decision_schemas
+from serve.wire.decisions.errors import DECISIONS, SYSTEM_ONE, in_the_form_of
 from serve.wire.errors import error_reply, plain_error
 from serve.wire.request_ids import HEADER, request_id_in
 
@@ -38,6 +41,12 @@ SUMMARY = (
     "Small compressed models answer first; texts that they are unsure about escalate to the large one. "
     "The model named `cascade` is the router; every variant answers by its own name."
 )
+
+
+_BODIES: tuple[type[BaseModel], ...] = (
+    schemas.ClassifyBody, schemas.InferBody, schemas.IndexBody, decision_schemas.DecisionBody,
+    decision_schemas.SystemOneBody,
+)  # fmt: skip
 
 
 class Gateway:
@@ -51,6 +60,7 @@ class Gateway:
         gate: asks for keys, once there are some.
         access: what is open without one.
         observer: watches single requests, if anybody does.
+        decisions: answers the routes of decision endpoints; None: as their defaults have it.
 
     Attributes:
         hot: the routes that carry the load, for a host that can call them before its own bookkeeping.
@@ -67,11 +77,12 @@ class Gateway:
         gate: Gate | None = None,
         access: AccessSettings | None = None,
         observer: Observer | None = None,
+        decisions: DecisionRoutes | None = None,
     ) -> None:
         gate = gate or Gate()
-        self.hot = HotRoutes(dataplane, limits, recorder, gate)
+        self.hot = HotRoutes(dataplane, limits, recorder, gate, decisions)
         if observer is not None:
-            self.hot = ObservedRoutes(dataplane, limits, recorder, gate, observer)
+            self.hot = ObservedRoutes(dataplane, limits, recorder, gate, observer, decisions)
         self.shell = make_shell(dataplane, self.hot, limits, metrics_page)
         self.shell.add_middleware(Doors, gate=gate, access=access or AccessSettings(), recorder=recorder)
 
@@ -138,7 +149,7 @@ def _answer_errors_in_one_form(shell: FastAPI) -> None:
             if request.method == "OPTIONS":
                 return _response(Reply(b"", headers=allow))
             text = f"{request.method[:16]} is not offered on this path; it takes {methods}"
-            return _response(plain_error(405, text, allow))
+            return _response(in_the_form_of(request.url.path, plain_error(405, text, allow)))
         return _response(plain_error(problem.status_code, problem.detail))
 
     @shell.exception_handler(RequestError)
@@ -186,6 +197,28 @@ def _add_inference(shell: FastAPI, hot: HotRoutes) -> None:
     async def infer_version(model: str, version_: str) -> Response:  # noqa: ARG001 - as above
         return _Passed(hot)
 
+    @shell.post(
+        DECISIONS,
+        response_model=decision_schemas.DecisionReply,
+        responses=DECISION_REFUSALS,
+        openapi_extra=_body_of(decision_schemas.DecisionBody),
+        summary="Answer closed questions (OpenAI's Decisions API)",
+        tags=["inference"],
+    )
+    async def decisions() -> Response:
+        return _Passed(hot)
+
+    @shell.post(
+        SYSTEM_ONE,
+        response_model=decision_schemas.SystemOneReply,
+        responses=DECISION_REFUSALS,
+        openapi_extra=_body_of(decision_schemas.SystemOneBody),
+        summary="Answer closed questions (System One)",
+        tags=["inference"],
+    )
+    async def systemone() -> Response:
+        return _Passed(hot)
+
 
 def _response(reply: Reply) -> Response:
     headers = {name.decode(): value.decode() for name, value in reply.headers}
@@ -206,7 +239,7 @@ def _describe_bodies(shell: FastAPI) -> None:
                 title=shell.title, version=shell.version, description=shell.description, routes=shell.routes
             )
             components = schema["components"]["schemas"]
-            for model in (schemas.ClassifyBody, schemas.InferBody, schemas.IndexBody):
+            for model in _BODIES:
                 described = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components.update(described.pop("$defs", {}))
                 components[model.__name__] = described

@@ -15,14 +15,14 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serve.http.fast_routes import CLASSIFY, INFER, MODELS, HotRoutes
+from serve.http.fast_routes import EXACT, INFER, MODELS, HotRoutes
 from serve.wire.common import JSON_TYPE, Reply
 from serve.wire.errors import plain_error
 from serve.wire.request_ids import HEADER
 
 log = logging.getLogger(__name__)
 
-_CLASSIFY = CLASSIFY.encode()
+_EXACT = frozenset(path.encode() for path in EXACT)
 _MODELS = MODELS.encode()
 _INFER = INFER.encode()
 _ELSEWHERE = (b"?", b"%", b"#")
@@ -103,7 +103,7 @@ class Connection(HttpToolsProtocol):
         """Whether nothing about this request needs what uvicorn does beyond reading it."""
         url, cycle, parser = self.url, self.cycle, self.parser
         return (
-            (url == _CLASSIFY or (url.startswith(_MODELS) and url.endswith(_INFER) and _is_plain(url)))
+            (url in _EXACT or (url.startswith(_MODELS) and url.endswith(_INFER) and _is_plain(url)))
             and parser.get_method() == b"POST"
             and (cycle is None or cycle.response_complete)
             and parser.get_http_version() == "1.1"

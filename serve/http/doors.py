@@ -9,6 +9,7 @@ from serve.access.gate import Gate
 from serve.http.fast_routes import send_reply
 from serve.settings.access import AccessSettings
 from serve.types.recorder import Recorder
+from serve.wire.decisions.errors import in_the_form_of
 from serve.wire.errors import error_reply, outcome_of
 from serve.wire.headers import read_headers
 from serve.wire.request_ids import request_id
@@ -53,6 +54,7 @@ class Doors:
                 self._gate.identify(headers.authorization, None)
             except RequestError as problem:
                 self._recorder.refused("unknown", outcome_of(problem), 1)
-                await send_reply(error_reply(problem), request_id(headers.x_request_id), send)
+                reply = in_the_form_of(scope["path"], error_reply(problem))
+                await send_reply(reply, request_id(headers.x_request_id), send)
                 return
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The hot routes as raw ASGI: POST /v1/classify and the infer routes of the Open Inference Protocol.
+"""The hot routes as raw ASGI: POST /v1/classify, the infer routes of the Open Inference Protocol, decisions.
 
 They are not FastAPI routes because its request handling costs more than a cheap stage does; the shell in
 serve/http/app.py documents them and answers everything else.
@@ -17,6 +17,7 @@ from serve.access.gate import Caller, Gate
 from serve.access.meter import Meter, Visit
 from serve.dataplane.front import Plane
 from serve.dataplane.refusals import count_refusal
+from serve.http.decisions.routes import DecisionRoutes
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
 from serve.types.messages import ClassifyRequest, ClassifyResult
@@ -25,6 +26,7 @@ from serve.types.recorder import Recorder
 from serve.wire import oip, v1
 from serve.wire.body import BodyReader, ClientLeft, Receive, check_head, unpacked
 from serve.wire.common import Reply, check_sticky_key, priority_of
+from serve.wire.decisions.errors import PATHS, in_the_form_of
 from serve.wire.errors import error_reply, outcome_of, plain_error
 from serve.wire.headers import RequestHeaders, read_headers
 from serve.wire.request_ids import HEADER, request_id
@@ -41,6 +43,7 @@ STICKY_KEY = "x-sluice-sticky-key"
 CLASSIFY = "/v1/classify"
 MODELS = "/v2/models/"
 INFER = "/infer"
+EXACT = PATHS | {CLASSIFY}
 
 
 class HotRoutes:
@@ -51,6 +54,7 @@ class HotRoutes:
         limits: caps of one request.
         recorder: told of refusals (the data plane tells it of answers).
         gate: asks for keys, once there are some.
+        decisions: answers the routes of decision endpoints; None: as their defaults have it.
         clock: the data plane's.
     """
 
@@ -60,10 +64,12 @@ class HotRoutes:
         limits: RequestLimits,
         recorder: Recorder,
         gate: Gate,
+        decisions: DecisionRoutes | None = None,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
         self._dataplane = dataplane
+        self._decisions = decisions or DecisionRoutes(dataplane, limits, recorder, gate, clock=clock)
         self._limits = limits
         self._bodies = BodyReader(limits.max_body_bytes, limits.max_seconds)
         self._recorder = recorder
@@ -80,7 +86,7 @@ class HotRoutes:
     @staticmethod
     def takes_path(path: str) -> bool:
         """Return whether what is posted to this path is theirs."""
-        return path == CLASSIFY or (path.startswith(MODELS) and _infer_target(path) is not None)
+        return path in EXACT or (path.startswith(MODELS) and _infer_target(path) is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that `takes` has accepted."""
@@ -93,12 +99,12 @@ class HotRoutes:
         except ClientLeft:
             return
         except RequestError as problem:
-            reply = self._refuse_unread(problem)
+            reply = in_the_form_of(scope["path"], self._refuse_unread(problem))
         except Exception:
             log.exception(_FAILED)
-            reply = self._fail()
+            reply = in_the_form_of(scope["path"], self._fail())
         else:
-            found = self._begin(scope["path"], headers, body, arrived_at, caller)
+            found = self._begin(scope["path"], scope["headers"], headers, body, arrived_at, caller)
             if isinstance(found, Reply):
                 reply = found
             elif (answer := await _unless_left(found, receive)) is not None:
@@ -125,20 +131,28 @@ class HotRoutes:
             check_head(headers, self._limits.max_body_bytes)
             body = unpacked(headers, body, self._limits.max_body_bytes)
         except RequestError as problem:
-            return identity, self._refuse_unread(problem)
+            return identity, in_the_form_of(path, self._refuse_unread(problem))
         except Exception:
             log.exception(_FAILED)
-            return identity, self._fail()
-        return identity, self._begin(path, headers, body, arrived_at, caller)
+            return identity, in_the_form_of(path, self._fail())
+        return identity, self._begin(path, pairs, headers, body, arrived_at, caller)
 
     def _caller(self, headers: RequestHeaders) -> Caller | None:
         """Return whose key is shown; None where none is asked for. Raises as the gate."""
         return self._gate.identify(headers.authorization, "infer") if self._gate.keyed else None
 
     def _begin(
-        self, path: str, headers: RequestHeaders, body: bytes, arrived_at: float, caller: Caller | None
+        self,
+        path: str,
+        pairs: Headers,
+        headers: RequestHeaders,
+        body: bytes,
+        arrived_at: float,
+        caller: Caller | None,
     ) -> Reply | Coroutine[Any, Any, Reply]:
         """Answer a request that is all here, to whoever brought it."""
+        if path in PATHS:
+            return self._decisions.begin(path, pairs, headers, body, arrived_at, caller)
         try:
             asked = headers.x_sluice_priority
             priority = DEFAULT_PRIORITY if asked is None else priority_of(asked)

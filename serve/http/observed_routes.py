@@ -8,7 +8,8 @@ from typing import Any
 
 from serve.access.gate import Caller, Gate
 from serve.dataplane.front import Plane
-from serve.http.fast_routes import CLASSIFY, Headers, HotRoutes, Scope, Send
+from serve.http.decisions.routes import DecisionRoutes
+from serve.http.fast_routes import EXACT, Headers, HotRoutes, Scope, Send
 from serve.settings.limits import RequestLimits
 from serve.telemetry.observer import Observer, note_caller
 from serve.types.clock import Clock
@@ -29,10 +30,11 @@ class ObservedRoutes(HotRoutes):
         recorder: Recorder,
         gate: Gate,
         observer: Observer,
+        decisions: DecisionRoutes | None = None,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(dataplane, limits, recorder, gate, clock=clock)
+        super().__init__(dataplane, limits, recorder, gate, decisions, clock=clock)
         self._observer = observer
 
     def _caller(self, headers: RequestHeaders) -> Caller | None:
@@ -78,4 +80,4 @@ class ObservedRoutes(HotRoutes):
 
 def _name(path: str) -> str:
     """Return the name of a request's span; a model's name, which a client chooses, is not in it."""
-    return "POST /v1/classify" if path == CLASSIFY else "POST /v2/models/{model}/infer"
+    return f"POST {path}" if path in EXACT else "POST /v2/models/{model}/infer"

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Response
 
 from contract.errors import BadRequest
 from serve.wire import schemas
+from serve.wire.decisions.schemas import DecisionError
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "Malformed, or against the protocol"},
@@ -24,6 +25,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"model": schemas.ErrorBody, "description": "Not serving yet, or draining"},
     504: {"model": schemas.ErrorBody, "description": "The deadline passed"},
 }
+DECISION_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: told | {"model": DecisionError} for status, told in REFUSALS.items()
+} | {500: {"model": DecisionError, "description": "A stage or the upstream broke"}}
+"""Beside these whatever status an upstream gives to what is passed on."""
 KEYED: dict[int | str, dict[str, Any]] = {401: REFUSALS[401]}
 NOT_READY: dict[int | str, dict[str, Any]] = {503: REFUSALS[503]}
 MODEL: dict[int | str, dict[str, Any]] = {404: REFUSALS[404], 503: REFUSALS[503]}

@@ -30,6 +30,7 @@ from serve.control.roster_store import RosterStore
 from serve.dataplane.family_planes import FamilyPlanes
 from serve.grpc.service import InferenceService
 from serve.http.app import Gateway
+from serve.http.decisions.routes import DecisionRoutes
 from serve.ray.replica_figures import OfFamily, account, queued_at, states_of
 from serve.ray.scaling import BUSY, WAITING
 from serve.ray.served_family import ServedFamily, Surroundings
@@ -48,6 +49,7 @@ from serve.telemetry.observer import make_observer
 from serve.types.clock import Clock
 from serve.types.recorder import Recorder
 from serve.types.stage import Stage
+from serve.upstream.client import Upstream
 
 _COMMIT_S = 35.0
 """Once the last gateway has loaded, a commit follows within this, or never."""
@@ -110,6 +112,8 @@ class GatewayReplica:
         self._going: set[ServedFamily] = set()
         self._roster = RosterFollower(RosterStore(assignment.state), self._seat, self._expire)
         self._planes = FamilyPlanes()
+        upstream = assignment.settings.upstream
+        self._upstream = None if upstream is None else Upstream(upstream)
         self._keys = KeyFollower(open_keys(assignment.state), gate)
         recorder = self._recorder_of("")
         self.gateway = Gateway(
@@ -120,6 +124,9 @@ class GatewayReplica:
             gate=gate,
             access=assignment.settings.access,
             observer=self._observer,
+            decisions=DecisionRoutes(
+                self._planes, limits, recorder, gate, assignment.settings.decisions, self._upstream
+            ),
         )
         self.grpc = InferenceService(
             self._planes, limits, recorder, self._metrics_page, gate=gate, observer=self._observer
@@ -214,6 +221,8 @@ class GatewayReplica:
         """Take no more requests; return once those inside are answered."""
         self._stopping = True
         await asyncio.gather(self._planes.drain(), *(served.plane.drain() for served in self._going))
+        if self._upstream is not None:
+            await self._upstream.close()
         await self._exchange.once()
         self.flush()
         if self._observer is not None:

@@ -14,6 +14,7 @@ from contract.machine import Provider
 from contract.roster import check_served_name
 from runtime.machine import core_count
 from serve.settings.access import AccessSettings
+from serve.settings.decisions import DecisionSettings
 from serve.settings.limits import RequestLimits
 from serve.settings.logs import LogSettings
 from serve.settings.record import Setting
@@ -22,6 +23,7 @@ from serve.settings.stages import FakeSettings, StageSettings
 from serve.settings.tls import TlsSettings
 from serve.settings.traces import TraceSettings
 from serve.settings.traffic import TrafficSettings
+from serve.settings.upstream import UpstreamSettings
 
 _UNDECODED = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes in a path that it cannot decode; it cannot be written as JSON."""
@@ -38,6 +40,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("tls", "cert"),
     ("tls", "key"),
     ("tls", "client_ca"),
+    ("upstream", "key_file"),
 )
 """Settings that are paths: a settings file may have them relative to its own folder."""
 
@@ -104,6 +107,10 @@ class Settings(Setting):
     traffic: TrafficSettings = TrafficSettings()
     access: AccessSettings = AccessSettings()
     tls: TlsSettings = TlsSettings()
+    decisions: DecisionSettings = DecisionSettings()
+    upstream: UpstreamSettings | None = Field(
+        default=None, description="Asked what no family here answers; null: that is refused"
+    )
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(
         default_factory=dict, description="By variant, over `stage`: what is not said here is as said there"
@@ -170,7 +177,7 @@ class Settings(Setting):
     @property
     def may_be_empty(self) -> bool:
         """Whether a gateway may serve no family at all: somebody else answers then."""
-        return getattr(self, "upstream", None) is not None
+        return self.upstream is not None
 
     @property
     def started(self) -> tuple[FamilySettings, ...]:

@@ -72,6 +72,7 @@ class ClassifyResult:
         policy_version: of the policy in force; None where no policy had a part.
         by_load: [N] whether it is degraded for want of time, room or a stage that works, rather than by the
             policy's own budget; empty where none is.
+        certified: whether the policy in force has a certificate; False where no policy had a part.
     """
 
     model: str
@@ -85,6 +86,7 @@ class ClassifyResult:
     temperatures: list[float]
     policy_version: str | None
     by_load: Sequence[bool] = ()
+    certified: bool = False
 
     def probabilities(self) -> FloatArray:
         """Return calibrated probabilities [N, C]."""
@@ -97,10 +99,12 @@ class ModelInfo:
 
     Attributes:
         name: by which it is asked.
+        labels: the label set.
         kind: `cascade`, or the kind of the variant.
         content_sha256: of its policy or artifact.
         family: name that its family is served under.
         local: its own name in the family, by which it is counted; empty: `name` is that.
+        images: whether its texts are images.
     """
 
     name: str
@@ -109,6 +113,7 @@ class ModelInfo:
     content_sha256: str
     family: str = ""
     local: str = ""
+    images: bool = False
 
     @property
     def is_cascade(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serve.http.openapi import build, render
+from serve.wire.decisions.errors import PATHS
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "openapi.json"
 
@@ -23,15 +24,16 @@ def test_every_field_has_an_example_or_is_made_of_fields_that_have() -> None:
 
 
 def test_every_reference_resolves_and_every_refusal_has_the_error_form() -> None:
-    """No dangling references; 4xx and 5xx replies are all described as ErrorBody."""
+    """No dangling references; 4xx and 5xx replies are described as ErrorBody, or in OpenAI's form."""
     document = build()
     names = set(document["components"]["schemas"])
     text = render()
     for part in text.split('"#/components/schemas/')[1:]:
         assert part.split('"', 1)[0] in names
-    for path in document["paths"].values():
+    for name, path in document["paths"].items():
+        form = "DecisionError" if name in PATHS else "ErrorBody"
         for operation in path.values():
             for status, reply in operation["responses"].items():
                 if status >= "400":
                     schema = reply["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+                    assert schema == {"$ref": f"#/components/schemas/{form}"}

@@ -1,0 +1,1 @@
+"""What is asked elsewhere: the decision endpoint that answers what no family here does."""

@@ -1,0 +1,198 @@
+"""Passes decision requests on to the endpoint that answers what no family here does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+
+from contract.errors import DeadlineExceeded, NotReady, Overloaded, StageFailed
+from serve.settings.upstream import UpstreamSettings
+from serve.wire.common import Reply
+
+log = logging.getLogger(__name__)
+
+UPSTREAM = "upstream"
+"""Its name among models and variants, in metrics and headers."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+Listener = Callable[[bytes, bytes, float], None]
+"""Hears the body of a request that was answered, the body of the reply, and the seconds; must not raise."""
+
+_ON = (b"openai-", b"x-stainless-")
+_ON_WHOLE = frozenset({b"user-agent", b"idempotency-key", b"traceparent"})
+_BACK = ("openai-", "x-ratelimit-")
+_BACK_WHOLE = frozenset({"retry-after", "x-should-retry"})
+_LOOK_EVERY_S = 0.02
+_OTHER_ID = b"x-sluice-upstream-request-id"
+_REFUSED_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A request to pass on.
+
+    Attributes:
+        path: that follows the base URL.
+        body: as it goes out.
+        pairs: ASGI's headers of the client's request.
+        identity: the request's id.
+        timeout_s: how long the client waits, if it said; the settings' own time counts too.
+        keyed: whether this gateway has keys of its own: the client's Authorization is for it then.
+    """
+
+    path: str
+    body: bytes
+    pairs: Headers
+    identity: bytes
+    timeout_s: float | None
+    keyed: bool
+
+
+class Upstream:
+    """One endpoint, asked over a pool of connections. Belongs to the event loop that first asks.
+
+    Args:
+        settings: where it is.
+        listener: hears what it answered at `/decisions`.
+        transport: in place of the network.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        listener: Listener | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = settings
+        self.listener = listener
+        self.usd_per_question = None if settings.usd_per_1k is None else settings.usd_per_1k / 1000
+        self._transport = transport
+        self._client: httpx.AsyncClient | None = None
+        self._out = 0
+        self._kept_key: tuple[float, str] | None = None
+
+    async def ask(self, sent: Sent) -> Reply:
+        """Return what the endpoint answered, whatever its status.
+
+        Raises:
+            Overloaded: as many requests are out as may be.
+            NotReady: it cannot be reached, or its key is not there.
+            DeadlineExceeded: no answer in time.
+            StageFailed: an answer that cannot be passed on, or its refusal of this gateway's own key.
+        """
+        settings = self.settings
+        if self._out >= settings.max_in_flight:
+            raise Overloaded("as many requests wait for the upstream as may")
+        headers, own_key = self._headers(sent)
+        timeout_s = settings.timeout_s if sent.timeout_s is None else min(sent.timeout_s, settings.timeout_s)
+        self._out += 1
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout_s):
+                reply = await self._post(settings.url + sent.path, sent.body, headers)
+        except (TimeoutError, httpx.ReadTimeout):
+            raise DeadlineExceeded("the upstream did not answer in time") from None
+        except httpx.HTTPError as problem:
+            log.warning("the upstream cannot be asked: %s", type(problem).__name__)
+            raise NotReady("the upstream cannot be reached now") from None
+        finally:
+            self._out -= 1
+        if own_key and reply.status in _REFUSED_KEY:
+            log.error("the upstream refuses this gateway's key with status %d", reply.status)
+            raise StageFailed("the upstream refuses the key of this gateway")
+        if reply.status == HTTPStatus.OK and self.listener is not None and sent.path == "/decisions":
+            self.listener(sent.body, reply.body, time.monotonic() - began)
+        return reply
+
+    async def close(self) -> None:
+        """Close its connections, once what is out is answered."""
+        while self._out:
+            await asyncio.sleep(_LOOK_EVERY_S)
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _post(self, url: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Reply:
+        """Return the reply, its body capped. Raises StageFailed, httpx.HTTPError."""
+        async with self._opened().stream("POST", url, content=body, headers=headers) as response:
+            if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
+                log.error(
+                    "the upstream redirects with status %d: set upstream.url to where it is",
+                    response.status_code,
+                )
+                raise StageFailed("the upstream gave no usable answer")
+            parts, total = [], 0
+            async for part in response.aiter_bytes():
+                total += len(part)
+                if total > self.settings.max_reply_bytes:
+                    log.error("the upstream's reply has more than %d bytes", self.settings.max_reply_bytes)
+                    raise StageFailed("the upstream gave no usable answer")
+                parts.append(part)
+        kind = response.headers.get("content-type", "application/json").encode()
+        return Reply(b"".join(parts), response.status_code, kind, _back(response.headers))
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            limits = httpx.Limits(max_connections=self.settings.max_in_flight, keepalive_expiry=30.0)
+            transport = self._transport or httpx.AsyncHTTPTransport(retries=1, limits=limits)
+            timeout = httpx.Timeout(self.settings.timeout_s, connect=self.settings.connect_s)
+            self._client = httpx.AsyncClient(transport=transport, timeout=timeout)
+        return self._client
+
+    def _headers(self, sent: Sent) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """Return the headers that go out, and whether a key of this gateway is among them."""
+        found = [
+            (b"content-type", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"x-request-id", sent.identity),
+        ]
+        key = self._key()
+        if key is not None:
+            found.append((b"authorization", b"Bearer " + key.encode()))
+        for name, value in sent.pairs:
+            own = name == b"authorization" and key is None and not sent.keyed
+            if own or name in _ON_WHOLE or name.startswith(_ON):
+                found.append((name, value))
+        return found, key is not None
+
+    def _key(self) -> str | None:
+        """Return the key that this gateway shows; None where it has none. Raises NotReady."""
+        settings = self.settings
+        if settings.key_env is not None:
+            key = os.environ.get(settings.key_env, "").strip()
+            if not key:
+                log.error("upstream.key_env names %s, which is not in the environment", settings.key_env)
+                raise NotReady("the upstream's key is not there")
+            return key
+        if settings.key_file is None:
+            return None
+        path = Path(settings.key_file)
+        try:
+            changed = path.stat().st_mtime
+            if self._kept_key is None or self._kept_key[0] != changed:
+                self._kept_key = (changed, path.read_text("utf-8").strip())
+        except (OSError, UnicodeDecodeError):
+            log.error("upstream.key_file %s cannot be read", path)
+            raise NotReady("the upstream's key is not there") from None
+        return self._kept_key[1]
+
+
+def _back(headers: httpx.Headers) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers of a reply that the client gets; the upstream's id under a name of its own."""
+    found = [
+        (name.encode(), value.encode())
+        for name, value in headers.items()
+        if name in _BACK_WHOLE or name.startswith(_BACK)
+    ]
+    if (other := headers.get("x-request-id")) is not None:
+        found.append((_OTHER_ID, other.encode()))
+    return tuple(found)

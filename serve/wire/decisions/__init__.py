@@ -1,0 +1,1 @@
+"""The wire forms of decision endpoints: questions with closed answers about one input. No gateway, no I/O."""

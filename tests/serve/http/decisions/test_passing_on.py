@@ -1,0 +1,344 @@
+"""Questions that no family here answers go upstream: a second gateway on a family of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from contract.errors import NotReady
+from runtime.fake_family import write_fake_family
+from serve.access.key_store import open_keys
+from serve.access.keys import KeyLimits
+from serve.dataplane.family_planes import FamilyPlanes
+from serve.dataplane.plane import DataPlane
+from serve.settings.limits import RequestLimits
+from serve.settings.upstream import UpstreamSettings
+from serve.types.stage import Snapshot
+from tests.serve.http.decisions.parts import NEWS, Deciding, ask, choice, deciding
+from tests.serve.parts import FakeFolder, Kept, snapshot_of, two_stage_policy
+
+POST = ("ham", "spam")
+SETTINGS = {"models": {"cascade": {"yes_label": "spam"}}, "questions": {"junk": {"model": "cascade"}}}
+
+
+@pytest.fixture(scope="module")
+def post_folder(tmp_path_factory: pytest.TempPathFactory) -> FakeFolder:
+    """A family that knows ham from spam."""
+    folder = tmp_path_factory.mktemp("post")
+    return FakeFolder(folder, write_fake_family(folder, labels=POST, delay_ms=0.0, rows=60))
+
+
+@pytest.fixture(scope="module")
+def above(post_folder: FakeFolder) -> Iterator[Deciding]:
+    """A gateway that knows ham from spam."""
+    with deciding(post_folder, settings=SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture
+def heard() -> list[tuple[bytes, bytes, float]]:
+    """What a listener hears."""
+    return []
+
+
+@pytest.fixture
+def news(fake_folder: FakeFolder, above: Deciding, heard: list[Any]) -> Iterator[Deciding]:
+    """A gateway of news with the other one upstream."""
+
+    def listener(*told: Any) -> None:
+        heard.append(told)
+
+    upstream = {"url": f"{above.url}/v1", "usd_per_1k": 30.0}
+    with deciding(fake_folder, upstream=upstream, listener=listener) as running:
+        yield running
+
+
+def decide(
+    running: Deciding, body: dict[str, Any], path: str = "/v1/decisions", **headers: str
+) -> httpx.Response:
+    """Ask."""
+    return httpx.post(running.url + path, json=body, headers=headers)
+
+
+def test_what_nobody_here_answers_goes_on_as_it_came(
+    news: Deciding, above: Deciding, heard: list[Any]
+) -> None:
+    """The reply is the upstream's to the byte, but for the headers that say whose it is."""
+    body = ask(choice(*POST), {"type": "predicate", "name": "junk", "instructions": "?"}, strange=[1, 2])
+    direct = decide(above, body, **{"x-request-id": "same"})
+    reply = decide(news, body, **{"x-request-id": "same"})
+    assert (reply.status_code, reply.content) == (200, direct.content)
+    assert reply.headers["x-sluice-variant"] == "upstream"
+    assert reply.headers["x-sluice-upstream-request-id"] == "same"
+    [(sent, got, seconds)] = heard
+    assert (json.loads(sent), got) == (body, reply.content)
+    assert 0 < seconds < 10
+    record = news.recorder.answers[-1]
+    assert (record.model, list(record.variants), record.first) == ("upstream", ["upstream"] * 2, "upstream")
+    assert record.prices is not None
+    assert sum(record.prices.charges(record.runs()).values()) == pytest.approx(0.06)
+
+
+def test_a_mixed_request_is_split_and_its_answers_come_in_order(news: Deciding, heard: list[Any]) -> None:
+    """Ours and the upstream's, each where its question stood; the upstream sees its own questions alone."""
+    body = ask(choice(*POST, name="a"), choice(*NEWS, name="b"), choice(*POST, name="c"), deadline_ms=5000)
+    reply = decide(news, body)
+    value = reply.json()
+    assert [answer["name"] for answer in value["answers"]] == ["a", "b", "c"]
+    assert value["answers"][0]["choice"] in POST
+    assert value["answers"][1]["choice"] in NEWS
+    models = [standing["model"] for standing in value["sluice"]["answers"]]
+    assert models == ["upstream", "cascade", "upstream"]
+    assert reply.headers["x-sluice-variant"].startswith("upstream,fake-")
+    sent = json.loads(heard[0][0])
+    assert [question["name"] for question in sent["questions"]] == ["a", "c"]
+    assert "deadline_ms" not in sent
+
+
+def test_the_other_form_is_split_too(news: Deciding) -> None:
+    """Answers by name, from both."""
+    questions = {
+        "post": {"type": "choice", "instructions": "?", "criteria": dict.fromkeys(POST)},
+        "news": {"type": "choice", "instructions": "?", "criteria": dict.fromkeys(NEWS)},
+    }
+    reply = decide(news, {"model": "m", "state": "sport: a", "questions": questions}, "/v1/systemone")
+    value = reply.json()["answers"]
+    assert (value["post"]["choice"] in POST, value["news"]["choice"] in NEWS) == (True, True)
+
+
+def test_the_upstreams_refusal_is_the_clients(news: Deciding) -> None:
+    """Of a whole request and of a part: status, words and code are those of the upstream."""
+    for questions in ([choice("rain", "sun")], [choice(*NEWS), choice("rain", "sun")]):
+        reply = decide(news, ask(*questions))
+        assert reply.status_code == 400
+        assert reply.json()["error"]["code"] == "question_not_served"
+    assert news.recorder.refusals[-1] == ("upstream", "client_error", 1)
+
+
+def test_a_gateway_without_a_family_passes_everything_on(above: Deciding) -> None:
+    """As a proxy begins; without an upstream it says that it is not ready."""
+
+    def nothing() -> Snapshot:
+        raise NotReady("no family yet")
+
+    with deciding(nothing, upstream={"url": f"{above.url}/v1"}) as running:
+        assert decide(running, ask(choice(*POST))).status_code == 200
+    with deciding(nothing) as running:
+        assert decide(running, ask(choice(*POST))).status_code == 503
+
+
+def test_an_upstream_that_is_away_is_said(fake_folder: FakeFolder) -> None:
+    """503 with when to come back; what is answered here still is."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with deciding(fake_folder, upstream={"url": nobody, "connect_s": 0.5}) as running:
+            reply = decide(running, ask(choice(*POST)))
+            assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+            assert reply.json()["error"]["code"] == "not_ready"
+            assert decide(running, ask(choice(*NEWS))).status_code == 200
+            assert running.recorder.refusals == [("upstream", "overloaded", 1)]
+
+
+class Odd:
+    """An upstream that notes what it is shown, and answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, str]] = []
+        self.reply: Response = JSONResponse({"answers": []})
+        self.came = threading.Semaphore(0)
+        self.answer = threading.Event()
+        self.answer.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        await request.body()
+        self.seen.append(dict(request.headers))
+        self.came.release()
+        await asyncio.to_thread(self.answer.wait)
+        await self.reply(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[tuple[Odd, str]]:
+    """It, and where it is."""
+    app = Odd()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield app, f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_a_key_of_the_settings_goes_on_and_the_clients_does_not(
+    fake_folder: FakeFolder, odd: tuple[Odd, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the environment or from a file, which is read again when it changes."""
+    app, url = odd
+    app.reply = JSONResponse(
+        {"answers": [{"type": "refusal"}]}, headers={"openai-version": "1", "set-cookie": "a=b"}
+    )
+    monkeypatch.setenv("UPSTREAM_KEY", "ours")
+    secret = tmp_path / "key"
+    secret.write_text("filed\n")
+    body = ask(choice(*POST))
+    for setting, wanted in (({"key_env": "UPSTREAM_KEY"}, "ours"), ({"key_file": str(secret)}, "filed")):
+        with deciding(fake_folder, upstream={"url": url} | setting) as running:
+            reply = decide(
+                running, body, authorization="Bearer theirs", cookie="c=d", **{"openai-project": "p"}
+            )
+        assert reply.status_code == 200
+        seen = app.seen[-1]
+        assert (seen["authorization"], seen["openai-project"]) == (f"Bearer {wanted}", "p")
+        assert "cookie" not in seen
+        assert reply.headers["openai-version"] == "1"
+        assert "set-cookie" not in reply.headers
+
+
+def test_the_clients_key_goes_on_only_while_this_gateway_has_none(
+    fake_folder: FakeFolder, odd: tuple[Odd, str], tmp_path: Path
+) -> None:
+    """A key of ours never leaves the house."""
+    app, url = odd
+    app.reply = JSONResponse({"answers": [{"type": "refusal"}]})
+    with deciding(fake_folder, upstream={"url": url}) as running:
+        decide(running, ask(choice(*POST)), authorization="Bearer theirs")
+        assert app.seen[-1]["authorization"] == "Bearer theirs"
+        key, book = open_keys(str(tmp_path)).create("web", ("infer",), KeyLimits())
+        running.gate.take(book)
+        assert decide(running, ask(choice(*POST)), authorization=f"Bearer {key}").status_code == 200
+        assert "authorization" not in app.seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("reply", "setting", "status"),
+    [
+        (JSONResponse({"error": {}}, 401), {"key_env": "UPSTREAM_KEY"}, 500),
+        (JSONResponse({"error": {}}, 401), {}, 401),
+        (Response(status_code=302, headers={"location": "http://127.0.0.1:1/"}), {}, 500),
+        (JSONResponse({"answers": ["x" * 200]}), {"max_reply_bytes": 100}, 500),
+        (JSONResponse({"error": {}}, 429, headers={"retry-after": "7"}), {}, 429),
+    ],
+)
+def test_replies_that_are_not_for_the_client_stay_here(
+    fake_folder: FakeFolder,
+    odd: tuple[Odd, str],
+    monkeypatch: pytest.MonkeyPatch,
+    reply: Response,
+    setting: dict[str, Any],
+    status: int,
+) -> None:
+    """Our key refused, a redirect, a reply without end; the client's own key is the client's affair."""
+    monkeypatch.setenv("UPSTREAM_KEY", "ours")
+    app, url = odd
+    app.reply = reply
+    with deciding(fake_folder, upstream={"url": url} | setting) as running:
+        got = decide(running, ask(choice(*POST)))
+        assert got.status_code == status
+        assert got.headers.get("retry-after") == reply.headers.get("retry-after")
+        mixed = decide(running, ask(choice(*POST), choice(*NEWS)))
+        assert mixed.status_code == status
+
+
+def test_a_part_that_is_not_answered_is_no_answer(fake_folder: FakeFolder, odd: tuple[Odd, str]) -> None:
+    """Where the upstream answers something else than it was asked, a mixed request has no reply to give."""
+    app, url = odd
+    app.reply = JSONResponse({"answers": []})
+    with deciding(fake_folder, upstream={"url": url}) as running:
+        assert decide(running, ask(choice(*POST), choice(*NEWS))).status_code == 503
+
+
+def test_a_deadline_ends_the_wait_and_no_more_are_out_than_may(
+    fake_folder: FakeFolder, odd: tuple[Odd, str]
+) -> None:
+    """504 for whoever waited too long; 429 for whoever would be one too many."""
+    app, url = odd
+    app.reply = JSONResponse({"answers": [{"type": "refusal"}]})
+    app.answer.clear()
+    with deciding(fake_folder, upstream={"url": url, "max_in_flight": 1}) as running:
+        late = decide(running, ask(choice(*POST), deadline_ms=200))
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        body, web = ask(choice(*POST), deadline_ms=20_000), {"x-request-id": "waits"}
+        waiting = threading.Thread(target=decide, args=(running, body), kwargs=web)
+        waiting.start()
+        try:
+            while not app.seen or app.seen[-1]["x-request-id"] != "waits":
+                assert app.came.acquire(timeout=20)
+            full = decide(running, ask(choice(*POST)))
+        finally:
+            app.answer.set()
+            waiting.join()
+    assert (full.status_code, full.json()["error"]["code"]) == (429, "overloaded")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"url": "ftp://a"},
+        {"url": "http://"},
+        {"url": "http://u:p@a/v1"},
+        {"url": "http://a/v1?key=1"},
+        {"url": "http://a/v1", "key_env": "sk-abc def"},
+        {"url": "http://a/v1", "key_env": "A", "key_file": "/b"},
+        {"url": "http://a/v1", "key_file": "b"},
+    ],
+)
+def test_addresses_and_keys_that_cannot_be_are_refused(setting: dict[str, Any]) -> None:
+    """No key in the address, and none where the name of one belongs."""
+    with pytest.raises(ValueError, match="upstream"):
+        UpstreamSettings.model_validate(setting)
+
+
+def test_each_of_several_families_answers_its_own(fake_folder: FakeFolder, post_folder: FakeFolder) -> None:
+    """By labels, by name, and all at once in one request; a variant by its long name."""
+    planes, limits, kept = FamilyPlanes(), RequestLimits(), Kept()
+    snapshots = {
+        name: snapshot_of(fakes, two_stage_policy(), kept)
+        for name, fakes in (("news", fake_folder), ("post", post_folder))
+    }
+    planes.serve({
+        "news": DataPlane(lambda: snapshots["news"], limits, kept, name="news"),
+        "post": DataPlane(lambda: snapshots["post"], limits, kept, name="post"),
+    })  # fmt: skip
+    settings = {
+        "questions": {"junk": {"model": "post"}, "quick": {"model": "news/fake-small"}},
+        "models": {"post": {"yes_label": "spam"}},
+    }
+    junk = {"type": "predicate", "name": "junk", "instructions": "?"}
+    with deciding(planes, settings=settings) as running:
+        body = ask(choice(*POST), choice(*NEWS), junk, choice(*NEWS, name="quick"))
+        value = decide(running, body).json()
+        assert [told["model"] for told in value["sluice"]["answers"]] == [
+            "post",
+            "news",
+            "post",
+            "news/fake-small",
+        ]
+        assert value["answers"][2]["probability"] == pytest.approx(
+            {entry["value"]: entry["probability"] for entry in value["answers"][0]["probabilities"]}["spam"]
+        )
+        wrong = decide(running, ask(choice(*POST), model="news"))
+        assert "news has no label 'ham'" in wrong.json()["error"]["message"]
+        planes.serve({"news": DataPlane(lambda: snapshots["news"], limits, kept, name="news")})
+        gone = decide(running, ask(choice(*POST)))
+        assert gone.json()["error"]["code"] == "question_not_served"
+        long_name = decide(running, ask(choice(*NEWS, name="quick"), model="news"))
+        assert long_name.json()["sluice"]["answers"][0]["variant"] == "fake-small"
