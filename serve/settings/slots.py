@@ -104,17 +104,17 @@ def place_guest(family: Family, settings: Settings, deployments: Sequence[str]) 
     return placed
 
 
-def union_of(several: Iterable[Slots]) -> Slots:
+def union_of(several: Iterable[Slots], *, for_guests: bool = False) -> Slots:
     """Return the slots of several families together: stages of one name share a deployment.
 
-    Of no family: a shelf for those that come.
+    `for_guests` is whether there is a shelf for families that come later, whatever the others need.
     """
     told = list(several)
     return Slots(
         inline=tuple(dict.fromkeys(name for slots in told for name in slots.inline)),
         own=tuple(dict.fromkeys(name for slots in told for name in slots.own)),
         shelf=tuple(dict.fromkeys(name for slots in told for name in slots.shelf)),
-        for_guests=not told,
+        for_guests=for_guests,
     )
 
 

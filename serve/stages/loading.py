@@ -59,7 +59,8 @@ class Assignment(Setting):
     @property
     def slots(self) -> Slots:
         """The slots of all families, whose deployments a run has."""
-        return union_of(started.slots for started in self.families.values())
+        slots = (started.slots for started in self.families.values())
+        return union_of(slots, for_guests=self.settings.may_be_empty)
 
     @property
     def folders(self) -> tuple[Path, ...]:

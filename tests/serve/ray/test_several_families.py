@@ -310,6 +310,7 @@ async def test_a_gateway_may_begin_without_any_family_where_somebody_else_answer
     for model in ("mood", "cascade", "mood/fake-other"):
         assert (await site.ask(model)).labels == LABELS["mood"]
     again = await Site(serving(folders)).start()
+    assert list(again.workers) == [own_deployment(TEACHER), SHELF]
     assert (await again.ask("mood")).labels == LABELS["mood"]
     await again.control.unload("mood")
     assert await again.gateway.ready()
