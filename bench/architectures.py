@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.networks.folders import open_model
+from compress.networks.opening import open_model
 from compress.networks.weights import why_foreign
 from compress.pipeline import run_pipeline
 from compress.recipes.recipe import parse_recipe

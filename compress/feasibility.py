@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.datasets.sources import located
 from compress.networks.weights import depth_of, foreign_reason
-from compress.onnx_graphs.source import find_graph
+from compress.onnx_graphs.finding import find_graph
 from compress.recipes.data_part import SPLITS
 from compress.recipes.parts import (
     RANDOM,

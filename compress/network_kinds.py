@@ -6,7 +6,7 @@ from __future__ import annotations
 NETWORKS: dict[str, str] = {
     "bert": "compress.networks.network:read_classifier",
     "cnn": "compress.learning.text_cnn:read_text_cnn",
-    "transformers": "compress.networks.foreign:read_foreign",
+    "transformers": "compress.networks.foreign_making:read_foreign",
     "onnx": "compress.onnx_graphs.network:read_graph",
     "image": "compress.networks.image_models:read_image_network",
 }

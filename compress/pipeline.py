@@ -14,9 +14,10 @@ from compress.asking.outlook import Outlook, outlook_of
 from compress.assemble import assemble_family
 from compress.datasets.data import DATA, read_dataset
 from compress.datasets.preparation import data_of
-from compress.plan import TEXTS_STEP, Planned, inspect_plan, key_of, plan_steps, select
+from compress.plan import TEXTS_STEP, plan_steps
 from compress.progress import Progress, Silent
 from compress.recipes.recipe import Recipe, load_recipe
+from compress.standing import Planned, inspect_plan, key_of, select
 from compress.steps import KINDS, Context, Step
 from compress.store import Finished, Store
 from contract.errors import SluiceError

@@ -1,19 +1,18 @@
-"""From a recipe to steps, and from steps to the keys that say which of them are done."""
+"""From a recipe to its steps."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.code_version import code_version
 from compress.datasets.sources import located
 from compress.feasibility import require_all_layers
 from compress.networks.image_weights import image_fingerprint
 from compress.networks.weights import fingerprint
-from compress.onnx_graphs.source import GraphSource, find_graph
+from compress.onnx_graphs.finding import find_graph
+from compress.onnx_graphs.source import GraphSource
 from compress.recipes.data_part import SOURCES, DataPart
 from compress.recipes.learning_parts import Part
 from compress.recipes.parts import (
@@ -27,31 +26,16 @@ from compress.recipes.parts import (
     made_by,
 )
 from compress.recipes.recipe import Recipe
-from compress.steps import KINDS, Step, versions_of
-from compress.store import Finished, Store
+from compress.steps import Step
 from contract.errors import RecipeError
 from contract.files import sha256_of_file, sha256_of_folder, sha256_of_json
-from contract.machine import Machine
 from contract.prices import load_prices
 from tables.paths import require_readable
 
 DATA_STEP = "data"
 TEXTS_STEP = "data.texts"
-# Instruction sets that decide what `precision: auto` means.
-BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 # Keys of a teacher that came later, and leave the steps of older recipes as they were.
 _LATER = ("answers", "reference", "remote")
-# What the names of a variant's steps add to its own.
-ENDS = ("", ".table", ".train", ".train.export", ".export", ".measure")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A step and where it stands: its key once all inputs are done, and its result if it is done itself."""
-
-    step: Step
-    key: str | None
-    finished: Finished | None
 
 
 def plan_steps(recipe: Recipe) -> tuple[Step, ...]:
@@ -312,58 +296,3 @@ def _hashes(sources: Mapping[str, str | None]) -> dict[str, str]:
         require_readable(path)
         found[name] = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)
     return found
-
-
-def key_of(step: Step, inputs: Mapping[str, Finished], machine: Machine) -> str:
-    """Return the hash of all that decides a step's result: settings, inputs, code, versions, machine."""
-    kind = KINDS[step.kind]
-    return sha256_of_json(
-        {
-            "kind": step.kind,
-            "config": dict(step.config),
-            "outside": dict(step.outside),
-            "inputs": {role: finished.digest for role, finished in inputs.items()},
-            "code": code_version(kind.code),
-            "packages": versions_of(kind.packages),
-            "bfloat16": not BFLOAT16.isdisjoint(machine.isa) if kind.computes else None,
-            "machine": [machine.cpu, machine.cores, machine.gpu] if kind.machine else None,
-        }
-    )
-
-
-def inspect_plan(steps: tuple[Step, ...], store: Store, machine: Machine) -> tuple[Planned, ...]:
-    """Return where every step stands; a step whose inputs are not done has no key yet."""
-    found: dict[str, Planned] = {}
-    for step in steps:
-        inputs = {role: found[name].finished for role, name in step.inputs.items()}
-        done = {role: finished for role, finished in inputs.items() if finished is not None}
-        if len(done) < len(inputs):
-            found[step.name] = Planned(step, None, None)
-            continue
-        key = key_of(step, done, machine)
-        found[step.name] = Planned(step, key, store.find(step.name, key))
-    return tuple(found.values())
-
-
-def select(steps: tuple[Step, ...], only: str | None) -> tuple[Step, ...]:
-    """Return the steps that `only` needs: a step, or all steps of a variant, with what comes before them.
-
-    The name of a latency part stands for every variant that it makes.
-
-    Raises:
-        RecipeError: when there is no such step.
-    """
-    if only is None:
-        return steps
-    by_name = {step.name: step for step in steps}
-    chain = [step.name for step in steps if step.inputs.get("table") == f"{only}.table"]
-    wanted = {name + end for name in (only, *chain) for end in ENDS} & set(by_name)
-    if not wanted:
-        raise RecipeError(f"there is no step {only!r}", hint=f"one of: {', '.join(by_name)}")
-    queue = list(wanted)
-    while queue:
-        for name in by_name[queue.pop()].inputs.values():
-            if name not in wanted:
-                wanted.add(name)
-                queue.append(name)
-    return tuple(step for step in steps if step.name in wanted)

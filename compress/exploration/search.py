@@ -18,11 +18,12 @@ from compress.exploration.trials import Rates, Trials, teacher_size
 from compress.lineage import lineages_of
 from compress.measurement.measure_step import HELD_OUT, LOGITS
 from compress.pipeline import Run, run_pipeline, running
-from compress.plan import DATA_STEP, plan_steps, select
+from compress.plan import DATA_STEP, plan_steps
 from compress.progress import Progress
 from compress.recipes.parts import VariantPart
 from compress.recipes.recipe import Recipe, dump_recipe
 from compress.recipes.search_part import SearchPart
+from compress.standing import select
 from compress.steps import Step
 from contract.errors import RecipeError, SluiceError, TargetNotMet
 from contract.family import Family

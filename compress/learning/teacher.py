@@ -63,7 +63,7 @@ def _read(
         network, head = network_from(bundle, data.labels, **settings)
         rows, longest, reads_types = network.shape.vocabulary, network.shape.longest, False
     else:
-        from compress.networks.foreign import foreign_network
+        from compress.networks.foreign_making import foreign_network
 
         network, head = foreign_network(bundle, data.labels, **settings)
         rows, longest, reads_types = network.shape.vocabulary, network.shape.longest, True

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.networks.folders import WEIGHTS, ModelFolder, open_model
+from compress.networks.folders import WEIGHTS, ModelFolder
 from compress.networks.heads import Head, match_head
+from compress.networks.opening import open_model
 from compress.networks.tensors import read_tensors
 from contract.errors import RecipeError
 

@@ -17,6 +17,7 @@ from compress.networks.heads import match_head
 from compress.networks.refusals import labels_in
 from compress.networks.tokenizer import kept_length, served_tokenizer
 from compress.onnx_graphs.adapting import Ends
+from compress.onnx_graphs.finding import find_graph
 from compress.onnx_graphs.fitting import Fitted, fit_graph
 from compress.onnx_graphs.forms import (
     narrow_in,
@@ -30,7 +31,7 @@ from compress.onnx_graphs.given import Given, Row, open_given, rows_of
 from compress.onnx_graphs.network import GRAPH, GraphNetwork, GraphShape
 from compress.onnx_graphs.ports import Port, answers_of_graph, inputs_of, require_one_label
 from compress.onnx_graphs.reading import config_of
-from compress.onnx_graphs.source import GraphSource, find_graph
+from compress.onnx_graphs.source import GraphSource
 from compress.recipes.recipe import TeacherPart
 from compress.steps import Context, Result
 from contract.errors import RecipeError

@@ -14,8 +14,9 @@ import pytest
 
 from compress.assemble import NEW
 from compress.pipeline import dry_run, run_pipeline, running
-from compress.plan import plan_steps, select
+from compress.plan import plan_steps
 from compress.recipes.recipe import Recipe
+from compress.standing import select
 from contract.costs import read_costs
 from contract.errors import RecipeError, SluiceError
 from contract.family import read_family

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from compress import plan
-from compress.plan import key_of, plan_steps, select, steps_of
+from compress.plan import plan_steps, steps_of
 from compress.recipes.learning_parts import Part
 from compress.recipes.parts import QuantizePart
 from compress.recipes.recipe import Recipe, Target, parse_recipe
+from compress.standing import key_of, select
 from compress.steps import Step
 from contract.errors import RecipeError
 from contract.machine import Machine

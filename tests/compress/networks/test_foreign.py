@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.architectures import Outcome, try_architecture
-from compress.networks.foreign import foreign_network, read_foreign
+from compress.networks.foreign_making import foreign_network, read_foreign
 from compress.networks.models import load_network
 from compress.networks.weights import read_bundle
 from compress.pipeline import run_pipeline

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from compress.networks.folders import open_model
+from compress.networks.opening import open_model
 from compress.networks.refusals import unrun_code
 from compress.networks.weights import fingerprint, network_from, read_bundle
 from contract.errors import RecipeError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from compress.networks.folders import open_model
+from compress.networks.opening import open_model
 from compress.networks.tokenizer import AWKWARD, ServedTokenizer, served_tokenizer
 from contract.errors import RecipeError
 from runtime.wordpiece import INPUT_IDS, TOKEN_TYPES, WordPieceEncoder

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from compress.onnx_graphs import source
-from compress.onnx_graphs.source import find_graph
+from compress.onnx_graphs.finding import find_graph
 from contract.errors import RecipeError
 from tests.compress.onnx_graphs.toys import toy_folder, toy_graph
 
