@@ -60,9 +60,9 @@ def command(
 ) -> None:
     """Answer closed questions as a large model's server does, from a family, until SIGINT or SIGTERM.
 
-    It takes POST /v1/chat/completions with a JSON schema or a tool that must be called, tells
-    log-probabilities where they are asked for, takes as long and costs as much as is said here, and needs no
-    account.
+    It takes POST /v1/decisions, and POST /v1/chat/completions with a JSON schema or a tool that must be
+    called, tells log-probabilities where they are asked for, takes as long and costs as much as is said here,
+    and needs no account.
 
     \b
     Example: sluice stand-in sluicegate-demo/family --delay-ms 300 --usd-per-1k 0.03 --port 9000

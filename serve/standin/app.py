@@ -20,11 +20,13 @@ from starlette.routing import Route
 from contract.errors import BadRequest, EnvironmentProblem, RequestError
 from serve.standin.answerer import Answerer
 from serve.standin.chat import chat_reply, parse_chat
+from serve.standin.decide import answer_decisions, parse_decisions
 from serve.standin.settings import StandInSettings
 from serve.standin.spending import Spending
 from serve.wire.common import parse_object
 
 CHAT = "/v1/chat/completions"
+DECISIONS = "/v1/decisions"
 Answering = Callable[[bytes], Awaitable[tuple[bytes | dict[str, Any], int, Mapping[str, int]]]]
 """From a body to the reply, the questions that it answers, and its usage."""
 
@@ -77,6 +79,12 @@ class StandIn:
             self.spending.failed += 1
             raise Refused(500, "server_error", "told to fail")
 
+    async def decide(self, body: bytes) -> tuple[bytes, int, Mapping[str, int]]:
+        """Answer a decision request. Raises BadRequest."""
+        asked = parse_decisions(body)
+        reply, usage = await asyncio.to_thread(answer_decisions, self.answerer, asked)
+        return reply, len(asked.questions), usage
+
     async def chat(self, body: bytes) -> tuple[dict[str, Any], int, Mapping[str, int]]:
         """Answer a chat request that asks a closed question. Raises BadRequest."""
         asked = parse_chat(parse_object(body))
@@ -104,7 +112,8 @@ def _chosen(probabilities: list[float], temperature: float, chance: random.Rando
 def make_app(standin: StandIn) -> Starlette:
     """Return the application.
 
-    POST /v1/chat/completions, GET /v1/models, GET /spending, GET /health. Errors are of OpenAI's form.
+    POST /v1/decisions, POST /v1/chat/completions, GET /v1/models, GET /spending, GET /health. Errors are of
+    OpenAI's form.
     """
 
     def route(path: str, answer: Answering) -> Route:
@@ -137,6 +146,7 @@ def make_app(standin: StandIn) -> Starlette:
 
     return Starlette(
         routes=[
+            route(DECISIONS, standin.decide),
             route(CHAT, standin.chat),
             Route("/v1/models", models),
             Route("/spending", spending),

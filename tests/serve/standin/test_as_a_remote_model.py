@@ -36,7 +36,11 @@ def standin(family: Path) -> Iterator[Running]:
 def test_log_probabilities_of_a_chat_give_the_familys_own(family: Path, standin: Running) -> None:
     """What a client makes of tokens is what the variant behind them says of its labels."""
     model = RemoteModel(
-        form="chat", url=f"{standin.url}/v1", model="big", usd_per_call=3e-5, chat=ChatOptions(top_logprobs=20)
+        form="chat",
+        url=f"{standin.url}/v1",
+        model="big",
+        usd_per_call=3e-5,
+        chat=ChatOptions(top_logprobs=20),
     )
     client = SyncClient(model, LABELS)
     answered = client.ask(TEXTS)
