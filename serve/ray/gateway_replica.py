@@ -21,6 +21,7 @@ from serve.access.follower import KeyFollower
 from serve.access.gate import Gate
 from serve.access.key_store import open_keys
 from serve.access.ledger import Answer, Report
+from serve.collecting.gateway import make_collecting
 from serve.control.evidence import ReplicaCounts
 from serve.control.families import store_of
 from serve.control.plane import ReplicaState
@@ -113,7 +114,9 @@ class GatewayReplica:
         self._roster = RosterFollower(RosterStore(assignment.state), self._seat, self._expire)
         self._planes = FamilyPlanes()
         upstream = assignment.settings.upstream
-        self._upstream = None if upstream is None else Upstream(upstream)
+        self._collecting = make_collecting(assignment.settings)
+        listener = None if self._collecting is None else self._collecting.listener
+        self._upstream = None if upstream is None else Upstream(upstream, listener)
         self._keys = KeyFollower(open_keys(assignment.state), gate)
         recorder = self._recorder_of("")
         self.gateway = Gateway(
@@ -223,6 +226,8 @@ class GatewayReplica:
         await asyncio.gather(self._planes.drain(), *(served.plane.drain() for served in self._going))
         if self._upstream is not None:
             await self._upstream.close()
+        if self._collecting is not None:
+            await asyncio.to_thread(self._collecting.close)
         await self._exchange.once()
         self.flush()
         if self._observer is not None:
@@ -297,6 +302,8 @@ class GatewayReplica:
                     stage = self._connect(place, name, key[1], self._recorder_of(served))
                     self._remotes[key] = served, stage
                 stages[name] = self._remotes[key][1]
+        if self._collecting is not None:
+            stages = self._collecting.stages(family, stages)
         return family, stages if self._observer is None else self._observer.stages(stages)
 
     def _load_inline(self, folder: Path, family: Family, name: str) -> InlineStage | HttpStage:

@@ -14,6 +14,7 @@ from contract.machine import Provider
 from contract.roster import check_served_name
 from runtime.machine import core_count
 from serve.settings.access import AccessSettings
+from serve.settings.collect import CollectSettings
 from serve.settings.decisions import DecisionSettings
 from serve.settings.limits import RequestLimits
 from serve.settings.logs import LogSettings
@@ -41,6 +42,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("tls", "key"),
     ("tls", "client_ca"),
     ("upstream", "key_file"),
+    ("collect", "folder"),
 )
 """Settings that are paths: a settings file may have them relative to its own folder."""
 
@@ -110,6 +112,9 @@ class Settings(Setting):
     decisions: DecisionSettings = DecisionSettings()
     upstream: UpstreamSettings | None = Field(
         default=None, description="Asked what no family here answers; null: that is refused"
+    )
+    collect: CollectSettings | None = Field(
+        default=None, description="Keeps what the upstream answers; null: nothing is kept"
     )
     stage: StageSettings = StageSettings()
     stages: dict[str, StageSettings] = Field(

@@ -1,0 +1,1 @@
+"""Keeping what an upstream model answers: read and written off the path of requests."""

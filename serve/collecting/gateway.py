@@ -1,0 +1,52 @@
+"""What a gateway replica needs to keep what its upstream answers, on the path and at remote stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from contract.collected import Question
+from contract.family import Family
+from serve.collecting.collector import Collector
+from serve.collecting.exchange import listener_of
+from serve.collecting.stage import CollectedStage
+from serve.settings.gateway import Settings
+from serve.types.stage import Stage
+
+REMOTE = "remote"
+
+
+class Collecting:
+    """A replica's collector, and where it listens.
+
+    Attributes:
+        listener: told of each request that was passed on and answered.
+    """
+
+    def __init__(self, collector: Collector, listener: Callable[[bytes, bytes, float], None]) -> None:
+        self._collector = collector
+        self.listener = listener
+
+    def stages(self, family: Family, stages: Mapping[str, Stage]) -> dict[str, Stage]:
+        """Return a family's stages, those of models elsewhere with the collector behind them."""
+        return {name: self._collected(family, name, stage) for name, stage in stages.items()}
+
+    def close(self) -> None:
+        """Write what is there, and end; waits for the disk."""
+        self._collector.close()
+
+    def _collected(self, family: Family, name: str, stage: Stage) -> Stage:
+        variant = family.variant(name)
+        if variant.kind != REMOTE:
+            return stage
+        usd = None if variant.usd_per_1k is None else variant.usd_per_1k / 1000
+        question = Question(labels=tuple(sorted(family.labels)))
+        return CollectedStage(stage, question, family.labels, self._collector, usd)
+
+
+def make_collecting(settings: Settings) -> Collecting | None:
+    """Return what keeps answers in this process; None where the settings keep none."""
+    if settings.collect is None:
+        return None
+    collector = Collector(settings.collect)
+    usd_per_1k = None if settings.upstream is None else settings.upstream.usd_per_1k
+    return Collecting(collector, listener_of(collector, settings.limits, usd_per_1k))
