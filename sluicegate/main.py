@@ -27,6 +27,8 @@ COMMANDS = {
     "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
     "serve": "Start the gateway in the foreground.",
     "stand-in": "Answer as a large model's server does, from a family, to try things on.",
+    "collect": "Pass every question on to a large model, and keep what it answers.",
+    "proxy": "Stand in front of a large model, learn from it, and answer what is certified.",
     "family": "Push, list and roll back the family of a running gateway.",
     "policy": "Show, push, list and roll back the policy of a running gateway.",
     "keys": "Make, list, rotate and revoke API keys, with limits and quotas.",
