@@ -39,7 +39,8 @@ from serve.wire.request_ids import HEADER, request_id_in
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SUMMARY = (
     "Small compressed models answer first; texts that they are unsure about escalate to the large one. "
-    "The model named `cascade` is the router; every variant answers by its own name."
+    "The model named `cascade` is the router; every variant answers by its own name. Of several families "
+    "`NAME` is the router and `NAME/VARIANT` a variant."
 )
 
 

@@ -21,7 +21,9 @@ class ClassifyBody(Wire):
         examples=["Shares rose after the bank cut its rates."],
     )
     model: str | None = Field(
-        default="cascade", description="`cascade`, or a variant by name", examples=["cascade"]
+        default="cascade",
+        description="`cascade`, or a variant by name; of several families `NAME`, or `NAME/VARIANT`",
+        examples=["cascade"],
     )
     top_k: int | None = Field(default=1, ge=1, description="Classes listed per text", examples=[1])
     deadline_ms: float | None = Field(
