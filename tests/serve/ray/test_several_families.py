@@ -15,6 +15,8 @@ from contract.policy import Policy, Stage, single_variant_policy, write_policy
 from contract.roster import Seat
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.room import Room
+from serve.access.key_store import open_keys
+from serve.access.keys import KeyLimits
 from serve.control.bootstrap import assign
 from serve.control.evidence import ReplicaCounts
 from serve.control.families import store_of
@@ -23,6 +25,7 @@ from serve.control.plane import ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.control.roster_control import RosterControl
 from serve.control.roster_store import RosterStore
+from serve.control.trials import TrialAsked
 from serve.ray.gateway_replica import GatewayReplica
 from serve.ray.stage_worker import StageWorker
 from serve.settings.gateway import FamilySettings, Settings
@@ -294,13 +297,13 @@ async def test_a_state_of_one_family_is_read_as_before_and_stays_where_it_is(
 
 
 async def test_a_gateway_may_begin_without_any_family_where_somebody_else_answers(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
 ) -> None:
     """It is ready, has a shelf for those that come, and the first is asked by short names too."""
     with pytest.raises(ValueError, match="give a family folder"):
         serving(folders)
-    monkeypatch.setattr(Settings, "may_be_empty", True)
-    site = await Site(serving(folders)).start()
+    upstream = {"url": "http://127.0.0.1:9/v1"}
+    site = await Site(serving(folders, upstream=upstream)).start()
     assert list(site.workers) == [SHELF]
     assert await site.gateway.ready()
     assert site.gateway.healthy
@@ -309,7 +312,7 @@ async def test_a_gateway_may_begin_without_any_family_where_somebody_else_answer
     await site.control.load(folders["mood"], raw_policy=cascade().dump())
     for model in ("mood", "cascade", "mood/fake-other"):
         assert (await site.ask(model)).labels == LABELS["mood"]
-    again = await Site(serving(folders)).start()
+    again = await Site(serving(folders, upstream=upstream)).start()
     assert list(again.workers) == [own_deployment(TEACHER), SHELF]
     assert (await again.ask("mood")).labels == LABELS["mood"]
     await again.control.unload("mood")
@@ -354,3 +357,43 @@ def test_two_families_of_one_name_need_another_for_one(folders: dict[str, Path])
     family = store_of(given).locate(open_revisions(given.state, "of/news-2").read(1).family, *given.folders)
     assert family == folders["news"]
     assert INLINE not in given.slots.deployments
+
+
+async def test_trials_of_two_families_are_counted_each_for_itself(folders: dict[str, Path]) -> None:
+    """Candidates of one policy on trial at both: ids that are alike, and nothing is mixed up."""
+    site = await Site(serving(folders, "news", "mood")).start()
+    candidate = single_variant_policy("fake-small")
+    for name in ("news", "mood"):
+        asked = TrialAsked(policy=candidate.dump(), share=1.0)
+        await site.control.line(name).trials.begin("canary", asked)
+    for _ in range(3):
+        assert (await site.ask("news")).policy_version == candidate.version
+    assert (await site.ask("mood")).policy_version == candidate.version
+    [news] = await site.control.line("news").trials.standing()
+    [mood] = await site.control.line("mood").trials.standing()
+    assert news["id"] == mood["id"]
+    counted = [trial["counts"]["candidate"]["requests"] for trial in (news, mood)]
+    assert counted == [3, 1]
+    revision, _ = await site.control.line("news").trials.end("canary", "promote", "operator")
+    assert revision.policy == candidate
+    assert site.control.line("mood").plane.current().canary is not None
+    assert (await site.ask("news")).policy_version == candidate.version
+    site.gateway.flush()
+    page = site.gateway._metrics_page().decode()
+    assert 'sluice_arm_requests_total{arm="canary",family="news",outcome="ok"} 3.0' in page
+    assert 'sluice_arm_requests_total{arm="canary",family="mood",outcome="ok"} 1.0' in page
+
+
+async def test_a_key_pays_for_all_families_from_one_purse(folders: dict[str, Path]) -> None:
+    """What it spends at one is not there for the other."""
+    site = await Site(serving(folders, "news", "mood")).start()
+    open_keys(site.given.state).create("shop", ("infer",), KeyLimits(usd_per_day=1.0))
+    await site.gateway.catch_up("news")
+    meter = site.gateway._accounts.meter("shop")
+    assert meter is not None
+    spent = [0.0]
+    for name in ("news", "mood"):
+        request = ClassifyRequest(name, ["a story"], None, time.monotonic(), caller="shop")
+        await site.gateway.gateway.hot._dataplane.classify(request)
+        spent.append(meter.usd)
+    assert spent == sorted(set(spent))
