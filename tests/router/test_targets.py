@@ -176,6 +176,38 @@ def test_without_labels_disagreement_bounds_the_drop(world: World, costs: Costs)
         tune(blind, costs, Targets(min_accuracy=0.9), settings)
 
 
+def test_disagreement_is_a_target_of_its_own(world: World, costs: Costs) -> None:
+    """Asked for by name it reads no label, and the certificate has that name, with labels or without."""
+    predictions = world(6000, skills=(0.9, 0.97, 0.995))
+    blind = replace(predictions, label=np.full(6000, -1))
+    settings = TuneSettings(reference="large")
+    found = [tune(rows, costs, Targets(max_disagreement=0.05), settings) for rows in (predictions, blind)]
+    for result in found:
+        certificate = result.policy.certificate
+        assert certificate is not None
+        assert (certificate.metric, certificate.epsilon) == ("disagreement", 0.05)
+        assert any("disagreement under 0.05" in line for line in result.explanation)
+        shown = simulate(predictions, costs, result.policy)
+        said = np.array([answer["label"] for answer in shown.answers()])
+        differ = said != np.array(predictions.labels)[predictions.variants["large"].prediction]
+        assert differ.mean() <= 0.05
+        assert shown.figures["usd_per_1k"] < costs["large"].usd_per_1k
+
+
+def test_rules_per_class_need_no_labels(world: World, costs: Costs) -> None:
+    """Where one class is easier it has rules of its own without labels too, and no figure of accuracy."""
+    predictions = world(6000, skills=(0.8, 0.9, 0.995))
+    cheap = predictions.variants["cheap"]
+    sure = np.where(predictions.label == 0, 0, cheap.prediction)
+    confidence = np.where(sure == 0, cheap.confidence * 0.6, cheap.confidence)
+    table = {**predictions.variants, "cheap": replace(cheap, prediction=sure, confidence=confidence)}
+    blind = replace(predictions, label=np.full(6000, -1), variants=table)
+    policy = tune(blind, costs, Targets(max_disagreement=0.05), TuneSettings(reference="large")).policy
+    assert policy.status == "certified"
+    assert any(stage.per_class for stage in policy.stages)
+    assert (policy.expected.accuracy, policy.expected.accuracy_drop) == (None, None)
+
+
 def test_the_test_split_is_never_read(world: World, costs: Costs) -> None:
     """Garbling the test rows changes nothing in the policy but the hash of the data."""
     predictions = world(3000)
