@@ -10,7 +10,7 @@ import numpy as np
 
 from contract.costs import Cost
 from contract.errors import PolicyError
-from contract.predictions import Predictions
+from contract.predictions import UNLABELLED, Predictions
 from router.decide.scores import (
     NEEDS_LOGITS,
     BoolArray,
@@ -114,14 +114,21 @@ def fit_scores(
     seed: int,
     min_count: int = 100,
     shrinkage: float = 50.0,
+    reference: str | None = None,
 ) -> ScoreModel:
     """Fit temperatures, and the parameters of a fitted score, on the tune rows.
+
+    Where no row has a label the answers of `reference` stand in for labels, and its own temperature is 1.
 
     Raises:
         PolicyError: when the score needs logits that a variant lacks, naming both.
     """
     temperatures: dict[str, float] = {}
     labelled = predictions.label >= 0
+    stands_in = None if labelled.any() else reference
+    if stands_in is not None:
+        said = np.maximum(predictions.variants[stands_in].prediction, UNLABELLED)
+        predictions, labelled = replace(predictions, label=said), said >= 0
     for name in names:
         variant = predictions.variants[name]
         if variant.logits is None:
@@ -130,7 +137,7 @@ def fit_scores(
                     f"score {score!r} needs logits, and the predictions have no `{name}/logits` column",
                     hint="use --score max_probability, or leave the variant out with --variants",
                 )
-        elif labelled.any():
+        elif labelled.any() and name != stands_in:
             temperatures[name] = fit_temperature(
                 variant.logits[labelled], predictions.label[labelled], seed=seed
             )

@@ -93,7 +93,7 @@ def tune(
     if method != "disagreement":
         tune_part = labelled_rows(tune_part, "tune")
         certify_part = None if certify_part is None else labelled_rows(certify_part, "certify")
-    model = fit_scores(tune_part, ordered, given.score, seed=given.seed)
+    model = fit_scores(tune_part, ordered, given.score, seed=given.seed, reference=reference)
     usd = {name: costs[name].usd_per_1k for name in ordered}
     sample = make_sample(tune_part, ordered, usd, model)
     search = make_search(sample, model, constraints, costs, targets.budgets(), ordered.index(reference))

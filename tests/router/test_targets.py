@@ -208,6 +208,23 @@ def test_rules_per_class_need_no_labels(world: World, costs: Costs) -> None:
     assert (policy.expected.accuracy, policy.expected.accuracy_drop) == (None, None)
 
 
+def test_without_labels_temperatures_are_fitted_on_the_references_answers(world: World, costs: Costs) -> None:
+    """Logits twice as large as they should be are halved, as labels would have it; the reference is believed."""
+    predictions = world(4000, skills=(0.8, 0.9, 0.999), logits=True)
+    blind = replace(predictions, label=np.full(4000, -1))
+    settings = TuneSettings(reference="large")
+    policies = [
+        tune(rows, costs, Targets(max_disagreement=0.05), settings).policy for rows in (predictions, blind)
+    ]
+    seen, unseen = ({stage.variant: stage.temperature for stage in policy.stages} for policy in policies)
+    shared = (seen.keys() & unseen.keys()) - {"large"}
+    assert shared
+    for name in shared:
+        assert unseen[name] == pytest.approx(seen[name], rel=0.1)
+        assert unseen[name] != 1.0
+    assert unseen["large"] == 1.0
+
+
 def test_the_test_split_is_never_read(world: World, costs: Costs) -> None:
     """Garbling the test rows changes nothing in the policy but the hash of the data."""
     predictions = world(3000)
