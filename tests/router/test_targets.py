@@ -209,7 +209,7 @@ def test_rules_per_class_need_no_labels(world: World, costs: Costs) -> None:
 
 
 def test_without_labels_temperatures_are_fitted_on_the_references_answers(world: World, costs: Costs) -> None:
-    """Logits twice as large as they should be are halved, as labels would have it; the reference is believed."""
+    """Logits twice as large as they should be are halved, as by labels; the reference is believed."""
     predictions = world(4000, skills=(0.8, 0.9, 0.999), logits=True)
     blind = replace(predictions, label=np.full(4000, -1))
     settings = TuneSettings(reference="large")
