@@ -59,7 +59,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Of whole requests, of the models chosen above.",
                 "s",
                 tuple(
-                    Query(quantile(q, TOTAL, "model"), f"{{{{model}}}} p{q * 100:g}")
+                    Query(quantile(q, TOTAL, "family, model"), f"{{{{family}}}} {{{{model}}}} p{q * 100:g}")
                     for q in (0.5, 0.95, 0.99)
                 ),
             ),
@@ -179,7 +179,10 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "variant's own time is shown.",
                 "s",
                 tuple(
-                    Query(quantile(0.99, f'{{stage="{part}"}}', "model"), f"{{{{model}}}} {part}")
+                    Query(
+                        quantile(0.99, f'{{stage="{part}"}}', "family, model"),
+                        f"{{{{family}}}} {{{{model}}}} {part}",
+                    )
                     for part in ("queue", "inference", "escalation")
                 ),
             ),

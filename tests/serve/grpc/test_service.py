@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -29,9 +30,11 @@ from contract.errors import (
     RequestError,
     StageFailed,
 )
+from runtime.fake_family import write_fake_family
 from serve.access.accounts import Accounts
 from serve.access.gate import Gate
 from serve.access.keys import KeyLimits, created, mint
+from serve.dataplane.family_planes import FamilyPlanes
 from serve.dataplane.plane import DataPlane
 from serve.grpc.messages import MESSAGES, PACKAGE, message
 from serve.grpc.peers import LOOPBACK_PEERS
@@ -472,3 +475,30 @@ def test_no_bytes_make_the_service_fail(channel: Any, sent: bytes) -> None:
     assert code is grpc.StatusCode.OK or code in CLIENTS_FAULT, answered.details()
     if code is grpc.StatusCode.OK:
         assert message("ModelInferResponse").FromString(answered.result()).outputs
+
+
+def test_of_several_families_each_answers_by_its_names(tmp_path: Path) -> None:
+    """Metadata, index and answers over gRPC have the names that were asked for."""
+    recorder, planes = Kept(), {}
+    for name, labels in (("news", ("sport", "tech")), ("mood", ("bad", "good"))):
+        family = write_fake_family(tmp_path / name, rows=60, delay_ms=0.0, labels=labels, name=name)
+        snapshot = snapshot_of(FakeFolder(tmp_path / name, family), two_stage_policy(), recorder)
+        planes[name] = DataPlane(partial(_same, snapshot), LIMITS, recorder, name)
+    both = FamilyPlanes()
+    both.serve(planes)
+    service = InferenceService(both, LIMITS, recorder, lambda: b"# TYPE sluice_requests_total counter\n")
+    address, stop = serve_grpc(lambda: service)
+    try:
+        with triton.InferenceServerClient(address) as client:
+            index = [entry["name"] for entry in client.get_model_repository_index(as_json=True)["models"]]
+            assert index == list(both.models())
+            for model in ("mood", "mood/fake-large"):
+                assert client.is_model_ready(model)
+                assert client.get_model_metadata(model).name == model
+                text = triton.InferInput("text", [1], "BYTES")
+                text.set_data_from_numpy(np.array([b"a story"], dtype=object))
+                result = client.infer(model, [text])
+                assert result.get_response().model_name == model
+                assert result.as_numpy("label")[0].decode() in ("bad", "good")
+    finally:
+        stop()
