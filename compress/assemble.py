@@ -93,12 +93,8 @@ def assemble_family(
         variant = _variant(
             name, lineages[name], finished, out, key, training_of(name, lineages, steps, costs)
         )
-        errors = _calibration_errors(logits[name][rows], test.targets, variant.temperature)
-        told: dict[str, Any] = {
-            "lowering": lowered.get(name, {}),
-            "ece_before": errors[0],
-            "ece_after": errors[1],
-        }
+        before, after = _calibration_errors(logits[name][rows], test.targets, variant.temperature)
+        told: dict[str, Any] = {"lowering": lowered.get(name, {}), "ece_before": before, "ece_after": after}
         if heard is not None:
             told["agreement"] = heard.agreement_of(said)
         measured.append(variant.model_copy(update=vars(quality) | told))

@@ -24,7 +24,7 @@ from serve.wire.body import TooSlow, UnsupportedMedia
 from serve.wire.common import JSON_TYPE, Reply
 
 
-class _Told(NamedTuple):
+class _Terms(NamedTuple):
     """What is told of one kind of problem: the statuses of HTTP and gRPC, and the outcome in the metrics."""
 
     http: int
@@ -32,20 +32,20 @@ class _Told(NamedTuple):
     outcome: Outcome
 
 
-_TOLD: tuple[tuple[type[RequestError], _Told], ...] = (
-    (UnsupportedMedia, _Told(415, "INVALID_ARGUMENT", "client_error")),
-    (TooSlow, _Told(408, "INVALID_ARGUMENT", "client_error")),
-    (BadRequest, _Told(400, "INVALID_ARGUMENT", "client_error")),
-    (Unauthorized, _Told(401, "UNAUTHENTICATED", "client_error")),
-    (Forbidden, _Told(403, "PERMISSION_DENIED", "client_error")),
-    (LimitReached, _Told(429, "RESOURCE_EXHAUSTED", "client_error")),
-    (UnknownModel, _Told(404, "NOT_FOUND", "client_error")),
-    (TooLarge, _Told(413, "INVALID_ARGUMENT", "client_error")),
-    (Overloaded, _Told(429, "RESOURCE_EXHAUSTED", "overloaded")),
-    (NotReady, _Told(503, "UNAVAILABLE", "overloaded")),
-    (DeadlineExceeded, _Told(504, "DEADLINE_EXCEEDED", "deadline")),
+_TOLD: tuple[tuple[type[RequestError], _Terms], ...] = (
+    (UnsupportedMedia, _Terms(415, "INVALID_ARGUMENT", "client_error")),
+    (TooSlow, _Terms(408, "INVALID_ARGUMENT", "client_error")),
+    (BadRequest, _Terms(400, "INVALID_ARGUMENT", "client_error")),
+    (Unauthorized, _Terms(401, "UNAUTHENTICATED", "client_error")),
+    (Forbidden, _Terms(403, "PERMISSION_DENIED", "client_error")),
+    (LimitReached, _Terms(429, "RESOURCE_EXHAUSTED", "client_error")),
+    (UnknownModel, _Terms(404, "NOT_FOUND", "client_error")),
+    (TooLarge, _Terms(413, "INVALID_ARGUMENT", "client_error")),
+    (Overloaded, _Terms(429, "RESOURCE_EXHAUSTED", "overloaded")),
+    (NotReady, _Terms(503, "UNAVAILABLE", "overloaded")),
+    (DeadlineExceeded, _Terms(504, "DEADLINE_EXCEEDED", "deadline")),
 )
-_OURS = _Told(500, "INTERNAL", "server_error")
+_OURS = _Terms(500, "INTERNAL", "server_error")
 
 
 def outcome_of(problem: RequestError) -> Outcome:
@@ -88,5 +88,5 @@ def plain_error(status: int, message: str, headers: tuple[tuple[bytes, bytes], .
     return Reply(body, status, JSON_TYPE, headers)
 
 
-def _told(problem: RequestError) -> _Told:
+def _told(problem: RequestError) -> _Terms:
     return next((told for kind, told in _TOLD if isinstance(problem, kind)), _OURS)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
 
 
-def tests_that_are_there() -> set[str]:
+def named_in_the_tests() -> set[str]:
     """The names of all test functions."""
     found: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
@@ -21,7 +21,7 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
     """A claim whose test was renamed or removed is no claim."""
     named = set(re.findall(r"`(test_\w+)`", PAGE))
     assert len(named) > 30
-    assert named - tests_that_are_there() == set()
+    assert named - named_in_the_tests() == set()
 
 
 def test_every_claim_names_a_test() -> None:
