@@ -121,6 +121,7 @@ def test_a_killed_run_loses_what_was_in_flight_at_most(teacher: ToyTeacher, url:
     answers = sum(b'"text"' in line for line in kept.read_bytes().splitlines())
     assert 50 - 4 <= answers <= 50
     teacher.stuck_after, before = None, len(teacher.asked)
+    teacher.go_on.set()
     assert run(*arguments).exit_code == 0
     assert len(teacher.asked) - before == N - answers
 

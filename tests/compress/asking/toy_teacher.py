@@ -21,14 +21,15 @@ class ToyTeacher(KnownModel):
     """Says how many words of each label a text has, the surer the shorter it is.
 
     Attributes:
-        stuck_after: so many requests are answered, all later ones wait until it is None again.
+        stuck_after: so many requests are answered, all later ones wait for `go_on`.
         stuck: set once one waits.
+        go_on: to be set when they may be answered.
     """
 
     def __init__(self) -> None:
         super().__init__(LABELS)
         self.stuck_after: int | None = None
-        self.stuck = threading.Event()
+        self.stuck, self.go_on = threading.Event(), threading.Event()
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Return what it says [N, 3]."""
@@ -41,8 +42,7 @@ class ToyTeacher(KnownModel):
     async def _answer(self, asked: Request) -> tuple[int, Mapping[str, str], bytes]:
         if self.stuck_after is not None and len(self.asked) > self.stuck_after:
             self.stuck.set()
-            while self.stuck_after is not None:
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(self.go_on.wait, 120)
         if asked.body.get("input") == REFUSED:
             return 200, {}, b'{"answers": [{"type": "refusal"}]}'
         return await super()._answer(asked)
