@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,15 @@ from contract.errors import NotReady, StageBroken, StageFailed
 from runtime.api import Encoded, LoadedVariant, Logits, Runtime
 from runtime.fake import FakeEncoder
 from runtime.load import load_variant
+from runtime.machine import describe_machine
+from runtime.ngrams.compiled import COMPILED
 from serve.settings.resilience import BreakerRules
 from serve.settings.stages import BatchRules
 from serve.stages.breaker import Breaker, StageUnavailable
 from serve.stages.inline import InlineStage, check_hanging
 from serve.types.messages import Texts
 from tests.serve.parts import FakeFolder, Kept
+from tests.support.measured import write_measured_family
 
 pytestmark = pytest.mark.anyio
 
@@ -156,6 +160,23 @@ async def test_stages_with_one_encoder_encode_a_request_once() -> None:
     assert some[:, 0].tolist() == [5, 1]
     assert stranger[:, 0].tolist() == [6]
     assert encoder.seen == ["a", "aa", "aaaaa", "aaaaaa"]
+
+
+async def test_models_over_ngrams_answer_a_request_as_they_do_a_text(tmp_path: Path) -> None:
+    """In one call or two, alone, in a request of several or among strangers: a text gets the same bits."""
+    family = write_measured_family(tmp_path, describe_machine(), {"one": 0})
+    loaded = load_variant(tmp_path, family, "one")
+    assert (loaded.direct is not None) == COMPILED
+    in_two_calls = dataclasses.replace(loaded, direct=None)
+    texts = ["good number 1", "Bad, ÜBEL", ""]
+    alone = [loaded.logits([text]).tobytes() for text in texts]
+    for variant in (loaded, in_two_calls):
+        inline = InlineStage(variant, BatchRules(run_in="loop"), Kept())
+        several, stranger = await asyncio.gather(
+            inline.logits(Texts(texts), None), inline.logits([texts[1]], None)
+        )
+        assert [row.tobytes() for row in several] == alone
+        assert stranger.tobytes() == alone[1]
 
 
 class Breaking:
