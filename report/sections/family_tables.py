@@ -18,7 +18,7 @@ from report.format.figures import (
     usd_per_million,
 )
 from report.format.tables import Row, Table, fit
-from report.sections.frontier import AXES, beaten_by, best_by
+from report.sections.frontier import AXES, beaten_by, best_by, megabytes
 
 COLUMNS = (
     "variant", "kind", "tier", "accuracy", "delta (points)", "agrees", "speed-up", "macro-F1",
@@ -154,7 +154,7 @@ def _variant_row(variant: Variant, beaten: Sequence[str], best: Sequence[str] | 
         significant(variant.ece_after, 2),
         significant(alone.p50_ms) if alone else UNKNOWN,
         significant(alone.p99_ms) if alone else UNKNOWN,
-        significant(variant.artifact.bytes / 1e6),
+        significant(megabytes(variant)),
         significant(None if variant.compressed_bytes is None else variant.compressed_bytes / 1e6),
         percent(variant.sparsity, 0),
         significant(None if variant.peak_memory_bytes is None else variant.peak_memory_bytes / 1e6),

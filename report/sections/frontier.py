@@ -50,7 +50,7 @@ def _p50(variant: Variant) -> float | None:
     return None if found is None else found.p50_ms
 
 
-def _megabytes(variant: Variant) -> float | None:
+def megabytes(variant: Variant) -> float | None:
     """A model behind HTTP has a size, which nobody here knows."""
     return None if variant.runtime == "remote" else variant.artifact.bytes / 1e6
 
@@ -71,7 +71,7 @@ AXES = (
         lambda v: v.energy_wh_per_1k,
         lambda p: p.expected.energy_wh_per_1k,
     ),
-    CostAxis("size", "MB", "size of the artifact (MB)", _megabytes, lambda _: None),
+    CostAxis("size", "MB", "size of the artifact (MB)", megabytes, lambda _: None),
 )
 
 

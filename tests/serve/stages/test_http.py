@@ -20,12 +20,14 @@ from contract.errors import (
     StageFailed,
 )
 from contract.probabilities import softmax
+from contract.remote import RemoteModel
+from runtime.load import load_variant
 from runtime.remote.client import RemoteClient
 from serve.settings.resilience import BreakerRules, RetryRules
 from serve.settings.stages import StageSettings
 from serve.stages.http import HttpStage, ServerForecast
 from tests.ports import free_port
-from tests.serve.parts import Kept
+from tests.serve.parts import FakeFolder, Kept, Served
 from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
 
 pytestmark = pytest.mark.anyio
@@ -251,3 +253,18 @@ async def test_a_request_that_nobody_waits_for_is_ended(known: KnownModel, url: 
             await asyncio.sleep(0)
         assert stage.look() == "closed"
         await stage.logits(TEXTS[:1], None)
+
+
+@pytest.mark.parametrize(("form", "path"), [("oip", ""), ("decisions", "/v1")])
+async def test_another_sluicegate_is_a_server_like_any_other(
+    served: Served, fake_folder: FakeFolder, form: str, path: str
+) -> None:
+    """Asked for one of its variants by either form, it gives that variant's own probabilities."""
+    model = RemoteModel.model_validate(
+        {"form": form, "url": f"{served.url}{path}", "model": "fake-large", "usd_per_call": 0.0}
+    )
+    stage = HttpStage("large", "0" * 64, RemoteClient(model, LABELS), StageSettings(), Kept())
+    logits = await stage.logits(TEXTS[:8], None)
+    await stage.close()
+    own = load_variant(fake_folder.folder, fake_folder.family, "fake-large").logits(TEXTS[:8])
+    assert softmax(logits) == pytest.approx(softmax(own), abs=1e-4)
