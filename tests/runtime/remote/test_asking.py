@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.errors import EnvironmentProblem
 from runtime.remote.asking import NONE, ask_texts
 from runtime.remote.estimate import estimate
 from runtime.remote.kept import Kept, KeptAnswers
@@ -162,6 +163,17 @@ def test_answers_are_for_one_way_of_asking(tmp_path: Path) -> None:
     assert asking(url).identity(LABELS[::-1]) != first
     same = asking(url, timeout_s=1.0, usd_per_call=2.0, max_concurrency=1, credentials={"env": "KEY"})
     assert same.identity(LABELS) == first
+
+
+def test_two_processes_do_not_ask_the_same_at_once(url: str, tmp_path: Path) -> None:
+    """Whoever comes second is told to wait, and nothing is written before the first answer."""
+    model = asking(url)
+    with KeptAnswers(tmp_path / "kept", model, LABELS) as kept:
+        assert not (tmp_path / "kept").exists()
+        kept.open()
+        with pytest.raises(EnvironmentProblem, match="another process is asking the same question"):
+            ask_texts(model, LABELS, TEXTS[:1], tmp_path / "kept")
+    assert ask_texts(model, LABELS, TEXTS[:1], tmp_path / "kept").unanswered == 0
 
 
 def test_a_torn_line_is_left_out_and_written_after(tmp_path: Path) -> None:
