@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.core.result import Ok
 
+from serve.wire.decisions.errors import PATHS
 from tests.chaos.house import House
 from tests.chaos.record import Record
 
@@ -26,6 +27,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 MODELS = ("cascade", "fake-small", "fake-other", "fake-large")
+QUESTION = {"type": "choice", "instructions": "?", "choices": [{"value": "sport"}, {"value": "tech"}]}
+NAMED = {"type": "score", "instructions": "?", "criteria": ["tech", "sport"]}
 BINARY = "Inference-Header-Content-Length"
 
 
@@ -55,7 +58,8 @@ class Sender:
 
     def _refusal(self, status: int, path: str, body: bytes, reply: bytes) -> None:
         try:
-            wrong = not isinstance(json.loads(reply)["error"], str)
+            told = json.loads(reply)["error"]
+            wrong = not isinstance(told["message"] if path in PATHS else told, str)
         except (ValueError, LookupError, TypeError):
             wrong = True
         if wrong:
@@ -197,6 +201,8 @@ def test_real_bodies_with_bytes_changed(sender: Sender, record: Record, whole: b
             "/v2/models/fake-large/infer",
             {"inputs": [tensor], "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]},
         ),
+        ("/v1/decisions", {"model": "cascade", "input": "sport: a", "questions": [QUESTION]}),
+        ("/v1/systemone", {"state": {"text": "sport: a"}, "questions": {"topic": NAMED}}),
     ]
     for n in range(3500 if whole else 60):
         path, value = forms[n % len(forms)]

@@ -23,11 +23,15 @@ from serve.settings.limits import RequestLimits
 from tests.serve.parts import FakeFolder, Kept, serving, snapshot_of, two_stage_policy
 
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["sport: a"]}
+TOPICS = ["sport", "tech"]
+QUESTION = {"type": "choice", "instructions": "?", "choices": [{"value": topic} for topic in TOPICS]}
 ROUTES = [
     ("POST", "/v1/classify", {"inputs": "sport: a"}),
     ("POST", "/v2/models/cascade/infer", {"inputs": [TENSOR]}),
     ("POST", "/v2/models/cascade/versions/1/infer", {"inputs": [TENSOR]}),
     ("POST", "//v1/classify", {"inputs": "sport: a"}),
+    ("POST", "/v1/decisions", {"model": "m", "input": "sport: a", "questions": [QUESTION]}),
+    ("POST", "/v1/systemone", {"state": "sport: a", "questions": {"topic": QUESTION | {"criteria": TOPICS}}}),
     ("GET", "/v2", None),
     ("GET", "/v2/models", None),
     ("GET", "/v2/models/cascade", None),

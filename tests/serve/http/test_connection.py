@@ -87,6 +87,21 @@ def test_a_reply_has_a_type_a_length_and_an_id_and_the_connection_stays(client: 
         assert set(headers) == {"content-type", "content-length", "x-request-id"}
 
 
+QUESTION = {"type": "choice", "instructions": "?", "choices": [{"value": "sport"}, {"value": "tech"}]}
+ASKED = json.dumps({"model": "m", "input": "sport: story 1", "questions": [QUESTION]}).encode()
+
+
+def test_decisions_go_the_short_way_too(client: Client) -> None:
+    """With what is known of the answer in headers, and refusals in the form of the path."""
+    for body, status in ((ASKED, 200), (b"{}", 400)):
+        client.send(request(body, path=b"/v1/decisions"))
+        assert client.reply()[0] == status
+    client.send(request(ASKED, path=b"/v1/decisions"))
+    assert {"x-request-id", "x-sluice-variant", "x-sluice-escalated", "x-sluice-policy"} <= set(
+        client.reply()[1]
+    )
+
+
 class Wire(asyncio.Transport):
     """A transport that keeps what is written."""
 
