@@ -14,6 +14,8 @@ from serve.wire.decisions.matching import Match, Matcher, Unserved
 
 _MOST_KEPT = 1024
 """Applications ask the same questions again and again; whoever never does shall not fill the memory."""
+_MOST_CHARACTERS = 16_384
+"""Of what one of them is kept by."""
 
 
 class Answerers:
@@ -56,9 +58,11 @@ class Answerers:
         key = (asked.model, question.name, question.kind, question.values, min(len(asked.images), 2))
         found = self._kept.get(key)
         if found is None:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            found = self._kept[key] = self._matcher.match(question, asked, self._models(question, asked))
+            found = self._matcher.match(question, asked, self._models(question, asked))
+            if _characters(question, asked) <= _MOST_CHARACTERS:
+                if len(self._kept) >= _MOST_KEPT:
+                    self._kept.clear()
+                self._kept[key] = found
         if isinstance(found, Match) and found.by_image:
             length, most = len(asked.images[0]), self._limits.max_characters
             if length > most:
@@ -74,3 +78,8 @@ class Answerers:
             return (*self._catalogue, self._dataplane.model(name))
         except (UnknownModel, NotReady):
             return self._catalogue
+
+
+def _characters(question: Question, asked: Asked) -> int:
+    named = len(asked.model) + len(question.name or "")
+    return named + sum(len(value) for value in question.values if isinstance(value, str))
