@@ -21,6 +21,7 @@ from typing import IO, Self
 
 from contract.errors import EnvironmentProblem
 from contract.files import write_text
+from runtime.remote.keys import headers_of
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyBook
 from serve.control.admin_address import admin_url, check_admin
@@ -188,12 +189,14 @@ def start(settings: Settings, progress: Progress = lambda _: None) -> Handle:
     Raises:
         InputError: the host is no address of this machine; the family, the policy, or the two together break
             a rule.
-        EnvironmentProblem: a port is taken, a limit is too low, a library or provider is missing, or Ray did
-            not come up.
+        EnvironmentProblem: a port is taken, a limit is too low, a library or provider is missing, the
+            upstream's key is not there, or Ray did not come up.
     """
     clean_dead_runs(progress)
     root = run_root(progress)
     check_room(settings, root)
+    if settings.upstream is not None:
+        headers_of(settings.upstream.credentials)
     front = _front_end(settings, progress)
     folder, lock = make_run_folder(root)
     process: subprocess.Popen[bytes] | None = None

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from contract.remote import Credentials
 from serve.settings.record import Setting
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -27,7 +28,7 @@ class UpstreamSettings(Setting):
         "key_file: the client's own key goes on, as long as this gateway has no keys",
     )
     key_file: str | None = Field(
-        default=None, description="Absolute path of a file that holds its key; read again when it changes"
+        default=None, description="Absolute path of a file that holds its key; read at each request"
     )
     timeout_s: float = Field(default=30.0, gt=0, description="For an answer; a nearer deadline counts")
     connect_s: float = Field(default=2.0, gt=0, description="For a connection")
@@ -52,6 +53,13 @@ class UpstreamSettings(Setting):
                 "the upstream's url holds no user name, password or query: see key_env and key_file"
             )
         return given.rstrip("/")
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Where its key lies; None where this gateway has none for it."""
+        if self.key_env is None and self.key_file is None:
+            return None
+        return Credentials(env=self.key_env, file=self.key_file)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 
 import httpx
 
-from contract.errors import DeadlineExceeded, NotReady, Overloaded, StageFailed
+from contract.errors import DeadlineExceeded, EnvironmentProblem, NotReady, Overloaded, StageFailed
+from runtime.remote.keys import headers_of
 from serve.settings.upstream import UpstreamSettings
 from serve.wire.common import Reply
 
@@ -78,7 +77,6 @@ class Upstream:
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
         self._out = 0
-        self._kept_key: tuple[float, str] | None = None
 
     async def ask(self, sent: Sent) -> Reply:
         """Return what the endpoint answered, whatever its status.
@@ -155,35 +153,22 @@ class Upstream:
             (b"accept-encoding", b"identity"),
             (b"x-request-id", sent.identity),
         ]
-        key = self._key()
-        if key is not None:
-            found.append((b"authorization", b"Bearer " + key.encode()))
+        own = self._own()
+        found += own
         for name, value in sent.pairs:
-            own = name == b"authorization" and key is None and not sent.keyed
-            if own or name in _ON_WHOLE or name.startswith(_ON):
+            shown = name == b"authorization" and not own and not sent.keyed
+            if shown or name in _ON_WHOLE or name.startswith(_ON):
                 found.append((name, value))
-        return found, key is not None
+        return found, bool(own)
 
-    def _key(self) -> str | None:
-        """Return the key that this gateway shows; None where it has none. Raises NotReady."""
-        settings = self.settings
-        if settings.key_env is not None:
-            key = os.environ.get(settings.key_env, "").strip()
-            if not key:
-                log.error("upstream.key_env names %s, which is not in the environment", settings.key_env)
-                raise NotReady("the upstream's key is not there")
-            return key
-        if settings.key_file is None:
-            return None
-        path = Path(settings.key_file)
+    def _own(self) -> list[tuple[bytes, bytes]]:
+        """Return the header with this gateway's own key; none where it has no key. Raises NotReady."""
         try:
-            changed = path.stat().st_mtime
-            if self._kept_key is None or self._kept_key[0] != changed:
-                self._kept_key = (changed, path.read_text("utf-8").strip())
-        except (OSError, UnicodeDecodeError):
-            log.error("upstream.key_file %s cannot be read", path)
+            found = headers_of(self.settings.credentials)
+        except EnvironmentProblem as problem:
+            log.error("the upstream's key: %s", problem.message)
             raise NotReady("the upstream's key is not there") from None
-        return self._kept_key[1]
+        return [(name.lower().encode(), value.encode()) for name, value in found.items()]
 
 
 def _back(headers: httpx.Headers) -> tuple[tuple[bytes, bytes], ...]:

@@ -16,15 +16,19 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract.errors import NotReady
+from contract.errors import EnvironmentProblem, NotReady
 from runtime.fake_family import write_fake_family
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
 from serve.dataplane.family_planes import FamilyPlanes
 from serve.dataplane.plane import DataPlane
+from serve.local import launcher
+from serve.settings.gateway import Settings
 from serve.settings.limits import RequestLimits
+from serve.settings.stages import FakeSettings
 from serve.settings.upstream import UpstreamSettings
 from serve.types.stage import Snapshot
+from tests.ports import free_port
 from tests.serve.http.decisions.parts import NEWS, Deciding, ask, choice, deciding
 from tests.serve.parts import FakeFolder, Kept, snapshot_of, two_stage_policy
 
@@ -342,3 +346,22 @@ def test_each_of_several_families_answers_its_own(fake_folder: FakeFolder, post_
         assert gone.json()["error"]["code"] == "question_not_served"
         long_name = decide(running, ask(choice(*NEWS, name="quick"), model="news"))
         assert long_name.json()["sluice"]["answers"][0]["variant"] == "fake-small"
+
+
+def test_a_gateway_does_not_start_without_the_key_that_it_is_told_to_show() -> None:
+    """The variable is named, and nothing has been started by then."""
+    upstream = UpstreamSettings(url="http://127.0.0.1:9/v1", key_env="NO_SUCH_VARIABLE")
+    settings = Settings(fake=FakeSettings(), upstream=upstream, port=free_port(), admin_port=free_port())
+    with pytest.raises(EnvironmentProblem, match="NO_SUCH_VARIABLE"):
+        launcher.start(settings)
+
+
+def test_a_key_that_is_gone_is_not_replaced_by_the_clients(
+    fake_folder: FakeFolder, odd: tuple[Odd, str], tmp_path: Path
+) -> None:
+    """Nothing is asked without it."""
+    app, url = odd
+    before = len(app.seen)
+    with deciding(fake_folder, upstream={"url": url, "key_file": str(tmp_path / "gone")}) as running:
+        reply = decide(running, ask(choice(*POST)), authorization="Bearer theirs")
+    assert (reply.status_code, len(app.seen)) == (503, before)
