@@ -1,0 +1,129 @@
+"""What the form of decision endpoints costs at the SDK: /v1/decisions beside /v1/classify, on one connection.
+
+python -m bench.gateway.at_the_sdk FAMILY POLICY [--calls N] [--rounds N]
+
+The SDK `openai` asks both in turn, one call at a time over the connection that it keeps, about the same
+texts: all labels of the family offered, then two of them. Reported are p50 and p99 over all rounds, and of
+the ratio of the medians of a round the median over rounds and its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from bench.gateway.servers import gateway
+from bench.gateway.texts import short_texts
+from contract.family import read_family
+from runtime.machine import describe_machine
+
+Ask = Callable[[str], Any]
+
+
+def asking(url: str, labels: tuple[str, ...]) -> dict[str, Ask]:
+    """Return the calls that are compared, all by one client.
+
+    `untyped` is the SDK without the types that it makes of a request and a reply, as LangChain uses it, and
+    as `/v1/classify` is asked here: what is left is the wire form and the gateway. `typed` is
+    `decisions.create`.
+    """
+    client = openai.OpenAI(base_url=url, api_key="any", max_retries=0)
+
+    def classify(text: str) -> Any:
+        return client.post("/classify", body={"inputs": text}, cast_to=object)
+
+    calls: dict[str, Ask] = {"classify": classify}
+    for name, offered in (("all labels", labels), ("two labels", labels[:2])):
+        choices = [{"value": label} for label in offered]
+        question: Any = {"type": "choice", "name": "label", "instructions": "Which?", "choices": choices}
+        calls[f"decisions, {name}, untyped"] = _untyped(client, question)
+        calls[f"decisions, {name}, typed"] = _typed(client, question)
+    return calls
+
+
+def _untyped(client: openai.OpenAI, question: Any) -> Ask:
+    def ask(text: str) -> Any:
+        body = {"model": "cascade", "input": text, "questions": [question]}
+        return client.post("/decisions", body=body, cast_to=object)
+
+    return ask
+
+
+def _typed(client: openai.OpenAI, question: Any) -> Ask:
+    return lambda text: client.decisions.create(model="cascade", input=text, questions=[question])
+
+
+def times_ms(ask: Ask, texts: list[str]) -> list[float]:
+    """Return how long each text took, in turn."""
+    found = []
+    for text in texts:
+        began = time.perf_counter()
+        ask(text)
+        found.append(1e3 * (time.perf_counter() - began))
+    return found
+
+
+def compare(calls: dict[str, Ask], texts: list[str], rounds: int) -> dict[str, Any]:
+    """Return p50 and p99 of each call in milliseconds, and the ratio of its p50 to that of the first.
+
+    In a round every call has a turn, in the other order every other round, so that drift falls on all.
+    """
+    seen: dict[str, list[list[float]]] = {name: [] for name in calls}
+    for ask in calls.values():
+        times_ms(ask, texts[:50])
+    for turn in range(rounds):
+        for name in list(calls)[:: -1 if turn % 2 else 1]:
+            seen[name].append(times_ms(calls[name], texts))
+    first = next(iter(calls))
+    told: dict[str, Any] = {}
+    for name, each in seen.items():
+        ratios = [
+            statistics.median(own) / statistics.median(base)
+            for own, base in zip(each, seen[first], strict=True)
+        ]
+        pooled = sorted(took for one in each for took in one)
+        told[name] = {
+            "p50_ms": round(statistics.median(pooled), 3),
+            "p99_ms": round(pooled[int(0.99 * (len(pooled) - 1))], 3),
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        }
+    return told
+
+
+def main() -> None:
+    """Start a gateway, ask, and print what was seen as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("family", type=Path)
+    parser.add_argument("policy", type=Path)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=6)
+    options = parser.parse_args()
+    family = read_family(options.family)
+    held_out = short_texts(options.family, family)
+    texts = [held_out[call % len(held_out)] for call in range(options.calls)]
+    with gateway(options.family, options.policy) as server:
+        url = server.url.removesuffix("/classify")
+        told = compare(asking(url, family.labels), texts, options.rounds)
+    print(
+        json.dumps(
+            {
+                "labels": len(family.labels),
+                "calls": len(texts),
+                "machine": describe_machine().model_dump(mode="json"),
+                "seen": told,
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
