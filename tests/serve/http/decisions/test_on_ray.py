@@ -27,7 +27,7 @@ def test_the_sdk_asks_a_gateway_on_ray(gateway: Handle) -> None:
     """Some answers escalate over a handle; each tells who gave it."""
     seen = set()
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any") as client:
-        for number in range(12):
+        for number in range(50):
             raw = client.decisions.with_raw_response.create(
                 **ask(choice(*NEWS), text=f"sport: story {number}", model="cascade")
             )
