@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 _NOT_OURS = {401, 403, 404, 405}
 """Replies of a server that will not have this gateway, whatever it asks."""
 _TELL_EVERY_S = 10.0
+_SAFE: set[FailureKind] = {"unreachable", "late", "busy", "unreadable"}
 _BUSY_TRIES = 2
 _FAILED: dict[FailureKind, Incident] = {
     "unreachable": "call_unreachable",
@@ -201,7 +202,16 @@ class HttpCalls:
         now = self._clock()
         if now >= self._told_at.get(failure.kind, -inf) + _TELL_EVERY_S:
             self._told_at[failure.kind] = now
-            log.warning("%s, %s: %s", self._variant, failure.kind, failure)
+            log.warning(
+                "%s is not answered by its server (%s): %s", self._variant, failure.kind, _words(failure)
+            )
+
+
+def _words(failure: RemoteFailure) -> str:
+    """Return what may stand in a log: nothing that a server said, which may quote the text it was asked."""
+    if failure.kind in _SAFE or failure.status in _NOT_OURS:
+        return str(failure)
+    return "no label that was offered" if failure.status is None else f"HTTP {failure.status}"
 
 
 class HttpStage(RemoteStage):
