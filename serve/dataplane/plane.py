@@ -6,35 +6,32 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from contract.errors import (
     DeadlineExceeded,
-    NotReady,
     Overloaded,
     RequestError,
     StageFailed,
-    UnknownModel,
 )
 from contract.probabilities import softmax
 from router.decide.cascade import ANSWER, Answer
 from router.decide.scores import IntArray, score_one
 from runtime.api import Logits
 from serve.dataplane.escalation import StageTime
-from serve.dataplane.plan import Plan, describe, make_plan
+from serve.dataplane.plan import Plan
 from serve.dataplane.request_state import RequestState
+from serve.dataplane.served import Inside, Served
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
-from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo, Texts, local_name
+from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, Texts
 from serve.types.recorder import Recorder, RequestRecord
-from serve.types.stage import Snapshot, Snapshots, Stage
+from serve.types.stage import Snapshots, Stage
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.02
 _TO_PLAN_WITH = 0.9
 """Of the objective: the rest is for the way back to the client."""
 
@@ -47,48 +44,7 @@ class Terms(NamedTuple):
     priority: int
 
 
-class _Held:
-    """Requests that work on one plan."""
-
-    __slots__ = ("catalogue", "count", "drained", "plan")
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.catalogue: tuple[ModelInfo, ...] = ()
-        self.count = 0
-        self.drained = asyncio.Event()
-
-
-class _Inside:
-    """The place of one request among those inside, given up once: at the latest with the object."""
-
-    __slots__ = ("_held", "_left", "_plane", "_texts")
-
-    def __init__(self, plane: DataPlane, held: _Held, texts: int) -> None:
-        self._plane = plane
-        self._held = held
-        self._texts = texts
-        self._left = False
-        plane._in_flight += texts
-        held.count += 1
-
-    @property
-    def plan(self) -> Plan:
-        """What the request works on."""
-        return self._held.plan
-
-    def leave(self) -> None:
-        """Give it up."""
-        if not self._left:
-            self._left = True
-            self._plane._leave(self._held, self._texts)
-
-    def __del__(self) -> None:
-        """A request may be given up before the first step of what finds its answers."""
-        self.leave()
-
-
-class DataPlane:
+class DataPlane(Served):
     """Answers requests with the cascade or with one variant by name.
 
     Args:
@@ -108,21 +64,12 @@ class DataPlane:
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._snapshots = snapshots
+        super().__init__(snapshots, name)
         self._limits = limits
         self._recorder = self._told = recorder
-        self._name = name
         self._clock = clock
-        self._held: _Held | None = None
-        self._leaving: dict[Snapshot, _Held] = {}
-        self._in_flight = 0
         self._times: dict[str, StageTime] = {}
         self._objective_s = None if limits.objective_ms is None else limits.objective_ms / 1e3
-
-    @property
-    def in_flight(self) -> int:
-        """Texts inside."""
-        return self._in_flight
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """Answer every text of a request.
@@ -153,7 +100,7 @@ class DataPlane:
             logits = _at_once(stage, request.texts, classes, terms)
             if logits is not None:
                 return self._single(plan, request, logits)
-            return self._later(_Inside(self, held, n), request, request.texts, terms, None)
+            return self._later(Inside(self, held, n), request, request.texts, terms, None)
         texts = Texts(request.texts) if plan.keeps_encoding else request.texts
         logits = _at_once(plan.steps[0].stage, texts, classes, terms)
         state = None
@@ -162,11 +109,11 @@ class DataPlane:
             if isinstance(found, ClassifyResult):
                 return found
             state = found
-        return self._later(_Inside(self, held, n), request, texts, terms, state)
+        return self._later(Inside(self, held, n), request, texts, terms, state)
 
     async def _later(
         self,
-        inside: _Inside,
+        inside: Inside,
         request: ClassifyRequest,
         texts: Sequence[str],
         terms: Terms,
@@ -180,104 +127,9 @@ class DataPlane:
         finally:
             inside.leave()
 
-    async def ready(self) -> bool:
-        """Return whether every stage of the policy would answer now."""
-        try:
-            plan = self._current().plan
-        except NotReady:
-            return False
-        return all(await asyncio.gather(*(step.stage.ready() for step in plan.steps)))
-
-    async def model_ready(self, model: str) -> bool:
-        """Return whether that model would answer now. Raises UnknownModel, NotReady."""
-        local = self.local_name(model)
-        if local == CASCADE:
-            return await self.ready()
-        return await self._current().plan.snapshot.stages[local].ready()
-
-    def model(self, name: str) -> ModelInfo:
-        """Describe a served model. Raises UnknownModel, NotReady."""
-        local = self.local_name(name)
-        return replace(describe(local, self._current().plan, self._name), name=name)
-
-    def models(self) -> tuple[str, ...]:
-        """Return the names of what is served, the cascade first. Raises NotReady."""
-        return (CASCADE, *self._current().plan.snapshot.stages)
-
-    def catalogue(self) -> tuple[ModelInfo, ...]:
-        """Describe all that is served, the cascade first; the same object while it is the same.
-
-        Raises NotReady.
-        """
-        held = self._current()
-        if not held.catalogue:
-            held.catalogue = tuple(describe(name, held.plan, self._name) for name in self.models())
-        return held.catalogue
-
-    def made_at(self, name: str = CASCADE) -> str:  # noqa: ARG002 - one family has all of its models
-        """Return when the family in force was made, as its manifest says; empty where it does not."""
-        return self._current().plan.snapshot.family.created_at
-
-    def local_name(self, name: str) -> str:
-        """Return the short name of a served model. Raises UnknownModel, NotReady when none is yet."""
-        stages = self._current().plan.snapshot.stages
-        if name == CASCADE or name in stages:
-            return name
-        local = local_name(name, self._name)
-        if local != CASCADE and local not in stages:
-            raise UnknownModel(name, (CASCADE, *stages))
-        return local
-
-    def check_served(self, name: str) -> None:
-        """Raise UnknownModel unless that model is served, NotReady when none is yet."""
-        self.local_name(name)
-
-    def dearest_usd(self, name: str) -> float:
-        """Return what one text costs by a model at the most: by the cascade, where every stage runs."""
-        plan, local = self._current().plan, self.local_name(name)
-        runs = [(step.rules.variant, 1) for step in plan.steps] if local == CASCADE else [(local, 1)]
-        return sum(plan.prices.charges(runs).values())
-
     def whose(self, request: ClassifyRequest) -> tuple[str, Recorder] | None:
         """Return by which name and by whom a request that gets no answer is counted. See Plane."""
         return (self.local_name(request.model), self._told) if self.serves(request.model) else None
-
-    def serves(self, name: str) -> bool:
-        """Return whether that is the name of a served model; no name is before the first revision."""
-        try:
-            self.check_served(name)
-        except (UnknownModel, NotReady):
-            return False
-        return True
-
-    async def drain(self) -> None:
-        """Refuse new requests and be unready from now on; return once none is left inside."""
-        self._snapshots = _stopping
-        while self._in_flight:
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    async def drained(self, snapshot: Snapshot) -> None:
-        """Return once no request works on `snapshot`, which is out of force. Raises NotReady."""
-        self._current()
-        if snapshot in self._leaving:
-            await self._leaving[snapshot].drained.wait()
-
-    def _leave(self, held: _Held, texts: int) -> None:
-        self._in_flight -= texts
-        held.count -= 1
-        if not held.count and held is not self._held:
-            self._leaving.pop(held.plan.snapshot, None)
-            held.drained.set()
-
-    def _current(self) -> _Held:
-        snapshot = self._snapshots()
-        held = self._held
-        if held is not None and held.plan.snapshot is snapshot:
-            return held
-        if held is not None and held.count:
-            self._leaving[held.plan.snapshot] = held
-        self._held = _Held(make_plan(snapshot))
-        return self._held
 
     def _shorten(self, request: ClassifyRequest) -> str:
         """Give the request the family's own name for its model, and return it. Raises UnknownModel."""
@@ -516,10 +368,6 @@ def _check_shape(stage: Stage, logits: Logits, texts: int, classes: int) -> None
     if logits.shape != (texts, classes):
         log.error("stage %s gave logits of shape %s", stage.variant, logits.shape)
         raise StageFailed(f"{stage.variant} gave no usable answer")
-
-
-def _stopping() -> Snapshot:
-    raise NotReady("the gateway is stopping")
 
 
 def _chosen(texts: Sequence[str], rows: IntArray) -> Sequence[str]:

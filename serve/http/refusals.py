@@ -68,7 +68,7 @@ _NOT_OFFERED: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
 )  # fmt: skip
 
-REFUSED = tuple(path for _, paths, _ in _NOT_OFFERED for path in paths)
+REFUSED = tuple(path.replace(":model}", "}") for _, paths, _ in _NOT_OFFERED for path in paths)
 
 
 def add_refusals(shell: FastAPI) -> None:
