@@ -148,7 +148,16 @@ def steps_table(family: Family) -> Table | None:
     if not steps:
         return None
     rows = [
-        Row((s.name, s.kind, duration(s.seconds), significant(s.energy_wh), significant(s.gco2e)))
+        Row(
+            (
+                s.name,
+                s.kind,
+                duration(s.seconds),
+                significant(s.energy_wh),
+                significant(s.gco2e),
+                _paid(s.usd),
+            )
+        )
         for s in steps
     ]
     said = [f"{duration(sum(s.seconds for s in steps))} in all"]
@@ -156,12 +165,18 @@ def steps_table(family: Family) -> Table | None:
         said.append(f"{significant(sum(s.energy_wh or 0 for s in steps))} Wh")
     if all(s.gco2e is not None for s in steps):
         said.append(f"{significant(sum(s.gco2e or 0 for s in steps))} gCO2e")
+    if any(s.usd is not None for s in steps):
+        said.append(f"{significant(sum(s.usd or 0 for s in steps))} USD paid to others")
     kinds = sorted({s.energy_provenance for s in steps if s.energy_wh is not None})
     known = ", ".join(kinds) or "not known"
     notes = (f"{', '.join(said)}. Energy of the whole machine while the step ran: {known}.",)
-    columns = ("step", "kind", "time", "Wh", "gCO2e")
+    columns = ("step", "kind", "time", "Wh", "gCO2e", "USD paid")
     table = Table("steps", "What each step cost", columns, tuple(rows), notes, frozenset({"kind"}))
     return table.without_empty_columns()
+
+
+def _paid(usd: float | None) -> str:
+    return "" if usd is None else significant(usd)
 
 
 def _from_variants(variants: Sequence[Variant]) -> tuple[StepCost, ...]:
@@ -194,11 +209,12 @@ def making_table(family: Family) -> Table | None:
             duration(training.seconds),
             significant(training.energy_wh),
             significant(training.gco2e),
+            _paid(training.usd),
         )
         rows.append(Row(cells))
     if not rows:
         return None
-    columns = ("variant", "technique", "from", "time", "Wh", "gCO2e")
+    columns = ("variant", "technique", "from", "time", "Wh", "gCO2e", "USD paid")
     notes = ("Sums over the steps that made a variant from its parent, without its export and measurement.",)
     words = frozenset({"technique", "from"})
     table = Table("making", "How each variant was made", columns, tuple(rows), notes, words)

@@ -151,7 +151,9 @@ def test_inspect_and_report_say_what_is_counted_against_what(folder: Path) -> No
         )
     report = run("report", str(folder / "family"), "--out", str(folder / "report.md"))
     assert report.exit_code == 0, report.output
-    assert "The data have no labels" in (folder / "report.md").read_text()
+    told = (folder / "report.md").read_text()
+    assert "The data have no labels" in told
+    assert "USD paid to others" in told
 
 
 def test_nothing_is_asked_or_made_again(folder: Path, serving: tuple[ToyTeacher, str]) -> None:
