@@ -107,3 +107,24 @@ def test_a_bad_image_spoils_no_other_request(url: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda i: classify(url, "nothing" if i % 4 == 0 else LIGHT), range(24)))
     assert [reply.status_code for reply in replies] == [400 if i % 4 == 0 else 200 for i in range(24)]
+
+
+def test_decisions_about_an_image_are_answered_by_who_sees_it(url: str) -> None:
+    """One `input_image` as a data URL, whatever is written beside it; two images, or none, are nobody's."""
+    question = {"type": "choice", "instructions": "?", "choices": [{"value": "light"}, {"value": "dark"}]}
+
+    def decide(*images: str) -> httpx.Response:
+        shown = [
+            {"type": "input_image", "image_url": f"data:image/png;base64,{image}", "detail": "low"}
+            for image in images
+        ]
+        content = [{"type": "input_text", "text": "Light or dark?"}, *shown]
+        body = {"model": "m", "input": [{"role": "user", "content": content}], "questions": [question]}
+        return httpx.post(f"{url}/v1/decisions", json=body, timeout=30)
+
+    seen = [decide(image) for image in (DARK, LIGHT, GREY)]
+    assert [reply.json()["answers"][0]["choice"] for reply in seen] == ["dark", "light", "light"]
+    assert [reply.headers["x-sluice-variant"] for reply in seen] == ["small", "small", "teacher"]
+    for reply in (decide(), decide(DARK, LIGHT)):
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "question_not_served")
+    assert decide("aGVsbG8=").status_code == 400

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from openai.types.decision import Decision
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
 from serve.settings.gateway import Settings
+from serve.wire.decisions.schemas import Extra
 from tests.serve.http.decisions.parts import NEWS, SURE, Deciding, ask, certified, choice, deciding
 from tests.serve.parts import FakeFolder
 
@@ -138,6 +140,16 @@ def test_the_pages_program_runs(news: Deciding, capsys: pytest.CaptureFixture[st
     """As it stands, at another address."""
     exec(block("python").replace("http://127.0.0.1:8000", news.url), {})
     assert re.fullmatch(r"(sport|business|politics) 0?\.?\d+\n", capsys.readouterr().out)
+
+
+def test_the_pages_command_is_answered(news: Deciding) -> None:
+    """The body that it sends, and the object that it shows in the reply."""
+    found = re.search(r"-d '(.*)'", block("console"), re.DOTALL)
+    assert found is not None
+    reply = httpx.post(f"{news.url}/v1/decisions", content=found.group(1).encode())
+    assert reply.status_code == 200, reply.text
+    shown = Extra.model_validate_json(block("json"))
+    assert set(reply.json()["sluice"]["answers"][0]) <= set(shown.answers[0].model_dump())
 
 
 def test_the_pages_settings_are_settings() -> None:
