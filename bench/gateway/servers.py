@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.gateway.environments import environment
 from contract.family import Family
 from contract.files import write_json
@@ -25,6 +27,9 @@ from contract.policy import single_variant_policy
 PEERS = Path(__file__).parent / "peers"
 REPLICA = Path(__file__).with_name("plain_replica.py")
 READY_S = 90.0
+CORES = psutil.cpu_count() or 1
+IDLE_SHARE = 0.3
+"""Of a core: a server that has all its processes up takes less than that while nobody asks it."""
 
 Options = Mapping[str, int]
 Form = Callable[[str], dict[str, Any]]
@@ -192,6 +197,7 @@ def _process(command: list[str], environ: dict[str, str], scratch: str, server: 
         )
         try:
             _wait_until_it_answers(server, process)
+            wait_until_idle()
             yield
         except SystemExit as problem:
             log.seek(0)
@@ -213,6 +219,17 @@ def _wait_until_it_answers(server: Server, process: subprocess.Popen[bytes]) -> 
         except OSError:
             time.sleep(0.1)
     raise SystemExit(f"{server.url} never answered")
+
+
+def wait_until_idle(
+    most_s: float = 30.0, look: Callable[[], float] = lambda: psutil.cpu_percent(1.0) * CORES / 100
+) -> bool:
+    """Wait until this machine spends next to nothing for a second; return whether it came to that.
+
+    The first of several processes answers while the others still load: whoever drives a server then
+    measures their start, on the cores that the answers need, and one process in place of all.
+    """
+    return any(look() < IDLE_SHARE for _ in range(max(1, int(most_s))))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
