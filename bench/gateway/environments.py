@@ -13,6 +13,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "litserve": ("litserve==0.2.19", *MODEL),
     "mlserver": ("mlserver==1.7.1", "uvloop==0.21.0", *MODEL),
     "bentoml": ("bentoml==1.4.40", *MODEL),
+    "shad0w": ("shad0wllm[torch]==0.4.0", "torch==2.14.1"),
+    "openai": ("openai==3.57.0",),
 }
 
 
