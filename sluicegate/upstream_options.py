@@ -23,8 +23,8 @@ PORT = click.IntRange(1, 65535)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
-TRAFFIC = TrafficSettings(canary_texts_per_s=10.0, busy_cpu_share=0.95)
-"""What is compared mostly waits for the upstream, so more of it fits beside the load."""
+TRAFFIC = TrafficSettings(beside_texts=256, busy_cpu_share=None, canary_texts_per_s=10.0)
+"""Texts inside mostly wait for the upstream: comparisons, one at a time, need not wait until they have gone."""
 
 
 def upstream_options(function: F) -> F:
