@@ -24,7 +24,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 TRAFFIC = TrafficSettings(beside_texts=256, busy_cpu_share=None, canary_texts_per_s=10.0)
-"""Texts inside mostly wait for the upstream: comparisons, one at a time, need not wait until they have gone."""
+"""Texts inside mostly wait for the upstream: comparisons, one at a time, need not wait for them to leave."""
 
 
 def upstream_options(function: F) -> F:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from contract.collected import SCHEMA, CollectedRow
 from contract.errors import DataError
 from contract.files import atomic_path
 
+PROBABILITIES = "probabilities"
 COLUMNS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -24,7 +27,7 @@ COLUMNS = pa.schema(
         pa.field("text_sha256", pa.string(), nullable=False),
         pa.field("text", pa.string()),
         pa.field("answer", pa.string(), nullable=False),
-        pa.field("probabilities", pa.list_(pa.float32())),
+        pa.field(PROBABILITIES, pa.list_(pa.float32())),
         pa.field("model", pa.string()),
         pa.field("usd", pa.float64()),
         pa.field("latency_ms", pa.float64()),
@@ -55,7 +58,16 @@ def list_parts(folder: Path) -> list[Part]:
 
 def table_of(rows: Sequence[CollectedRow]) -> pa.Table:
     """Return rows as a table."""
-    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=COLUMNS)
+    plain = [name for name in COLUMNS.names if name != PROBABILITIES]
+    columns = {
+        name: pa.array([getattr(row, name) for row in rows], COLUMNS.field(name).type) for name in plain
+    }
+    told = [row.probabilities for row in rows]
+    ends = np.cumsum([0, *(0 if one is None else len(one) for one in told)]).astype(np.int32)
+    flat = np.fromiter(chain.from_iterable(one or () for one in told), np.float32, int(ends[-1]))
+    missing = pa.array([one is None for one in told])
+    columns[PROBABILITIES] = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat), mask=missing)
+    return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS)
 
 
 def write_part(folder: Path, rows: pa.Table, name: str) -> Path:
