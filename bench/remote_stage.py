@@ -4,7 +4,7 @@
 
 A stand-in for a large model answers chat questions after a delay, at a price. It is added to a family of
 fakes, asked for the family's rows, and served as the reference behind the small fake. The rows that predict
-are those whose texts are sent.
+are those whose texts are sent; the price is that of the model and of the CPU-seconds used here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from serve.standin.settings import StandInSettings
 
 ROWS = 600
 KEYS = ("escalation_rate", "accuracy", "latency_p50_ms", "latency_p99_ms", "usd_per_1k")
-MEASURED = ("escalation_rate", "accuracy", "p50_ms", "p99_ms", "usd_per_1k")
+MEASURED = ("escalation_rate", "accuracy", "p50_ms", "p99_ms", "usd_per_1k_by_cpu")
 
 
 def cascade(folder: Path, threshold: float) -> Path:

@@ -98,6 +98,9 @@ class Summary(Frozen):
     usd_per_1k_by_cpu: float | None = Field(
         default=None, description="Price of the CPU-seconds used, against usd_per_1k of the machine provided"
     )
+    charged_usd_per_1k: float | None = Field(
+        default=None, description="By models behind HTTP, as the gateway counts it; part of both prices"
+    )
     stopped_early: bool = Field(default=False, description="Ended once the objective was surely missed")
     policy_version: str | None = None
     data_sha256: str | None = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract.machine import EnergyProvenance
-from contract.metrics import CPU_SECONDS, ENERGY, REQUESTS
+from contract.metrics import CPU_SECONDS, ENERGY, REMOTE_USD, REQUESTS
 
 # The generator asks the server itself, so its counters are not asked by way of a proxy either.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -37,12 +37,14 @@ class Reading:
         served: texts answered or refused since the server started.
         cpu_seconds: by variant.
         joules: by provenance.
+        charged_usd: by models behind HTTP.
     """
 
     at_s: float
     served: float | None
     cpu_seconds: Mapping[str, float] | None
     joules: Mapping[str, float] | None
+    charged_usd: float | None = None
 
     @property
     def all_joules(self) -> float:
@@ -62,6 +64,7 @@ class ServerUse:
         idle_joules: what the idle machine would have used in that time, when that was measured.
         beside_cpu_seconds: CPU time of the generator, when it ran on the same machine.
         provenance: how the energy is known.
+        charged_usd: what models behind HTTP charged.
     """
 
     window_s: float
@@ -71,6 +74,7 @@ class ServerUse:
     idle_joules: float | None = None
     beside_cpu_seconds: float = 0.0
     provenance: EnergyProvenance = "none"
+    charged_usd: float | None = None
 
     @property
     def dynamic_joules(self) -> float | None:
@@ -93,6 +97,7 @@ def parse_metrics(page: str, at_s: float) -> Reading:
     served: float | None = None
     cpu: dict[str, float] = {}
     joules: dict[str, float] = {}
+    charged: float | None = None
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             if sample.name == REQUESTS.name:
@@ -103,7 +108,9 @@ def parse_metrics(page: str, at_s: float) -> Reading:
             elif sample.name == ENERGY.name:
                 name = sample.labels.get("provenance", "")
                 joules[name] = joules.get(name, 0.0) + sample.value
-    return Reading(at_s, served, cpu or None, joules or None)
+            elif sample.name == REMOTE_USD.name:
+                charged = (charged or 0.0) + sample.value
+    return Reading(at_s, served, cpu or None, joules or None, charged)
 
 
 def headers(api_key: str | None) -> dict[str, str]:
@@ -200,6 +207,7 @@ def difference(
         idle_joules=None if idle_watts is None else idle_watts * window,
         beside_cpu_seconds=beside_cpu_share * window,
         provenance=sources[0] if sources else "none",
+        charged_usd=None if after.charged_usd is None else after.charged_usd - (before.charged_usd or 0.0),
     )
 
 

@@ -241,5 +241,6 @@ def _usd(summary: Summary, goodput: float) -> float | None:
     """Return the price at a goodput, from the price that the run has at its own."""
     if summary.usd_per_1k is None or not summary.goodput_per_s:
         return None
-    hourly = summary.usd_per_1k * summary.goodput_per_s * 3.6
-    return usd_per_1k(hourly, 1.0, goodput)
+    charged = summary.charged_usd_per_1k or 0.0
+    hourly = (summary.usd_per_1k - charged) * summary.goodput_per_s * 3.6
+    return usd_per_1k(hourly, 1.0, goodput) + charged

@@ -96,6 +96,7 @@ def summarise(
     rate = _rate_held(requests, setting)
     good = goodput(requests, setting.slo_ms, rate)
     cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
+    charged = _charged_per_1k(use, n)
     summary = Summary(
         model=setting.model,
         url=setting.url,
@@ -119,8 +120,9 @@ def summarise(
         goodput_interval_per_s=good.interval,
         escalation_rate=_share(requests["escalated"]),
         degraded_rate=_share(requests["degraded"]),
-        usd_per_1k=_usd_per_1k(economy, good.per_s if good.per_s is not None else rate),
-        usd_per_1k_by_cpu=_usd_per_1k_by_cpu(economy, cpu_1k),
+        usd_per_1k=_usd_per_1k(economy, good.per_s if good.per_s is not None else rate, charged or 0.0),
+        usd_per_1k_by_cpu=_usd_per_1k_by_cpu(economy, cpu_1k, charged or 0.0),
+        charged_usd_per_1k=charged,
         cpu_seconds_per_1k=cpu_1k,
         energy_wh_per_1k=wh,
         energy_dynamic_wh_per_1k=wh_dynamic,
@@ -157,16 +159,22 @@ def _methods(waited: Waits, right: Estimate | None, f1: Estimate | None, good: G
     return "; ".join(method for method in methods if method)
 
 
-def _usd_per_1k(economy: Economy | None, goodput_per_s: float) -> float | None:
+def _usd_per_1k(economy: Economy | None, goodput_per_s: float, charged: float) -> float | None:
     if economy is None or economy.cores is None or goodput_per_s <= 0:
         return None
-    return usd_per_1k(economy.usd_per_core_hour, economy.cores, goodput_per_s)
+    return usd_per_1k(economy.usd_per_core_hour, economy.cores, goodput_per_s) + charged
 
 
-def _usd_per_1k_by_cpu(economy: Economy | None, cpu_seconds: float | None) -> float | None:
+def _usd_per_1k_by_cpu(economy: Economy | None, cpu_seconds: float | None, charged: float) -> float | None:
     if economy is None or cpu_seconds is None:
         return None
-    return usd_per_1k_from_seconds(cpu_seconds, economy.usd_per_core_hour)
+    return usd_per_1k_from_seconds(cpu_seconds, economy.usd_per_core_hour) + charged
+
+
+def _charged_per_1k(use: ServerUse | None, n: int) -> float | None:
+    """Return what models behind HTTP charged for 1,000 answers; None where none did."""
+    served = (use.served or n) if use is not None else 0
+    return 1000.0 * use.charged_usd / served if use and use.charged_usd is not None and served else None
 
 
 def _answers(requests: pa.Table, kept_rows: NDArray[np.bool_]) -> Answers:

@@ -147,6 +147,15 @@ def test_cost_and_energy_by_hand() -> None:
     assert (summary.by_variant["gateway"].n, summary.basis) == (0, {"prices": "test"})
 
 
+def test_what_models_elsewhere_charge_is_part_of_the_price() -> None:
+    """200 answers that cost a dollar elsewhere cost five dollars a thousand more, by machine and by CPU."""
+    use = ServerUse(window_s=2.0, served=200, cpu_seconds={"v": 2.0}, charged_usd=1.0)
+    summary = summarise(table([10.0] * 200), setting(200), use=use, economy=ECONOMY)
+    assert summary.charged_usd_per_1k == pytest.approx(5.0)
+    assert summary.usd_per_1k == pytest.approx(5.0 + 1000 * 0.04 * 2 / (3600 * 100))
+    assert summary.usd_per_1k_by_cpu == pytest.approx(5.0 + 10.0 * 0.04 / 3600)
+
+
 def test_what_was_not_measured_is_null() -> None:
     """Without counters there is no energy, no CPU time and no provenance."""
     summary = summarise(table([10.0] * 10), setting(10), economy=ECONOMY)

@@ -154,3 +154,13 @@ def test_a_page_without_our_metrics_has_no_figures() -> None:
     use = difference(reading, Reading(2.0, None, None, None))
     assert use is not None
     assert (use.served, use.cpu_seconds, use.joules, use.provenance) == (None, None, None, "none")
+
+
+def test_what_models_elsewhere_charged_is_summed_over_families_and_stages() -> None:
+    """The series may begin during the run: before it there was nothing to charge."""
+    before = parse_metrics("sluice_requests_total 3\n", 1.0)
+    line = 'sluice_remote_usd_total{family="%s",stage="large"} %g\n'
+    after = parse_metrics("sluice_requests_total 13\n" + line % ("a", 0.25) + line % ("b", 0.5), 2.0)
+    use = difference(before, after)
+    assert use is not None
+    assert use.charged_usd == 0.75

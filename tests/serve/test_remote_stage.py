@@ -50,10 +50,10 @@ class World:
         return found
 
     def counted(self, name: str) -> dict[tuple[str, ...], float]:
-        """A metric's values by the values of its labels."""
+        """A metric's values by the values of its labels, the family's left out."""
         page = httpx.get(f"{self.gateway.url}/metrics", timeout=30, trust_env=False).text
         return {
-            tuple(value for _, value in sorted(sample.labels.items())): sample.value
+            tuple(value for name, value in sorted(sample.labels.items()) if name != "family"): sample.value
             for metric in text_string_to_metric_families(page)
             for sample in metric.samples
             if sample.name == name
