@@ -60,34 +60,33 @@ def _typed(client: openai.OpenAI, question: Any) -> Ask:
     return lambda text: client.decisions.create(model="cascade", input=text, questions=[question])
 
 
-def times_ms(ask: Ask, texts: list[str]) -> list[float]:
-    """Return how long each text took, in turn."""
-    found = []
+def round_ms(calls: dict[str, Ask], texts: list[str], *, backwards: bool) -> dict[str, list[float]]:
+    """Return how long each call took for each text, all of them for one text before the next."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)[:: -1 if backwards else 1]
     for text in texts:
-        began = time.perf_counter()
-        ask(text)
-        found.append(1e3 * (time.perf_counter() - began))
+        for name in order:
+            began = time.perf_counter()
+            calls[name](text)
+            found[name].append(1e3 * (time.perf_counter() - began))
     return found
 
 
 def compare(calls: dict[str, Ask], texts: list[str], rounds: int) -> dict[str, Any]:
     """Return p50 and p99 of each call in milliseconds, and the ratio of its p50 to that of the first.
 
-    In a round every call has a turn, in the other order every other round, so that drift falls on all.
+    Calls take turns text by text, in the other order every other round, so that drift falls on all.
     """
+    round_ms(calls, texts[:50], backwards=False)
     seen: dict[str, list[list[float]]] = {name: [] for name in calls}
-    for ask in calls.values():
-        times_ms(ask, texts[:50])
     for turn in range(rounds):
-        for name in list(calls)[:: -1 if turn % 2 else 1]:
-            seen[name].append(times_ms(calls[name], texts))
+        for name, times in round_ms(calls, texts, backwards=turn % 2 == 1).items():
+            seen[name].append(times)
     first = next(iter(calls))
     told: dict[str, Any] = {}
     for name, each in seen.items():
-        ratios = [
-            statistics.median(own) / statistics.median(base)
-            for own, base in zip(each, seen[first], strict=True)
-        ]
+        pairs = zip(each, seen[first], strict=True)
+        ratios = [statistics.median(own) / statistics.median(base) for own, base in pairs]
         pooled = sorted(took for one in each for took in one)
         told[name] = {
             "p50_ms": round(statistics.median(pooled), 3),
