@@ -29,7 +29,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 TURNS = lock_of_this_run()
 SERIAL = "timing, ray"
 # The longest first, so that no worker is left alone with them at the end.
-ORDER = (SERIAL, "tests/compress/", "tests/router/", "tests/sluicegate/")
+ORDER = (SERIAL, "tests/compress/", "tests/e2e/", "tests/router/", "tests/sluicegate/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,8 +53,8 @@ def _group(item: pytest.Item) -> str:
 
     On a worker of their own, tests of time would wait for the gateway that starts on the other.
     """
-    serial = any(item.get_closest_marker(name) for name in ("timing", "ray"))
-    return SERIAL if serial else item.nodeid.split("::")[0]
+    timed, on_ray, beside = (item.get_closest_marker(name) for name in ("timing", "ray", "beside"))
+    return SERIAL if timed or (on_ray and not beside) else item.nodeid.split("::")[0]
 
 
 def _place(item: pytest.Item) -> tuple[int, bool, str, bool]:

@@ -20,7 +20,7 @@ import pytest
 from tests.e2e.conftest import Demo, Sluice
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+pytestmark = pytest.mark.e2e
 
 
 def _wait_for_words(process: subprocess.Popen[str], pattern: str, *, limit_s: float = 240) -> str:
@@ -67,6 +67,7 @@ def _half_written(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".partial"))]
 
 
+@pytest.mark.ray
 def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(alone: Sluice) -> None:
     """`serve --fake` answers what is in hand at SIGTERM in full, ends with 0, and leaves no process."""
     port, admin = free_port(), free_port()
@@ -102,6 +103,7 @@ def test_the_fake_gateway_needs_no_weights_and_drains_on_sigterm(alone: Sluice) 
     assert alone.leftovers() == []
 
 
+@pytest.mark.ray
 def test_sigterm_while_the_gateway_starts_leaves_nothing(alone: Sluice) -> None:
     """SIGTERM in the middle of start-up ends every process that was started, with code 0."""
     process = alone.start("serve", "--fake", "--port", str(free_port()), "--admin-port", str(free_port()))
@@ -123,6 +125,7 @@ def test_ctrl_c_while_training_keeps_finished_steps(alone: Sluice, tmp_path: Pat
     assert _half_written(tmp_path) == []
 
 
+@pytest.mark.ray
 def test_a_second_demo_reuses_the_family_and_ctrl_c_under_load_leaves_nothing(
     alone: Sluice, demo: Demo
 ) -> None:

@@ -131,6 +131,7 @@ class Reader:
 
 @pytest.mark.e2e
 @pytest.mark.ray
+@pytest.mark.beside
 def test_every_command_of_the_tutorial_works(alone: Sluice, tmp_path: Path) -> None:
     """A reader with a CSV and a model gets from the first command to a report and a rolled-back policy."""
     tickets = _tickets(1200)
