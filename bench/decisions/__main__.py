@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from bench.decisions.compare import CASCADES, compare
-from bench.decisions.data import HELD_OUT, OUT_OF_SCOPE, prepare, read
+from bench.decisions.data import OUT_OF_SCOPE, prepare, read
 from bench.decisions.draws import RIVAL, UPSTREAM, draws_of, with_others
 from bench.decisions.page import render
 from bench.decisions.peer import TIMED, Job, Rows, ask_rival
@@ -69,12 +71,14 @@ def _compress(data: Path, folder: Path) -> None:
 
 def _figures(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
     train = Rows(*read(data / "train.csv"))
-    parts = [read(data / f"{name}.csv") for name in HELD_OUT]
-    held = Rows([text for texts, _ in parts for text in texts], [a for _, answers in parts for a in answers])
     family, predictions = read_family(folder), read_predictions(folder / PREDICTIONS)
     labels = [str(label) for label in predictions.labels]
-    if [labels[row] for row in predictions.label] != list(held.answers):
-        raise SystemExit(f"{folder} was made of other rows than {data} holds: remove it")
+    if family.data is None:
+        raise SystemExit(f"{folder} keeps no held-out texts: remove it")
+    rows = pq.read_table(folder / family.data.path, columns=["text", "label"])
+    held = Rows(rows["text"].to_pylist(), [labels[row] for row in predictions.label])
+    if rows["label"].to_pylist() != list(held.answers):
+        raise SystemExit(f"{folder}: its texts and its predictions are of different rows")
     draws = draws_of(len(held.texts), given.certifying, given.draws, given.seed)
     job = Job(train, held, draws, ALPHAS, DELTA, given.student)
     rival = ask_rival(job, given.out, given.environments.resolve())
