@@ -265,7 +265,7 @@ WHERE_USED = (
     *(metrics.LIMITED, metrics.STAGE_RETRIES, metrics.STAGE_HEDGES, metrics.STAGE_BREAKER),
     *(metrics.CLIENTS_LEFT, metrics.REMOTE_FAILURES, metrics.REMOTE_USD),
 )
-"""What appears once there are trials, limits, failures, leaving clients or models elsewhere; each has tests."""
+"""What appears once there are trials, limits, failures, leaving clients or models elsewhere, with tests."""
 
 
 def test_every_dashboard_metric_is_in_a_live_scrape(gateway: Running, demo: Demo) -> None:
