@@ -19,6 +19,7 @@ DATED = {
     "serve/access",  # keys expire, and quotas begin, at a day and time that a person set
     "serve/telemetry/dead_files.py",  # files are
     "serve/telemetry/tracing.py",  # spans are on the calendar
+    "serve/collecting/collector.py",  # rows are kept for so many days
     "serve/standin/app.py",  # a chat completion says when it was made
     "serve/control",  # revisions, trials and exposure say when they were written
 }
