@@ -13,8 +13,9 @@ from contract.errors import InputError
 from contract.family import MANIFEST
 from contract.policy import read_policy
 from contract.records import first_problem
+from contract.roster import check_served_name
 from contract.trial import TrialKind, VerdictRule
-from serve.control.admin_client import begin_trial, end_trial, show_trials
+from serve.control.admin_client import begin_trial, end_trial, list_families, show_trials
 from sluicegate.admin_options import admin_url_option, family_option
 from sluicegate.common import FILE, FOLDER, json_option, print_json
 from sluicegate.revisions import say
@@ -176,8 +177,8 @@ def _begin(
     kind: TrialKind, policy: Path, family: str | None, admin_url: str, as_json: bool, asked: dict[str, Any]
 ) -> None:
     share, candidate = asked.pop("share"), asked.pop("candidate")
-    if candidate is None and family is not None and (Path(family) / MANIFEST).is_file():
-        candidate, family = Path(family), None  # a folder was meant before gateways had several families
+    if candidate is None and family is not None and _is_folder(family, admin_url):
+        candidate, family = Path(family), None
     auto, anew = asked.pop("auto"), asked.pop("anew")
     if not 0 < share <= 1:
         raise InputError(f"--share {share:g} is not above 0 and at most 1")
@@ -198,6 +199,17 @@ def _begin(
     _done(result, as_json)
     if not as_json:
         say(f"  {_how_it_began(kind, result['revision'])}")
+
+
+def _is_folder(family: str, admin_url: str) -> bool:
+    """Return whether a word can only be a folder, as it was before gateways had several families."""
+    if not (Path(family) / MANIFEST).is_file():
+        return False
+    try:
+        check_served_name(family)
+    except ValueError:
+        return True
+    return all(one["served_as"] != family for one in list_families(admin_url)["families"])
 
 
 def _how_it_began(kind: TrialKind, revision: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from serve.access.gate import Gate
 from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
 from serve.control.admin_guard import Guard
+from sluicegate import trial_cmds
 from sluicegate.common import result_console
 from sluicegate.policy_cmd import command
 from tests.serve.control.trial_world import ALIKE, OTHER, World
@@ -139,6 +141,31 @@ class Nowhere:
     async def bring(self, folder: Path) -> FamilyReference:
         """Refuse."""
         raise InputError("no such family", where=folder)
+
+
+@pytest.mark.parametrize(
+    ("served", "named", "candidate"), [("support", "support", None), ("x", None, "support")]
+)
+def test_a_served_name_is_meant_even_where_a_folder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: str, named: str | None, candidate: str | None
+) -> None:
+    """A folder is taken only where no family is served by that name."""
+    (tmp_path / "support").mkdir()
+    (tmp_path / "support" / "family.json").write_text("{}")
+    write_policy(tmp_path / "candidate.json", OTHER)
+    monkeypatch.chdir(tmp_path)
+    asked: list[tuple[str | None, str | None]] = []
+
+    def begin(kind: str, body: dict[str, Any], _: str, *, family: str | None) -> dict[str, Any]:
+        asked.append((family, body["family"]))
+        revision = {"number": 2, "reason": kind, "rulings": [], kind: {"since_revision": 2}}
+        return {"revision": revision}
+
+    monkeypatch.setattr(trial_cmds, "begin_trial", begin)
+    monkeypatch.setattr(trial_cmds, "list_families", lambda _: {"families": [{"served_as": served}]})
+    words = ["canary", "candidate.json", "--share", "0.1", "--family", "support"]
+    assert CliRunner().invoke(command, words, catch_exceptions=False).exit_code == 0
+    assert asked == [(named, None if candidate is None else str(tmp_path / candidate))]
 
 
 @pytest.mark.parametrize("option", ["--candidate", "--family"])
