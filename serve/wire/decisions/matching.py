@@ -101,12 +101,13 @@ class Matcher:
 
     def _by_labels(self, question: Question, asked: Asked, models: Iterable[ModelInfo]) -> Match | Unserved:
         cascades = [model for model in models if model.kind == CASCADE]
+        labels = {model.name: frozenset(model.labels) for model in cascades}
         tried = [_fit(question, asked, model, self._reading_of(model), in_order=False) for model in cascades]
         found = [one for one in tried if isinstance(one, Match)]
         whole = [one for one in found if one.whole]
         for some in (whole, found):
-            if len(some) == 1:
-                return some[0]
+            if some and len({labels[one.model] for one in some}) == 1:
+                return some[0]  # who was first keeps its questions
         if found:
             names = ", ".join(one.model for one in found[:8])
             return Unserved(

@@ -82,6 +82,16 @@ def test_what_several_families_could_answer_is_left_unless_it_is_all_labels_of_o
     assert matched(question("choice", "sport", "chess")).model == "games"
 
 
+def test_of_families_with_the_same_labels_the_first_keeps_its_questions() -> None:
+    """One that is loaded later changes nothing for them."""
+    second = ModelInfo("news-2", NEWS.labels[::-1], "cascade", "")
+    asked = Asked("gpt", "t", (), None, [], {}, None, b"", False)
+    for values in (NEWS.labels, NEWS.labels[:2]):
+        found = Matcher(DecisionSettings()).match(question("choice", *values), asked, (NEWS, second))
+        assert isinstance(found, Match)
+        assert found.model == "news"
+
+
 def test_the_model_that_is_asked_answers_or_nobody() -> None:
     """A name that is served counts, a variant's too; another name is whatever the client has always said."""
     assert matched(question("choice", "sport", "tech"), model="news/student").model == "news/student"
