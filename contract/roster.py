@@ -62,7 +62,8 @@ class Roster(Frozen):
 
     Attributes:
         seats: in the order in which they came.
-        plain: which one is asked by short names too, such as `cascade`; the only one always is.
+        plain: which one is asked by short names too, such as `cascade`; while it is away, nobody is.
+            None: the only one is.
         started: names that the last start asked for, whatever was loaded and unloaded since.
         seed: whether a start of the gateway wrote it.
     """
@@ -94,14 +95,18 @@ class Roster(Frozen):
         return next((seat for seat in self.seats if seat.name == name), None)
 
     def with_seat(self, seat: Seat) -> Roster:
-        """Return the same with one more; whoever was alone keeps its short names."""
-        plain = self.names[0] if len(self.seats) == 1 else self.plain
+        """Return the same with one more; whoever was alone keeps its short names.
+
+        Raises PolicyError where another family has that name or place.
+        """
+        if any(seat.name == there.name or seat.place == there.place for there in self.seats):
+            raise PolicyError(f"a family is served as {seat.name} already, or another has its place")
+        plain = self.names[0] if self.plain is None and len(self.seats) == 1 else self.plain
         return self.model_copy(update={"seats": (*self.seats, seat), "plain": plain})
 
     def without(self, name: str) -> Roster:
-        """Return the same without that one."""
-        seats = tuple(seat for seat in self.seats if seat.name != name)
-        return self.model_copy(update={"seats": seats, "plain": None if self.plain == name else self.plain})
+        """Return the same without that one; short names that were its own stay reserved for it."""
+        return self.model_copy(update={"seats": tuple(seat for seat in self.seats if seat.name != name)})
 
     def dump(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -54,12 +54,23 @@ def list_(admin_url: str, as_json: bool) -> None:
         return
     if not told["families"]:
         say("no family is served")
+    alone = len(told["families"]) == 1 and told["plain"] is None
     for entry in told["families"]:
-        revision, plain = entry["revision"], entry["served_as"] == told["plain"] or len(told["families"]) == 1
+        revision, plain = entry["revision"], entry["served_as"] == told["plain"] or alone
         say(
             f"{entry['served_as']}: family {entry['family']['name']} {entry['family']['sha256'][:12]}, "
             f"revision {revision['number']}, policy {revision['policy_version'][:12]} {revision['status']}, "
             f"{' -> '.join(revision['stages'])}" + ("; also asked as cascade" if plain else "")
+        )
+    _say_reserved(told)
+
+
+def _say_reserved(told: dict[str, Any]) -> None:
+    plain = told["plain"]
+    if plain is not None and all(entry["served_as"] != plain for entry in told["families"]):
+        say(
+            f"short names such as cascade stay {plain}'s, and are refused until it is loaded again; "
+            "a start with other families gives them up"
         )
 
 
@@ -97,6 +108,7 @@ def unload(name: str, admin_url: str, as_json: bool) -> None:
         print_json(result)
         return
     say(f"{name} is served no longer; served: {', '.join(result['served']) or 'no family'}")
+    _say_reserved(list_families(admin_url))
 
 
 @command.command("push")

@@ -142,7 +142,8 @@ def gateway_state(admin_url: str = DEFAULT_URL, *, family: str | None = None) ->
 def list_families(admin_url: str = DEFAULT_URL) -> dict[str, Any]:
     """Return the families that are served: {"roster": N, "plain": name or null, "families": [...]}.
 
-    Each has served_as, family, placed and revision; `plain` is the one that is asked by short names too.
+    Each has served_as, family, placed and revision; `plain` is the one that is asked by short names too, and
+    keeps them while it is unloaded.
     """
     return _dict(_call("GET", admin_url, "/families"))
 

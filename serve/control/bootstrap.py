@@ -63,7 +63,8 @@ def assign(
     asked = _read(settings, folder)
     state = settings.state or str(folder / "state")
     rosters = RosterStore(state)
-    roster, is_new = _asking(state, lambda: seats_of(rosters, open_revisions(state), tuple(asked), progress))
+    hashes = {name: one.family.sha256 for name, one in asked.items()}
+    roster, is_new = _asking(state, lambda: seats_of(rosters, open_revisions(state), hashes, progress))
     cache = None if settings.family_cache is None else Path(settings.family_cache)
     start = _Start(settings, state, open_family_store(state, cache), progress, share=share)
     found = {seat.name: start.seat(seat, asked.get(seat.name)) for seat in roster.seats}
@@ -72,7 +73,7 @@ def assign(
         left = roster
         for name in found.keys() - started.keys():
             left = left.without(name)
-        roster, is_new = next_roster(roster, left, "its family is lost"), True
+        roster, is_new = next_roster(roster, left, "what was loaded cannot start"), True
     if is_new:
         _asking(state, lambda: rosters.commit(roster))
     for words in without_effect(settings, union_of(one.slots for one in started.values())):
@@ -93,7 +94,10 @@ class _Start:
         self._share = share
 
     def seat(self, seat: Seat, asked: _Asked | None) -> Started | None:
-        """Return how a family starts; None, and say so, where it is lost. Raises as `assign`."""
+        """Return how a family starts; None, and say so, where it is lost.
+
+        None too where it cannot run and this start does not name it. Raises as `assign`.
+        """
         revisions = open_revisions(self._state, seat.place)
         pushed = self._ask(
             revisions.latest if asked is None else lambda: _pushed_since(revisions, asked.family)
@@ -113,9 +117,15 @@ class _Start:
         else:
             return None
         settings, progress = self._settings, self._progress
-        check_family_runs(family, settings.provider)
-        otherwise = compare_answers(folder, family, settings, progress)
-        require_certified_answers(policy, otherwise)
+        try:
+            check_family_runs(family, settings.provider)
+            otherwise = compare_answers(folder, family, settings, progress)
+            require_certified_answers(policy, otherwise)
+        except (InputError, EnvironmentProblem) as problem:
+            if asked is not None:
+                raise
+            progress(f"{seat.name} is not served, which nobody named for this start: {problem}")
+            return None
         if self._share:
             self._ask(lambda: self._store.put(folder, family))
         in_force = policy

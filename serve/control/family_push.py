@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class FamilyPush:
         self._plane = plane
         self._families = families
         self._store = store
+        self._check: Callable[[Family], None] = lambda _: None
+
+    def check_by(self, check: Callable[[Family], None]) -> None:
+        """Have every family that is to come refused for which `check`, asked in a thread, raises."""
+        self._check = check
 
     async def push(
         self,
@@ -114,6 +120,7 @@ class FamilyPush:
             )
         found = self._families.examine_folder(folder, said.append, before)
         check_answers(folder, found)
+        self._check(found.family)
         return found.family
 
     def _keep(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.errors import FamilyError, NotReady, PolicyError
+from contract.errors import EnvironmentProblem, FamilyError, InputError, NotReady, PolicyError
 from contract.family import Family, read_family
 from contract.live import FamilyReference, Revision
 from contract.policy import check_policy_fits, parse_policy, single_variant_policy
@@ -121,26 +122,29 @@ class RosterControl:
 
         Raises:
             FamilyError: a broken rule, a wrong hash, other answers than were measured.
-            PolicyError: that name is served already, the policy does not fit, or a replica cannot load it.
+            PolicyError: that name is known to clients already, the policy does not fit, or a replica cannot
+                load it.
             EnvironmentProblem: memory, a library or a provider is missing.
             NotReady: a replica does not answer.
         """
         async with self._one_at_a_time:
             name = await asyncio.to_thread(_name_of, folder, name)
+            roster = await self._follow()
             if name in self._lines:
                 raise PolicyError(
                     f"a family is served as {name} already",
                     hint=f"sluice family push {folder} --family {name} takes its place",
                 )
-            line = await asyncio.to_thread(self._line_for, name)
+            line = await asyncio.to_thread(self._line_for, name, roster)
             said: list[str] = []
             family, revision = await asyncio.to_thread(self._first, line, folder, raw_policy, reason, said)
+            said += await asyncio.to_thread(self._beside, name, family, roster)
             try:
                 complaints = [c for c in await line.replicas.prepare(revision.dump(), stages=True) if c]
                 if complaints:
                     raise PolicyError(f"{len(complaints)} replica(s) cannot load it: {complaints[0]}")
                 await asyncio.to_thread(line.revisions.commit, revision)
-                await self._commit(lambda roster: roster.with_seat(line.seat), f"load {name}: {reason}")
+                await self._commit(lambda now: _with(now, line.seat), f"load {name}: {reason}")
             except BaseException:
                 await line.replicas.forget()
                 raise
@@ -154,16 +158,27 @@ class RosterControl:
             PolicyError: it is not served, or the only one.
         """
         async with self._one_at_a_time:
+            await self._follow()
             line = self.line(name)
             if len(self._lines) == 1 and not self._may_be_empty:
                 raise PolicyError(f"{name} is the only family that is served", hint="load another one first")
             await self._commit(lambda roster: roster.without(name), f"unload {name}: {reason}")
-            del self._lines[name]
-            self._watching.pop(name).cancel()
+            self._drop(name)
         return await _states(line)
 
-    def _line_for(self, name: str) -> FamilyLine:
-        taken = {line.seat.place for line in self._lines.values()}
+    async def _follow(self) -> Roster:
+        """Have a line for each family in force and no other: a commit may count whose answer was lost."""
+        roster = await asyncio.to_thread(self.current)
+        for name, line in self.lines.items():
+            if line.seat not in roster.seats:
+                self._drop(name)
+        for seat in roster.seats:
+            if seat.name not in self._lines:
+                self._add(await asyncio.to_thread(self._make_line, seat))
+        return roster
+
+    def _line_for(self, name: str, roster: Roster) -> FamilyLine:
+        taken = {seat.place for seat in roster.seats}
         place = last_place(self._rosters.history(), name, taken, OF + name)
         return self._make_line(Seat(name=name, place=place))
 
@@ -183,10 +198,36 @@ class RosterControl:
             return family, first_revision(policy, reference, reason).model_copy(update={"seed": False})
         return family, following(latest, latest.serving(policy, reference), reason)
 
+    def _beside(self, name: str, family: Family, roster: Roster) -> list[str]:
+        """Say what a family has in common with those that are served.
+
+        Raises PolicyError where clients would get another's answers by a name that they know.
+        """
+        there: dict[str, Family] = {}
+        for other, line in self.lines.items():
+            with suppress(InputError, EnvironmentProblem, OSError):  # of one that is lost nothing is known
+                there[other] = line.families.examine(line.plane.current().family).family
+        plain = _asked_by_short_names(roster)
+        if plain in there and name in there[plain].names:
+            raise PolicyError(f"clients of {plain} know one of its variants as {name}", hint="--as NAME")
+        if plain == name:
+            _check_variants(name, family, roster)
+        alike = [other for other, known in there.items() if set(known.labels) == set(family.labels)]
+        return [
+            f"{other} has the same labels: a decision without a model goes to the first" for other in alike
+        ]
+
+    def _check_pushed(self, name: str, family: Family) -> None:
+        roster = self.current()
+        if _asked_by_short_names(roster) == name:
+            _check_variants(name, family, roster)
+
     async def _commit(self, change: Callable[[Roster], Roster], reason: str) -> None:
         for _ in range(_TRIES):
             latest = await asyncio.to_thread(self.current)
             changed = change(latest).model_copy(update={"seed": False})
+            if changed.seats == latest.seats:
+                return
             try:
                 await asyncio.to_thread(self._rosters.commit, next_roster(latest, changed, reason))
             except RosterTaken:
@@ -196,7 +237,12 @@ class RosterControl:
 
     def _add(self, line: FamilyLine) -> None:
         self._lines[line.name] = line
+        line.push.check_by(lambda family: self._check_pushed(line.name, family))
         self._watching[line.name] = asyncio.create_task(line.trials.watch(self._watch_every_s))
+
+    def _drop(self, name: str) -> None:
+        del self._lines[name]
+        self._watching.pop(name).cancel()
 
 
 async def _states(line: FamilyLine) -> list[ReplicaState]:
@@ -206,6 +252,24 @@ async def _states(line: FamilyLine) -> list[ReplicaState]:
     except NotReady:
         log.exception("no replica says that it follows the roster just committed")
         return []
+
+
+def _asked_by_short_names(roster: Roster) -> str | None:
+    return roster.names[0] if roster.plain is None and len(roster.seats) == 1 else roster.plain
+
+
+def _check_variants(name: str, family: Family, roster: Roster) -> None:
+    """Raise PolicyError where another family is served by the name of one of its variants."""
+    if taken := [other for other in roster.names if other != name and other in family.names]:
+        raise PolicyError(
+            f"{taken[0]} is a variant of it, asked by that name, and another family is served so",
+            hint="sluice family load FAMILY --as NAME serves that one under another name",
+        )
+
+
+def _with(roster: Roster, seat: Seat) -> Roster:
+    """Return a roster with that family, which it may have: from a try whose answer was lost."""
+    return roster if seat in roster.seats else roster.with_seat(seat)
 
 
 def _name_of(folder: Path, name: str | None) -> str:

@@ -55,9 +55,16 @@ class RosterStore:
         return [self.read(number) for number in self._documents.numbers()]
 
     def commit(self, roster: Roster) -> None:
-        """Write a roster under its number. Raises RosterTaken when the number exists."""
+        """Write a roster under its number.
+
+        Raises:
+            RosterTaken: the number exists.
+            PolicyError: nobody could read it.
+        """
+        told = roster.dump()
+        parse_roster(told, where=self._documents.where(roster.number))
         try:
-            self._documents.write(roster.number, roster.dump())
+            self._documents.write(roster.number, told)
         except NumberTaken:
             raise RosterTaken(f"roster {roster.number} was taken by another writer") from None
 

@@ -43,10 +43,11 @@ class FamilyPlanes:
 
         Args:
             planes: by the names that the families are served under.
-            plain: the one that is asked by short names too, such as `cascade`; the only one always is.
+            plain: the one that is asked by short names too, such as `cascade`, which nobody is while it is
+                away; None: the only one is.
         """
-        self._planes = dict(planes)
-        self._lone = next(iter(planes.values())) if len(planes) == 1 else None
+        self._planes = dict(sorted(planes.items(), key=lambda found: found[0] != plain))
+        self._lone = next(iter(planes.values())) if len(planes) == 1 and plain in (None, *planes) else None
         self._plain = self._lone or self._planes.get(plain or "")
         if self._lone is None:
             self.begin, self.local_name = self._begin, self._local_name
@@ -74,15 +75,21 @@ class FamilyPlanes:
             raise UnknownModel(asked, self._names()) from None
 
     async def ready(self) -> bool:
-        """See Plane; a gateway without any family has nothing to wait for."""
+        """See Plane: of the families that are loaded here; a gateway without any has nothing to wait for."""
         if self._stopping:
             return False
-        return all(await asyncio.gather(*(plane.ready() for plane in self._planes.values())))
+        loaded = [plane for plane in self._planes.values() if _is_loaded(plane)]
+        if not loaded and self._planes:
+            return False
+        return all(await asyncio.gather(*(plane.ready() for plane in loaded)))
 
     async def model_ready(self, model: str) -> bool:
-        """See Plane."""
-        plane, local = self._known(model)
-        return await plane.model_ready(local)
+        """See Plane; no model of a family is that is not loaded here yet."""
+        try:
+            plane, local = self._known(model)
+            return await plane.model_ready(local)
+        except NotReady:
+            return False
 
     def model(self, name: str) -> ModelInfo:
         """See Plane."""
@@ -122,9 +129,12 @@ class FamilyPlanes:
         return self._catalogue
 
     def made_at(self, name: str) -> str:
-        """See Plane."""
+        """See Plane; nobody knows it of a family that is not loaded here yet."""
         plane, local = self._find(name)
-        return plane.made_at(local)
+        try:
+            return plane.made_at(local)
+        except NotReady:
+            return ""
 
     def _local_name(self, name: str) -> str:
         return self._known(name)[1]
@@ -173,11 +183,19 @@ class FamilyPlanes:
             return self._lone, name
         family, slash, variant = name.partition("/")
         plane = self._planes.get(family)
-        if plane is not None:
+        if plane is not None and plane is not self._plain:
             return plane, variant if slash else CASCADE
         if self._plain is not None:
-            return self._plain, name
+            return self._plain, name  # it knows all of its names, as when it was alone
         raise UnknownModel(name, self._names())
+
+
+def _is_loaded(plane: DataPlane) -> bool:
+    try:
+        plane.models()
+    except NotReady:
+        return False
+    return True
 
 
 def _are_same(one: Mapping[str, object], other: Mapping[str, object]) -> bool:

@@ -185,8 +185,7 @@ class InferenceService:
     async def _ModelStatistics(self, request: Any) -> Any:  # noqa: N802
         if request.name:
             _check_version(request.name, request.version)
-        names = (request.name,) if request.name else self._dataplane.models()
-        models = [self._dataplane.model(name) for name in names]
+        models = [self._dataplane.model(request.name)] if request.name else self._dataplane.catalogue()
         page = await self._metrics_page()
         return translation.statistics_response(oip_models.statistics(models, page))
 

@@ -130,7 +130,7 @@ def _add_all_statistics(shell: FastAPI, dataplane: Plane, metrics_page: SharedPa
         tags=["metadata"],
     )
     async def all_statistics() -> dict[str, Any]:
-        return await _statistics(dataplane, dataplane.models(), metrics_page)
+        return oip_models.statistics(dataplane.catalogue(), await metrics_page())
 
 
 def _add_descriptions(shell: FastAPI, dataplane: Plane, limits: RequestLimits) -> None:
@@ -188,7 +188,7 @@ def _add_statistics(shell: FastAPI, dataplane: Plane, metrics_page: SharedPage) 
     )
     async def model_statistics(model: str, version_: str = oip.VERSION) -> dict[str, Any]:
         _check_version(model, version_)
-        return await _statistics(dataplane, (model,), metrics_page)
+        return oip_models.statistics([dataplane.model(model)], await metrics_page())
 
 
 def _add_index(shell: FastAPI, dataplane: Plane, bodies: BodyReader) -> None:
@@ -218,11 +218,6 @@ def _add_index(shell: FastAPI, dataplane: Plane, bodies: BodyReader) -> None:
         names = dataplane.models()
         ready = await asyncio.gather(*(dataplane.model_ready(name) for name in names))
         return oip_models.repository_index(zip(names, ready, strict=True), only_ready=only_ready)
-
-
-async def _statistics(dataplane: Plane, names: tuple[str, ...], metrics_page: SharedPage) -> dict[str, Any]:
-    models = [dataplane.model(name) for name in names]
-    return oip_models.statistics(models, await metrics_page())
 
 
 def _check_version(model: str, asked: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -54,6 +55,8 @@ from serve.upstream.client import Upstream
 
 _COMMIT_S = 35.0
 """Once the last gateway has loaded, a commit follows within this, or never."""
+log = logging.getLogger(__name__)
+
 Connect = Callable[[str, str, str, Recorder], RemoteStage]
 
 
@@ -139,28 +142,33 @@ class GatewayReplica:
 
     @property
     def healthy(self) -> bool:
-        """Whether traffic may be sent here."""
+        """Whether traffic may be sent here: some family answers, or there is none."""
         return not self._stopping and self._roster.number > 0 and self._problem() is None
 
     def _problem(self) -> str | None:
-        """Return why this replica has fallen behind, if it has."""
+        """Return why this replica has fallen behind with every family, if it has."""
         problems = [served.follower.problem for served in self._served.values()]
-        return self._roster.problem or next((problem for problem in problems if problem), None)
+        return None if None in problems else next(iter(problems), None)
 
     def check_hanging(self) -> None:
         """Raise StageFailed where a model does not come back; nothing in this process can end it."""
         check_hanging(self._families.stages)
 
     async def start(self) -> None:
-        """Put what is newest in force and begin to follow. Raises NotReady when it cannot be loaded."""
+        """Put what is newest in force and begin to follow. Raises NotReady when no family can be loaded."""
         await self._keys.catch_up()
         await self._roster.catch_up()
         if not self._roster.number:
             raise NotReady(self._roster.problem or "there is no roster in the state directory")
-        for served in self._served.values():
-            if not served.follower.revision:
-                where = f"{served.name}: there is no revision in the state directory"
-                raise NotReady(served.follower.problem or where)
+        behind = {
+            name: served.follower.problem or "there is no revision in the state directory"
+            for name, served in self._served.items()
+            if not served.follower.revision
+        }
+        for name, problem in behind.items():
+            if len(behind) == len(self._served):
+                raise NotReady(f"{name}: {problem}")
+            log.error("%s is not served here until it can be loaded: %s", name, problem)
         following = (
             self._roster.follow(),
             self._keys.follow(),
@@ -206,7 +214,7 @@ class GatewayReplica:
         if served is None:
             return ReplicaState(self._name, os.getpid(), 0, self._roster.problem)
         number = await served.follower.catch_up()
-        return ReplicaState(self._name, os.getpid(), number, served.follower.problem)
+        return ReplicaState(self._name, os.getpid(), number, served.follower.problem or self._roster.problem)
 
     async def counts(self, family: str = "") -> ReplicaCounts:
         """Return what this process has counted of a family's trials since it started."""
@@ -254,6 +262,7 @@ class GatewayReplica:
             known = self._served.get(seat.name) or self._coming.get(seat.name) or self._make(seat)
             served[seat.name] = known
             if seat.name not in self._served:
+                self._coming[seat.name] = known  # what it loads is needed, while others follow too
                 await known.follower.catch_up()
         gone = [known for name, known in self._served.items() if name not in served]
         self._served = served
@@ -312,10 +321,11 @@ class GatewayReplica:
         return load_here(self._assignment.settings, folder, family, name, recorder, self._turn, served=served)
 
     def _tidy(self) -> None:
-        """Free the families that neither the live state nor a request needs."""
+        """Free the families that neither the live state nor a request needs, under any name or under one."""
         holders = (*self._served.values(), *self._coming.values(), *self._going)
-        needed = frozenset[str]().union(*(holder.families for holder in holders))
-        if not self._families.known - needed:
+        pairs = {(sha256, holder.name) for holder in holders for sha256 in holder.families}
+        needed = frozenset(sha256 for sha256, _ in pairs)
+        if not self._names.keep(pairs) and not self._families.known - needed:
             return
         self._families.keep(needed)
         builds = {build for sha256 in self._families.known for build in self._families.builds(sha256)}

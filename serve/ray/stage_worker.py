@@ -78,13 +78,13 @@ class StageWorker:
         self._turn = LoopTurn()
         self._roster = RosterFollower(RosterStore(assignment.state), self._seat)
         self._names = ServedNames(assignment)
-        store = store_of(assignment)
+        self._store = store = store_of(assignment)
         self._families = LoadedFamilies(
             lambda reference: store.locate(reference, *assignment.folders),
             store.fetch,
             lambda family: self._names.placed_at(family, deployment),
             self._load_stage,
-            store.let_go,
+            self._forgotten,
         )
         limits = assignment.settings.limits
         self._patience_s = limits.max_seconds + _LATE_S
@@ -102,22 +102,38 @@ class StageWorker:
         """Learn the families in force; load what is placed here now, or when it is asked for.
 
         Raises:
-            NotReady: there is no roster, or a family cannot be loaded.
+            NotReady: there is no roster, or no family can be loaded.
         """
         self._preload = preload
         try:
             await self._roster.catch_up()
             if not self._roster.number:
                 raise NotReady(self._roster.problem or "there is no roster in the state directory")
+            failed: dict[str, str] = {}
             # What was pushed while it loaded reached only those that ran.
-            while any([await self._follow(seated) for seated in list(self._seats.values())]):
+            while any([await self._begin(seated, failed) for seated in list(self._seats.values())]):
                 pass
-            if empty := [seated.name for seated in self._seats.values() if not seated.number]:
-                raise NotReady(f"{empty[0]}: there is no revision in the state directory")
+            for name, problem in failed.items():
+                if len(failed) == len(self._seats):
+                    raise NotReady(f"{name}: {problem}")
+                log.error("%s is not here until it can be loaded: %s", name, problem)
         except (SluiceError, OSError) as problem:
             raise NotReady(str(problem)) from problem
         finally:
             self._preload = True
+
+    async def _begin(self, seated: Followed, failed: dict[str, str]) -> bool:
+        """Follow a family, and keep what speaks against it by its name; return whether there is news."""
+        failed.pop(seated.name, None)
+        try:
+            if await self._follow(seated):
+                return True
+        except (SluiceError, OSError) as problem:
+            failed[seated.name] = str(problem)
+        else:
+            if not seated.number:
+                failed[seated.name] = "there is no revision in the state directory"
+        return False
 
     async def _seat(self, roster: Roster) -> None:
         """Follow the families of a roster, and no others."""
@@ -318,6 +334,10 @@ class StageWorker:
                 f"{variant} cannot be loaded: its files are not those that the gateway started with, "
                 "or the machine lacks something; see the log, and restart the gateway"
             ) from problem
+
+    def _forgotten(self, sha256: str) -> None:
+        self._store.let_go(sha256)
+        self._names.forget(sha256)
 
     def _load_stage(self, folder: Path, family: Family, name: str) -> InlineStage:
         settings, served = self._assignment.settings, self._names.of(family)

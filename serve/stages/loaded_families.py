@@ -125,7 +125,7 @@ class LoadedFamilies(Generic[S]):
         raise NotReady(f"{variant} is not here in that build")
 
     def keep(self, needed: Set[str]) -> None:
-        """Forget every family but these and those being loaded; what belongs to none left is freed.
+        """Forget every family but these and those being loaded; what none that is left has here is freed.
 
         It finishes what is inside first, in a task of its own: a model that hangs holds up nobody.
         """
@@ -133,13 +133,20 @@ class LoadedFamilies(Generic[S]):
         for sha256 in set(self._known) - needed - wanted:
             del self._known[sha256]
             self._forgotten(sha256)
-        left = {build for sha256 in self._known for build in self.builds(sha256)}
+        left = {build for sha256 in self._known for build in self._needed_builds(sha256, sha256 in wanted)}
         for build in set(self._stages) - left:
             stage = self._stages.pop(build)
             self._closing[stage] = asyncio.create_task(self._close(stage))
         for build in set(self._loading) - left:
             if not self._loading[build].locked():
                 del self._loading[build]
+
+    def _needed_builds(self, sha256: str, loading: bool) -> frozenset[str]:
+        """Return the builds of a family that are to be here, all of one that loads."""
+        if loading:
+            return self.builds(sha256)
+        family, _ = self._known[sha256]
+        return frozenset(family.build(name) for name in self._placed_here(family))
 
     async def freed(self) -> None:
         """Return once everything that is to be freed is."""

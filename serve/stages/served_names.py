@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from contract.family import Family
 from contract.roster import served_name
 from serve.stages.loading import Assignment
@@ -23,6 +25,20 @@ class ServedNames:
         names = self._names.setdefault(sha256, [])
         if name not in names:
             names.append(name)
+
+    def keep(self, needed: Set[tuple[str, str]]) -> bool:
+        """Forget all but these, each a hash and a name; return whether there was anything else."""
+        kept = {
+            sha256: left
+            for sha256, names in self._names.items()
+            if (left := [name for name in names if (sha256, name) in needed])
+        }
+        changed, self._names = kept != self._names, kept
+        return changed
+
+    def forget(self, sha256: str) -> None:
+        """A family is here no longer, under whatever name."""
+        self._names.pop(sha256, None)
 
     def of(self, family: Family) -> str:
         """Return the name that what a family's variants do is counted under: the first that came."""

@@ -33,13 +33,22 @@ def test_names_that_would_mean_something_else_are_refused(name: str) -> None:
         check_served_name(name)
 
 
-def test_who_was_alone_keeps_its_short_names_until_it_goes() -> None:
+def test_who_was_alone_keeps_its_short_names_even_while_it_is_away() -> None:
     """A second one takes nothing from the first; of two that came together none has them."""
     assert roster("a").with_seat(Seat(name="b", place="of/b")).plain == "a"
     assert roster("a", "b").with_seat(Seat(name="c", place="of/c")).plain is None
-    assert roster("a", "b", plain="a").without("a").plain is None
+    away = roster("a", "b", plain="a").without("a")
+    assert away.plain == "a"
+    assert away.with_seat(Seat(name="a", place="of/a")).plain == "a"
     assert roster("a", "b", plain="a").without("b").plain == "a"
     assert roster().with_seat(Seat(name="b", place="")).plain is None
+
+
+@pytest.mark.parametrize("seat", [Seat(name="a", place="of/z"), Seat(name="z", place="of/a")])
+def test_a_name_or_a_place_is_given_once(seat: Seat) -> None:
+    """Whoever comes second is refused, before anything is written."""
+    with pytest.raises(PolicyError, match="already"):
+        roster("a", "b").with_seat(seat)
 
 
 def test_it_is_read_as_it_was_written() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.errors import NotReady, Overloaded, UnknownModel
@@ -14,11 +15,12 @@ from runtime.fake_family import write_fake_family
 from serve.dataplane.family_planes import FamilyPlanes
 from serve.dataplane.plane import DataPlane
 from serve.dataplane.refusals import count_refusal
+from serve.http.app import Gateway
 from serve.settings.limits import RequestLimits
 from serve.traffic.plane import TrafficPlane
 from serve.types.messages import ClassifyRequest
 from serve.types.stage import Snapshot
-from tests.serve.parts import FakeFolder, Kept, snapshot_of, two_stage_policy
+from tests.serve.parts import FakeFolder, Kept, serving, snapshot_of, two_stage_policy
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +33,7 @@ class Pair:
     def __init__(self, folder: Path) -> None:
         self.kept = {"news": Kept(), "mood": Kept()}
         self.nobody = Kept()
-        self.ready = True
+        self.behind: set[str] = set()
         news = write_fake_family(folder / "news", rows=60, delay_ms=0.0)
         mood = write_fake_family(folder / "mood", rows=60, delay_ms=0.0, labels=SENTIMENT, name="mood")
         limits = RequestLimits(max_in_flight_texts=8)
@@ -39,12 +41,12 @@ class Pair:
         for name, family in (("news", news), ("mood", mood)):
             fakes = FakeFolder(folder / name, family)
             snapshot = snapshot_of(fakes, two_stage_policy(), self.kept[name])
-            self.planes[name] = TrafficPlane(self._given(snapshot), limits, self.kept[name], name=name)
+            self.planes[name] = TrafficPlane(self._given(name, snapshot), limits, self.kept[name], name=name)
         self.both = FamilyPlanes()
 
-    def _given(self, snapshot: Snapshot) -> Callable[[], Snapshot]:
+    def _given(self, name: str, snapshot: Snapshot) -> Callable[[], Snapshot]:
         def give() -> Snapshot:
-            if not self.ready:
+            if name in self.behind:
                 raise NotReady("behind")
             return snapshot
 
@@ -130,11 +132,51 @@ async def test_a_family_that_is_not_ready_hides_only_itself(pair: Pair) -> None:
         empty.begin(asking("cascade"))
     both = pair.serve("news", "mood")
     assert await both.ready()
-    pair.ready = False
-    assert not await both.ready()
-    assert both.models() == ("news", "mood")
+    pair.behind = {"mood"}
+    assert await both.ready()
+    assert both.models() == ("news", "news/fake-small", "news/fake-other", "news/fake-large", "mood")
     with pytest.raises(NotReady):
         both.begin(asking("mood"))
+    pair.behind = {"news", "mood"}
+    assert not await both.ready()
+    assert both.models() == ("news", "mood")
+
+
+async def test_lists_are_whole_where_one_family_is_not_loaded_here_yet(pair: Pair) -> None:
+    """The index says that it is not ready, OpenAI's list has it without a date, statistics leave it out."""
+    pair.behind = {"mood"}
+    both = pair.serve("news", "mood")
+    assert [await both.model_ready(name) for name in ("news", "mood", "mood/fake-large")] == [
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(UnknownModel):
+        await both.model_ready("weather")
+    with serving(Gateway(both, RequestLimits(), pair.nobody, lambda: b"")) as url:
+        index = httpx.post(f"{url}/v2/repository/index").json()
+        listed = httpx.get(f"{url}/v1/models").json()["data"]
+        statistics = httpx.get(f"{url}/v2/models/stats").json()["model_stats"]
+    assert {one["name"]: one["state"] for one in index}["mood"] == "UNAVAILABLE"
+    assert [one["state"] for one in index].count("READY") == 4
+    assert {one["id"]: one["created"] for one in listed}["mood"] == 0
+    assert [one["name"] for one in statistics] == ["news", *both.models()[1:4]]
+
+
+def test_short_names_of_one_that_is_away_are_nobodys(pair: Pair) -> None:
+    """Whoever is left has its long names; the other's are refused until it is back."""
+    left = pair.serve("mood", plain="news")
+    assert left.models()[0] == "mood"
+    with pytest.raises(UnknownModel, match="serving: mood, mood/fake-small"):
+        left.begin(asking("cascade"))
+
+
+def test_a_variant_keeps_its_name_where_its_family_has_the_same(pair: Pair) -> None:
+    """As it was while the family was alone."""
+    both = pair.both
+    both.serve({"fake-large": pair.planes["news"], "mood": pair.planes["mood"]}, "fake-large")
+    assert both.local_name("fake-large") == "fake-large"
+    assert both.local_name("cascade") == "cascade"
 
 
 async def test_refusals_are_counted_by_the_family_that_was_asked(pair: Pair) -> None:

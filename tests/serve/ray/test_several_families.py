@@ -10,13 +10,24 @@ from typing import Any
 
 import pytest
 
-from contract.errors import FamilyError, InputError, PolicyError, UnknownModel
+from contract.errors import (
+    EnvironmentProblem,
+    FamilyError,
+    InputError,
+    NotReady,
+    PolicyError,
+    StageFailed,
+    UnknownModel,
+)
+from contract.family import Family
+from contract.live import FamilyReference
 from contract.policy import Policy, Stage, single_variant_policy, write_policy
-from contract.roster import Seat
+from contract.roster import Roster, Seat
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.room import Room
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
+from serve.control import bootstrap
 from serve.control.bootstrap import assign
 from serve.control.evidence import ReplicaCounts
 from serve.control.families import store_of
@@ -24,7 +35,7 @@ from serve.control.family_line import FamilyLine
 from serve.control.plane import ReplicaState
 from serve.control.revision_store import open_revisions
 from serve.control.roster_control import RosterControl
-from serve.control.roster_store import RosterStore
+from serve.control.roster_store import RosterStore, next_roster
 from serve.control.trials import TrialAsked
 from serve.ray.gateway_replica import GatewayReplica
 from serve.ray.stage_worker import StageWorker
@@ -34,6 +45,7 @@ from serve.settings.stages import BatchRules, StageSettings
 from serve.stages.call import Ask, Reply
 from serve.stages.loading import Assignment
 from serve.stages.remote import RemoteStage
+from serve.storage.objects import StoreUnreachable
 from serve.telemetry.metrics import Telemetry
 from serve.types.messages import ClassifyRequest, ClassifyResult
 from serve.types.recorder import Recorder
@@ -61,15 +73,7 @@ class Site:
             for name in given.slots.deployments
         }
         self.gateway = GatewayReplica("one", given, self._connect, self.telemetry, clock=self._clock)
-        store = store_of(given)
-        self.control = RosterControl(
-            RosterStore(given.state),
-            store,
-            lambda seat: FamilyLine(
-                seat, given, store, OnSite(self, seat), lambda: Room("m", 1 << 40, 1 << 40)
-            ),
-            may_be_empty=given.settings.may_be_empty,
-        )
+        self.control = self.make_control(RosterStore(given.state))
 
     async def start(self) -> Site:
         """Load what is in force."""
@@ -78,6 +82,18 @@ class Site:
         await self.gateway.start()
         await self.control.start()
         return self
+
+    def make_control(self, rosters: RosterStore) -> RosterControl:
+        """One more that decides over the same replicas."""
+        given, store = self.given, store_of(self.given)
+        return RosterControl(
+            rosters,
+            store,
+            lambda seat: FamilyLine(
+                seat, given, store, OnSite(self, seat), lambda: Room("m", 1 << 40, 1 << 40)
+            ),
+            may_be_empty=given.settings.may_be_empty,
+        )
 
     async def ask(self, model: str, *texts: str) -> ClassifyResult:
         """Answer by a model."""
@@ -97,6 +113,19 @@ class Site:
             return await worker.ready(variant, build)
 
         return RemoteStage(variant, call, ping, self.given.settings.stage_of(variant), recorder=recorder)
+
+
+class Forgetful(RosterStore):
+    """A store whose answer to a commit is lost once."""
+
+    lost = False
+
+    def commit(self, roster: Roster) -> None:
+        """Write it and fail."""
+        super().commit(roster)
+        if not self.lost:
+            self.lost = True
+            raise StoreUnreachable("no answer")
 
 
 class OnSite:
@@ -255,7 +284,199 @@ async def test_who_was_alone_keeps_its_short_names_and_the_last_is_not_unloaded(
     assert (await site.ask("cascade")).labels == LABELS["news"]
     assert (await site.ask(TEACHER)).labels == LABELS["news"]
     await site.control.unload("news")
-    assert (await site.ask("cascade")).labels == LABELS["mood"]
+    for model in ("cascade", TEACHER, "news"):
+        with pytest.raises(UnknownModel):
+            await site.ask(model)
+    assert (await site.ask("mood")).labels == LABELS["mood"]
+    await site.control.load(folders["news"])
+    assert (await site.ask("cascade")).labels == LABELS["news"]
+
+
+async def test_a_load_whose_answer_was_lost_counts_and_can_be_taken_back(folders: dict[str, Path]) -> None:
+    """The family is served once, whoever asks again, and no roster is written that nobody could read."""
+    site = await Site(serving(folders, "news")).start()
+    control = site.make_control(Forgetful(site.given.state))
+    await control.start()
+    with pytest.raises(StoreUnreachable):
+        await control.load(folders["mood"])
+    with pytest.raises(PolicyError, match="a family is served as mood already"):
+        await control.load(folders["mood"])
+    await site.gateway.catch_up()
+    assert (await site.ask("mood")).labels == LABELS["mood"]
+    await control.unload("mood")
+    assert control.current().names == ("news",)
+    await control.load(folders["mood"])
+    assert [roster.names for roster in control.history()][2:] == [("news",), ("news", "mood")]
+
+
+async def test_two_that_decide_for_one_state_do_not_serve_a_family_twice(folders: dict[str, Path]) -> None:
+    """Each sees what the other has loaded and unloaded."""
+    site = await Site(serving(folders, "news")).start()
+    other = site.make_control(RosterStore(site.given.state))
+    await other.start()
+    await site.control.load(folders["mood"])
+    with pytest.raises(PolicyError, match="a family is served as mood already"):
+        await other.load(folders["mood"])
+    await other.unload("mood")
+    await site.control.load(folders["mood"])
+    assert (await site.ask("mood")).labels == LABELS["mood"]
+
+
+async def test_a_roster_that_nobody_can_read_is_not_written_and_not_followed(
+    folders: dict[str, Path],
+) -> None:
+    """A replica goes on with the one that it has, and says what is wrong."""
+    site = await Site(serving(folders, "news", "mood")).start()
+    rosters = RosterStore(site.given.state)
+    roster = site.control.current()
+    twice = roster.model_copy(update={"seats": (*roster.seats, roster.seats[0]), "number": 2})
+    with pytest.raises(PolicyError, match="two families have one name"):
+        rosters.commit(twice)
+    rosters._documents.write(2, twice.dump())
+    state = await site.gateway.catch_up("news")
+    assert "two families have one name" in str(state.problem)
+    assert site.gateway.healthy
+    assert (await site.ask("mood")).labels == LABELS["mood"]
+
+
+async def test_a_name_that_clients_know_as_a_variant_is_not_given_to_a_family(
+    folders: dict[str, Path],
+) -> None:
+    """Neither by a load, nor by a push to the family that is asked by short names, nor by its return."""
+    site = await Site(serving(folders, "news")).start()
+    with pytest.raises(
+        PolicyError, match="clients of news know one of its variants as fake-small"
+    ) as refused:
+        await site.control.load(folders["mood"], name="fake-small")
+    assert refused.value.hint == "--as NAME"
+    await site.control.load(folders["mood"])
+    await site.control.unload("news")
+    await site.control.load(folders["topic"], name="fake-small")
+    with pytest.raises(PolicyError, match="fake-small is a variant of it"):
+        await site.control.load(folders["news"])
+    rosters, latest = RosterStore(site.given.state), site.control.current()
+    rosters.commit(next_roster(latest, latest.with_seat(Seat(name="news")), "as a release before left it"))
+    await site.control._follow()
+    write_fake_family(folders["news"], rows=60, delay_ms=0.1, labels=LABELS["news"], name="news")
+    with pytest.raises(PolicyError, match="fake-small is a variant of it"):
+        await site.control.line("news").push.push(folders["news"])
+
+
+async def test_who_loads_is_told_which_families_have_the_same_labels(folders: dict[str, Path]) -> None:
+    """Decisions that name no model go on to the first of them."""
+    site = await Site(serving(folders, "news", "mood")).start()
+    loaded = await site.control.load(folders["news"], name="news-2")
+    assert any("news has the same labels" in words for words in loaded.said)
+    assert not any("mood" in words for words in loaded.said)
+
+
+async def test_families_of_one_roster_do_not_free_each_other_while_they_load(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first has loaded stays while the second loads and a third looks around."""
+    site = await Site(serving(folders, "news")).start()
+    load = site.gateway._families.load
+
+    async def load_and_tidy(reference: FamilyReference) -> Any:
+        found = await load(reference)
+        asyncio.get_running_loop().call_soon(site.gateway._tidy)
+        return found
+
+    monkeypatch.setattr(site.gateway._families, "load", load_and_tidy)
+    serving(folders, "news", "mood", "topic")
+    await site.gateway.catch_up()
+    assert set(site.gateway._served) == {"news", "mood", "topic"}
+    needed = frozenset[str]().union(*(served.families for served in site.gateway._served.values()))
+    assert site.gateway._families.known == needed
+
+
+async def test_a_place_belongs_to_whoever_had_it_last(folders: dict[str, Path]) -> None:
+    """In whatever order the families are named, each goes on with its own policy and history."""
+    await Site(serving(folders, "news")).start()
+    alone = await Site(serving(folders, "mood")).start()
+    await alone.control.line("mood").plane.push(cascade(0.6).dump())
+    both = await Site(serving(folders, "news", "mood")).start()
+    places = {name: line.seat.place for name, line in both.control.lines.items()}
+    assert places == {"news": "of/news", "mood": ""}
+    assert (await both.ask("mood")).policy_version == cascade(0.6).version
+    assert (await both.ask("news")).labels == LABELS["news"]
+
+
+async def test_a_family_that_cannot_be_loaded_fails_alone_and_is_tried_again(
+    folders: dict[str, Path],
+) -> None:
+    """The replica starts without it; with its files back it is served."""
+    given = serving(folders, "news", "mood")
+    artifact = folders["mood"] / "fake-small.json"
+    whole = artifact.read_bytes()
+    artifact.write_bytes(b"{}")
+    site = await Site(given).start()
+    assert site.gateway.healthy
+    assert await site.gateway.ready()
+    assert (await site.ask("news")).labels == LABELS["news"]
+    with pytest.raises(NotReady):
+        await site.ask("mood")
+    artifact.write_bytes(whole)
+    state = await site.gateway.catch_up("mood")
+    assert (state.revision, state.problem) == (1, None)
+    assert (await site.ask("mood")).labels == LABELS["mood"]
+
+
+async def test_a_stage_worker_begins_with_the_families_that_load(folders: dict[str, Path]) -> None:
+    """It tries the others again as it follows; where none loads it does not begin."""
+    given = serving(folders, "news", "mood")
+    artifacts = [folders[name] / f"{TEACHER}.json" for name in ("mood", "news")]
+    whole = [artifact.read_bytes() for artifact in artifacts]
+    artifacts[0].write_bytes(b"{}")
+    site = await Site(given).start()
+    assert (await site.ask(f"news/{TEACHER}")).labels == LABELS["news"]
+    with pytest.raises((NotReady, StageFailed)):
+        await site.ask(f"mood/{TEACHER}")
+    artifacts[1].write_bytes(b"{}")
+    with pytest.raises(NotReady):
+        await Site(given).workers[own_deployment(TEACHER)].start(preload=True)
+    artifacts[0].write_bytes(whole[0])
+    await site.workers[own_deployment(TEACHER)].catch_up()
+    assert (await site.ask(f"mood/{TEACHER}")).labels == LABELS["mood"]
+
+
+async def test_a_family_under_another_name_frees_what_only_the_name_before_had_here(
+    folders: dict[str, Path],
+) -> None:
+    """What the guest has on the shelf leaves the gateway once nobody is served under the old name."""
+    site = await Site(serving(folders, "news")).start()
+    assert site.gateway._families.stages
+    loaded = await site.control.load(folders["news"], name="press")
+    assert INLINE not in loaded.placed.values()
+    await site.control.unload("news")
+    while site.gateway._going:
+        await asyncio.sleep(0)
+    await site.gateway._families.freed()
+    assert site.gateway._families.stages == ()
+    assert (await site.ask("press")).labels == LABELS["news"]
+    [names] = site.gateway._names._names.values()
+    assert names == ["press"]
+
+
+async def test_one_that_was_loaded_and_cannot_run_any_more_keeps_no_gateway_from_starting(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out in words; one that the start names is still refused."""
+    site = await Site(serving(folders, "news")).start()
+    await site.control.load(folders["mood"])
+    told: list[str] = []
+
+    def check(family: Family, _: str) -> None:
+        if family.name == "mood":
+            raise EnvironmentProblem("a library is missing")
+
+    monkeypatch.setattr(bootstrap, "check_family_runs", check)
+    settings = site.given.settings
+    again = await Site(assign(settings, folders["news"].parent, told.append)).start()
+    assert (await again.ask("cascade")).labels == LABELS["news"]
+    assert any("mood is not served" in words and "a library is missing" in words for words in told)
+    with pytest.raises(EnvironmentProblem):
+        serving(folders, "mood")
 
 
 async def test_the_same_start_finds_what_was_loaded_pushed_and_unloaded(folders: dict[str, Path]) -> None:
@@ -275,6 +496,22 @@ async def test_the_same_start_finds_what_was_loaded_pushed_and_unloaded(folders:
     other = await Site(serving(folders, "mood")).start()
     assert list(other.given.families) == ["mood"]
     assert (await other.ask("cascade")).labels == LABELS["mood"]
+
+
+async def test_a_lone_family_with_a_name_of_its_own_is_found_by_its_hash(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """In a state that a gateway without rosters has left, where only the name of the manifest stands."""
+    given = FamilySettings(path=str(folders["news"]), name="press")
+    told = Settings(families=(given,), state=str(tmp_path / "state"))
+    site = await Site(assign(told, tmp_path)).start()
+    await site.control.line("press").plane.push(cascade(0.6).dump())
+    for file in (tmp_path / "state" / "roster").iterdir():
+        file.unlink()
+    mood = FamilySettings(path=str(folders["mood"]))
+    both = await Site(assign(told.model_copy(update={"families": (mood, given)}), tmp_path)).start()
+    assert both.control.line("press").seat.place == ""
+    assert (await both.ask("press")).policy_version == cascade(0.6).version
 
 
 async def test_a_state_of_one_family_is_read_as_before_and_stays_where_it_is(
