@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from collections.abc import Iterable, Iterator
+from re import _parser
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from contract.errors import BadRequest
 from contract.files import sha256_of_json
 from contract.records import Frozen
 
@@ -30,6 +33,7 @@ class Question(Frozen):
         name: of the question in its request.
         booleans: labels that are no texts on the wire.
         model: that was asked.
+        reworded: whether a redaction rule changed it: asked in these words, it would be another question.
     """
 
     kind: QuestionKind = "choice"
@@ -39,6 +43,7 @@ class Question(Frozen):
     descriptions: dict[str, str] = Field(default_factory=dict)
     booleans: tuple[str, ...] = ()
     model: str = ""
+    reworded: bool = False
 
     @property
     def sha256(self) -> str:
@@ -47,10 +52,17 @@ class Question(Frozen):
         return sha256_of_json([self.kind, list(self.labels), told])
 
     def redacted(self, rules: KeepRules) -> Self:
-        """Return the question with the rules applied to what was written by people."""
+        """Return the question with the rules applied to what was written by people.
+
+        Raises:
+            BadRequest: a rule changes a label, which is what the rows and the files' names would tell.
+        """
+        if any(rules.redacted(label) != label for label in self.labels):
+            raise BadRequest("a redaction rule changes a label")
         described = {label: rules.redacted(words) for label, words in self.descriptions.items()}
         told = {"instructions": rules.redacted(self.instructions), "descriptions": described}
-        return self.model_copy(update=told)
+        reworded = told != {"instructions": self.instructions, "descriptions": self.descriptions}
+        return self.model_copy(update={**told, "name": rules.redacted(self.name), "reworded": reworded})
 
 
 class Redaction(Frozen):
@@ -66,6 +78,8 @@ class Redaction(Frozen):
             re.compile(f"{self.pattern}|").sub(self.instead, "")
         except (re.error, IndexError) as problem:
             raise ValueError(f"not a regular expression, or not what can stand instead: {problem}") from None
+        if _repeats_repeats(_parser.parse(self.pattern)):
+            raise ValueError("a repetition that ends in a repetition, as (a+)+, may take for ever on a text")
         return self
 
 
@@ -89,6 +103,40 @@ class KeepRules(Frozen):
         return text
 
 
+def _repeats_repeats(parsed: Iterable[tuple[Any, Any]]) -> bool:
+    """Return whether an unbounded repetition of a parsed pattern has another at the end of its body."""
+    for code, told in parsed:
+        for inside in _bodies(told):
+            if _repeats_repeats(inside) or (_unbounded(code, told) and _ends_in_a_repeat(inside)):
+                return True
+    return False
+
+
+def _ends_in_a_repeat(parsed: Iterable[tuple[Any, Any]]) -> bool:
+    for code, told in reversed(list(parsed)):
+        if _unbounded(code, told) or any(_ends_in_a_repeat(inside) for inside in _bodies(told)):
+            return True
+        if code not in _REPEATS or told[0]:
+            return False
+    return False
+
+
+_REPEATS = (_parser.MAX_REPEAT, _parser.MIN_REPEAT)
+
+
+def _unbounded(code: Any, told: Any) -> bool:
+    return code in _REPEATS and bool(told[1] == _parser.MAXREPEAT)
+
+
+def _bodies(told: Any) -> Iterator[Any]:
+    """Yield the patterns inside what a code of a parsed pattern is told."""
+    for one in told if isinstance(told, tuple | list) else ():
+        if isinstance(one, _parser.SubPattern):
+            yield one
+        elif isinstance(one, list):
+            yield from (body for body in one if isinstance(body, _parser.SubPattern))
+
+
 class CollectedRow(Frozen):
     """One answer to one question about one text.
 
@@ -105,6 +153,7 @@ class CollectedRow(Frozen):
         usd: price of the answer, where it is known.
         latency_ms: until the answer came.
         source: how it came.
+        upstream: address of the model's server.
     """
 
     id: str
@@ -118,3 +167,4 @@ class CollectedRow(Frozen):
     usd: float | None = None
     latency_ms: float = 0.0
     source: Source = "passed"
+    upstream: str = ""

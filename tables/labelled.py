@@ -127,7 +127,7 @@ def checked(
                 continue
         text = look(record, columns.text)
         written = None if columns.label is None else look(record, columns.label)
-        rules = [] if (rule := _text_rule(text, columns.text)) is None else [rule]
+        rules = [] if (rule := text_rule(text, columns.text)) is None else [rule]
         label: str | None = None
         named: tuple[str, ...] = ()
         try:
@@ -260,7 +260,7 @@ def value_at(values: Any, name: str) -> Any:
     return found
 
 
-def _text_rule(value: Any, name: str) -> str | None:
+def text_rule(value: Any, name: str) -> str | None:
     """Return the rule that a text breaks, if it does."""
     if isinstance(value, bytes):
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.collected import CollectedRow, Question, Source
-from contract.errors import SluiceError
+from contract.errors import BadRequest, SluiceError
 from serve.settings.collect import CollectSettings
 from tables.collected.store import CollectedStore
 
@@ -40,6 +40,7 @@ class Answered:
     probabilities: tuple[float, ...] | None
     model: str = ""
     usd: float | None = None
+    upstream: str = ""
 
 
 Reading = Callable[[], Iterable[Answered]]
@@ -52,6 +53,7 @@ class _Waiting:
     at_s: float
     latency_ms: float
     source: Source
+    size: int
 
 
 class Collector:
@@ -75,20 +77,35 @@ class Collector:
         self._parts = 0
         self._rows: list[CollectedRow] = []
         self._due_at = float("inf")
-        self._known: set[str] = set()
+        self._known: dict[str, float] = {}
         self._closing = False
         self._told = False
+        self._waiting_bytes = 0
+        self._room = threading.Lock()
         self.kept = 0
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
         self._thread.start()
 
-    def offer(self, read: Reading, latency_ms: float, source: Source = "passed") -> None:
-        """Have an answer kept, if there is room."""
-        if self._queue.qsize() >= self._settings.max_waiting:
+    def offer(self, read: Reading, latency_ms: float, source: Source = "passed", size: int = 0) -> None:
+        """Have an answer kept, if there is room.
+
+        Args:
+            read: reads it.
+            latency_ms: until it came.
+            source: how it came.
+            size: bytes that are held until it is read.
+        """
+        settings = self._settings
+        if (
+            self._queue.qsize() >= settings.max_waiting
+            or self._waiting_bytes + size > settings.max_waiting_bytes
+        ):
             self.dropped += 1
-        else:
-            self._queue.put(_Waiting(read, self._clock(), latency_ms, source))
+            return
+        with self._room:
+            self._waiting_bytes += size
+        self._queue.put(_Waiting(read, self._clock(), latency_ms, source, size))
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Return once all that was offered before has been written; False where that took too long."""
@@ -134,15 +151,18 @@ class Collector:
         except Exception:
             self.dropped += 1
             log.exception("an answer could not be read in a way that none should")
+        with self._room:
+            self._waiting_bytes -= waiting.size
         if self._rows and self._due_at == float("inf"):
             self._due_at = time.monotonic() + self._settings.part_s
 
     def _row(self, answered: Answered, waiting: _Waiting) -> CollectedRow:
         rules = self._store.rules
+        self._check_length(answered)
         question = answered.question.redacted(rules)
-        if question.sha256 not in self._known:
+        if self._known.get(question.sha256, float("-inf")) < time.monotonic() - _TIDY_EVERY_S:
             self._store.remember(question)
-            self._known.add(question.sha256)
+            self._known[question.sha256] = time.monotonic()
         text = rules.redacted(answered.text)
         return CollectedRow(
             id=f"{self._writer}-{self._parts}-{len(self._rows)}",
@@ -156,7 +176,17 @@ class Collector:
             usd=answered.usd,
             latency_ms=waiting.latency_ms,
             source=waiting.source,
+            upstream=answered.upstream,
         )
+
+    def _check_length(self, answered: Answered) -> None:
+        """Raise BadRequest for what is too long to look for patterns in, which would hold up requests."""
+        question, most = answered.question, self._settings.max_redacted_characters
+        words = (answered.text, question.instructions, question.name, *question.labels)
+        if self._store.rules.redact and any(
+            len(one) > most for one in (*words, *question.descriptions.values())
+        ):
+            raise BadRequest(f"more than {most} characters to look for patterns in")
 
     def _write(self) -> None:
         rows, self._rows, self._due_at = self._rows, [], float("inf")

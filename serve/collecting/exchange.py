@@ -12,9 +12,12 @@ from serve.settings.limits import RequestLimits
 from serve.wire.decisions import asked as wire
 from serve.wire.decisions import openai_form
 
+_IMAGE = b'"input_image"'
+"""In a request that shows an image; inside of a text its quotes would be escaped."""
+
 
 def answers_of(
-    request: bytes, reply: bytes, limits: RequestLimits, usd_per_1k: float | None
+    request: bytes, reply: bytes, limits: RequestLimits, usd_per_1k: float | None, upstream: str = ""
 ) -> Iterator[Answered]:
     """Yield each answer to a question about a text; refusals and questions about images are left out.
 
@@ -23,6 +26,7 @@ def answers_of(
         reply: body of its 200.
         limits: texts beyond them are left out too, since they are never answered here.
         usd_per_1k: price of 1,000 questions; None where it is unknown.
+        upstream: address of who answered.
 
     Raises:
         BadRequest: the two are no such exchange.
@@ -39,7 +43,7 @@ def answers_of(
             continue
         kept, said, probabilities = read
         kept = kept.model_copy(update={"model": asked.model})
-        yield Answered(kept, asked.text, said, probabilities, asked.model, usd)
+        yield Answered(kept, asked.text, said, probabilities, asked.model, usd, upstream)
 
 
 _Read = tuple[Question, str, tuple[float, ...] | None]
@@ -115,11 +119,16 @@ def _is_share(value: Any) -> TypeGuard[float]:
 
 
 def listener_of(
-    collector: Collector, limits: RequestLimits, usd_per_1k: float | None
+    collector: Collector, limits: RequestLimits, usd_per_1k: float | None, upstream: str = ""
 ) -> Callable[[bytes, bytes, float], None]:
     """Return what an upstream tells of each request that it answered: both bodies, and the seconds."""
 
     def listen(request: bytes, reply: bytes, seconds: float) -> None:
-        collector.offer(lambda: answers_of(request, reply, limits, usd_per_1k), 1000 * seconds)
+        if _IMAGE not in request:
+            collector.offer(
+                lambda: answers_of(request, reply, limits, usd_per_1k, upstream),
+                1000 * seconds,
+                size=len(request) + len(reply),
+            )
 
     return listen

@@ -48,5 +48,6 @@ def make_collecting(settings: Settings) -> Collecting | None:
     if settings.collect is None:
         return None
     collector = Collector(settings.collect)
-    usd_per_1k = None if settings.upstream is None else settings.upstream.usd_per_1k
-    return Collecting(collector, listener_of(collector, settings.limits, usd_per_1k))
+    upstream = settings.upstream
+    usd_per_1k, url = (None, "") if upstream is None else (upstream.usd_per_1k, upstream.url)
+    return Collecting(collector, listener_of(collector, settings.limits, usd_per_1k, url))

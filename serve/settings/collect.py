@@ -27,6 +27,17 @@ class CollectSettings(Setting):
         default=4096, ge=1, description="Answers of one replica that wait to be read; beyond: not kept"
     )
 
+    max_waiting_bytes: int = Field(
+        default=1 << 26,
+        ge=1,
+        description="Bytes of the requests and replies that wait to be read; beyond: not kept",
+    )
+    max_redacted_characters: int = Field(
+        default=4096,
+        ge=1,
+        description="Longer texts and instructions are not kept where there is a pattern to look for",
+    )
+
     @field_validator("folder")
     @classmethod
     def _absolute(cls, path: str) -> str:

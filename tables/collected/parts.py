@@ -32,9 +32,12 @@ COLUMNS = pa.schema(
         pa.field("usd", pa.float64()),
         pa.field("latency_ms", pa.float64()),
         pa.field("source", pa.string()),
+        pa.field("upstream", pa.string()),
     ],
     metadata={b"sluice.schema": str(SCHEMA).encode()},
 )
+_LATER = frozenset({"upstream"})
+"""Columns that parts of earlier versions lack: null there."""
 _NAME = re.compile(r"part-(\d{13})-(\d{13})-([A-Za-z0-9_]+)\.parquet\Z")
 
 
@@ -128,7 +131,10 @@ def _span(rows: pa.Table) -> tuple[float, float]:
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     try:
-        found = pq.read_table(path, columns=list(columns))
+        later = _LATER - set(pq.read_schema(path).names)
+        found = pq.read_table(path, columns=[name for name in columns if name not in later])
+        for name in later & set(columns):
+            found = found.append_column(name, pa.nulls(len(found), pa.string()))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, KeyError) as problem:

@@ -15,8 +15,9 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -35,6 +36,8 @@ STORE = "store.json"
 JOIN_BELOW = 20_000
 """Parts with fewer rows are joined."""
 REREADS = 5
+LEFT_OVER_S = 3600.0
+"""No writer takes so long over a part."""
 
 
 class StoreRecord(Frozen):
@@ -84,9 +87,11 @@ class CollectedStore:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=16).hexdigest()
 
     def remember(self, question: Question) -> None:
-        """Keep what was asked, if it is not kept yet."""
+        """Keep what was asked, if it is not kept yet; say that it was asked now, if it is."""
         path = self.folder / "questions" / f"{question.sha256}.json"
-        if not path.exists():
+        try:
+            os.utime(path)
+        except FileNotFoundError:
             write_json(path, question.model_dump(mode="json"))
 
     def question(self, sha256: str) -> Question:
@@ -128,6 +133,8 @@ class CollectedStore:
     def tidy(self, now_s: float) -> int:
         """Remove what the rules do not keep any more, join small parts, and return how many rows went.
 
+        Questions go that nobody asked for so long, and what killed writers left half written.
+
         Args:
             now_s: Unix seconds.
         """
@@ -137,6 +144,8 @@ class CollectedStore:
             for part in list_parts(self.parts_folder):
                 removed += self._keep_rules(part, oldest_s)
             self._join()
+            self._forget_questions(oldest_s)
+            self._remove_left_over()
         return removed
 
     def _keep_rules(self, part: Part, oldest_s: float) -> int:
@@ -154,6 +163,19 @@ class CollectedStore:
                 write_part(self.parts_folder, kept, f"k{secrets.token_hex(6)}")
             part.path.unlink(missing_ok=True)
         return len(rows) - len(kept)
+
+    def _forget_questions(self, oldest_s: float) -> None:
+        old = [path for path in (self.folder / "questions").glob("*.json") if path.stat().st_mtime < oldest_s]
+        asked = set(self.rows(columns=["question"])["question"].to_pylist()) if old else set()
+        for path in old:
+            if path.stem not in asked:
+                path.unlink(missing_ok=True)
+
+    def _remove_left_over(self) -> None:
+        for path in self.parts_folder.glob(".part-*.tmp"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - LEFT_OVER_S:
+                    path.unlink()
 
     def _join(self) -> None:
         """Join runs of small parts. After a crash in between, rows stand twice, and are read once."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -16,8 +17,12 @@ from contract.collected import Question
 from contract.errors import DataError
 from contract.files import atomic_path
 from tables.collected.store import CollectedStore
+from tables.labelled import text_rule
+from tables.labels import label_name
 
-_COLUMNS = ("at_s", "text_sha256", "text", "answer", "probabilities", "usd")
+_COLUMNS = ("at_s", "text_sha256", "text", "answer", "probabilities", "usd", "upstream", "model")
+_LATELY = 200
+"""Newest answers, of which the model most asked is the one that is asked now."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Counts:
     Attributes:
         rows: answers.
         texts: distinct texts.
-        kept_texts: of them, those that were kept as texts.
+        kept_texts: of them, those that can be learnt: kept, readable, and answered by the model asked now.
         contradicted: texts that got more than one answer.
         per_label: rows by answer.
         first_s, last_s: Unix seconds of the oldest and the newest row; 0 where there is none.
@@ -65,12 +70,14 @@ class TrainingRows:
         texts: [N].
         answers: [N] index of the label.
         probabilities: [N, C]; a row of NaN where the answer came without.
+        model: that answered.
     """
 
     question: Question
     texts: tuple[str, ...]
     answers: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    model: str = ""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -78,12 +85,14 @@ class TrainingRows:
 
 def count(store: CollectedStore, sha256: str) -> Counts:
     """Return how much there is of a question."""
-    rows = store.rows(sha256, (*_COLUMNS[:4], "usd"))
+    rows = store.rows(sha256, [name for name in _COLUMNS if name != "probabilities"])
     texts, answers = rows["text_sha256"].to_pylist(), rows["answer"].to_pylist()
     said: dict[str, set[str]] = {}
     for text, answer in zip(texts, answers, strict=True):
         said.setdefault(text, set()).add(answer)
-    kept = {text for text, there in zip(texts, rows["text"].is_valid().to_pylist(), strict=True) if there}
+    now = newest(rows)
+    pairs = zip(now["text_sha256"].to_pylist(), now["text"].to_pylist(), strict=True)
+    kept = {sha256 for sha256, text in pairs if text_rule(text, "text") is None}
     at_s = np.asarray(rows["at_s"])
     prices = [usd for usd in rows["usd"].to_pylist() if usd is not None]
     return Counts(
@@ -103,17 +112,18 @@ def training_rows(store: CollectedStore, sha256: str) -> TrainingRows:
     """Return the texts of a question that were kept, each with one answer.
 
     Of several answers to one text the mean of the probabilities counts, so that its label is the likeliest by
-    them; where one came without, the answer given most often, of equals the newest.
+    them, unless all name another; where one came without, the answer given most often, of equals the newest.
+    Answers of another upstream or model than is asked now are left out, and texts that are blank or no text.
 
     Raises:
         DataError: no text was kept.
     """
     question = store.question(sha256)
-    rows = store.rows(sha256, _COLUMNS).sort_by("at_s")
+    rows = newest(store.rows(sha256, _COLUMNS)).sort_by("at_s")
     places = {label: place for place, label in enumerate(question.labels)}
     heard: dict[str, _Heard] = {}
     for row in rows.select(["text_sha256", "text", "answer", "probabilities"]).to_pylist():
-        if row["text"] is not None and row["answer"] in places:
+        if text_rule(row["text"], "text") is None and row["answer"] in places:
             one = heard.setdefault(row["text_sha256"], _Heard(row["text"]))
             one.answers.append(places[row["answer"]])
             one.probabilities.append(row["probabilities"])
@@ -129,7 +139,36 @@ def training_rows(store: CollectedStore, sha256: str) -> TrainingRows:
         texts=tuple(one.text for one in heard.values()),
         answers=np.array([answer for answer, _ in found], dtype=np.int64),
         probabilities=np.array([shares for _, shares in found], dtype=np.float32),
+        model=rows["model"][-1].as_py() or "",
     )
+
+
+def newest(rows: pa.Table) -> pa.Table:
+    """Return the rows of the upstream that answered last, and of its model that was asked most of late."""
+    if not len(rows):
+        return rows
+    ordered = rows.sort_by([("at_s", "descending")])
+    upstream = ordered["upstream"].fill_null("")
+    ordered = ordered.filter(pc.equal(upstream, upstream[0]))
+    models = ordered["model"].fill_null("")
+    most = Counter(models[:_LATELY].to_pylist()).most_common(1)[0][0]
+    return ordered.filter(pc.equal(models, most))
+
+
+def not_learnable(question: Question) -> str:
+    """Return why no family can be made for a question; empty where one can."""
+    if question.kind != "choice" or question.booleans:
+        return "only choices among texts are learnt"
+    if question.reworded:
+        return "a redaction rule changes the words of the question itself, so it cannot be asked as it was"
+    for label in question.labels:
+        try:
+            name = label_name(label)
+        except ValueError:
+            name = None
+        if name != label:
+            return f"the choice {label[:60]!r} cannot be the name of a label: offer another value"
+    return ""
 
 
 def write_training(path: Path, rows: TrainingRows) -> None:
@@ -166,6 +205,8 @@ class _Heard:
         if len(told) == len(self.answers):
             mean = np.mean(np.array(told, dtype=np.float64), axis=0)
             mean /= mean.sum()
-            return int(mean.argmax()), mean
+            best = int(mean.argmax())
+            if len(set(self.answers)) > 1 or best == self.answers[0]:
+                return best, mean
         counts = Counter(reversed(self.answers))
         return counts.most_common(1)[0][0], np.full(classes, np.nan)

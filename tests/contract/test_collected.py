@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.collected import KeepRules, Question, Redaction
+from contract.errors import BadRequest
 
 
 def test_a_choice_is_known_by_its_labels_and_a_predicate_by_its_instructions() -> None:
@@ -24,6 +25,33 @@ def test_rules_are_applied_one_after_the_other() -> None:
         redact=(Redaction(pattern=r"(\w+)@\w+\.\w+", instead=r"\1@…"), Redaction(pattern="anna", instead="A"))
     )
     assert rules.redacted("from anna@example.org") == "from A@…"
+
+
+def test_a_question_that_a_rule_changes_is_marked_and_one_whose_label_it_changes_refused() -> None:
+    """Asked in other words it would be another question; and a label stands in every row."""
+    rules = KeepRules(redact=(Redaction(pattern="anna"),))
+    asked = Question(labels=("a", "b"), instructions="is it anna?", name="anna's")
+
+    assert asked.redacted(rules).reworded
+    assert asked.redacted(rules).name == "<redacted>'s"
+    assert not asked.redacted(KeepRules()).reworded
+    with pytest.raises(BadRequest, match="label"):
+        Question(labels=("a", "anna")).redacted(rules)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+", "(?:x*|a)*b", r"(\w+\s?)+", "((a|b)*c*)*?", "(?=(a+)+)"])
+def test_a_repetition_of_repetitions_is_refused(pattern: str) -> None:
+    """On a text that does not match it would take for ever."""
+    with pytest.raises(ValidationError, match="for ever"):
+        Redaction(pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[\w.+-]+@[\w-]+\.\w+", r"(\w+\.)+\w+", r"(\d{4} ?){4}", r"(?i)\banna\b"]
+)
+def test_usual_patterns_are_taken(pattern: str) -> None:
+    """Addresses, numbers of cards, names."""
+    assert Redaction(pattern=pattern).pattern == pattern
 
 
 @pytest.mark.parametrize(("pattern", "instead"), [("(", ""), ("a", r"\1")])

@@ -131,6 +131,51 @@ def test_answers_beyond_the_room_are_dropped_and_counted(tmp_path: Path) -> None
     assert collector.kept + collector.dropped == 8
 
 
+def test_bytes_that_wait_are_bounded(tmp_path: Path) -> None:
+    """Large bodies behind a slow disk take no more memory than is allowed, and room comes back."""
+    go = threading.Event()
+
+    def slow() -> Iterable[Answered]:
+        go.wait()
+        return one()
+
+    collector = Collector(settings_in(tmp_path, max_waiting_bytes=100))
+    for _ in range(4):
+        collector.offer(slow, 1.0, size=40)
+    assert collector.dropped == 2
+    go.set()
+    assert collector.flush()
+    collector.offer(one, 1.0, size=100)
+    collector.close()
+
+    assert (collector.kept, collector.dropped) == (3, 2)
+
+
+def test_images_do_not_wait_to_be_thrown_away(tmp_path: Path) -> None:
+    """A request that shows one is not queued; a text that speaks of one is kept."""
+    collector = Collector(settings_in(tmp_path))
+    listen = listener_of(collector, LIMITS, 0.03)
+    parts = [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}]
+    listen(request(input=[{"role": "user", "content": parts}]), reply(), 0.1)
+    listen(request(input='{"type": "input_image"}'), reply(), 0.1)
+    collector.close()
+
+    assert (collector.kept, collector.dropped) == (3, 0)
+
+
+def test_what_is_too_long_to_look_for_patterns_in_is_not_kept(tmp_path: Path) -> None:
+    """A pattern's time may grow with the square of a text, and holds up everything else."""
+    rules = {"redact": (Redaction(pattern=r"[\w.+-]+@[\w-]+\.\w+"),), "max_redacted_characters": 100}
+    collector = Collector(settings_in(tmp_path, **rules))
+    long = QUESTION.model_copy(update={"instructions": "a" * 1_000_000})
+    collector.offer(lambda: one("a" * 1_000_000), 1.0)
+    collector.offer(lambda: [Answered(long, "short", "yes", None)], 1.0)
+    collector.offer(one, 1.0)
+    collector.close()
+
+    assert (collector.kept, collector.dropped) == (1, 2)
+
+
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     """One exchange that is none spoils no other."""
     collector = Collector(settings_in(tmp_path))

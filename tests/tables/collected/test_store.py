@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +17,7 @@ from contract.errors import DataError
 from contract.files import sha256_of_bytes
 from tables.collected.parts import list_parts
 from tables.collected.store import CollectedStore
-from tables.collected.training import count, training_rows, write_training
+from tables.collected.training import count, not_learnable, training_rows, write_training
 
 DAY = 86400.0
 QUESTION = Question(labels=("no", "yes"), instructions="Is it?")
@@ -148,6 +152,80 @@ def test_training_rows_have_one_answer_a_text(tmp_path: Path) -> None:
     assert said == {"mean": 0, "votes": 1}
     np.testing.assert_allclose(rows.probabilities[rows.texts.index("mean")], [0.6, 0.4], atol=1e-6)
     assert np.isnan(rows.probabilities[rows.texts.index("votes")]).all()
+
+
+def test_what_cannot_be_learnt_is_left_out(tmp_path: Path) -> None:
+    """Blank texts, and what another upstream or model answered, keep nobody from learning the rest."""
+    store = store_in(tmp_path, texts=True)
+    old: dict[str, Any] = {"upstream": "http://old", "model": "big"}
+    new: dict[str, Any] = {"upstream": "http://new", "model": "big"}
+    store.add(
+        [row(1, text="an old one", **old)]
+        + [row(n, text=text, at_s=1e9 + n, **new) for n, text in enumerate([" ", "a\0", "one", "two"], 2)]
+        + [row(9, text="of another model", at_s=1e9 + 9, upstream="http://new", model="small")],
+        "a_0",
+    )
+
+    assert set(training_rows(store, QUESTION.sha256).texts) == {"one", "two"}
+    assert training_rows(store, QUESTION.sha256).model == "big"
+    assert count(store, QUESTION.sha256).kept_texts == 2
+
+
+def test_what_all_answers_name_is_the_label(tmp_path: Path) -> None:
+    """Where the probabilities say another, they are not kept: what a model names is its answer."""
+    store = store_in(tmp_path, texts=True)
+    store.add([row(1, text="a", probabilities=(0.5, 0.5), answer="yes")], "a_0")
+
+    rows = training_rows(store, QUESTION.sha256)
+    assert rows.answers.tolist() == [1]
+    assert np.isnan(rows.probabilities).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"labels": ("False", "True")}, "'False'"),
+        ({"labels": ("a", "b ")}, "'b '"),
+        ({"kind": "predicate"}, "only choices"),
+        ({"booleans": ("yes",)}, "only choices"),
+        ({"reworded": True}, "redaction"),
+        ({}, "^$"),
+    ],
+)
+def test_a_question_that_no_family_can_be_made_for_says_why(more: dict[str, object], why: str) -> None:
+    """Labels that files write otherwise, and words that are not what was asked, are not learnt."""
+    assert re.search(why, not_learnable(QUESTION.model_copy(update=more)))
+
+
+def test_parts_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    """They say no upstream."""
+    store = store_in(tmp_path, texts=True)
+    store.add([row(1, text="a")], "a_0")
+    part = next(store.parts_folder.glob("part-*"))
+    pq.write_table(pq.read_table(part).drop(["upstream"]), part)
+
+    assert store.rows()["upstream"].to_pylist() == [None]
+    assert training_rows(store, QUESTION.sha256).texts == ("a",)
+
+
+def test_questions_and_halves_of_parts_do_not_stay_for_ever(tmp_path: Path) -> None:
+    """A question goes once its rows have gone and nobody asks it; what a killed writer left goes too."""
+    store = store_in(tmp_path, texts=True, retention_days=2)
+    other = Question(labels=("a", "b"))
+    store.remember(other)
+    store.add([row(1, at_s=time.time())], "a_0")
+    left = store.parts_folder / ".part-1-2-x.parquet.ab.tmp"
+    left.write_bytes(b"PAR1 a text")
+    for path in (*(tmp_path / "questions").glob("*.json"), left):
+        os.utime(path, (0, 0))
+
+    store.tidy(time.time())
+
+    assert list(store.questions()) == [QUESTION.sha256]
+    assert not left.exists()
+    store.remember(other)
+    store.tidy(time.time())
+    assert len(store.questions()) == 2
 
 
 def test_an_export_holds_texts_answers_and_probabilities(tmp_path: Path) -> None:
