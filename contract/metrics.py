@@ -106,7 +106,8 @@ SAVED_USD = Metric(
     "sluice_saved_usd_total",
     "counter",
     ("family",),
-    "What the cascade's answers would have cost by the reference alone, less what they cost",
+    "What the cascade's answers, degraded ones aside, would have cost by the reference alone, less what was "
+    "paid",
 )
 ARM_REQUESTS = Metric(
     "sluice_arm_requests_total",

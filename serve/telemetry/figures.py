@@ -66,6 +66,7 @@ class FamilyFigures:
         self._meters = meters
         self._tallies = tallies
         self._unsaved_usd = 0.0
+        self._charging: set[str] = set()
         self._answers: dict[tuple[str, str], tuple[Count, Spread]] = {}
         self._runs: dict[str, tuple[Spread, Spread, Spread, Count]] = {}
         self._totals: dict[str, Spread] = {}
@@ -110,11 +111,22 @@ class FamilyFigures:
         key = record.caller or metrics.NO_KEY
         for variant, usd in spent.items():
             self._tallies.count(self._meters.usd, self._family, key, variant).value += usd
-        if record.model == CASCADE and spent and prices.reference_usd is not None:
-            self._save(prices.reference_usd * len(record.variants) - sum(spent.values()))
+        if prices.reference_usd is None or not spent:
+            return
+        if record.model == CASCADE:
+            standing = len(record.variants) - sum(texts for _, texts in record.degraded)
+            here = sum(usd for variant, usd in spent.items() if variant not in self._charging)
+            self._save(prices.reference_usd * standing - here)
+        elif record.model in self._charging:
+            self._save(spent.get(record.model, 0.0))
 
     def _save(self, usd: float) -> None:
-        """Count what a request saved; a loss, as by one that escalated, is taken off what is saved next."""
+        """Count what was saved; a loss, as by what a server elsewhere charges, is taken off the next.
+
+        All that such servers charge is a loss, comparisons off the path included, so that what requests were
+        handed on for is not taken off twice. An answer that is degraded saves nothing: the reference's would
+        not have been.
+        """
         self._unsaved_usd += usd
         if self._unsaved_usd > 0:
             self._tallies.count(self._meters.saved_usd, self._family).value += self._unsaved_usd
@@ -142,6 +154,8 @@ class FamilyFigures:
         if record.charged_usd:
             charged = self._tallies.count(self._meters.remote_usd, self._family, record.variant)
             charged.value += record.charged_usd
+            self._charging.add(record.variant)
+            self._save(-record.charged_usd)
         self.variants_cpu_s += record.cpu_s
         self._tallies.changed()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from serve.telemetry.metrics import Telemetry
 from serve.types.prices import Prices
-from serve.types.recorder import RequestRecord
+from serve.types.recorder import BatchRecord, RequestRecord
 
 PRICES = Prices({"small": 0.001, "large": 0.01}, "large")
 
@@ -57,6 +58,27 @@ def test_a_loss_is_taken_off_what_is_saved_next(monkeypatch: pytest.MonkeyPatch)
     assert saved(telemetry) == 0.0
     telemetry.answered(cascade(1, 0))
     assert saved(telemetry) == pytest.approx(0.009 - 0.002)
+
+
+def test_what_a_server_elsewhere_charges_is_no_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons off the path are paid for too; and a degraded answer stands for none of the reference's."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    telemetry = Telemetry()
+    charged = BatchRecord("large", 3, (), 0.3, 0.0, 0.0, charged_usd=0.03)
+    telemetry.batch(charged)
+    telemetry.answered(cascade(10, 1))
+    assert saved(telemetry) == pytest.approx(10 * 0.01 - 10 * 0.001 - 0.03)
+
+    before = saved(telemetry)
+    telemetry.answered(replace(cascade(4, 0), degraded=[("overloaded", 4)]))
+    telemetry.answered(cascade(1, 0))
+    assert saved(telemetry) == pytest.approx(before - 0.004 + 0.009)
+
+    before = saved(telemetry)
+    telemetry.batch(BatchRecord("large", 1, (), 0.3, 0.0, 0.0, charged_usd=0.01))
+    telemetry.answered(RequestRecord("large", ["large"], [0.9], 0.3, first="large", prices=PRICES))
+    telemetry.answered(cascade(1, 0))
+    assert saved(telemetry) == pytest.approx(before + 0.009)
 
 
 def test_who_asks_for_a_variant_by_name_pays_and_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
