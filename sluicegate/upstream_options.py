@@ -13,6 +13,7 @@ from contract.collected import Redaction
 from contract.records import first_problem
 from serve.settings.collect import CollectSettings
 from serve.settings.gateway import Settings
+from serve.settings.scaling import most
 from serve.settings.traffic import TrafficSettings
 from serve.settings.upstream import UpstreamSettings
 from sluicegate.common import FOLDER
@@ -23,6 +24,8 @@ PORT = click.IntRange(1, 65535)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
+MOST_PLACES = 1024
+"""Requests that a remote stage may have out at a time; see contract.remote."""
 TRAFFIC = TrafficSettings(beside_texts=256, busy_cpu_share=None, canary_texts_per_s=10.0)
 """Texts inside mostly wait for the upstream: comparisons, one at a time, need not wait for them to leave."""
 
@@ -47,8 +50,8 @@ def upstream_options(function: F) -> F:
             click.option(
                 "--api-key-env",
                 metavar="NAME",
-                help="Environment variable with the upstream's key. Default: clients bring theirs, "
-                "and no stage can ask for itself.",
+                help="Environment variable with the upstream's key. Default: clients bring theirs; an "
+                "upstream that wants a key is then passed on to, and nothing is trained.",
             ),
             click.option(
                 "--usd-per-1k",
@@ -91,13 +94,28 @@ def plan_of(asked: dict[str, Any], **more: Any) -> Plan:
         )
     host = "127.0.0.1" if asked["host"] in {"0.0.0.0", "::"} else asked["host"]
     shown = f"[{host}]" if ":" in host else host
+    upstream = Upstream(
+        asked["upstream"].rstrip("/"),
+        asked["api_key_env"],
+        asked["usd_per_1k"],
+        places=_places(asked["replicas"]),
+    )
     return Plan(
         folder=asked["out"].resolve(),
-        upstream=Upstream(asked["upstream"].rstrip("/"), asked["api_key_env"], asked["usd_per_1k"]),
+        upstream=upstream,
+        keep_texts=asked["keep_texts"],
         url=f"http://{shown}:{asked['port']}",
         admin_url=f"http://127.0.0.1:{asked['admin_port']}",
         **more,
     )
+
+
+def _places(replicas: int | None) -> int:
+    """Return how many requests a stage may have out at a time: as many as are passed on."""
+    settings = Settings(upstream=UpstreamSettings(url="http://127.0.0.1"), replicas=replicas)
+    gateways = settings.gateway_replicas if settings.replicas is None else most(settings.replicas)
+    each: int = UpstreamSettings.model_fields["max_in_flight"].default
+    return min(MOST_PLACES, each * gateways)
 
 
 def settings_of(plan: Plan, asked: dict[str, Any]) -> Settings:

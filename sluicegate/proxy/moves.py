@@ -10,7 +10,16 @@ from router.tune.savings import rows_to_certify
 from sluicegate.proxy.standing import Standing
 
 Move = Literal[
-    "wait", "train", "tune", "load", "begin_shadow", "end_shadow", "begin_canary", "settle", "go_back"
+    "wait",
+    "train",
+    "tune",
+    "load",
+    "unload",
+    "begin_shadow",
+    "end_shadow",
+    "begin_canary",
+    "settle",
+    "go_back",
 ]
 
 FEWEST_TEXTS = 100
@@ -61,12 +70,16 @@ def next_move(standing: Standing, facts: Facts, *, trains: bool = True) -> Move:
         facts: as seen now.
         trains: False for one that only collects.
     """
+    if not trains:
+        return "wait"
     version = standing.policy_version
     match standing.phase:
+        case "collecting" if facts.loaded and standing.round:
+            return "unload"
         case "collecting" | "full":
             asked = facts.train_asked and facts.texts >= FEWEST_TEXTS
             enough = standing.phase == "collecting" and facts.texts >= standing.needed_texts > 0
-            return "train" if trains and (asked or enough) else "wait"
+            return "train" if asked or enough else "wait"
         case "training":
             return "train"
         case "certifying":

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
+
+ROUND_OPTIONS = (
+    "family", "max_disagreement", "confidence", "student", "student_weights", "trial_limit",
+    "trial_confidence", "seed",
+)  # fmt: skip
+"""What a round keeps from its training on, whatever a later start says."""
 
 
 @dataclass(frozen=True)
@@ -15,12 +22,14 @@ class Upstream:
         key_env: environment variable with its key; None where clients bring theirs.
         usd_per_1k: price of 1,000 questions.
         timeout_s: of one request.
+        places: requests that may be out at a time, over all gateway replicas.
     """
 
     url: str
     key_env: str | None
     usd_per_1k: float
     timeout_s: float = 30.0
+    places: int = 256
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Plan:
         trial_limit: largest disagreement that a trial lets pass; None: twice `max_disagreement`.
         trial_confidence: of its verdict.
         trains: False for one that only collects.
+        keep_texts: whether there is consent to keep texts.
         url, admin_url: of the gateway.
         seed: of all that is random.
     """
@@ -58,7 +68,17 @@ class Plan:
     trial_limit: float | None = None
     trial_confidence: float = 0.9
     trains: bool = True
+    keep_texts: bool = True
     seed: int = 0
+
+    @property
+    def round_options(self) -> dict[str, Any]:
+        """What a round that begins now keeps."""
+        return {name: getattr(self, name) for name in ROUND_OPTIONS}
+
+    def of_round(self, options: dict[str, Any]) -> Self:
+        """Return the plan with a round's own options."""
+        return replace(self, **{name: options[name] for name in ROUND_OPTIONS if name in options})
 
     @property
     def trial_bound(self) -> float:

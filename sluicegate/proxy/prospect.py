@@ -11,7 +11,7 @@ from contract.errors import DataError
 from router.tune.savings import Savings, savings
 from sluicegate.proxy.line import money
 from sluicegate.proxy.moves import enough_texts
-from sluicegate.proxy.supervisor import most_asked
+from sluicegate.proxy.questions import most_asked
 from tables.collected.store import CollectedStore
 from tables.collected.training import Counts, count, training_rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ SCHEMA = 1
 STANDING = "proxy.json"
 TRAIN_NOW = "train.now"
 
+SERVED = ("loading", "shadow", "canary", "full")
+"""Phases in which the gateway may have the round's family."""
 Phase = Literal["collecting", "training", "certifying", "loading", "shadow", "canary", "full"]
 
 
@@ -52,6 +54,20 @@ class Today(Frozen):
         return self.here / answered if answered else None
 
 
+class InForce(Frozen):
+    """What answers while another round is under way, and goes on answering if that leads nowhere.
+
+    Attributes:
+        round, question, policy_version, certificate, options: as in Standing.
+    """
+
+    round: int
+    question: str
+    policy_version: str
+    certificate: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Standing(Frozen):
     """What a proxy has reached.
 
@@ -60,11 +76,13 @@ class Standing(Frozen):
         since: when that began, ISO 8601.
         round: number of the training that is used or under way; 0 before the first.
         question: sha256 of the question that it learns; empty before any was collected.
-        needed_texts: distinct texts at which the next training begins.
+        needed_texts: distinct texts at which the next training begins; 0: once it is asked for.
         policy_version: of the round's policy, once it is certified.
         trial_begun: whether this phase's trial was begun.
         problem: why it went back to collecting; empty where nothing did.
         certificate: the standing of the certificate in words.
+        in_force: what was in force when the round began; None where nothing was, or in `full`.
+        options: of the round: those of a plan that must stay the same from its training on.
         today: what it saved.
     """
 
@@ -78,6 +96,8 @@ class Standing(Frozen):
     trial_begun: bool = False
     problem: str = ""
     certificate: str = ""
+    in_force: InForce | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     today: Today = Today()
 
 

@@ -122,6 +122,11 @@ def load_words(plan: Plan, number: int) -> list[str]:
     return ["family", "load", family, "--as", plan.family, "--admin-url", plan.admin_url]
 
 
+def unload_words(plan: Plan) -> list[str]:
+    """Return the command that has everything passed on again."""
+    return ["family", "unload", plan.family, "--admin-url", plan.admin_url]
+
+
 def trial_words(plan: Plan, number: int, kind: str) -> list[str]:
     """Return the command that puts the round's policy on trial."""
     folder = plan.round_folder(number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,22 +12,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contract.collected import Question
-from contract.errors import DataError, InputError, SluiceError
+from contract.errors import InputError, SluiceError
 from contract.policy import Policy, read_policy
 from sluicegate.proxy import recipe, steps
 from sluicegate.proxy.gateway import Gateway, View
 from sluicegate.proxy.line import line_of
 from sluicegate.proxy.moves import SHARES, Facts, Move, enough_texts, next_move
 from sluicegate.proxy.plan import Plan
-from sluicegate.proxy.standing import TRAIN_NOW, Phase, Today, read_standing, write_standing
-from tables.collected.store import CollectedStore
-from tables.collected.training import Counts, count
+from sluicegate.proxy.questions import asked_lately, most_asked, why_none
+from sluicegate.proxy.standing import TRAIN_NOW, InForce, Phase, Today, read_standing, write_standing
+from tables.collected.store import STORE, CollectedStore
+from tables.collected.training import Counts
+
+log = logging.getLogger(__name__)
 
 MORE = 1.5
 """After a training that led nowhere, the next begins with so many times as many texts."""
 RETRY_S, MOST_S = 10.0, 60.0
 """Between looks: after a step that failed, and where counting a large store takes long itself."""
+OTHER_POLICY = "another policy is in force: sluice policy show"
+OTHER_QUESTION = "another question is asked now: sluice proxy train learns it instead"
+ASK_TO_TRAIN = "sluice proxy train tries again"
 _NONE = Counts(0, 0, 0, 0, {}, 0.0, 0.0, 0.0, 0)
 
 
@@ -37,6 +44,7 @@ class Supervisor:
         stopping: whether to end.
         tell: hears the line, twice a second while a step runs, else after each look.
         view: of the gateway; None: as it answers at its ports.
+        why_no_answer: asks the upstream one collected text as a stage will, and says why that fails.
         now: the time.
 
     Attributes:
@@ -51,28 +59,35 @@ class Supervisor:
         tell: Callable[[str], None],
         *,
         view: View | None = None,
+        why_no_answer: Callable[[Plan, str], str] = recipe.why_no_answer,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._plan = plan
+        self.standing = read_standing(plan.folder)
+        self._asked = plan
+        self._plan = plan.of_round(self.standing.options)
+        self._why_no_answer = why_no_answer
+        self._refused, self._ask_again_at = "", 0.0
         self._tell = tell
-        self._view = view or Gateway(plan.url, plan.admin_url, plan.family)
+        self._view = view or Gateway(plan.url, plan.admin_url, self._plan.family)
         self._now = now
         self._runner = steps.Runner(plan.folder / "logs", stopping, self._tell_again)
         self._counts = _NONE
         self.counting_s = 0.0
-        self.standing = read_standing(plan.folder)
 
     def once(self) -> Move:
         """Look once, and make the move that follows. Raises steps.Stopped."""
         facts = self._look()
         self._note(today=self._today())
         if facts is not None and self.standing.phase == "full":
-            ours = facts.in_force == self.standing.policy_version
-            self._note(problem="" if ours else "another policy is in force: sluice policy show")
+            self._look_at_what_is_in_force(facts)
         self._tell_again()
+        if self._forget_texts():
+            return "go_back"
         if facts is None or not self.standing.question:
             return "wait"
         move = next_move(self.standing, facts, trains=self._plan.trains)
+        if move == "train" and not self._asked.keep_texts:
+            return "wait"
         if move != "wait":
             self._make(move)
             self._tell_again()
@@ -86,17 +101,19 @@ class Supervisor:
         """Return what is there to act on; None while no gateway answers, or nothing was ever collected."""
         plan = self._plan
         began = time.monotonic()
-        try:
-            store = CollectedStore.open(plan.collected)
-            found = most_asked(store, self.standing.question if self.standing.round else "")
-        except DataError:
+        if not (plan.collected / STORE).exists():
             return None
+        store = CollectedStore.open(plan.collected)
+        found = most_asked(store, "" if self.standing.phase == "collecting" else self.standing.question)
         self.counting_s = time.monotonic() - began
         facts = self._view.look()
         if found is None:
+            self._note(problem=why_none(store))
             return facts
         sha256, question, self._counts = found
-        if not self.standing.round:
+        if self.standing.phase == "collecting" and (
+            not self.standing.round or sha256 != self.standing.question
+        ):
             needed = plan.needed_texts or enough_texts(
                 len(question.labels), plan.max_disagreement, plan.confidence
             )
@@ -104,6 +121,7 @@ class Supervisor:
         problem = ""
         if self._counts.rows and not self._counts.kept_texts:
             problem = "no texts are kept, so nothing can be trained: --keep-texts"
+        problem = problem or self._refused
         if self.standing.phase == "collecting" and (problem or not self.standing.round):
             self._note(problem=problem)
         if facts is not None:
@@ -123,7 +141,10 @@ class Supervisor:
             case "tune":
                 self._tune()
             case "load":
-                self._run(steps.load_words(plan, number))
+                if self._may_ask(self.standing.question):
+                    self._run(steps.load_words(plan, number))
+            case "unload":
+                self._run(steps.unload_words(plan))
             case "begin_shadow":
                 self._enter("shadow")
                 if self._run(steps.trial_words(plan, number, "shadow")):
@@ -136,16 +157,18 @@ class Supervisor:
             case "end_shadow":
                 self._run(steps.withdraw_words(plan, "shadow"))
             case "settle":
-                self._enter("full")
+                self._enter("full", in_force=None)
+                self._forget_rounds()
             case "go_back":
                 self._go_back(f"the {self.standing.phase} of round {number} was withdrawn")
 
     def _train(self) -> None:
-        plan = self._plan
-        if self.standing.phase != "training":
-            self._enter("training", round=self.standing.round + 1, policy_version="")
-            (plan.folder / TRAIN_NOW).unlink(missing_ok=True)
-        number = self.standing.round
+        if self.standing.phase != "training" and not self._begin_round():
+            return
+        plan, number = self._plan, self.standing.round
+        if recipe.asks_otherwise(plan, plan.round_folder(number)):
+            self._go_back("the training under way was for another upstream, key or price", more=False)
+            return
         try:
             recipe.prepare(plan, self.standing.question, plan.round_folder(number))
         except InputError as problem:
@@ -154,12 +177,75 @@ class Supervisor:
         if self._run(steps.compress_words(plan, number), or_back=True):
             self._enter("certifying")
 
+    def _begin_round(self) -> bool:
+        """Enter a training under the options of this start; return False where the upstream says no."""
+        question, before = self.standing.question, None
+        if self.standing.phase == "full":
+            store = CollectedStore.open(self._plan.collected)
+            if self.standing.problem == OTHER_QUESTION and (found := most_asked(store, lately=True)):
+                question = found[0]
+            before = InForce.model_validate(
+                {name: getattr(self.standing, name) for name in InForce.model_fields}
+            )
+        if not self._may_ask(question):
+            return False
+        options = {**self._asked.round_options, "family": self._plan.family}
+        self._plan = self._asked.of_round(options)
+        number = self.standing.round + 1
+        shutil.rmtree(self._plan.round_folder(number), ignore_errors=True)  # of one that led nowhere
+        self._enter(
+            "training", round=number, policy_version="", question=question,
+            in_force=before, options=options,
+        )  # fmt: skip
+        (self._plan.folder / TRAIN_NOW).unlink(missing_ok=True)
+        return True
+
+    def _may_ask(self, question: str) -> bool:
+        """Return whether the upstream answers a stage; if not, say so, and ask again a minute later."""
+        if time.monotonic() < self._ask_again_at:
+            return False
+        self._refused = self._why_no_answer(self._asked, question)
+        self._ask_again_at = time.monotonic() + MOST_S if self._refused else 0.0
+        self._note(problem=self._refused)
+        return not self._refused
+
+    def _look_at_what_is_in_force(self, facts: Facts) -> None:
+        known = {"", OTHER_POLICY, OTHER_QUESTION}
+        problem = "" if self.standing.problem in known else self.standing.problem
+        if facts.in_force != self.standing.policy_version:
+            problem = OTHER_POLICY
+        elif self._counts.rows and self.standing.question not in asked_lately(
+            CollectedStore.open(self._plan.collected)
+        ):
+            problem = OTHER_QUESTION
+        self._note(problem=problem)
+
+    def _forget_texts(self) -> bool:
+        """Once there is no consent, remove rounds' copies of texts; return whether a training ended by it."""
+        if self._asked.keep_texts:
+            return False
+        learning = self.standing.phase in ("training", "certifying")
+        if learning:
+            self._go_back("texts are not kept any more: --keep-texts")
+        self._forget_rounds()
+        return learning
+
+    def _forget_rounds(self) -> None:
+        """Remove copies of texts of rounds that are over."""
+        phase, number = self.standing.phase, self.standing.round
+        used = {number} if phase not in ("collecting", "training", "certifying") else set()
+        under_way = {number} if phase in ("training", "certifying") else set()
+        used |= {self.standing.in_force.round} if self.standing.in_force is not None else set()
+        for one in range(1, number + 1):
+            if one not in under_way:
+                recipe.forget(self._plan.round_folder(one), wholly=one not in used)
+
     def _tune(self) -> None:
         plan, number = self._plan, self.standing.round
         words = steps.tune_words(plan, number)
         code = self._runner.run(words)
         if code not in (steps.DONE, steps.NOT_MET):
-            self._go_back(self._runner.last_words(words))
+            self._go_back(f"{self._runner.last_words(words)}; {ASK_TO_TRAIN}", more=False)
             return
         policy = read_policy(plan.round_folder(number) / recipe.POLICY)
         if code == steps.NOT_MET:
@@ -167,6 +253,7 @@ class Supervisor:
             self._go_back(f"round {number}: nothing could be certified", at_least=needed)
             return
         self._enter("loading", policy_version=policy.version, certificate=standing_of(policy))
+        self._forget_rounds()
 
     def _run(self, words: list[str], *, or_back: bool = False) -> bool:
         """Run a step; where it fails, say so, and try again at the next look or go back."""
@@ -176,15 +263,29 @@ class Supervisor:
             return True
         problem = f"sluice {' '.join(words[:2])} failed: {self._runner.last_words(words)}"
         if or_back:
-            self._go_back(problem)
+            self._go_back(f"{problem}; {ASK_TO_TRAIN}", more=False)
         else:
             self._note(problem=problem)
         return False
 
-    def _go_back(self, why: str, *, at_least: int = 0) -> None:
-        """Collect on; another training begins once there is enough more."""
+    def _go_back(self, why: str, *, at_least: int = 0, more: bool = True) -> None:
+        """Go on with what is in force, or else collect on.
+
+        Args:
+            why: told on the line.
+            at_least: distinct texts of the next training.
+            more: whether that begins once there is enough more; else it must be asked for.
+        """
+        before = self.standing.in_force
+        if before is not None:
+            recipe.forget(self._plan.round_folder(self.standing.round), wholly=True)
+            self._plan = self._asked.of_round(before.options)
+            problem = f"{why}; what was in force before is still"
+            self._enter("full", **before.model_dump(), in_force=None, problem=problem)
+            return
         needed = max(at_least, math.ceil(MORE * max(self._counts.kept_texts, self.standing.needed_texts)))
-        self._enter("collecting", problem=why, needed_texts=needed, certificate="")
+        self._enter("collecting", problem=why, needed_texts=needed if more else 0, certificate="")
+        self._forget_rounds()
 
     def _enter(self, phase: Phase, **changes: Any) -> None:
         since = self._now().isoformat(timespec="seconds")
@@ -199,22 +300,6 @@ class Supervisor:
 
     def _tell_again(self) -> None:
         self._tell(line_of(self.standing, self._counts.rows, self._counts.kept_texts))
-
-
-def most_asked(store: CollectedStore, sha256: str = "") -> tuple[str, Question, Counts] | None:
-    """Return the question of that hash, or the one with the most answers that can be learnt.
-
-    That is a choice among texts: such a question is known again by its choices. None where there is none yet.
-    """
-    questions = store.questions()
-    if sha256:
-        return sha256, questions[sha256], count(store, sha256)
-    able = [name for name, one in questions.items() if one.kind == "choice" and not one.booleans]
-    counted = {name: count(store, name) for name in able}
-    if not counted:
-        return None
-    best = max(counted, key=lambda name: counted[name].rows)
-    return best, questions[best], counted[best]
 
 
 def standing_of(policy: Policy) -> str:
@@ -244,6 +329,10 @@ def supervise(
             return
         except (SluiceError, OSError) as problem:
             tell(f"{supervisor.standing.phase} | {problem}")
+            move = "wait"
+        except Exception as problem:
+            log.exception("a step of the proxy failed in a way that none should")
+            tell(f"{supervisor.standing.phase} | {type(problem).__name__}: {problem}")
             move = "wait"
         if move == "wait" or supervisor.standing.problem:
             counting_s = min(MOST_S, 20 * supervisor.counting_s)

@@ -22,7 +22,7 @@ class World:
     def __init__(self, decision: str = "promote") -> None:
         self.decision = decision
         self.facts = Facts(texts=1000)
-        self.standing = Standing(question="q", needed_texts=500)
+        self.standing = Standing(question="q", needed_texts=500, round=1)
 
     def on_trial(self, kind: str) -> None:
         """Begin a trial that is decided at once."""
@@ -33,6 +33,8 @@ class World:
         match move:
             case "load":
                 self.facts = replace(self.facts, loaded=True)
+            case "unload":
+                self.facts = replace(self.facts, loaded=False)
             case "begin_shadow":
                 self.on_trial("shadow")
             case "end_shadow":
@@ -101,7 +103,16 @@ def test_a_withdrawn_trial_leads_back_to_collecting() -> None:
     assert "go_back" in made
     assert "begin_canary" not in made
     assert world.standing.phase == "collecting"
+    assert not world.facts.loaded
     assert made[-1] == "wait"
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_one_that_only_collects_does_nothing_else_wherever_a_proxy_left_off(phase: Phase) -> None:
+    """No phase that a proxy was ended in has it train, load or begin a trial."""
+    standing = Standing(phase=phase, question="q", needed_texts=5, round=1, policy_version=V)
+    for facts in (Facts(texts=9999, train_asked=True), Facts(loaded=True, trials={"canary": (V, "promote")})):
+        assert next_move(standing, facts, trains=False) == "wait"
 
 
 def test_a_trial_that_has_gone_without_being_promoted_was_withdrawn() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -17,16 +19,20 @@ from click.testing import CliRunner
 from contract.collected import CollectedRow, KeepRules, Question
 from contract.errors import InputError
 from contract.remote import RemoteModel
+from serve.settings.upstream import UpstreamSettings
 from sluicegate.proxy import recipe, steps
 from sluicegate.proxy.gateway import read_counters
 from sluicegate.proxy.moves import Facts
 from sluicegate.proxy.plan import Plan, Upstream
 from sluicegate.proxy.prospect import prospect_of, told
+from sluicegate.proxy.service import check_start
 from sluicegate.proxy.standing import Standing, read_standing, write_standing
-from sluicegate.proxy.supervisor import Supervisor, ask_to_train
+from sluicegate.proxy.supervisor import Supervisor, ask_to_train, supervise
 from sluicegate.proxy_cmd import command as proxy
+from sluicegate.upstream_options import plan_of
 from tables.collected.store import CollectedStore
 
+V = "a" * 64
 LABELS = ("card", "transfer")
 QUESTION = Question(labels=LABELS, instructions="Which?", model="big", descriptions={"card": "a lost card"})
 
@@ -71,14 +77,15 @@ def collect(plan: Plan, answers: Sequence[str], *, texts: bool = True) -> Collec
     return store
 
 
-def supervisor(plan: Plan, facts: Facts | None = None) -> tuple[Supervisor, list[str]]:
-    """Return a supervisor at a fixed time, and the lines that it tells."""
+def supervisor(plan: Plan, facts: Facts | None = None, refusal: str = "") -> tuple[Supervisor, list[str]]:
+    """Return a supervisor at a fixed time, and the lines that it tells; stages are refused so."""
     lines: list[str] = []
     made = Supervisor(
         plan,
         lambda: False,
         lines.append,
         view=Seen(facts or Facts()),
+        why_no_answer=lambda *_: refusal,
         now=lambda: datetime(2026, 11, 29, tzinfo=UTC),
     )
     return made, lines
@@ -143,6 +150,195 @@ def test_another_policy_in_force_is_told(tmp_path: Path) -> None:
 
     assert made.once() == "wait"
     assert "another policy is in force" in lines[-1]
+
+
+def test_nothing_is_trained_that_could_not_be_asked(tmp_path: Path) -> None:
+    """Where clients bring the key, a stage has none: all is passed on as before, and the line says why."""
+    plan = plan_in(tmp_path, needed_texts=100)
+    collect(plan, ["card", "transfer"] * 60)
+    made, lines = supervisor(plan, refusal="status 401: --api-key-env")
+
+    made.once()
+    made.once()
+
+    assert made.standing.phase == "collecting"
+    assert "--api-key-env" in lines[-1]
+    assert not (tmp_path / "round-1").exists()
+
+
+def test_a_family_is_not_loaded_whose_stage_is_refused(tmp_path: Path) -> None:
+    """A key that went wrong during the training is found before any question goes to the stage."""
+    plan = plan_in(tmp_path)
+    collect(plan, ["card", "transfer"] * 60)
+    write_standing(tmp_path, Standing(phase="loading", round=1, question=QUESTION.sha256, policy_version=V))
+    made, lines = supervisor(plan, refusal="status 403")
+
+    made.once()
+
+    assert "status 403" in lines[-1]
+    assert not (tmp_path / "logs" / "family.log").exists()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A model that answers nobody without a key."""
+
+    def do_POST(self) -> None:
+        """Answer whoever has the key."""
+        self.rfile.read(int(self.headers["content-length"]))
+        known = self.headers.get("authorization") == "Bearer right"
+        answer: dict[str, object] = {
+            "type": "choice",
+            "name": None,
+            "choice": "card",
+            "confidence": 1.0,
+            "probabilities": [],
+        }
+        body = json.dumps({"answers": [answer], "model": "big"} if known else {"error": "no"}).encode()
+        self.send_response(200 if known else 401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_upstream_is_asked_as_a_stage_will_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key of its own a stage is refused, which is said with the option; with it nothing is."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        open_, keyed = (plan_in(tmp_path, upstream=Upstream(url, key, 0.03)) for key in (None, "BIG_KEY"))
+        collect(open_, ["card", "transfer"] * 5)
+
+        assert "--api-key-env" in recipe.why_no_answer(open_, QUESTION.sha256)
+        assert "BIG_KEY" in recipe.why_no_answer(keyed, QUESTION.sha256)
+        monkeypatch.setenv("BIG_KEY", "right")
+        assert recipe.why_no_answer(keyed, QUESTION.sha256) == ""
+        server.shutdown()
+
+
+def test_one_that_only_collects_refuses_the_folder_of_a_proxy_under_way(tmp_path: Path) -> None:
+    """Its family may be answering, which a command that never trains must not take over."""
+    write_standing(tmp_path, Standing(phase="canary", round=1, question="q"))
+
+    with pytest.raises(InputError, match="canary"):
+        check_start(plan_in(tmp_path, trains=False))
+    check_start(plan_in(tmp_path))
+
+
+def test_a_family_that_asks_another_upstream_is_not_served(tmp_path: Path) -> None:
+    """Its stage would go on paying the one that was left; one that is not served yet is made anew."""
+    plan = plan_in(tmp_path)
+    collect(plan, ["card", "transfer"] * 60)
+    recipe.prepare(plan, QUESTION.sha256, tmp_path / "round-1")
+    other = plan_in(tmp_path, upstream=Upstream("http://127.0.0.1:8/v1", "BIG_KEY", 0.05))
+    write_standing(tmp_path, Standing(phase="full", round=1, question=QUESTION.sha256))
+
+    check_start(plan)
+    with pytest.raises(InputError, match=r"--upstream, --usd-per-1k"):
+        check_start(other)
+
+    write_standing(tmp_path, Standing(phase="training", round=1, question=QUESTION.sha256))
+    check_start(other)
+    made, _ = supervisor(other)
+    made.once()
+    assert made.standing.phase == "collecting"
+    assert "another upstream" in made.standing.problem
+
+
+def test_a_round_that_leads_nowhere_leaves_in_force_what_was(tmp_path: Path) -> None:
+    """The policy in force and its certificate stay on the line, and no training begins by itself."""
+    plan = plan_in(tmp_path, max_disagreement=0.2)
+    collect(plan, ["card"] * 150)
+    options = plan_in(tmp_path).round_options
+    write_standing(
+        tmp_path,
+        Standing(
+            phase="full", round=1, question=QUESTION.sha256, policy_version=V, certificate="certified",
+            options=options,
+        ),
+    )  # fmt: skip
+    ask_to_train(tmp_path)
+    made, lines = supervisor(plan, Facts(loaded=True, in_force=V))
+
+    assert made.once() == "train"
+    assert (made.standing.phase, made.standing.round, made.standing.policy_version) == ("full", 1, V)
+    assert made.standing.options == options
+    assert "nothing to learn" in lines[-1]
+    assert "certified" in lines[-1]
+    assert made.once() == "wait"
+
+
+def test_a_round_keeps_its_options(tmp_path: Path) -> None:
+    """What is certified is what the training was begun for, whatever a later start asks."""
+    begun = plan_in(tmp_path, max_disagreement=0.02, seed=7)
+    standing = Standing(phase="certifying", round=1, question="q", options=begun.round_options)
+    write_standing(tmp_path, standing)
+    made, _ = supervisor(plan_in(tmp_path, max_disagreement=0.3))
+
+    words = steps.tune_words(made._plan, 1)
+    assert words[words.index("--max-disagreement") + 1] == "0.02"
+    assert words[words.index("--seed") + 1] == "7"
+
+
+def test_a_failure_that_more_texts_would_not_mend_waits_to_be_told(tmp_path: Path) -> None:
+    """The wanted number does not grow from round to round; the line says what failed and what to do."""
+    plan = plan_in(tmp_path, needed_texts=100)
+    collect(plan, ["card", "transfer"] * 60)
+    made, lines = supervisor(plan)
+    (tmp_path / "round-1").mkdir()
+    made._runner.run = lambda _: 1  # type: ignore[method-assign,assignment]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "compress.log").write_text("no room on the disk")
+
+    assert made.once() == "train"
+    assert made.standing.phase == "collecting"
+    assert "no room on the disk; sluice proxy train tries again" in lines[-1]
+    assert made.once() == "wait"
+
+
+def test_texts_go_from_rounds_with_the_consent(tmp_path: Path) -> None:
+    """A training that was under way ends, and its copies of the texts are removed."""
+    plan = plan_in(tmp_path, keep_texts=False)
+    collect(plan, ["card", "transfer"] * 60)
+    write_standing(tmp_path, Standing(phase="training", round=1, question=QUESTION.sha256))
+    recipe.prepare(plan, QUESTION.sha256, tmp_path / "round-1")
+    (tmp_path / "round-1" / "family" / ".steps").mkdir(parents=True)
+    made, lines = supervisor(plan)
+
+    made.once()
+
+    assert not list((tmp_path / "round-1").rglob("*.parquet"))
+    assert not (tmp_path / "round-1" / "family").exists()
+    assert made.once() == "wait"
+    assert "--keep-texts" in lines[-1]
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A broken part is no store without answers: the supervisor says which file it is, and goes on."""
+    plan = plan_in(tmp_path)
+    store = collect(plan, ["card", "transfer"])
+    next(store.parts_folder.glob("part-*")).write_bytes(b"no parquet")
+    lines: list[str] = []
+
+    supervise(plan, lambda: len(lines) >= 1, lines.append, lambda _: None)
+
+    assert "move it away" in lines[0] or "cannot be read" in lines[0]
+
+
+def test_a_stage_has_as_many_places_as_passing_on_has() -> None:
+    """Loading a family must not lower how many questions may be out: 256 for each gateway replica."""
+    asked = {
+        "upstream": "http://127.0.0.1:9/v1", "usd_per_1k": 0.03, "host": "127.0.0.1", "port": 1,
+        "admin_port": 2, "out": Path("x"), "api_key_env": None, "keep_texts": True, "replicas": 2,
+    }  # fmt: skip
+    plan = plan_of(asked)
+    assert (
+        recipe.remote_of(plan, QUESTION)["max_concurrency"]
+        == 2 * UpstreamSettings(url="http://h").max_in_flight
+    )
+    assert plan_of({**asked, "replicas": 9}).upstream.places == 1024
 
 
 def test_a_recipe_asks_as_applications_do_and_asks_nothing_again(tmp_path: Path) -> None:
