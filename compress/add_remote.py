@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from compress.asking.figures import measured_of, usd_per_1k_of
+from compress.asking.figures import measured_of, untold_note, usd_per_1k_of
 from compress.datasets.data import Dataset
 from compress.measurement.limits import tier_of
 from compress.measurement.predict import answers_of
@@ -53,6 +53,8 @@ ENCODER = "remote"
 FOLDER = "variants"
 NEW = ".new"
 _LEAST_ALONE = 20
+_ERRORS = 0.01
+"""Share of rows that may stay without a reply, for reasons that no other try takes away."""
 _DIGITS = 9
 
 
@@ -130,7 +132,8 @@ def add_remote(
         FamilyError: the family is not whole, or the name is taken.
         InputError: the record does not fit the labels.
         EnvironmentProblem: its key is not to be found here.
-        TargetNotMet: not every row could be asked; says why, and what has been answered is kept.
+        TargetNotMet: not every row could be asked, or requests failed for good, which says nothing of the
+            model; says why, and what has been answered is kept.
     """
     family = read_family(folder)
     _check_name(family, wanted, folder)
@@ -149,6 +152,14 @@ def add_remote(
         raise TargetNotMet(
             f"{len(data) - asked.unanswered:,} of {len(data):,} rows are answered, for {asked.usd:,.4g} USD, "
             f"and are kept; it stopped: {asked.stopped}"
+        )
+    failed = sum(asked.errors.values())
+    if asked.may_come or failed > _ERRORS * len(data):
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in asked.errors.items())
+        raise TargetNotMet(
+            f"{failed:,} texts got no reply ({kinds}), which says nothing of the model; the "
+            f"others are answered, for {asked.usd:,.4g} USD, and are kept",
+            hint="the same command again asks for these alone",
         )
     if (asked.labels == NONE).all():
         raise TargetNotMet(f"no row got an answer: {_counted(asked)}")
@@ -224,6 +235,7 @@ def _variant(out: Path, wanted: RemoteAddition, data: Dataset, asked: Asked, tem
     texts = list(dict.fromkeys(data.texts))
     with KeptAnswers(wanted.answers, wanted.model, data.labels) as kept:
         replies = [one for text in texts if (one := kept.get(text)) is not None]
+        spent = sum(map(kept.spent, texts))
     failures = {str(kind): n for kind, n in asked.failures.items()}
     notes = [f"{asked.unanswered:,} of {len(data):,} rows have no answer of it"] if asked.unanswered else []
     latency, note = _latency(wanted, asked)
@@ -237,8 +249,8 @@ def _variant(out: Path, wanted: RemoteAddition, data: Dataset, asked: Asked, tem
         temperature=temperature,
         latency=latency,
         usd_per_1k=usd_per_1k_of(wanted.model, replies),
-        remote=measured_of(replies, len(texts), asked.calls, failures),
-        notes=(*notes, *note),
+        remote=measured_of(replies, len(texts), asked.calls, failures, spent),
+        notes=(*notes, *note, *untold_note(wanted.model, replies)),
     )
 
 
@@ -375,4 +387,5 @@ def _path(artifact: Any) -> str:
 
 
 def _counted(asked: Asked) -> str:
-    return ", ".join(f"{n:,} times {kind}" for kind, n in asked.failures.items()) or "none was asked"
+    told = ", ".join(f"{n:,} times {kind}" for kind, n in asked.failures.items()) or "none was asked"
+    return told + (f"; it names {', '.join(map(repr, asked.examples))}" if asked.examples else "")

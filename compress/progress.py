@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
@@ -86,7 +87,7 @@ class TerminalProgress:
 
     def tell(self, step: str, words: str) -> None:
         """Print a line above the bar."""
-        self._console.print(f"[cyan]{step}[/]: {words}", highlight=False)
+        self._console.print(f"[cyan]{step}[/]: {escape(words)}", highlight=False)
 
     def end(self, step: str, outcome: Outcome, words: str = "") -> None:
         """Replace the bar by a line."""

@@ -115,6 +115,10 @@ class RemoteFailure(SluiceError):
         message: what happened.
         status: of HTTP, where there was a reply.
         retry_after_s: how long the server wants to be left alone, where it said so.
+        said: the model's or the server's own words, which may quote a text: for a terminal, and no file.
+
+    Attributes:
+        usd: what replies cost that came before it, its own included.
     """
 
     def __init__(
@@ -125,10 +129,13 @@ class RemoteFailure(SluiceError):
         status: int | None = None,
         retry_after_s: float | None = None,
         hint: str | None = None,
+        said: str = "",
     ) -> None:
         self.kind: FailureKind = kind
         self.status = status
         self.retry_after_s = retry_after_s
+        self.said = said
+        self.usd = 0.0
         super().__init__(message, hint=hint)
 
     @property

@@ -48,7 +48,7 @@ class AskedTeacher(Frozen):
     url: str
     model: str
     question_sha256: str = Field(
-        description="Of all that an answer depends on beside the text: model, instructions, labels"
+        description="Of all that an answer depends on beside the text: address, model, instructions, labels"
     )
     answered: dict[str, tuple[int, int]] = Field(
         default_factory=dict, description="By split: texts with an answer, and all texts"

@@ -21,7 +21,7 @@ Form = Literal["decisions", "chat", "oip"]
 _ENDS = ("/decisions", "/chat/completions", "/v2")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_UNSEEN = ("timeout_s", "retries", "max_concurrency", "max_per_s", "credentials", "proxy")
+_UNSEEN = ("timeout_s", "retries", "max_concurrency", "max_per_s", "credentials", "proxy", "answers_of")
 _PRICES = ("usd_per_call", "usd_per_1k_tokens_in", "usd_per_1k_tokens_out")
 
 
@@ -131,6 +131,10 @@ class RemoteModel(_Strict):
     )
     url: str = Field(description="Base address, such as https://models.example/v1; without a key in it")
     model: str = Field(min_length=1, max_length=256)
+    answers_of: str | None = Field(
+        default=None,
+        description="Its address before it moved: answers that are kept from there count as its own",
+    )
     instructions: str = Field(default="Which label fits this text?", description="The question")
     labels: dict[str, RemoteLabel] = Field(
         default_factory=dict, description="By label; one that is not here is put as it is"
@@ -141,7 +145,7 @@ class RemoteModel(_Strict):
     credentials: Credentials | None = None
     proxy: str | None = Field(
         default=None,
-        description="http://HOST:PORT of a proxy on the way; gateways read none from their environment",
+        description="http://HOST:PORT of a proxy on the way; none is read from the environment",
     )
     timeout_s: float = Field(default=30.0, gt=0, le=600, description="Of one request")
     retries: int = Field(
@@ -180,9 +184,11 @@ class RemoteModel(_Strict):
     def _proxy_address(cls, value: str | None) -> str | None:
         return None if value is None else _address_of(value)
 
-    @field_validator("url")
+    @field_validator("url", "answers_of")
     @classmethod
-    def _address(cls, value: str) -> str:
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         found = _address_of(value)
         for end in _ENDS:
             if found.endswith(end):
@@ -249,13 +255,14 @@ class RemoteModel(_Strict):
         return tuple(self._label(label).description for label in labels)
 
     def identity(self, labels: tuple[str, ...]) -> str:
-        """Return the hash of all that an answer depends on: equal hashes mean that an answer may be kept."""
-        told = self.model_dump(mode="json", exclude={*_UNSEEN, *_PRICES, "schema_"}, exclude_defaults=True)
-        return sha256_of_json([told, list(labels)])
+        """Return the hash of all that an answer depends on: equal hashes mean that an answer may be kept.
 
-    def question(self, labels: tuple[str, ...]) -> str:
-        """Return the hash of what is asked, wherever it is asked: `identity` without the address."""
-        return self.model_copy(update={"url": ""}).identity(labels)
+        The address is in it, as `answers_of` has it: one server is not known to answer as another.
+        """
+        told = self.model_copy(update={"url": self.answers_of or self.url}).model_dump(
+            mode="json", exclude={*_UNSEEN, *_PRICES, "schema_"}, exclude_defaults=True
+        )
+        return sha256_of_json([told, list(labels)])
 
     def dump(self) -> dict[str, Any]:
         """Return the JSON form, what stands at its default left out."""

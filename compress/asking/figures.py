@@ -17,7 +17,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 def usd_per_1k_of(part: RemoteModel, replies: Sequence[Kept]) -> float:
     """Return what 1,000 answers cost at the model's price, by the tokens of the replies where these count.
 
-    Where no reply tells its tokens, it is what replies have cost, and 0 without any.
+    Where no reply tells its tokens it is what replies have cost, each the most that it may; 0 without any.
     """
     if part.priced_by_call:
         return 1000 * part.usd(part.repeats)
@@ -26,6 +26,14 @@ def usd_per_1k_of(part: RemoteModel, replies: Sequence[Kept]) -> float:
         tokens_in, tokens_out = sum(one.tokens_in for one in told), sum(one.tokens_out for one in told)
         return 1000 * part.usd(part.repeats * len(told), tokens_in, tokens_out) / len(told)
     return 1000 * sum(one.usd for one in replies) / len(replies) if replies else 0.0
+
+
+def untold_note(part: RemoteModel, replies: Sequence[Kept]) -> list[str]:
+    """Return what a person should know where tokens have a price and replies do not tell them."""
+    untold = sum(one.label is not None and not one.tokens_in for one in replies)
+    if part.priced_by_call or not untold:
+        return []
+    return [f"{untold:,} replies do not tell their tokens: each counts as the most that it may cost"]
 
 
 def latency_of(replies: Sequence[Kept]) -> list[dict[str, Any]]:
@@ -48,7 +56,7 @@ def latency_of(replies: Sequence[Kept]) -> list[dict[str, Any]]:
 
 
 def measured_of(
-    replies: Sequence[Kept], texts: int, calls: int, failures: Mapping[str, int]
+    replies: Sequence[Kept], texts: int, calls: int, failures: Mapping[str, int], spent: float = 0.0
 ) -> RemoteMeasured | None:
     """Return what the endpoint did; None where it was asked for nothing.
 
@@ -56,6 +64,7 @@ def measured_of(
         replies: all, kept ones included.
         texts: that were to be asked.
         calls, failures: requests of the last run, and those that failed by kind.
+        spent: USD that went on replies that are no answer.
     """
     if not replies:
         return None
@@ -71,7 +80,7 @@ def measured_of(
         failures=dict(failures),
         tokens_in_per_text=sum(one.tokens_in for one in told) / len(told) if told else None,
         tokens_out_per_text=sum(one.tokens_out for one in told) / len(told) if told else None,
-        usd=sum(one.usd for one in replies),
+        usd=sum(one.usd for one in replies) + spent,
         quantiles_ms={name: exact_quantile(times, q) for name, q in QUANTILES.items()} if len(times) else {},
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.asking.figures import latency_of, measured_of, usd_per_1k_of
+from compress.asking.figures import latency_of, measured_of, untold_note, usd_per_1k_of
 from compress.asking.outlook import Outlook, in_usd, listed, outlook_of
 from compress.datasets.data import DATA, Dataset, read_dataset
 from compress.datasets.recorded import RECORDED, Recorded, hash_of, write_recorded
@@ -46,9 +46,12 @@ def ask_teacher(context: Context) -> Result:
     asked = None
     if outlook.to_ask:
         asked = _ask(context, outlook, data.labels)
+        if asked.examples:
+            context.tell(f"it names no label that was offered, but {', '.join(map(repr, asked.examples))}")
         _require_end(asked, context.recipe.teacher.name, outlook_of(context.recipe, data))
     with KeptAnswers(Path(part.cache), part.served, data.labels) as cache:
         found = {text: cache.get(text) for text in outlook.open}
+        spent = sum(map(cache.spent, outlook.open))
     kept = {text: one for text, one in found.items() if one is not None}
     answers = {
         hash_of(text): logits for text, one in kept.items()
@@ -67,9 +70,9 @@ def ask_teacher(context: Context) -> Result:
     write_recorded(context.folder / RECORDED, Recorded(data.labels, answers))
     write_json(context.folder / REMOTE, part.served.dump())
     replies = [*kept.values()]
-    record = _record(part, data, outlook, replies, asked.errors if asked else {}, answers)
+    record = _record(part, data, outlook, replies, asked.errors if asked else {}, answers, spent)
     calls, failures = (asked.calls, asked.failures) if asked else (0, {})
-    measured = measured_of(replies, len(outlook.open), calls, {str(k): n for k, n in failures.items()})
+    measured = measured_of(replies, len(outlook.open), calls, {str(k): n for k, n in failures.items()}, spent)
     return {
         "artifact": REMOTE,
         "runtime": "remote",
@@ -83,7 +86,7 @@ def ask_teacher(context: Context) -> Result:
         "latency": latency_of(replies),
         "remote": None if measured is None else measured.model_dump(mode="json"),
         "summary": f"{len(answers):,} answers, {in_usd(record.usd)} USD",
-        "notes": _notes(record, part),
+        "notes": [*_notes(record, part), *untold_note(part, replies)],
         "asked": record.model_dump(mode="json"),
     }
 
@@ -151,13 +154,14 @@ def _record(
     kept: Sequence[Kept],
     errors: Mapping[str, int],
     answers: Mapping[bytes, NDArray[np.float32]],
+    spent: float,
 ) -> AskedTeacher:
     keys = [hash_of(text) for text in data.texts]
     return AskedTeacher(
         form=part.form,
         url=part.url,
         model=part.model,
-        question_sha256=part.served.question(data.labels),
+        question_sha256=part.served.identity(data.labels),
         answered={
             name: (sum(keys[row] in answers for row in rows), len(rows))
             for name in (*SPLITS, EXTRA, UNLABELLED)
@@ -167,7 +171,7 @@ def _record(
         soft=sum(one.probabilities is not None for one in kept),
         declined=_most_frequent(Counter(one.reason for one in kept if one.label is None)),
         errors=_most_frequent(Counter(errors)),
-        usd=round(sum(one.usd for one in kept), 12),
+        usd=round(sum(one.usd for one in kept) + spent, 12),
         seconds=round(sum(one.seconds for one in kept), 3),
     )
 

@@ -18,7 +18,7 @@ from contract.errors import FailureKind, RemoteFailure
 from contract.remote import RemoteModel
 from runtime.remote.answered import Answered
 from runtime.remote.client import RemoteClient
-from runtime.remote.estimate import most_usd_of
+from runtime.remote.estimate import SetAside, most_usd_of
 from runtime.remote.forms.said import Probabilities
 from runtime.remote.kept import Kept, KeptAnswers
 
@@ -28,7 +28,7 @@ BUSY_FOR_S = 600.0
 """A server that is busy for so long, and answers nothing meanwhile, is given up."""
 _LEAST_IN_A_ROW = 10
 _IN_VAIN = {401, 403, 404, 405}
-_MARGIN, _FEW = 1.25, 10
+_EXAMPLES = 3
 
 Progress = Callable[[int, int, float], None]
 """Told of texts answered, texts in all, and USD spent on them so far."""
@@ -42,13 +42,15 @@ class Asked:
         labels: [N] class indices, NONE where there is no answer.
         probabilities: [N, C] rows that sum to 1, NaN where none were told; None where none were told at all.
         seconds: [N] of the reply, NaN where there is no answer.
-        usd: what the answers cost, kept ones included.
+        usd: what the answers cost, kept ones included, and replies to these texts that are no answer.
         usd_now: what was spent this time, on replies that are no answer too.
         tokens_in, tokens_out: of all answers.
         calls, failures: requests sent this time, and those that failed by kind.
         alone: [N] whether it was asked this time with no other request out.
         declined: answers without a label that was offered, by reason, kept ones included.
         errors: texts that got no reply this time, by what went wrong.
+        may_come: how many of these another try may bring, since their failures pass.
+        examples: a few names in place of a label this time; they may quote texts, so write them nowhere.
         stopped: why not all were asked; None where they were.
         capped: whether it was the price.
     """
@@ -65,6 +67,8 @@ class Asked:
     alone: NDArray[np.bool_]
     declined: dict[str, int]
     errors: dict[str, int]
+    may_come: int
+    examples: tuple[str, ...]
     stopped: str | None
     capped: bool
 
@@ -97,7 +101,8 @@ def ask_texts(
         texts: [N].
         folder: where answers are kept, see KeptAnswers.
         max_usd: that the answers may cost in all, kept ones included. What an answer may cost is set aside
-            before it is asked for: by tokens, at first as `most_usd_of` says, then by what was seen.
+            before it is asked for: by tokens, at first as `most_usd_of` says, then by what was seen
+            (SetAside). Until there is an answer to go by they are asked for one at a time.
         most_errors: texts that may stay without a reply; one more stops it all. None: any number.
         alone: the first so many that are to be asked go one at a time, so that their time is a request's own.
         progress: told now and then.
@@ -135,6 +140,8 @@ class _Run:
     capped: bool = False
     asked_alone: set[str] = field(default_factory=set)
     errors: Counter[str] = field(default_factory=Counter)
+    may_come: int = 0
+    examples: list[str] = field(default_factory=list)
     out_usd: dict[int, float] = field(default_factory=dict)
     in_a_row: int = 0
     done: int = 0
@@ -144,9 +151,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self._most = most_usd_of(self.client.model, self.client.labels)
-        self._share = 1.0
-        self._largest = 0.0
-        self._seen = 0
+        self._aside = SetAside(fixed=self.client.model.priced_by_call)
         self._settled = asyncio.Event()
 
     async def all(self, alone: int) -> None:
@@ -156,9 +161,10 @@ class _Run:
             if left:
                 self.kept.open()
                 left = [text for text in left if self.kept.get(text) is None]
-            known = [answer for text in self.texts if (answer := self.kept.get(text)) is not None]
+            known = {text: found for text in self.texts if (found := self.kept.get(text)) is not None}
             self.done = len(known)
-            self.spent_before = sum(one.usd for one in known)
+            self.spent_before = sum(one.usd for one in known.values()) + sum(map(self.kept.spent, self.texts))
+            self._aside = SetAside.by(self.client.model, self._most, known)
             self.waiting.extend([text] for text in left[:alone])
             await self._work(alone=True)
             size, rest = self.client.batch, left[alone:]
@@ -181,9 +187,11 @@ class _Run:
                 answered = await self.client.ask(batch)
             except RemoteFailure as failure:
                 self._failed(batch, failure)
+                if failure.usd:
+                    self._aside.saw(failure.usd, most, told=True)
             else:
                 self._keep(batch, answered, alone=alone)
-                self._learn(answered.usd, most)
+                self._aside.saw(answered.usd, most, told=answered.tokens_in > 0)
             finally:
                 del self.out_usd[number]
                 self._settled.set()
@@ -191,10 +199,12 @@ class _Run:
     async def _affordable(self, most: float) -> bool:
         """Wait until what is out leaves room for an answer; False where there will be none."""
         while self.stopped is None:
-            out = sum(self.out_usd.values())
-            if self._spent + (out + most) * self._share <= self.max_usd * (1 + 1e-9):
-                return True
-            if not self.out_usd:
+            out = sum(self.out_usd.values()) + most
+            first = math.isfinite(self.max_usd) and not self._aside.known
+            if self._spent + out * self._aside.share <= self.max_usd * (1 + 1e-9):
+                if not first or not self.out_usd:
+                    return True
+            elif not self.out_usd:
                 self.capped = True
                 spent = f"{self._spent:.4g} of {self.max_usd:.4g} USD are spent"
                 self.stopped = f"{spent}, and one more answer could cross that"
@@ -202,16 +212,6 @@ class _Run:
             self._settled.clear()
             await self._settled.wait()
         return False
-
-    def _learn(self, usd: float, most: float) -> None:
-        """Note how much of what was set aside an answer took: the largest share, and a margin, is enough."""
-        if self.client.model.priced_by_call or most <= 0:
-            return
-        margin = _MARGIN if self._seen >= _FEW else 2.0
-        taken = usd / most
-        self._largest = max(taken, self._largest)
-        self._seen += 1
-        self._share = min(1.0, margin * self._largest)
 
     @property
     def _spent(self) -> float:
@@ -243,6 +243,9 @@ class _Run:
         self.progress(self.done, len(self.texts), self._spent)
 
     def _failed(self, batch: list[str], failure: RemoteFailure) -> None:
+        if failure.usd and (failure.kind != "declined" or len(batch) > 1):
+            for text in batch:
+                self.kept.spend(text, failure.usd / len(batch))
         if failure.kind == "busy":
             self.waiting.appendleft(batch)
             if time.monotonic() - self.heard_at > BUSY_FOR_S:
@@ -252,13 +255,16 @@ class _Run:
             self.waiting.extend([text] for text in batch)  # one of them it is
             return
         if failure.kind == "declined":
-            usd = self.client.model.usd(self.client.model.repeats)
+            usd = max(failure.usd, self.client.model.usd(self.client.model.repeats))
             self.kept.add(batch[0], Kept(None, None, usd, 0.0, reason=failure.message))
+            if failure.said and len(self.examples) < _EXAMPLES:
+                self.examples.append(failure.said)
             self._heard(1)
             return
         self.in_a_row += 1
         kind = failure.kind if failure.status is None else f"{failure.kind} (HTTP {failure.status})"
         self.errors[kind] += len(batch)
+        self.may_come += len(batch) if failure.passes else 0
         if failure.status in _IN_VAIN:
             self.stopped = str(failure)
         elif self.in_a_row >= max(_LEAST_IN_A_ROW, 2 * self.client.model.max_concurrency):
@@ -282,7 +288,7 @@ def _result(run: _Run, texts: Sequence[str], classes: int) -> Asked:
         labels=np.array([NONE if one is None or one.label is None else one.label for one in found]),
         probabilities=probabilities,
         seconds=np.array([math.nan if one is None or one.label is None else one.seconds for one in found]),
-        usd=sum(one.usd for one in answers.values()),
+        usd=sum(one.usd for one in answers.values()) + sum(map(run.kept.spent, run.texts)),
         usd_now=run.client.usd,
         tokens_in=sum(one.tokens_in for one in answers.values()),
         tokens_out=sum(one.tokens_out for one in answers.values()),
@@ -291,6 +297,8 @@ def _result(run: _Run, texts: Sequence[str], classes: int) -> Asked:
         alone=np.array([text in run.asked_alone for text in texts], dtype=bool),
         declined=dict(Counter(one.reason for one in answers.values() if one.label is None)),
         errors=dict(run.errors),
+        may_come=run.may_come,
+        examples=tuple(run.examples),
         stopped=run.stopped,
         capped=run.capped,
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import httpx
@@ -16,9 +20,11 @@ import httpx
 from contract.errors import FailureKind, RemoteFailure
 from contract.remote import RemoteModel
 from runtime.remote.answered import Answered, agreed, joined
+from runtime.remote.estimate import most_usd_of
 from runtime.remote.forms import form_of
 from runtime.remote.forms.said import Said, tokens_of
 from runtime.remote.keys import headers_of
+from runtime.remote.rate import Rate
 from runtime.remote.retrying import Retries, retry_after_s
 
 MOST_BYTES = 8 << 20
@@ -27,6 +33,16 @@ _KEPT_S = 60.0
 _TOLD = 200
 
 T = TypeVar("T")
+
+
+@dataclass
+class _Call:
+    """One call of `ask`: until when, further tries, whether time ends a request, and what replies cost."""
+
+    until: float
+    retries: int
+    ends: bool
+    usd: float = 0.0
 
 
 class RemoteClient:
@@ -67,7 +83,7 @@ class RemoteClient:
         self._key = headers_of(model.credentials)
         self._clock = clock
         self._retries = Retries()
-        self._next_at = 0.0
+        self._rate = Rate(model.max_per_s, clock)
         most = max_concurrency or model.max_concurrency
         self.max_concurrency = most
         self._places = asyncio.Semaphore(most)
@@ -79,6 +95,8 @@ class RemoteClient:
             headers={"content-type": "application/json", "accept": "application/json"},
             transport=transport,
             proxy=model.proxy,
+            verify=_trusted(),
+            trust_env=False,
         )
 
     @property
@@ -87,7 +105,12 @@ class RemoteClient:
         return self._form.batch
 
     async def ask(
-        self, texts: Sequence[str], *, patience_s: float | None = None, retries: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        patience_s: float | None = None,
+        retries: int | None = None,
+        ends: bool = True,
     ) -> Answered:
         """Return the answers to N >= 1 texts.
 
@@ -95,16 +118,22 @@ class RemoteClient:
             texts: what is classified; more than one request where the form takes fewer.
             patience_s: seconds after which nobody wants them; waits for a busy server are within it.
             retries: further tries of each request, in place of the record's.
+            ends: whether a request that is out ends with the patience; else the record's `timeout_s` alone
+                bounds it, and none is begun without patience.
 
         Raises:
-            RemoteFailure: a request failed for good. What was paid for others is lost.
+            RemoteFailure: a request failed for good. Other replies are lost; its `usd` has what all cost.
         """
         until = math.inf if patience_s is None else self._clock() + patience_s
-        most = self.model.retries if retries is None else retries
+        call = _Call(until, self.model.retries if retries is None else retries, ends)
         size, repeats = self._form.batch, self.model.repeats
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-        asked = [self._question(part, until, most) for part in parts for _ in range(repeats)]
-        found = [await asked[0]] if len(asked) == 1 else await _all(asked)
+        asked = [self._question(part, call) for part in parts for _ in range(repeats)]
+        try:
+            found = [await asked[0]] if len(asked) == 1 else await _all(asked)
+        except RemoteFailure as failure:
+            failure.usd = call.usd
+            raise
         replies, classes = [said for said, _ in found], len(self.labels)
         said = joined(
             [agreed(replies[i : i + repeats], classes) for i in range(0, len(replies), repeats)], classes
@@ -112,7 +141,7 @@ class RemoteClient:
         return Answered(
             said.labels,
             said.probabilities,
-            self.model.usd(len(texts) * repeats, said.tokens_in, said.tokens_out),
+            call.usd,
             max(seconds for _, seconds in found),
             said.tokens_in,
             said.tokens_out,
@@ -134,48 +163,48 @@ class RemoteClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _question(self, texts: Sequence[str], until: float, retries: int) -> tuple[Said, float]:
+    async def _question(self, texts: Sequence[str], call: _Call) -> tuple[Said, float]:
         self._retries.begun()
         attempt = 0
         while True:
             attempt += 1
-            await self._turn(until)
-            try:
-                async with self._places:
-                    found = await self._once(texts, until)
-            except RemoteFailure as failure:
-                now = self._clock()
-                self.failures[failure.kind] += 1
-                self._retries.failed(failure, now)
-                wait_s = self._retries.again_s(failure, attempt) if attempt <= retries else None
-                if wait_s is None or now + wait_s >= until:
-                    raise
-            else:
-                self._retries.answered()
-                return found
+            await self._pause(call.until)
+            async with self._places:
+                await self._rate.turn(call.until)
+                try:
+                    found = await self._once(texts, call)
+                except RemoteFailure as failure:
+                    wait_s = self._wait_s(failure, attempt, call)
+                    if wait_s is None:
+                        raise
+                else:
+                    self._retries.answered()
+                    return found
             await asyncio.sleep(wait_s)
 
-    async def _turn(self, until: float) -> None:
-        """Wait until the server may be asked: after a pause that it wants, and at the record's rate."""
+    def _wait_s(self, failure: RemoteFailure, attempt: int, call: _Call) -> float | None:
+        """Note a failure; return how long to wait before the next try, None where there is none."""
+        now = self._clock()
+        self.failures[failure.kind] += 1
+        self._retries.failed(failure, now)
+        wait_s = self._retries.again_s(failure, attempt) if attempt <= call.retries else None
+        return None if wait_s is None or now + wait_s >= call.until else wait_s
+
+    async def _pause(self, until: float) -> None:
+        """Wait until the server may be asked again, after a pause that it wants."""
         while (wait_s := self._retries.resumes_at - self._clock()) > 0:
             if self._retries.resumes_at >= until:
                 raise RemoteFailure(
                     "busy", f"{self.model.model} is busy for {wait_s:.1f} s more", retry_after_s=wait_s
                 )
             await asyncio.sleep(wait_s)
-        if self.model.max_per_s is None:
-            return
-        at = max(self._clock(), self._next_at)
-        if at >= until:
-            raise RemoteFailure("busy", "its rate leaves no place in time", retry_after_s=at - self._clock())
-        self._next_at = at + 1 / self.model.max_per_s
-        await asyncio.sleep(at - self._clock())
 
-    async def _once(self, texts: Sequence[str], until: float) -> tuple[Said, float]:
+    async def _once(self, texts: Sequence[str], call: _Call) -> tuple[Said, float]:
         began = self._clock()
-        limit_s = min(self.model.timeout_s, until - began)
-        if limit_s <= 0:
+        left_s = call.until - began
+        if left_s <= 0:
             raise RemoteFailure("late", "no time is left to ask")
+        limit_s = min(self.model.timeout_s, left_s) if call.ends else self.model.timeout_s
         content = json.dumps(self._form.body(texts), ensure_ascii=False).encode("utf-8", "replace")
         self.sent += 1
         try:
@@ -195,9 +224,30 @@ class RemoteClient:
             reply = json.loads(body)
         except (ValueError, RecursionError):
             raise RemoteFailure("unreadable", "the reply is no JSON", status=status) from None
+        tokens = self._tokens(reply) if isinstance(reply, dict) else (0, 0)
         if isinstance(reply, dict):
-            self.usd += self.model.usd(len(texts), *tokens_of(reply))
-        return self._form.read(reply, len(texts)), self._clock() - began
+            usd = self._most_usd(texts) if tokens is None else self.model.usd(len(texts), *tokens)
+            self.usd += usd
+            call.usd += usd
+        told_in, told_out = tokens or (0, 0)
+        said = replace(self._form.read(reply, len(texts)), tokens_in=told_in, tokens_out=told_out)
+        return said, self._clock() - began
+
+    def _tokens(self, reply: dict[str, Any]) -> tuple[int, int] | None:
+        """Return the tokens in and out that a reply tells; None where one that has a price is not told."""
+        tokens_in, tokens_out = tokens_of(reply)
+        _, each_in, each_out = self.model.price or (0.0, 0.0, 0.0)
+        if (each_in and tokens_in is None) or (each_out and tokens_out is None):
+            return None
+        return tokens_in or 0, tokens_out or 0
+
+    def _most_usd(self, texts: Sequence[str]) -> float:
+        """Return what a reply to one request may cost at most, for one that does not tell."""
+        return sum(map(self._most, texts)) / self.model.repeats
+
+    @cached_property
+    def _most(self) -> Callable[[str], float]:
+        return most_usd_of(self.model, self.labels)
 
     async def _post(self, content: bytes) -> tuple[int, httpx.Headers, bytes]:
         url = f"{self.model.url}{self._form.path}"
@@ -251,7 +301,15 @@ def failure_of(status: int, headers: httpx.Headers, body: bytes) -> RemoteFailur
     return RemoteFailure(kind, f"HTTP {status}{told}", status=status, retry_after_s=after, hint=hint)
 
 
+def _trusted() -> ssl.SSLContext | bool:
+    """Return the certificates to trust: those of SSL_CERT_FILE or SSL_CERT_DIR, else the usual ones."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    return ssl.create_default_context(cafile=file, capath=folder) if file or folder else True
+
+
 def _words(problem: httpx.HTTPError) -> str:
+    if isinstance(problem, httpx.RemoteProtocolError):  # its words quote what the server sent
+        return type(problem).__name__
     return f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
 
 

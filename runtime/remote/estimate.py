@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 from contract.remote import RemoteModel
 from runtime.remote.forms import form_of
@@ -16,6 +17,7 @@ _CHARACTERS_PER_TOKEN = 3.5
 _TOKENS_OUT = 16.0
 _FRAME_TOKENS = 64
 _LIMITS = ("max_completion_tokens", "max_tokens")
+_MARGIN, _FIRST_MARGIN, _FEW = 1.25, 2.0, 10
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Estimate:
         usd_spent: that these have cost.
         usd_left: that the others will cost, about.
         exact: whether that is the price, not a guess of how many tokens it takes.
-        most_usd: that the others cost at most, see `most_usd_of`.
+        most_usd: that the others cost at most, see `most_usd_of` and `SetAside`.
         seconds: that they take at the model's rate and the pace of what is kept; None where nothing tells.
     """
 
@@ -53,15 +55,17 @@ def estimate(model: RemoteModel, labels: tuple[str, ...], texts: Sequence[str], 
     """Return what `ask_texts` would cost; asks and writes nothing. Raises InputError."""
     different = list(dict.fromkeys(texts))
     with KeptAnswers(folder, model, labels) as kept:
-        found = [answer for text in different if (answer := kept.get(text)) is not None]
-        left = [text for text in different if kept.get(text) is None]
+        known = {text: answer for text in different if (answer := kept.get(text)) is not None}
+        left = [text for text in different if text not in known]
+        spent = sum(map(kept.spent, different))
+    found, most = [*known.values()], most_usd_of(model, labels)
     return Estimate(
         texts=len(different),
         kept=len(found),
-        usd_spent=sum(one.usd for one in found),
+        usd_spent=sum(one.usd for one in found) + spent,
         usd_left=len(left) * price_of(model, labels, left, found),
         exact=model.priced_by_call,
-        most_usd=sum(map(most_usd_of(model, labels), left)),
+        most_usd=sum(map(most, left)) * SetAside.by(model, most, known).share,
         seconds=_seconds(model, len(left), [one.seconds for one in found if one.seconds > 0]),
     )
 
@@ -107,6 +111,52 @@ def most_usd_of(model: RemoteModel, labels: tuple[str, ...]) -> Callable[[str], 
         return model.repeats * model.usd(1, len(body) + _FRAME_TOKENS, tokens_out)
 
     return most
+
+
+class SetAside:
+    """How much of the most that an answer may cost is set aside for it, by what earlier ones took of theirs.
+
+    At first all of it; then what the dearest took for its length, and a margin. That may be more than all:
+    models that think write tokens that nobody can foresee.
+    """
+
+    def __init__(self, *, fixed: bool) -> None:
+        self._fixed = fixed
+        self._dearest = 0.0
+        self._told = 0
+        self._untold = False
+
+    @classmethod
+    def by(cls, model: RemoteModel, most: Callable[[str], float], known: Mapping[str, Kept]) -> Self:
+        """Return it as earlier answers have it, at the price of today. It is fixed where calls are priced."""
+        found = cls(fixed=model.priced_by_call)
+        if not model.priced_by_call:
+            for text, answer in known.items():
+                if answer.label is not None:
+                    usd = model.usd(model.repeats, answer.tokens_in, answer.tokens_out)
+                    found.saw(usd, most(text), told=answer.tokens_in > 0)
+        return found
+
+    def saw(self, usd: float, most: float, *, told: bool) -> None:
+        """An answer came of which so much had been the most; `told`: it says what it took."""
+        if not told:
+            self._untold = True
+        elif most > 0:
+            self._dearest = max(self._dearest, usd / most)
+            self._told += 1
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to go by."""
+        return self._fixed or self._told > 0 or self._untold
+
+    @property
+    def share(self) -> float:
+        """What is set aside is so many times the most."""
+        if self._fixed or not self._told:
+            return 1.0
+        found = (_MARGIN if self._told >= _FEW else _FIRST_MARGIN) * self._dearest
+        return max(found, 1.0) if self._untold else found
 
 
 def _seconds(model: RemoteModel, count: int, known: Sequence[float]) -> float | None:

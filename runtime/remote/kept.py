@@ -41,9 +41,10 @@ class Kept:
 class KeptAnswers:
     """The answers to one question, a model asked in one way for one label set: a file of lines in a folder.
 
-    The address is no part of the question: answers outlive a move of the model. A line is written once its
-    answer is there; one that is torn, by a full disk or a killed process, is left out when it is read.
-    Nothing is written before the first answer. Close it after use, or use it in a `with`.
+    The address is a part of the question: another server is another model, unless the record says that it has
+    moved (`answers_of`). A line is written once its answer is there, or once money went on a reply that is
+    none; one that is torn, by a full disk or a killed process, is left out when it is read. Nothing is
+    written before that. Close it after use, or use it in a `with`.
 
     Args:
         folder: of such files, one for each question; created when the first answer is kept.
@@ -55,10 +56,11 @@ class KeptAnswers:
     """
 
     def __init__(self, folder: Path, model: RemoteModel, labels: tuple[str, ...]) -> None:
-        self.path = folder / f"{model.question(labels)[:16]}.jsonl"
+        self.path = folder / f"{model.identity(labels)[:16]}.jsonl"
         self._classes = len(labels)
         self._about = {"schema": SCHEMA, "model": model.model, "url": model.url, "labels": list(labels)}
         self._found: dict[str, Kept] = {}
+        self._spent: dict[str, float] = {}
         self._file: BinaryIO | None = None
         try:
             whole = self.path.read_bytes() if self.path.is_file() else b""
@@ -70,6 +72,10 @@ class KeptAnswers:
     def get(self, text: str) -> Kept | None:
         """Return the answer to a text, if there is one."""
         return self._found.get(key_of(text))
+
+    def spent(self, text: str) -> float:
+        """Return the USD that went on a text beside its answer: on replies that are none."""
+        return self._spent.get(key_of(text), 0.0)
 
     def open(self) -> None:
         """Hold the file for writing, so that no other process asks for the same meanwhile.
@@ -92,18 +98,13 @@ class KeptAnswers:
             raise InputError(f"answers cannot be kept here: {problem}", where=self.path) from None
         if before and not before.endswith(b"\n"):
             self._file.write(b"\n")
+        self._spent.clear()
         for line in before.splitlines():
             self._read(line)
 
     def add(self, text: str, answer: Kept) -> None:
         """Keep an answer. Raises as `open`, which it does at first where nobody has."""
-        if self._file is None:
-            self.open()
-        if self._file is not None and not self._file.tell():
-            self._write(self._about)
-        key = key_of(text)
-        self._found[key] = answer
-        shares = answer.probabilities
+        key, shares = key_of(text), answer.probabilities
         told = {
             "text": key,
             "label": answer.label,
@@ -114,6 +115,13 @@ class KeptAnswers:
             "out": answer.tokens_out,
         }
         self._write(told | ({"reason": answer.reason} if answer.reason else {}))
+        self._found[key] = answer
+
+    def spend(self, text: str, usd: float) -> None:
+        """Keep what a reply cost that is no answer. Raises as `open`."""
+        key = key_of(text)
+        self._write({"text": key, "spent": usd})
+        self._spent[key] = self._spent.get(key, 0.0) + usd
 
     def close(self) -> None:
         """Close the file."""
@@ -122,9 +130,12 @@ class KeptAnswers:
             self._file = None
 
     def _write(self, line: dict[str, Any]) -> None:
+        if self._file is None:
+            self.open()
         assert self._file is not None
+        lines = [line] if self._file.tell() else [self._about, line]
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(b"".join(json.dumps(one).encode() + b"\n" for one in lines))
             self._file.flush()
         except OSError as problem:
             raise InputError(f"an answer could not be kept: {problem}", where=self.path) from None
@@ -132,6 +143,11 @@ class KeptAnswers:
     def _read(self, line: bytes) -> None:
         try:
             raw = json.loads(line)
+            if "spent" in raw:
+                key, spent = str(raw["text"]), float(raw["spent"])
+                if spent > 0 and math.isfinite(spent):
+                    self._spent[key] = self._spent.get(key, 0.0) + spent
+                return
             shares = raw["probabilities"]
             label = raw["label"]
             found = Kept(

@@ -46,6 +46,13 @@ class HangWatch:
         task.add_done_callback(self._ended)
         return True
 
+    def end(self) -> asyncio.Task[None] | None:
+        """End the witness, which says nothing then, and return it."""
+        witness = self._witness
+        if witness is not None:
+            witness.cancel()
+        return witness
+
     def _ended(self, _: asyncio.Task[None]) -> None:
         self._witness = None
 

@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 
 _NOT_OURS = {401, 403, 404, 405}
 """Replies of a server that will not have this gateway, whatever it asks."""
+_OF_OURS = {401, 403, 404}
+"""Statuses whose message is of our own words."""
 _TELL_EVERY_S = 10.0
-_SAFE: set[FailureKind] = {"unreachable", "late", "busy", "unreadable"}
 _BUSY_TRIES = 2
 _FAILED: dict[FailureKind, Incident] = {
     "unreachable": "call_unreachable",
@@ -86,6 +87,10 @@ class ServerForecast(CallForecast):
 
 class HttpCalls:
     """Sends the asks of one stage.
+
+    No request is begun after the deadline of what it carries. One that is out is bounded by the record's
+    `timeout_s` alone: the stage calls it off when nobody waits, or lets it run on to learn whether the server
+    hangs.
 
     Args:
         variant: its name.
@@ -151,7 +156,9 @@ class HttpCalls:
             alone = len(asks) == 1
             if not alone and not failure.passes and failure.status not in _NOT_OURS:
                 return [(await self._answers([ask]))[0] for ask in asks]  # one of them it is
-            problem = self._meaning(failure, patience_s is not None and self._clock() - began >= patience_s)
+            took_s = self._clock() - began
+            unasked = patience_s is not None and patience_s <= took_s < self._client.model.timeout_s
+            problem = self._meaning(failure, unasked)
             return [problem for _ in asks]
         except EnvironmentProblem as problem:
             log.error("%s: %s", self._variant, problem)
@@ -176,7 +183,7 @@ class HttpCalls:
         while True:
             left_s = None if until == inf else until - self._clock()
             try:
-                return await self._client.ask(texts, patience_s=left_s, retries=0)
+                return await self._client.ask(texts, patience_s=left_s, retries=0, ends=False)
             except RemoteFailure as failure:
                 busy += 1
                 back_s = failure.retry_after_s
@@ -185,12 +192,12 @@ class HttpCalls:
                     raise
                 self._recorder.incident("call_busy", self._variant, len(texts))
 
-    def _meaning(self, failure: RemoteFailure, out_of_time: bool) -> RequestError:
+    def _meaning(self, failure: RemoteFailure, unasked: bool) -> RequestError:
         """Return what a failure is to the data plane. Raises StageUnreachable where another try may help."""
         name = self._variant
         if failure.kind == "busy":
             return Overloaded(f"{name} is busy", retry_after_s=failure.retry_after_s or 1.0)
-        if failure.kind == "late" and out_of_time:
+        if failure.kind == "late" and unasked:
             return DeadlineExceeded(f"the deadline passed while waiting for {name}")
         if failure.passes:
             raise StageUnreachable(f"{name} does not answer")
@@ -209,9 +216,9 @@ class HttpCalls:
 
 def _words(failure: RemoteFailure) -> str:
     """Return what may stand in a log: nothing that a server said, which may quote the text it was asked."""
-    if failure.kind in _SAFE or failure.status in _NOT_OURS:
+    if failure.status is None or failure.kind == "unreadable" or failure.status in _OF_OURS:
         return str(failure)
-    return "no label that was offered" if failure.status is None else f"HTTP {failure.status}"
+    return f"HTTP {failure.status}"
 
 
 class HttpStage(RemoteStage):
@@ -256,6 +263,8 @@ class HttpStage(RemoteStage):
         """Finish what is inside and close the connections."""
         while under_way := [call.task for call in self._calls if call.task is not None]:
             await asyncio.wait(under_way)
+        if (witness := self._watch.end()) is not None:
+            await asyncio.wait([witness])
         await self._client.close()
 
 
@@ -269,7 +278,8 @@ def load_http_stage(
 ) -> HttpStage:
     """Return the stage of a remote variant; its server is not asked yet.
 
-    Of the requests that the record allows at a time, each gateway replica has its share, one at the least.
+    Of the requests that the record allows at a time, and per second, each gateway replica has its share; at a
+    time it is one at the least.
 
     Raises:
         FamilyError: the record is altered, or does not fit the family.
@@ -280,6 +290,8 @@ def load_http_stage(
     check_sha256(path, variant.artifact.sha256)
     model = read_remote(path)
     replicas = settings.gateway_replicas if settings.replicas is None else most(settings.replicas)
+    if model.max_per_s is not None:
+        model = model.model_copy(update={"max_per_s": model.max_per_s / replicas})
     client = RemoteClient(model, family.labels, max_concurrency=max(model.max_concurrency // replicas, 1))
     own = settings.stage_of(name)
     return HttpStage(name, variant.artifact.sha256, client, own, recorder, family=served)

@@ -232,3 +232,31 @@ def test_the_command_says_the_cost_first_and_asks_no_more_than_it_may(
     assert f"{ROWS} texts to ask, {ROWS * PRICE:.4g} USD" in done.stderr
     assert [one["name"] for one in json.loads(done.stdout)["variants"]][-1] == "large"
     assert "up to 8 were out" in read_family(folder).variant("large").notes[0]
+
+
+def test_a_request_that_failed_is_no_wrong_answer_of_the_model(
+    known: KnownModel, folder: Path, wanted: RemoteAddition
+) -> None:
+    """Nothing is written, and the next call asks for those rows alone; what it will not have is a hole."""
+    before = read_family(folder)
+    wanted = replace(wanted, model=wanted.model.model_copy(update={"retries": 0}), alone=ROWS)
+    known.faults.extend([Fault(500), Fault(400)])
+    with pytest.raises(TargetNotMet, match=r"2 texts got no reply \(1 broken \(HTTP 500\), 1 rejected"):
+        add_remote(folder, wanted, folder)
+    assert read_family(folder) == before
+    known.asked.clear()
+    known.faults.append(Fault(400))
+    add_remote(folder, wanted, folder)
+    family, predicted = reread(folder)
+    assert len(known.asked) == 2
+    assert (predicted == OUTSIDE).sum() == 1
+    assert family.variant("large").notes[0] == f"1 of {ROWS} rows have no answer of it"
+
+
+def test_many_rows_that_it_will_not_have_are_said_and_not_counted(
+    known: KnownModel, folder: Path, wanted: RemoteAddition
+) -> None:
+    """More than one in a hundred is no property of the texts, and nothing is written."""
+    known.faults.extend([Fault(400)] * 2)
+    with pytest.raises(TargetNotMet, match="2 texts got no reply"):
+        add_remote(folder, wanted, folder)

@@ -52,6 +52,7 @@ class KnownModel:
         most: requests that were inside at a time.
         key: that must come with every request, if any.
         tells: whether it says probabilities.
+        usage: what it says of tokens, in place of its own.
     """
 
     def __init__(self, labels: Sequence[str] = LABELS, *, accuracy: float = 0.97, seed: int = 0) -> None:
@@ -64,6 +65,7 @@ class KnownModel:
         self.most = 0
         self.key: str | None = None
         self.tells = True
+        self.usage: dict[str, Any] | None = None
         self.says: Callable[[str], str] = lambda label: label
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
@@ -124,7 +126,7 @@ class KnownModel:
                 {"type": "choice", "name": question.get("name"), "choice": told[best]["value"]}
                 | ({"confidence": float(shares[best]), "probabilities": told} if self.tells else {})
             )
-        usage = {"input_tokens": 100, "output_tokens": 1}
+        usage = {"input_tokens": 100, "output_tokens": 1} if self.usage is None else self.usage
         return {"answers": answers, "model": body["model"], "usage": usage}
 
     def _chat(self, body: Any) -> dict[str, Any]:
@@ -149,9 +151,10 @@ class KnownModel:
         if "tools" in body:
             call = {"type": "function", "function": {"name": "answer", "arguments": content}}
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        usage = {"prompt_tokens": 120, "completion_tokens": 8} if self.usage is None else self.usage
         return {
             "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 120, "completion_tokens": 8},
+            "usage": usage,
         }
 
     def _infer(self, body: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from runtime.remote.forms.said import (
     declined,
     index_of,
     led_by,
-    tokens_of,
+    not_offered,
     unreadable,
 )
 from runtime.remote.forms.tokens import label_probabilities, tokens_told
@@ -24,6 +25,8 @@ from runtime.remote.forms.tokens import label_probabilities, tokens_told
 KEY = "label"
 NAME = "answer"
 _QUOTES = " \t\r\n\"'`*.«»“”"
+_BEFORE = re.compile(rf'"{KEY}"\s*:\s*"')
+"""What stands before a label in a JSON object; within a string its quotation marks are escaped."""
 
 
 class ChatForm:
@@ -85,8 +88,7 @@ class ChatForm:
         text = content if isinstance(content, str) else ""
         label = self._label(message, text)
         found = self._probabilities(choices[0].get("logprobs"), text, label)
-        tokens_in, tokens_out = tokens_of(reply)
-        return Said(np.array([label]), None if found is None else found[None, :], tokens_in, tokens_out)
+        return Said(np.array([label]), None if found is None else found[None, :])
 
     def _label(self, message: dict[str, Any], text: str) -> int:
         if self._model.chat.constrain == "tool":
@@ -109,7 +111,7 @@ class ChatForm:
         """Return the one label that a text is but for upper and lower case."""
         same = [i for i, name in enumerate(self._names) if name.casefold() == text.casefold()]
         if len(same) != 1:
-            raise declined(f"it answers {text[:80]!r}, which was not offered")
+            raise not_offered(text)
         return same[0]
 
     def _probabilities(self, logprobs: Any, text: str, label: int) -> Probabilities | None:
@@ -117,21 +119,23 @@ class ChatForm:
         tokens = tokens_told(logprobs)
         if tokens is None or "".join(token.text for token in tokens) != text:
             return None
-        for written in self._ways(text):
-            start = _start(text, written[label])
-            if start is None:
+        places = [found.end() for found in _BEFORE.finditer(text)]
+        if len(places) > 1:
+            return None
+        for written in self._ways(quoted=bool(places)):
+            start = places[0] if places else text.rfind(written[label])
+            if start < 0 or not text.startswith(written[label], start):
                 continue
             found = label_probabilities(tokens, start, written, label)
             if found is not None:
                 return led_by(label, found)
         return None
 
-    def _ways(self, text: str) -> list[list[str]]:
+    def _ways(self, *, quoted: bool) -> list[list[str]]:
         """Return how the labels may be written in the content: as JSON strings, or plainly."""
-        plain = list(self._names)
-        if not text.lstrip().startswith(("{", "`")):
-            return [plain]
-        return [[json.dumps(name, ensure_ascii=ascii_)[1:] for name in plain] for ascii_ in (False, True)]
+        if not quoted:
+            return [list(self._names)]
+        return [[json.dumps(n, ensure_ascii=ascii_)[1:] for n in self._names] for ascii_ in (False, True)]
 
 
 def _system(model: RemoteModel, names: Sequence[str], descriptions: Sequence[str | None]) -> str:
@@ -169,9 +173,3 @@ def _of_json(text: Any) -> Any:
     if not isinstance(value, dict) or KEY not in value:
         raise unreadable(f"the JSON object has no `{KEY}`")
     return value[KEY]
-
-
-def _start(text: str, written: str) -> int | None:
-    """Return where the label begins; what stands before it holds the key, so the last place counts."""
-    found = text.rfind(written)
-    return None if found < 0 else found

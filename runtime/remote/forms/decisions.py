@@ -18,7 +18,6 @@ from runtime.remote.forms.said import (
     index_of,
     led_by,
     spread,
-    tokens_of,
     unreadable,
 )
 
@@ -60,8 +59,7 @@ class DecisionsForm:
         answer = self._answer(reply)
         label = index_of(answer.get("choice"), self._names)
         found = self._probabilities(label, answer)
-        tokens_in, tokens_out = tokens_of(reply)
-        return Said(np.array([label]), None if found is None else found[None, :], tokens_in, tokens_out)
+        return Said(np.array([label]), None if found is None else found[None, :])
 
     def _answer(self, reply: Any) -> dict[str, Any]:
         answers = reply.get("answers") if isinstance(reply, dict) else None
@@ -71,7 +69,7 @@ class DecisionsForm:
         if answer.get("type") == "refusal":
             raise declined("it refuses to answer")
         if answer.get("type", "choice") != "choice":
-            raise unreadable(f"an answer of type {str(answer['type'])[:40]!r} to a choice")
+            raise unreadable("an answer of another type to a choice")
         return answer
 
     def _probabilities(self, label: int, answer: dict[str, Any]) -> Probabilities | None:

@@ -70,12 +70,17 @@ def declined(what: str) -> RemoteFailure:
     return RemoteFailure("declined", what)
 
 
+def not_offered(name: str) -> RemoteFailure:
+    """Return the failure of a model that names another label; which one may quote the text it was asked."""
+    return RemoteFailure("declined", "it names no label that was offered", said=name[:80])
+
+
 def index_of(name: Any, names: Sequence[str]) -> int:
     """Return the class of a name that the model gave. Raises RemoteFailure where it was not offered."""
     if not isinstance(name, str):
         raise unreadable(f"a label is a string, not {type(name).__name__}")
     if name not in names:
-        raise declined(f"it answers {name[:80]!r}, which was not offered")
+        raise not_offered(name)
     return names.index(name)
 
 
@@ -127,19 +132,26 @@ def spread(label: int, confidence: Any, classes: int) -> Probabilities:
     return led_by(label, found)
 
 
-def tokens_of(reply: Mapping[str, Any]) -> tuple[int, int]:
-    """Return tokens in and out as `usage` tells them, under either of their names; 0 where it does not."""
+def tokens_of(reply: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return tokens in and out as `usage` tells them, under either of their names; None where it does not.
+
+    A count of 0 tokens in tells nothing: no question is empty.
+    """
     usage = reply.get("usage")
     if not isinstance(usage, dict):
-        return 0, 0
+        return None, None
     return (
-        _count(usage.get("input_tokens", usage.get("prompt_tokens"))),
-        _count(usage.get("output_tokens", usage.get("completion_tokens"))),
+        _count([usage.get("input_tokens"), usage.get("prompt_tokens")], least=1),
+        _count([usage.get("output_tokens"), usage.get("completion_tokens")], least=0),
     )
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+def _count(values: Sequence[Any], *, least: int) -> int | None:
+    for value in values:
+        told = finite(value)
+        if told is not None and told.is_integer() and told >= least:
+            return int(told)
+    return None
 
 
 _MEDIA = (("/9j/", "jpeg"), ("iVBOR", "png"), ("R0lG", "gif"), ("UklG", "webp"), ("Qk", "bmp"))

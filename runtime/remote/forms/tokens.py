@@ -61,7 +61,8 @@ def label_probabilities(
 
     At each token the probability of what has been written so far is divided among the alternatives that go
     on with some label: what the model wrote keeps its share, each other gives its own to the labels that it
-    may become.
+    may become. Where the text ends with the answer and longer labels begin with that, nothing tells how sure
+    the end was: what is left is divided evenly among them.
 
     Args:
         tokens: all that was written.
@@ -95,14 +96,20 @@ def label_probabilities(
         so_far += token.text[before:]
         if answer not in open_:
             return None
-        if len(open_) == 1 or len(so_far) >= len(written[answer]):
+        if len(open_) == 1:
             break
     if not so_far:
         return None
-    found[answer] += left
+    rest = [i for i in open_ if written[i].startswith(so_far)] or [answer]
+    found[rest] += left / len(rest)
     return found
 
 
 def _fitting(written: Sequence[str], open_: Sequence[int], text: str) -> list[int]:
-    """Return which of the open labels `text` may be the beginning of, or begins with."""
-    return [i for i in open_ if written[i].startswith(text) or text.startswith(written[i])]
+    """Return which open labels `text` may be the beginning of, else the longest that it begins with."""
+    begun = [i for i in open_ if written[i].startswith(text)]
+    if begun:
+        return begun
+    spelt = [i for i in open_ if text.startswith(written[i])]
+    longest = max((len(written[i]) for i in spelt), default=0)
+    return [i for i in spelt if len(written[i]) == longest]

@@ -127,16 +127,19 @@ def test_a_killed_run_loses_what_was_in_flight_at_most(teacher: ToyTeacher, url:
 
 
 def test_other_recipes_share_what_was_answered(teacher: ToyTeacher, url: str, tmp_path: Path) -> None:
-    """Another family of the same question asks for its new texts alone, also at another address."""
+    """Another family of the same question asks for its new texts alone, another address where it moved."""
     for name, n in (("a", 120), ("b", 150)):
         (tmp_path / name).mkdir()
         write_texts(tmp_path / name, n)
     cache = str(tmp_path / "answers")
     made(tmp_path / "a", url, cache=cache)
-    made(tmp_path / "b", url.replace("127.0.0.1", "localhost"), cache=cache)
+    moved = url.replace("127.0.0.1", "localhost")
+    made(tmp_path / "b", moved, cache=cache, answers_of=f"{url}/v1")
     assert len(teacher.asked) == 150
     made(tmp_path / "b", url, cache=cache, instructions="Which is it?")
     assert len(teacher.asked) == 300
+    made(tmp_path / "b", moved, cache=cache)
+    assert len(teacher.asked) == 450
 
 
 def test_what_is_not_answered_is_counted_named_and_left_out(
@@ -149,7 +152,7 @@ def test_what_is_not_answered_is_counted_named_and_left_out(
     family = made(tmp_path, url, max_concurrency=1, retries=0, errors=0.02)
     asked = family.asked
     assert asked is not None
-    assert asked.declined == {"it refuses to answer": 1, "it answers 'weather', which was not offered": 1}
+    assert asked.declined == {"it refuses to answer": 1, "it names no label that was offered": 1}
     assert asked.errors == {"broken (HTTP 500)": 1}
     assert sum(split.n for split in family.splits.values()) == N - 2
     shown = " ".join(run("inspect", str(tmp_path / "family")).output.split())

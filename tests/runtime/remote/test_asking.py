@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from compress.asking.figures import untold_note, usd_per_1k_of
 from contract.errors import EnvironmentProblem
 from runtime.remote.asking import NONE, ask_texts
-from runtime.remote.estimate import estimate
+from runtime.remote.estimate import estimate, most_usd_of
 from runtime.remote.kept import Kept, KeptAnswers
 from tests.ports import free_port
 from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
@@ -194,3 +196,101 @@ def test_a_torn_line_is_left_out_and_written_after(tmp_path: Path) -> None:
     assert found is not None
     assert found.probabilities == (0.1, 0.1, 0.6, 0.1, 0.1)
     assert b"story" not in path.read_bytes()
+
+
+def test_an_answer_of_one_server_is_not_anothers(url: str, tmp_path: Path) -> None:
+    """Another address is another file, unless the record says that the model has moved from there."""
+    old, new = asking("http://127.0.0.1:9"), asking(url)
+    assert asking(url, "oip").identity(LABELS) != asking("http://127.0.0.1:9", "oip").identity(LABELS)
+    with KeptAnswers(tmp_path, old, LABELS) as kept:
+        kept.add(TEXTS[0], Kept(3, None, 0.5, 0.1))
+    assert estimate(new, LABELS, TEXTS[:1], tmp_path).kept == 0
+    moved = asking(url, answers_of="http://127.0.0.1:9/v1")
+    assert moved.identity(LABELS) == old.identity(LABELS)
+    found = ask_texts(moved, LABELS, TEXTS[:1], tmp_path)
+    assert (found.calls, found.labels.tolist()) == (0, [3])
+
+
+def test_a_reply_that_tells_no_tokens_counts_as_the_most_that_it_may_cost(
+    known: KnownModel, url: str, tmp_path: Path
+) -> None:
+    """Money stops it all the same, and the price of an answer is not nothing."""
+    model = asking(url, "chat", usd_per_call=None, usd_per_1k_tokens_in=1.0, max_concurrency=4)
+    most = most_usd_of(model, LABELS)(TEXTS[0])
+    known.usage = {"prompt_tokens": None}
+    found = ask_texts(model, LABELS, TEXTS[:8], tmp_path, max_usd=3.5 * most)
+    assert (found.capped, found.unanswered, len(known.asked)) == (True, 5, 3)
+    assert found.usd == pytest.approx(3 * most)
+    with KeptAnswers(tmp_path, model, LABELS) as kept:
+        replies = [one for text in TEXTS if (one := kept.get(text)) is not None]
+    assert usd_per_1k_of(model, replies) == pytest.approx(1000 * most)
+    assert untold_note(model, replies) == [
+        "3 replies do not tell their tokens: each counts as the most that it may cost"
+    ]
+
+
+def test_a_model_that_thinks_does_not_go_far_beyond_the_price(
+    known: KnownModel, url: str, tmp_path: Path
+) -> None:
+    """The first answer goes alone; what it took beyond what was foreseen is set aside for the next ones."""
+    known.usage = {"prompt_tokens": 100, "completion_tokens": 4000}
+    model = asking(url, "chat", usd_per_call=None, usd_per_1k_tokens_out=0.008)
+    found = ask_texts(model, LABELS, TEXTS, tmp_path, max_usd=0.05)
+    assert (found.capped, len(known.asked)) == (True, 1)
+    expected = estimate(model, LABELS, TEXTS, tmp_path)
+    assert expected.most_usd >= 29 * 0.032
+    enough = ask_texts(model, LABELS, TEXTS, tmp_path, max_usd=expected.usd_spent + expected.most_usd)
+    assert (enough.stopped, enough.unanswered) == (None, 0)
+
+
+def test_money_that_went_on_no_answer_is_remembered(known: KnownModel, url: str, tmp_path: Path) -> None:
+    """A second call at the same price asks nothing, whether replies could not be read or were refusals."""
+    model = asking(url, usd_per_call=0.01, max_concurrency=1)
+    known.faults.extend([Fault(200, body=b'{"answers": []}')] * 3)
+    first = ask_texts(model, LABELS, TEXTS, tmp_path, max_usd=0.03)
+    assert (first.capped, first.unanswered, len(known.asked)) == (True, 30, 3)
+    second = ask_texts(model, LABELS, TEXTS, tmp_path, max_usd=0.03)
+    assert (second.capped, second.calls) == (True, 0)
+    assert (first.usd, second.usd, estimate(model, LABELS, TEXTS, tmp_path).usd_spent) == pytest.approx(
+        (0.03, 0.03, 0.03)
+    )
+    chat = asking(url, "chat", usd_per_call=None, usd_per_1k_tokens_in=1.0, max_concurrency=1)
+    refusal = {"choices": [{"message": {"refusal": "no"}}], "usage": {"prompt_tokens": 120}}
+    known.faults.append(Fault(200, body=json.dumps(refusal).encode()))
+    assert ask_texts(chat, LABELS, TEXTS[:1], tmp_path).usd == pytest.approx(0.12)
+    again = ask_texts(chat, LABELS, TEXTS[:1], tmp_path)
+    assert again.calls == 0
+    assert again.usd == pytest.approx(0.12)
+
+
+def test_of_repeated_requests_those_that_were_answered_are_paid_for(
+    known: KnownModel, url: str, tmp_path: Path
+) -> None:
+    """Where one of three fails the text has no answer, and the others' price is kept."""
+    model = asking(url, usd_per_call=0.01, repeats=3, max_concurrency=1, retries=0)
+    known.faults.extend([Fault(200, body=b'{"answers": []}')])
+    ask_texts(model, LABELS, TEXTS[:1], tmp_path)
+    assert estimate(model, LABELS, TEXTS[:1], tmp_path).usd_spent >= 0.01
+
+
+def test_what_a_model_says_in_place_of_a_label_is_written_nowhere(
+    known: KnownModel, url: str, tmp_path: Path
+) -> None:
+    """It may quote the text: the file has a reason of our own, and a few examples are for the terminal."""
+    said = {"choices": [{"message": {"content": "The message 'my card 4111' is about"}}]}
+    known.faults.append(Fault(200, body=json.dumps(said).encode()))
+    model = asking(url, "chat", chat={"constrain": "none"})
+    found = ask_texts(model, LABELS, TEXTS[:1], tmp_path)
+    assert found.declined == {"it names no label that was offered": 1}
+    assert found.examples == ("The message 'my card 4111' is about",)
+    (path,) = tmp_path.iterdir()
+    assert b"4111" not in path.read_bytes()
+
+
+def test_errors_that_another_try_may_mend_are_told_from_others(
+    known: KnownModel, url: str, tmp_path: Path
+) -> None:
+    """A server's own error may pass; a text that it will not have stays one."""
+    known.faults.extend([Fault(500), Fault(400)])
+    found = ask_texts(asking(url, max_concurrency=1, retries=0), LABELS, TEXTS[:3], tmp_path)
+    assert (found.errors, found.may_come) == ({"broken (HTTP 500)": 1, "rejected (HTTP 400)": 1}, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from contract.errors import EnvironmentProblem, RemoteFailure
 from contract.remote import RemoteModel
 from runtime.remote.client import RemoteClient, SyncClient
+from runtime.remote.forms.said import tokens_of
+from runtime.remote.rate import Rate
 from runtime.remote.retrying import LONGEST_PAUSE_S, Retries, retry_after_s
 from tests.ports import free_port
 from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
@@ -293,3 +296,67 @@ def test_a_server_that_is_busy_without_saying_how_long_is_left_alone_longer_each
     retries.answered()
     retries.failed(busy, now)
     assert retries.resumes_at - now == 1
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        (None, (None, None)),
+        ({}, (None, None)),
+        ({"input_tokens": None, "prompt_tokens": 120, "completion_tokens": 8}, (120, 8)),
+        ({"input_tokens": 120.0, "output_tokens": 0}, (120, 0)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, (None, 0)),
+        ({"prompt_tokens": -1, "completion_tokens": True}, (None, None)),
+        ({"prompt_tokens": 1.5, "completion_tokens": "8"}, (None, None)),
+    ],
+)
+def test_tokens_that_are_not_told_are_not_none_spent(usage: object, counts: tuple[int | None, ...]) -> None:
+    """The first name with a whole number counts; where there is none nothing is known."""
+    assert tokens_of({"usage": usage}) == counts
+
+
+def test_no_proxy_is_taken_from_the_environment(
+    known: KnownModel, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and texts go where the record says, whatever a node's variables are."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert ask(asking(url, retries=0), TEXTS[:1])[0].tolist() == known.labels_of(TEXTS[:1])
+
+
+def test_who_gives_up_waiting_for_a_place_in_the_rate_leaves_it_to_the_others() -> None:
+    """Eight that leave while waiting, the first one too, cost those after them nothing."""
+
+    async def waits() -> float:
+        rate = Rate(20.0, time.monotonic)
+        await rate.turn(math.inf)
+        began = time.monotonic()
+        leaving = [asyncio.create_task(rate.turn(math.inf)) for _ in range(8)]
+        await asyncio.sleep(0)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        await rate.turn(math.inf)
+        return time.monotonic() - began
+
+    assert asyncio.run(waits()) < 0.2
+
+
+def test_a_rate_says_at_once_that_there_is_no_place_in_time() -> None:
+    """Those in line count: the third place at one a second is two seconds away."""
+
+    async def told() -> RemoteFailure:
+        rate = Rate(1.0, lambda: 100.0)
+        await rate.turn(math.inf)
+        waiting = asyncio.create_task(rate.turn(math.inf))
+        await asyncio.sleep(0)
+        with pytest.raises(RemoteFailure) as found:
+            await rate.turn(102.0)
+        waiting.cancel()
+        return found.value
+
+    failure = asyncio.run(told())
+    assert failure.kind == "busy"
+    assert failure.retry_after_s == pytest.approx(2.0)

@@ -220,6 +220,30 @@ def test_log_probabilities_are_divided_along_the_tokens() -> None:
     assert said.probabilities[0] == pytest.approx([0.75 * 0.75, 0.75 * 0.25, 0.25])
 
 
+def test_an_answer_that_begins_a_longer_label_shares_what_nobody_knows() -> None:
+    """Whether a plain answer ends there or goes on is not told: half and half; one token is one label."""
+    form = form_of(asking(URL, "chat", chat={"constrain": "none"}), LABELS)
+    said = form.read(chat_reply("car", told([("car", {"car": 0.96, "sport": 0.04})])), 1)
+    assert said.probabilities is not None
+    assert said.probabilities[0] == pytest.approx([0.48, 0.48, 0.04], abs=1e-4)
+    said = form.read(chat_reply("cart", told([("cart", {"cart": 0.96, "sport": 0.04})])), 1)
+    assert said.probabilities is not None
+    assert said.probabilities[0] == pytest.approx([0.0, 0.96, 0.04])
+    said = form.read(chat_reply("car.", told([("car", {"car": 1.0}), (".", {".": 0.75, "t": 0.25})])), 1)
+    assert said.probabilities is not None
+    assert said.probabilities[0] == pytest.approx([0.75, 0.25, 0.0])
+
+
+def test_a_label_that_is_mentioned_again_is_read_where_it_is_answered() -> None:
+    """The place is that of the key, not of a reason that the model adds."""
+    pieces = ['{"label": "', "sport", '", "reason": "about ', "sport", '"}']
+    tokens = [(one, {one: 1.0}) for one in pieces]
+    tokens[1] = ("sport", {"sport": 0.6, "car": 0.4})
+    said = form_of(asking(URL, "chat"), LABELS).read(chat_reply("".join(pieces), told(tokens)), 1)
+    assert said.probabilities is not None
+    assert said.probabilities[0][2] == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize(
     "logprobs", [None, {}, {"content": []}, {"content": [{"token": "x", "logprob": -1}]}]
 )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ from contract.errors import (
     StageBroken,
     StageFailed,
 )
+from contract.family import artifact_of
+from contract.files import write_json
 from contract.probabilities import softmax
 from contract.remote import RemoteModel
 from runtime.load import load_variant
 from runtime.remote.client import RemoteClient
+from serve.settings.gateway import Settings
 from serve.settings.resilience import BreakerRules, RetryRules
-from serve.settings.stages import StageSettings
-from serve.stages.http import HttpStage, ServerForecast
+from serve.settings.stages import FakeSettings, StageSettings
+from serve.stages.http import HttpStage, ServerForecast, load_http_stage
 from tests.ports import free_port
 from tests.serve.parts import FakeFolder, Kept, Served
 from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
@@ -270,3 +274,44 @@ async def test_another_sluicegate_is_a_server_like_any_other(
     await stage.close()
     own = load_variant(fake_folder.folder, fake_folder.family, "fake-large").logits(TEXTS[:8])
     assert softmax(logits) == pytest.approx(softmax(own), abs=1e-4)
+
+
+@pytest.mark.parametrize("status", [429, 503, 408, 405])
+async def test_what_a_busy_server_says_is_not_in_the_log(
+    known: KnownModel, url: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The body of any refusal may quote a text: the status is told, and no more."""
+    known.faults.append(Fault(status, {"retry-after": "30"}, b'{"error": "secret limit of acme"}'))
+    async with stage_on(url, settings=ONE_TRY) as (stage, _):
+        await refused(stage, TEXTS[:1], patience_s=2.0)
+    assert f"HTTP {status}" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_server_that_hangs_opens_the_breaker_however_near_deadlines_are(
+    known: KnownModel, url: str
+) -> None:
+    """Of requests that came too late one runs on; when it has been out for too long, all were failures."""
+    rules = StageSettings(retries=RetryRules(share=0.0), breaker=BreakerRules(min_failures=5))
+    async with stage_on(url, settings=rules) as (stage, recorder):
+        await stage.logits(TEXTS[:1], None)
+        known.faults.extend([Fault(hang=True)] * 8)
+        late = await asyncio.gather(*(refused(stage, [text], patience_s=0.1) for text in TEXTS[:6]))
+        assert {type(problem) for problem in late} == {DeadlineExceeded}
+        until = time.monotonic() + 10
+        while stage.look() != "open":
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+        assert "breaker_open" in [name for name, _, _ in recorder.incidents]
+
+
+async def test_a_replica_has_its_share_of_the_limits(fake_folder: FakeFolder, tmp_path: Path) -> None:
+    """Of eight requests at a time and four a second, four gateways have two and one each."""
+    write_json(tmp_path / "large.json", asking("http://127.0.0.1:9", max_per_s=4.0).dump())
+    fake = fake_folder.family.variant("fake-large")
+    artifact = artifact_of(tmp_path, tmp_path / "large.json")
+    large = fake.model_copy(update={"name": "large", "artifact": artifact})
+    family = fake_folder.family.model_copy(update={"variants": (*fake_folder.family.variants, large)})
+    stage = load_http_stage(Settings(fake=FakeSettings(), replicas=4), tmp_path, family, "large", Kept())
+    assert (stage._client.model.max_per_s, stage._client.max_concurrency) == (1.0, 2)
+    await stage.close()
