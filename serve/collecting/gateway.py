@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from contract.collected import Question
 from contract.family import Family
+from contract.remote import RemoteModel
+from contract.urls import parse_base_url
 from serve.collecting.collector import Collector
 from serve.collecting.exchange import listener_of
 from serve.collecting.stage import CollectedStage
@@ -40,7 +42,11 @@ class Collecting:
             return stage
         usd = None if variant.usd_per_1k is None else variant.usd_per_1k / 1000
         question = Question(labels=tuple(sorted(family.labels)))
-        return CollectedStage(stage, question, family.labels, self._collector, usd)
+        asked = getattr(stage, "asked", None)
+        url = ""
+        if isinstance(asked, RemoteModel):
+            question, url = question.model_copy(update={"model": asked.model}), asked.url
+        return CollectedStage(stage, question, family.labels, self._collector, usd, upstream=url)
 
 
 def make_collecting(settings: Settings) -> Collecting | None:
@@ -49,5 +55,7 @@ def make_collecting(settings: Settings) -> Collecting | None:
         return None
     collector = Collector(settings.collect)
     upstream = settings.upstream
-    usd_per_1k, url = (None, "") if upstream is None else (upstream.usd_per_1k, upstream.url)
+    usd_per_1k, url = (
+        (None, "") if upstream is None else (upstream.usd_per_1k, str(parse_base_url(upstream.url)))
+    )
     return Collecting(collector, listener_of(collector, settings.limits, usd_per_1k, url))

@@ -23,6 +23,7 @@ class CollectedStage:
         labels: of the logits' columns.
         collector: keeps.
         usd: price of one answer; None where it is unknown.
+        upstream: address of the model's server.
         clock: seconds.
     """
 
@@ -34,6 +35,7 @@ class CollectedStage:
         collector: Collector,
         usd: float | None,
         *,
+        upstream: str = "",
         clock: Clock = time.monotonic,
     ) -> None:
         self._stage = stage
@@ -42,6 +44,8 @@ class CollectedStage:
         self._order = [self._labels.index(label) for label in question.labels]
         self._collector = collector
         self._usd = usd
+        self._model = question.model or stage.variant
+        self._upstream = upstream
         self._clock = clock
 
     @property
@@ -78,6 +82,7 @@ class CollectedStage:
             shares = softmax(logits)[:, self._order]
             for text, row in zip(texts, shares, strict=True):
                 said = self._question.labels[int(row.argmax())]
-                yield Answered(self._question, text, said, tuple(map(float, row)), self.variant, self._usd)
+                shown = tuple(map(float, row))
+                yield Answered(self._question, text, said, shown, self._model, self._usd, self._upstream)
 
         self._collector.offer(read, latency_ms, "stage")

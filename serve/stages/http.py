@@ -24,6 +24,7 @@ from contract.errors import (
 )
 from contract.family import Family
 from contract.files import check_sha256, inside
+from contract.remote import RemoteModel
 from runtime.remote.answered import Answered
 from runtime.remote.client import RemoteClient
 from runtime.remote.record import read_remote
@@ -258,6 +259,11 @@ class HttpStage(RemoteStage):
     def hangs(self) -> bool:
         """Return False: a request that takes too long is ended."""
         return False
+
+    @property
+    def asked(self) -> RemoteModel:
+        """Which model it asks, where and how."""
+        return self._client.model
 
     async def close(self) -> None:
         """Finish what is inside and close the connections."""

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,11 +277,15 @@ class Answering:
         return True
 
 
+ANSWERING: Any = Answering()
+
+
 @pytest.mark.anyio
 async def test_answers_of_a_remote_stage_are_kept_too(tmp_path: Path) -> None:
     """What escalates to the upstream teaches, its labels put into the question's order."""
     collector = Collector(settings_in(tmp_path, texts=True))
-    stage = CollectedStage(Answering(), QUESTION, ("yes", "no"), collector, 0.002)  # type: ignore[arg-type]
+    asked = QUESTION.model_copy(update={"model": "big"})
+    stage = CollectedStage(ANSWERING, asked, ("yes", "no"), collector, 0.002, upstream="http://h/v1")
 
     await stage.logits(["one", "two"], None)
     collector.close()
@@ -290,3 +295,4 @@ async def test_answers_of_a_remote_stage_are_kept_too(tmp_path: Path) -> None:
         ("one", "no", "stage"), ("two", "no", "stage")
     ]  # fmt: skip
     assert found[0]["probabilities"][0] > 0.9
+    assert (found[0]["model"], found[0]["upstream"]) == ("big", "http://h/v1")
