@@ -29,7 +29,8 @@ class Question(Frozen):
         kind: as on the wire.
         labels: what can be answered, as texts: of a choice sorted, since applications offer them in any
             order; of a score in its order.
-        instructions, descriptions: as first seen, redaction rules applied; not all labels have one.
+        instructions: redaction rules applied.
+        descriptions: as first seen, redaction rules applied; not all labels have one.
         name: of the question in its request.
         booleans: labels that are no texts on the wire.
         model: that was asked.
@@ -47,9 +48,8 @@ class Question(Frozen):
 
     @property
     def sha256(self) -> str:
-        """Identity of the question: its labels; a predicate has none of its own, so its instructions too."""
-        told = self.instructions if self.kind == "predicate" else ""
-        return sha256_of_json([self.kind, list(self.labels), told])
+        """Identity of the question: its labels, and how it is put: what else it asks of them is another."""
+        return sha256_of_json([self.kind, list(self.labels), self.instructions])
 
     def redacted(self, rules: KeepRules) -> Self:
         """Return the question with the rules applied to what was written by people.

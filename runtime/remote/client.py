@@ -20,6 +20,7 @@ import httpx
 from contract.errors import FailureKind, RemoteFailure
 from contract.remote import RemoteModel
 from runtime.remote.answered import Answered, agreed, joined
+from runtime.remote.cookies import no_cookies
 from runtime.remote.estimate import most_usd_of
 from runtime.remote.forms import form_of
 from runtime.remote.forms.said import Said, tokens_of
@@ -97,6 +98,7 @@ class RemoteClient:
             proxy=model.proxy,
             verify=_trusted(),
             trust_env=False,
+            cookies=no_cookies(),
         )
 
     @property

@@ -7,7 +7,7 @@ from serve.types.recorder import PassingOn, Recorder, RequestRecord
 
 
 class Charging(PassingOn):
-    """Tells the accounts of answers whose key has limits, and the recorder that follows of everything."""
+    """Tells the accounts what keys with limits have spent, and the recorder that follows of everything."""
 
     def __init__(self, accounts: Accounts, following: Recorder) -> None:
         super().__init__(following)
@@ -18,3 +18,9 @@ class Charging(PassingOn):
         if record.caller:
             self._accounts.charge(record)
         super().answered(record)
+
+    def spent(self, record: RequestRecord) -> None:
+        """A request costs something, and has no answer."""
+        if record.caller:
+            self._accounts.charge(record)
+        super().spent(record)

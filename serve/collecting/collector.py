@@ -24,6 +24,8 @@ from tables.collected.store import CollectedStore
 log = logging.getLogger(__name__)
 
 _TIDY_EVERY_S = 600.0
+_MOST_QUESTIONS = 1000
+"""Who puts each text into the instructions asks as many questions as texts; none could be learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Collector:
         """Read an answer into rows."""
         try:
             for answered in waiting.read():
+                self._check_number(answered.question)
                 self._rows.append(self._row(answered, waiting))
         except SluiceError as problem:
             self.dropped += 1
@@ -212,3 +215,10 @@ class Collector:
             self._store.tidy(self._clock())
         except (OSError, SluiceError) as problem:
             log.warning("%s was not tidied: %s", self._store.folder, problem)
+
+    def _check_number(self, question: Question) -> None:
+        """Raise BadRequest for one question more than are kept."""
+        if len(self._known) < _MOST_QUESTIONS:
+            return
+        if question.redacted(self._store.rules).sha256 not in self._known:
+            raise BadRequest(f"more than {_MOST_QUESTIONS} questions were asked")

@@ -90,7 +90,7 @@ def _kept(question: wire.Question, labels: tuple[str, ...]) -> Question:
     return Question(
         kind=question.kind,
         labels=labels,
-        instructions=str(question.raw.get("instructions", "")),
+        instructions=wire.instructions_in(question.raw),
         name=question.name or "",
         descriptions={label: str(words) for label, words in described.items()},
         booleans=tuple(sorted(_label(value) for value in question.values if isinstance(value, bool))),

@@ -12,7 +12,7 @@ from serve.collecting.collector import Collector
 from serve.collecting.exchange import listener_of
 from serve.collecting.stage import CollectedStage
 from serve.settings.gateway import Settings
-from serve.types.stage import Stage
+from serve.types.stage import Stage, instructions_of
 
 REMOTE = "remote"
 
@@ -41,7 +41,8 @@ class Collecting:
         if variant.kind != REMOTE:
             return stage
         usd = None if variant.usd_per_1k is None else variant.usd_per_1k / 1000
-        question = Question(labels=tuple(sorted(family.labels)))
+        labels = tuple(sorted(family.labels))
+        question = Question(labels=labels, instructions=instructions_of(stage) or "")
         asked = getattr(stage, "asked", None)
         url = ""
         if isinstance(asked, RemoteModel):

@@ -11,7 +11,7 @@ from runtime.api import Logits
 from serve.collecting.collector import Answered, Collector
 from serve.types.clock import Clock
 from serve.types.priority import DEFAULT_PRIORITY
-from serve.types.stage import Stage
+from serve.types.stage import Stage, instructions_of
 
 
 class CollectedStage:
@@ -52,6 +52,11 @@ class CollectedStage:
     def variant(self) -> str:
         """Name of the variant."""
         return self._stage.variant
+
+    @property
+    def instructions(self) -> str | None:
+        """How its question is put; see serve.types.stage.instructions_of."""
+        return instructions_of(self._stage)
 
     async def logits(
         self,

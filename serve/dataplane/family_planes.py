@@ -10,6 +10,7 @@ from typing import Any
 
 from contract.errors import NotReady, UnknownModel
 from serve.dataplane.plane import DataPlane
+from serve.dataplane.served import Stopping
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, ModelInfo
 from serve.types.recorder import Recorder
 
@@ -98,8 +99,7 @@ class FamilyPlanes:
 
     def models(self) -> tuple[str, ...]:
         """See Plane; of a family alone the short names."""
-        if self._stopping:
-            raise NotReady("the gateway is stopping")
+        self._check_going()
         return self._names() if self._lone is None else self._lone.models()
 
     def _names(self) -> tuple[str, ...]:
@@ -113,6 +113,7 @@ class FamilyPlanes:
 
     def catalogue(self) -> tuple[ModelInfo, ...]:
         """See Plane."""
+        self._check_going()
         if self._lone is not None:
             return self._lone.catalogue()
         parts: dict[str, tuple[ModelInfo, ...]] = {}
@@ -127,6 +128,11 @@ class FamilyPlanes:
                 for info in part
             )
         return self._catalogue
+
+    @property
+    def falls_short(self) -> bool:
+        """See Plane."""
+        return self._lone is None and len(self._parts) < len(self._planes)
 
     def made_at(self, name: str) -> str:
         """See Plane; nobody knows it of a family that is not loaded here yet."""
@@ -168,6 +174,10 @@ class FamilyPlanes:
         """Refuse new requests and be unready from now on; return once none is left inside."""
         self._stopping = True
         await asyncio.gather(*(plane.drain() for plane in self._planes.values()))
+
+    def _check_going(self) -> None:
+        if self._stopping:
+            raise Stopping("the gateway is stopping")
 
     def _known(self, name: str) -> tuple[DataPlane, str]:
         """Return whose model that is, and the family's own name for it. Raises UnknownModel, NotReady."""

@@ -45,8 +45,14 @@ class Plane(Protocol):
     def catalogue(self) -> tuple[ModelInfo, ...]:
         """Describe all that is served, in the order of `models`; the same object while it is the same.
 
-        Of several families those that are not ready here are left out. Raises NotReady for one alone.
+        Of several families those that are not ready here are left out. Raises NotReady for one alone, and
+        Stopping once the gateway stops.
         """
+        ...
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether the last catalogue left out a family that is not ready here."""
         ...
 
     def made_at(self, name: str) -> str:

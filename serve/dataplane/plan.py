@@ -13,7 +13,7 @@ from runtime.pixels import PIXELS
 from serve.dataplane.escalation import EscalationBudget
 from serve.types.messages import CASCADE, ModelInfo
 from serve.types.prices import Prices
-from serve.types.stage import Snapshot, Stage
+from serve.types.stage import Snapshot, Stage, instructions_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,10 +78,12 @@ def describe(name: str, plan: Plan, served_as: str = "") -> ModelInfo:
     cascade = name == CASCADE
     variant = family.variant(snapshot.policy.stages[0].variant if cascade else name)
     images = family.encoders[variant.encoder].kind == PIXELS
+    asked = instructions_of(snapshot.stages.get(snapshot.policy.reference))
     if cascade:
-        return ModelInfo(name, family.labels, CASCADE, snapshot.policy.version, served_as, name, images)
+        version = snapshot.policy.version
+        return ModelInfo(name, family.labels, CASCADE, version, served_as, name, images, asked)
     artifact = variant.artifact.sha256
-    return ModelInfo(name, family.labels, variant.kind, artifact, served_as, name, images)
+    return ModelInfo(name, family.labels, variant.kind, artifact, served_as, name, images, asked)
 
 
 def _needs_votes(policy: Policy) -> bool:

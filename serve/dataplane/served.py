@@ -13,6 +13,10 @@ from serve.types.stage import Snapshot, Snapshots
 _LOOK_EVERY_S = 0.02
 
 
+class Stopping(NotReady):
+    """The gateway takes nothing new, whoever would answer it."""
+
+
 class Held:
     """Requests that work on one plan."""
 
@@ -73,6 +77,11 @@ class Served:
     def in_flight(self) -> int:
         """Texts inside."""
         return self._in_flight
+
+    @property
+    def falls_short(self) -> bool:
+        """See Plane; of one family there is no part."""
+        return False
 
     async def ready(self) -> bool:
         """Return whether every stage of the policy would answer now."""
@@ -171,4 +180,4 @@ class Served:
 
 
 def _stopping() -> Snapshot:
-    raise NotReady("the gateway is stopping")
+    raise Stopping("the gateway is stopping")

@@ -234,11 +234,10 @@ class _Exchange:
                 task.exception()
             return
         try:
-            reply = task.result()
+            connection._write(task.result(), self._identity, self.keep_alive)
         except BaseException:
             log.exception("a request ended in a way that none should")
-            reply = plain_error(500, "internal error")
-        connection._write(reply, self._identity, self.keep_alive)
+            connection._write(plain_error(500, "internal error"), self._identity, self.keep_alive)
         connection.on_response_complete()
 
 

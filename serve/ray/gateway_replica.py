@@ -55,6 +55,8 @@ from serve.upstream.client import Upstream
 
 _COMMIT_S = 35.0
 """Once the last gateway has loaded, a commit follows within this, or never."""
+_BEFORE_WRITING_SHARE = 0.3
+"""Of the time to stop, in which what is inside may be answered before counts and rows are written."""
 log = logging.getLogger(__name__)
 
 Connect = Callable[[str, str, str, Recorder], RemoteStage]
@@ -229,17 +231,29 @@ class GatewayReplica:
         return await self._planes.ready()
 
     async def drain(self) -> None:
-        """Take no more requests; return once those inside are answered."""
+        """Take no more requests; return once those inside are answered.
+
+        Whoever takes long does not keep from the disk what is there to be written before this process ends.
+        """
         self._stopping = True
-        await asyncio.gather(self._planes.drain(), *(served.plane.drain() for served in self._going))
+        leaving = [self._planes.drain(), *(served.plane.drain() for served in self._going)]
         if self._upstream is not None:
-            await self._upstream.close()
+            leaving.append(self._upstream.close())
+        inside = asyncio.gather(*leaving)
+        within_s = self._assignment.settings.stop_timeout_s * _BEFORE_WRITING_SHARE
+        _, late = await asyncio.wait([inside], timeout=within_s)
         if self._collecting is not None:
             await asyncio.to_thread(self._collecting.close)
-        await self._exchange.once()
-        self.flush()
+        await self._write_counts()
+        await inside
+        if late:
+            await self._write_counts()
         if self._observer is not None:
             await asyncio.to_thread(self._observer.close)
+
+    async def _write_counts(self) -> None:
+        await self._exchange.once()
+        self.flush()
 
     def flush(self) -> None:
         """Write what was counted where scrapes find it."""

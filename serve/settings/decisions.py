@@ -57,7 +57,8 @@ class DecisionSettings(Setting):
     by_labels: bool = Field(
         default=True,
         description="A question whose choices are all labels of one family and no other is that family's; "
-        "false: only those that `questions` or the request's `model` names",
+        "with an upstream, if it offers all of them in the words that the family was made for; false: only "
+        "those that `questions` or the request's `model` names",
     )
     questions: dict[str, QuestionRule] = Field(default={}, description="By the name of the question")
     models: dict[str, Reading] = Field(default={}, description="By model: how its labels are read")

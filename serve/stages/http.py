@@ -256,6 +256,12 @@ class HttpStage(RemoteStage):
         self._client = client
 
     @property
+    def instructions(self) -> str | None:
+        """How the question is put, where it is one as applications put them."""
+        model = self._client.model
+        return model.instructions if model.form == "decisions" else None
+
+    @property
     def hangs(self) -> bool:
         """Return False: a request that takes too long is ended."""
         return False

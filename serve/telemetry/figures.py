@@ -94,6 +94,12 @@ class FamilyFigures:
             self._charge(record, record.prices)
         tallies.changed()
 
+    def spent(self, record: RequestRecord) -> None:
+        """Count what a request without an answer cost."""
+        if record.prices is not None:
+            self._charge(record, record.prices)
+            self._tallies.changed()
+
     def _answers_of(self, model: str, variant: str) -> tuple[Count, Spread]:
         found = self._answers[model, variant] = (
             self._tallies.count(self._meters.requests, self._family, model, variant, "ok"),

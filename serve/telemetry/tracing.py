@@ -24,7 +24,7 @@ from serve.settings.traces import TraceSettings
 from serve.types.current import SPAN
 from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import BatchRecord
-from serve.types.stage import Stage
+from serve.types.stage import Stage, instructions_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -167,6 +167,11 @@ class TracedStage:
     def variant(self) -> str:
         """Name of the variant."""
         return self._stage.variant
+
+    @property
+    def instructions(self) -> str | None:
+        """How its question is put; see serve.types.stage.instructions_of."""
+        return instructions_of(self._stage)
 
     async def logits(
         self,

@@ -105,6 +105,8 @@ class ModelInfo:
         family: name that its family is served under.
         local: its own name in the family, by which it is counted; empty: `name` is that.
         images: whether its texts are images.
+        instructions: of the question that its family was made for, word for word; None where they are not
+            known.
     """
 
     name: str
@@ -114,6 +116,7 @@ class ModelInfo:
     family: str = ""
     local: str = ""
     images: bool = False
+    instructions: str | None = None
 
     @property
     def is_cascade(self) -> bool:

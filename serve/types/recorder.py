@@ -90,6 +90,10 @@ class Recorder(Protocol):
         """A request was answered."""
         ...
 
+    def spent(self, record: RequestRecord) -> None:
+        """A request costs what the record says, and is told of as refused, since it has no answer."""
+        ...
+
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """A request was not answered. `model` is a served name, or "unknown"."""
         ...
@@ -117,6 +121,10 @@ class PassingOn:
         """Pass it on."""
         self._following.answered(record)
 
+    def spent(self, record: RequestRecord) -> None:
+        """Pass it on."""
+        self._following.spent(record)
+
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Pass it on."""
         self._following.refused(model, outcome, texts)
@@ -138,6 +146,9 @@ class NoRecorder:
     """Keeps nothing."""
 
     def answered(self, record: RequestRecord) -> None:
+        """Ignore it."""
+
+    def spent(self, record: RequestRecord) -> None:
         """Ignore it."""
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:

@@ -93,5 +93,11 @@ class Trial:
     snapshot: Snapshot
 
 
+def instructions_of(stage: object) -> str | None:
+    """Return how the question is put that a stage's model is asked; None where that is not known."""
+    found = getattr(stage, "instructions", None)
+    return found if isinstance(found, str) else None
+
+
 Snapshots = Callable[[], Snapshot]
 """Gives the snapshot in force; raises NotReady before the first and when the replica fell behind."""

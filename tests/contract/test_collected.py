@@ -9,14 +9,12 @@ from contract.collected import KeepRules, Question, Redaction
 from contract.errors import BadRequest
 
 
-def test_a_choice_is_known_by_its_labels_and_a_predicate_by_its_instructions() -> None:
-    """Other instructions make another predicate, and the same choice."""
-    labels = ("a", "b")
-    assert (
-        Question(labels=labels, instructions="x").sha256 == Question(labels=labels, instructions="y").sha256
-    )
-    asked = [Question(kind="predicate", labels=labels, instructions=words).sha256 for words in "xy"]
-    assert asked[0] != asked[1]
+def test_a_question_is_known_by_its_labels_and_its_instructions() -> None:
+    """What is said of a label, or which model is asked, makes no other question; other words do."""
+    asked = Question(labels=("a", "b"), instructions="x")
+    assert asked.model_copy(update={"model": "m", "descriptions": {"a": "A"}}).sha256 == asked.sha256
+    assert asked.model_copy(update={"instructions": "y"}).sha256 != asked.sha256
+    assert asked.model_copy(update={"labels": ("a", "c")}).sha256 != asked.sha256
 
 
 def test_rules_are_applied_one_after_the_other() -> None:

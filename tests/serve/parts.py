@@ -78,6 +78,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.answers: list[RequestRecord] = []
+        self.spendings: list[RequestRecord] = []
         self.refusals: list[tuple[str, Outcome, int]] = []
         self.limits: list[tuple[str, str, int]] = []
         self.batches: list[BatchRecord] = []
@@ -86,6 +87,10 @@ class Kept:
     def answered(self, record: RequestRecord) -> None:
         """Keep an answered request."""
         self.answers.append(record)
+
+    def spent(self, record: RequestRecord) -> None:
+        """Keep what a request without an answer cost."""
+        self.spendings.append(record)
 
     def refused(self, model: str, outcome: Outcome, texts: int) -> None:
         """Keep a refusal."""

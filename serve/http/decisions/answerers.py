@@ -6,10 +6,11 @@ from typing import Any
 
 from contract.errors import NotReady, UnknownModel
 from serve.dataplane.front import Plane
+from serve.dataplane.served import Stopping
 from serve.settings.decisions import DecisionSettings
 from serve.settings.limits import RequestLimits
 from serve.types.messages import ModelInfo
-from serve.wire.decisions.asked import Asked, Question
+from serve.wire.decisions.asked import Asked, Question, instructions_in
 from serve.wire.decisions.matching import Match, Matcher, Unserved
 
 _MOST_KEPT = 1024
@@ -32,7 +33,7 @@ class Answerers:
         self, dataplane: Plane, settings: DecisionSettings, limits: RequestLimits, *, alone: bool
     ) -> None:
         self._dataplane = dataplane
-        self._matcher = Matcher(settings)
+        self._matcher = Matcher(settings, alone=alone)
         self._limits = limits
         self._alone = alone
         self._catalogue: tuple[ModelInfo, ...] = ()
@@ -42,6 +43,8 @@ class Answerers:
         """Return who answers each question, in order. Raises NotReady."""
         try:
             catalogue = self._dataplane.catalogue()
+        except Stopping:
+            raise
         except NotReady:
             if self._alone:
                 raise
@@ -50,16 +53,21 @@ class Answerers:
             self._catalogue, self._kept = catalogue, {}
         if asked.unread is not None:
             return [Unserved(asked.unread.message)] * len(asked.questions)
-        return [self._of(question, asked) for question in asked.questions]
+        found = [self._of(question, asked) for question in asked.questions]
+        if self._alone and self._dataplane.falls_short and _may_be_another_s(found, asked):
+            raise NotReady("a family that may answer is not ready here")
+        return found
 
     def _of(self, question: Question, asked: Asked) -> Match | Unserved:
         if question.kind == "other":
             return self._matcher.match(question, asked, self._catalogue)
-        key = (asked.model, question.name, question.kind, question.values, min(len(asked.images), 2))
+        words = instructions_in(question.raw)
+        images = min(len(asked.images), 2)
+        key = (asked.model, question.name, question.kind, question.values, words, images)
         found = self._kept.get(key)
         if found is None:
             found = self._matcher.match(question, asked, self._models(question, asked))
-            if _characters(question, asked) <= _MOST_CHARACTERS:
+            if _characters(question, asked) + len(words) <= _MOST_CHARACTERS:
                 if len(self._kept) >= _MOST_KEPT:
                     self._kept.clear()
                 self._kept[key] = found
@@ -78,6 +86,12 @@ class Answerers:
             return (*self._catalogue, self._dataplane.model(name))
         except (UnknownModel, NotReady):
             return self._catalogue
+
+
+def _may_be_another_s(found: list[Match | Unserved], asked: Asked) -> bool:
+    """Return whether a question that nobody answers is of a kind that families answer."""
+    pairs = zip(found, asked.questions, strict=True)
+    return any(isinstance(one, Unserved) and question.kind != "other" for one, question in pairs)
 
 
 def _characters(question: Question, asked: Asked) -> int:

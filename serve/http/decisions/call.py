@@ -34,6 +34,7 @@ class Call:
         left: positions of the questions that go upstream.
         results: by model, as far as they are here.
         visit: the key's part, where it has limits.
+        paid: whether the upstream takes its price, whatever comes of the request.
     """
 
     form: Form
@@ -48,11 +49,12 @@ class Call:
     left: list[int]
     results: dict[str, ClassifyResult] = field(default_factory=dict)
     visit: Visit | None = None
+    paid: bool = False
 
-    def end(self) -> None:
-        """Note that the key's request was answered."""
+    def end(self, *, answered: bool) -> None:
+        """Note the end of the key's request: one that was paid for counts; a second end changes nothing."""
         if self.visit is not None:
-            self.visit.end(answered=True)
+            self.visit.end(answered=answered or self.paid)
 
 
 def give_up(waiting: Waiting) -> None:

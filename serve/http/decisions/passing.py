@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
-from contract.errors import NotReady, RequestError
+import orjson
+
+from contract.errors import RequestError
 from contract.metrics import Outcome
 from serve.access.charging import Charging
 from serve.access.gate import Gate
@@ -17,6 +20,7 @@ from serve.types.prices import Prices
 from serve.types.recorder import Recorder, RequestRecord
 from serve.upstream.client import UPSTREAM, Sent, Upstream
 from serve.wire.common import Reply
+from serve.wire.decisions.errors import NoUsableAnswer
 from serve.wire.decisions.forms import Found
 from serve.wire.errors import outcome_of
 
@@ -46,6 +50,7 @@ class Passing:
         price = upstream.usd_per_question
         self.usd_per_question = 0.0 if price is None else price
         self._prices = None if price is None else Prices({UPSTREAM: price}, UPSTREAM)
+        self._told = False
 
     async def ask(self, call: Call) -> Reply | Found:
         """Return the upstream's reply where it is the client's as it is, else the answers that are in it.
@@ -55,26 +60,45 @@ class Passing:
         """
         form, asked = call.form, call.asked
         whole = not call.requests
-        body = call.body if whole and not asked.own else form.part(asked, call.left)
-        sent = Sent(form.upstream, body, call.pairs, call.identity, self._left_s(call), self._gate.keyed)
         try:
-            reply = await self._upstream.ask(sent)
+            body = call.body if whole and not asked.own else form.part(asked, call.left)
+            reply = await self._sent(call, body)
+            if reply.status != 200:
+                outcome: Outcome = "client_error" if reply.status < 500 else "server_error"
+                self._recorder.refused(UPSTREAM, outcome, len(call.left))
+                return _marked(reply)
+            found = form.answers_in(reply.body, [asked.questions[position] for position in call.left])
+            if not whole and not _is_usable(found):
+                log.error("the upstream's reply does not answer the questions that it was asked")
+                self._charging.spent(self._record(call, None))
+                raise NoUsableAnswer("the upstream gave no usable answer")
         except RequestError as problem:
             self._recorder.refused(UPSTREAM, outcome_of(problem), len(call.left))
             raise
-        if reply.status != 200:
-            outcome: Outcome = "client_error" if reply.status < 500 else "server_error"
-            self._recorder.refused(UPSTREAM, outcome, len(call.left))
-            return _marked(reply)
-        found = form.answers_in(reply.body, [asked.questions[position] for position in call.left])
-        self._count(call, found)
-        if whole:
-            call.end()
-            return _marked(reply)
-        if found is None:
-            log.error("the upstream's reply does not answer the questions that it was asked")
-            raise NotReady("the upstream gave no usable answer")
-        return found
+        self._charging.answered(self._record(call, found))
+        return _marked(reply) if found is None or whole else found
+
+    def check_price(self) -> None:
+        """Say once that a key's limit in USD does not count what is asked here, where that is so."""
+        if self._prices is None and not self._told:
+            self._told = True
+            log.warning("a key is limited in USD, and upstream.usd_per_1k does not say what it spends there")
+
+    async def _sent(self, call: Call, body: bytes) -> Reply:
+        """Return the upstream's reply; what may be paid for is the key's, with an answer or without."""
+        sent = Sent(
+            call.form.upstream, body, call.pairs, call.identity, self._left_s(call), self._gate.keyed,
+            call.caller,
+        )  # fmt: skip
+        try:
+            reply = await self._upstream.ask(sent)
+        except (RequestError, asyncio.CancelledError):
+            call.paid = sent.paid
+            if sent.paid:
+                self._charging.spent(self._record(call, None))
+            raise
+        call.paid = sent.paid
+        return reply
 
     def _left_s(self, call: Call) -> float:
         """Return how many seconds are left to answer a request."""
@@ -82,20 +106,16 @@ class Passing:
         within_s = most if asked_s is None else min(asked_s, most)
         return max(0.0, within_s - (self._clock() - call.arrived_at))
 
-    def _count(self, call: Call, found: Found | None) -> None:
+    def _record(self, call: Call, found: Found | None) -> RequestRecord:
         confidences = [0.0] * len(call.left) if found is None else [_confidence(one) for one in found[0]]
-        variants = [UPSTREAM] * len(call.left)
-        seconds = self._clock() - call.arrived_at
-        self._charging.answered(
-            RequestRecord(
-                UPSTREAM,
-                variants,
-                confidences,
-                seconds,
-                caller=call.caller,
-                first=UPSTREAM,
-                prices=self._prices,
-            )
+        return RequestRecord(
+            UPSTREAM,
+            [UPSTREAM] * len(call.left),
+            confidences,
+            self._clock() - call.arrived_at,
+            caller=call.caller,
+            first=UPSTREAM,
+            prices=self._prices,
         )
 
 
@@ -103,6 +123,15 @@ def _marked(reply: Reply) -> Reply:
     """Return a reply of the upstream with the headers that say whose it is."""
     reply.headers = (*told_in_headers([UPSTREAM], [], escalated=False), *reply.headers)
     return reply
+
+
+def _is_usable(found: Found | None) -> bool:
+    """Return whether answers are there, and can be written: JSON may be read that is nested too deeply."""
+    try:
+        orjson.dumps(found)
+    except orjson.JSONEncodeError:
+        return False
+    return found is not None
 
 
 def _confidence(answer: Any) -> float:

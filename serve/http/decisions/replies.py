@@ -48,7 +48,7 @@ def render(call: Call, passed: Found | None) -> Reply:
         variants.append(result.variant[0])
         if result.policy_version is not None:
             versions.append(result.policy_version)
-        told.append(_standing(match, result))
+        told.append(_standing(match, result, chosen == 0 if question.kind == "predicate" else None))
     extra = {"request_id": call.identity.decode(), "answers": told}
     body = form.render(call.asked, answers, None if passed is None else passed[1], extra)
     return Reply(body, headers=told_in_headers(variants, versions, escalated=escalated))
@@ -67,8 +67,8 @@ def told_in_headers(
     return tuple(headers)
 
 
-def _standing(match: Match, result: ClassifyResult) -> dict[str, Any]:
-    why = doubt(match, result)
+def _standing(match: Match, result: ClassifyResult, says_yes: bool | None) -> dict[str, Any]:
+    why = doubt(match, result, says_yes)
     told: dict[str, Any] = {
         "model": match.model,
         "variant": result.variant[0],

@@ -101,7 +101,7 @@ class DecisionRoutes:
             if waiting or call.left:
                 return self._later(call, waiting)
             reply = render(call, None)
-            call.end()
+            call.end(answered=True)
             return reply
         except RequestError as problem:
             give_up(waiting)
@@ -158,7 +158,8 @@ class DecisionRoutes:
         usd = 0.0
         if caller.meter.in_usd:
             usd = sum(self._dataplane.dearest_usd(model) for model in call.requests)
-            if self._passing is not None:
+            if self._passing is not None and call.left:
+                self._passing.check_price()
                 usd += self._passing.usd_per_question * len(call.left)
         questions = len(call.asked.questions)
         try:
@@ -189,7 +190,7 @@ class DecisionRoutes:
             if isinstance(passed, Reply):
                 return passed
             reply = render(call, passed)
-            call.end()
+            call.end(answered=True)
             return reply
         except RequestError as problem:
             return openai_error(problem)
@@ -199,6 +200,8 @@ class DecisionRoutes:
         except Exception:
             log.exception(_FAILED)
             return self._fail()
+        finally:
+            call.end(answered=False)
 
     async def _wait(self, call: Call, model: str, found: Coroutine[Any, Any, ClassifyResult]) -> None:
         try:
@@ -219,12 +222,19 @@ class DecisionRoutes:
         try:
             await asyncio.gather(*tasks)
         except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
+            # What is raised holds this frame: tasks in it, which hold what is raised, would stay for long.
+            tasks.clear()
+            del passing
             raise
         return None if passing is None else passing.result()
 
     def _fail(self) -> Reply:
         self._recorder.refused("unknown", "server_error", 1)
         return openai_error(RequestError("internal error"))
+
+
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -75,6 +75,16 @@ class Asked:
     own: bool
 
 
+def instructions_in(raw: Mapping[str, Any]) -> str:
+    """Return the instructions of a question, a blank line between parts; empty where they are no words."""
+    found = raw.get("instructions")
+    if type(found) is str:
+        return found
+    if type(found) is not list:
+        return ""
+    return "\n\n".join(str(part.get("text", "")) for part in found if type(part) is dict)
+
+
 def check_values(values: tuple[Any, ...], where: str, what: str) -> tuple[Value, ...]:
     """Return the values of a choice or the labels of levels once they are as many and distinct as must be.
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import orjson
 
-from contract.errors import DeadlineExceeded, LimitReached, RequestError
+from contract.errors import DeadlineExceeded, LimitReached, RequestError, StageFailed
 from serve.wire.common import Reply
 from serve.wire.decisions.asked import InvalidRequest
 from serve.wire.errors import error_reply
@@ -35,6 +35,10 @@ _NO_RETRY = ((b"x-should-retry", b"false"),)
 """Clients of OpenAI's API obey it; without it they try again whatever is 429 or 5xx."""
 
 
+class NoUsableAnswer(StageFailed):
+    """The upstream has answered, with nothing that could be passed on: another try would be paid for too."""
+
+
 def openai_error(problem: RequestError) -> Reply:
     """Return the reply to a decision request that failed with `problem`."""
     reply = error_reply(problem)
@@ -45,7 +49,7 @@ def openai_error(problem: RequestError) -> Reply:
     elif isinstance(problem, LimitReached):
         used_up = problem.limit != "rate" and problem.retry_after_s > _LONGEST_WAIT_S
         code = "insufficient_quota" if used_up else "rate_limit_exceeded"
-    if isinstance(problem, DeadlineExceeded) or code == "insufficient_quota":
+    if isinstance(problem, DeadlineExceeded | NoUsableAnswer) or code == "insufficient_quota":
         headers = (*headers, *_NO_RETRY)
     return openai_refusal(reply.status, problem.message, code, param, headers)
 

@@ -58,7 +58,10 @@ def read_state(given: Any, limits: RequestLimits) -> tuple[str, RequestError | N
         return given, too_long(given, "state", limits)
     if type(given) is not dict and type(given) is not list:
         raise InvalidRequest("state must be a text, an object or a list", "state")
-    text = orjson.dumps(given).decode()
+    try:
+        text = orjson.dumps(given).decode()
+    except orjson.JSONEncodeError:
+        return "", Unread("state is nested too deeply to be read here", "state", "input_not_read")
     return text, too_long(text, "state", limits)
 
 
@@ -116,7 +119,10 @@ class _Reader:
             if type(kind) is str and kind in _TEXTS:
                 words.append(_text(part, _TEXTS[kind], at))
             elif kind == _JSON:
-                words.append(orjson.dumps(part.get("data")).decode())
+                try:
+                    words.append(orjson.dumps(part.get("data")).decode())
+                except orjson.JSONEncodeError:
+                    self._leave(f"{at}.data is nested too deeply to be read here", f"{at}.data")
             elif kind == _IMAGE:
                 self._see(part.get("image_url"), at)
             else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from serve.settings.decisions import DecisionSettings, QuestionRule, Reading
 from serve.types.messages import CASCADE, ModelInfo
-from serve.wire.decisions.asked import Asked, Question, Value
+from serve.wire.decisions.asked import Asked, Question, Value, instructions_in
 
 _KINDS = frozenset({"choice", "predicate", "score"})
 _EVIDENT_YES = ("true", "yes", "1")
@@ -26,6 +26,8 @@ class Match:
         values: what each level of a score counts; empty for others.
         offered: how many of the labels the question offers; all for a predicate.
         by_image: whether the model sees the image; else it reads the text.
+        meant: whether the question is known to be for this model: somebody named one of the two, or the
+            family was made for just these instructions.
     """
 
     model: str
@@ -34,6 +36,7 @@ class Match:
     values: tuple[int, ...]
     offered: int
     by_image: bool
+    meant: bool = True
 
     @property
     def whole(self) -> bool:
@@ -53,10 +56,13 @@ class Matcher:
 
     Args:
         settings: who answers what, and how labels are read.
+        alone: whether there is nobody else to answer. Else labels alone settle only what is all labels of a
+            family, and not under other instructions than it was made for, where those are known.
     """
 
-    def __init__(self, settings: DecisionSettings) -> None:
+    def __init__(self, settings: DecisionSettings, *, alone: bool = True) -> None:
         self._settings = settings
+        self._alone = alone
 
     def match(self, question: Question, asked: Asked, models: Sequence[ModelInfo]) -> Match | Unserved:
         """Return who answers a question.
@@ -102,10 +108,10 @@ class Matcher:
     def _by_labels(self, question: Question, asked: Asked, models: Iterable[ModelInfo]) -> Match | Unserved:
         cascades = [model for model in models if model.kind == CASCADE]
         labels = {model.name: frozenset(model.labels) for model in cascades}
-        tried = [_fit(question, asked, model, self._reading_of(model), in_order=False) for model in cascades]
+        tried = [self._by_labels_of(model, question, asked) for model in cascades]
         found = [one for one in tried if isinstance(one, Match)]
         whole = [one for one in found if one.whole]
-        for some in (whole, found):
+        for some in ([one for one in whole if one.meant], whole, found):
             if some and len({labels[one.model] for one in some}) == 1:
                 return some[0]  # who was first keeps its questions
         if found:
@@ -116,6 +122,16 @@ class Matcher:
         if len(tried) == 1:
             return tried[0]
         return Unserved(f"none of {len(tried)} families has all of its labels")
+
+    def _by_labels_of(self, info: ModelInfo, question: Question, asked: Asked) -> Match | Unserved:
+        """Return how a family answers by its labels, where whoever else would answer need not be asked."""
+        found = _fit(question, asked, info, self._reading_of(info), in_order=False)
+        if isinstance(found, Unserved):
+            return found
+        found.meant = info.instructions == instructions_in(question.raw)
+        if self._alone or (found.whole and (found.meant or info.instructions is None)):
+            return found
+        return Unserved(f"it may not be the question of {info.name}: the settings must name it")
 
 
 def _fit(

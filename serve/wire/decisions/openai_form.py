@@ -118,10 +118,28 @@ def render(
 
 
 def part(asked: Asked, positions: Sequence[int]) -> bytes:
-    """Return the body that asks some of the questions, with all else that was sent but our own fields."""
+    """Return the body that asks some of the questions, with all else that was sent but our own fields.
+
+    Raises:
+        InvalidRequest: something in it is nested too deeply to be written again.
+    """
     raw = {name: value for name, value in asked.raw.items() if name not in OWN_FIELDS}
     raw["questions"] = [asked.questions[position].raw for position in positions]
-    return orjson.dumps(raw)
+    return written(raw)
+
+
+def written(raw: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON. Raises InvalidRequest where it is nested too deeply."""
+    try:
+        return orjson.dumps(raw)
+    except orjson.JSONEncodeError:
+        for name, value in raw.items():
+            try:
+                orjson.dumps({name: value})
+            except orjson.JSONEncodeError:
+                where = name[:80]
+                raise InvalidRequest(f"{where} is nested too deeply", where) from None
+        raise
 
 
 def place(_: Question, position: int) -> str:

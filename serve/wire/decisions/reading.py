@@ -12,6 +12,8 @@ from serve.wire.decisions.matching import Match
 BY_NAME = "a variant by name answered, and no policy"
 NO_CERTIFICATE = "the policy in force has no certificate"
 DEGRADED = "a cheaper stage answered than the policy wanted"
+UNSURE = "its labels alone told who answers: name the question in the settings, or a model in the request"
+OTHERWISE = "another label is the most probable than what this answer says"
 BY_UPSTREAM = "answered upstream"
 
 
@@ -56,10 +58,16 @@ def _softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.floa
     return scaled
 
 
-def doubt(match: Match, result: ClassifyResult) -> str | None:
+def doubt(match: Match, result: ClassifyResult, says_yes: bool | None = None) -> str | None:
     """Return why no certificate stands behind an answer; None where one does.
 
-    A certificate is about the most probable of all labels of a family, found as the policy says.
+    A certificate is about the most probable of all labels of a family, found as the policy says. Among more
+    than two, the most probable may be a predicate's yes and have less than a half.
+
+    Args:
+        match: how the model answers.
+        result: its result.
+        says_yes: what a predicate's answer says; None for other questions.
     """
     if result.policy_version is None:
         return BY_NAME
@@ -69,4 +77,10 @@ def doubt(match: Match, result: ClassifyResult) -> str | None:
         return DEGRADED
     if not match.whole:
         return f"{match.offered} of {len(match.family_labels)} labels were offered; certified are all of them"
+    if not match.meant:
+        return UNSURE
+    if says_yes is not None:
+        is_yes = result.labels[result.predicted[0]] == match.family_labels[match.rows[0]]
+        if is_yes != says_yes:
+            return OTHERWISE
     return None

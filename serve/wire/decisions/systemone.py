@@ -11,7 +11,7 @@ from serve.settings.limits import RequestLimits
 from serve.wire.common import parse_object
 from serve.wire.decisions.asked import MOST_QUESTIONS, Asked, InvalidRequest, Question, Value, check_values
 from serve.wire.decisions.inputs import Unread, read_state
-from serve.wire.decisions.openai_form import OWN_FIELDS, own_fields
+from serve.wire.decisions.openai_form import OWN_FIELDS, own_fields, written
 
 NO_USAGE: Mapping[str, Any] = {"input_tokens": 0, "output_tokens": 0}
 
@@ -74,11 +74,15 @@ def render(
 
 
 def part(asked: Asked, positions: Sequence[int]) -> bytes:
-    """Return the body that asks some of the questions, with all else that was sent but our own fields."""
+    """Return the body that asks some of the questions, with all else that was sent but our own fields.
+
+    Raises:
+        InvalidRequest: something in it is nested too deeply to be written again.
+    """
     raw = {name: value for name, value in asked.raw.items() if name not in OWN_FIELDS}
     some = [asked.questions[position] for position in positions]
     raw["questions"] = {question.name: question.raw for question in some}
-    return orjson.dumps(raw)
+    return written(raw)
 
 
 def place(question: Question, _: int) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
@@ -266,6 +267,23 @@ def test_no_retry_after_breaks_anything(text: str) -> None:
     """Whatever stands there is a time between nothing and an hour, or is not read."""
     found = retry_after_s(text, NOW)
     assert found is None or 0 <= found <= LONGEST_PAUSE_S
+
+
+@pytest.mark.anyio
+async def test_a_server_sets_no_cookies(url: str) -> None:
+    """What it sets with one reply does not come back with the next request."""
+    seen = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("cookie"))
+        return httpx.Response(500, headers={"set-cookie": "session=1"})
+
+    client = RemoteClient(asking(url), LABELS, transport=httpx.MockTransport(reply))
+    for _ in range(2):
+        with pytest.raises(RemoteFailure):
+            await client.ask(["one"], retries=0)
+    await client.close()
+    assert seen == [None, None]
 
 
 def test_further_tries_have_a_budget() -> None:

@@ -22,6 +22,7 @@ from serve.collecting.exchange import answers_of, listener_of
 from serve.collecting.stage import CollectedStage
 from serve.settings.collect import CollectSettings
 from serve.settings.limits import RequestLimits
+from serve.types.stage import instructions_of
 from tables.collected.store import CollectedStore
 
 QUESTION = Question(labels=("no", "yes"), instructions="Is it, Anna?")
@@ -259,10 +260,26 @@ def test_a_reply_to_other_questions_is_none() -> None:
         list(answers_of(request(), b'{"answers": []}', LIMITS, None))
 
 
+def test_who_puts_the_text_into_the_question_fills_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many questions are kept, and further ones dropped."""
+    monkeypatch.setattr("serve.collecting.collector._MOST_QUESTIONS", 3)
+    collector = Collector(settings_in(tmp_path))
+    for number in range(8):
+        asked = QUESTION.model_copy(update={"instructions": f"Is {number} even?"})
+        collector.offer(lambda asked=asked: [Answered(asked, "t", "yes", None)], 1.0)  # type: ignore[misc]
+    collector.close()
+
+    assert len(CollectedStore.open(tmp_path).questions()) == 3
+    assert (collector.kept, collector.dropped) == (3, 5)
+
+
 class Answering:
     """A stage whose answers are known."""
 
     variant = "upstream"
+    instructions = "Which?"
 
     async def logits(self, texts: list[str], *_: object) -> Logits:
         """Return the second label for every text."""
@@ -289,6 +306,7 @@ async def test_answers_of_a_remote_stage_are_kept_too(tmp_path: Path) -> None:
 
     await stage.logits(["one", "two"], None)
     collector.close()
+    assert instructions_of(stage) == "Which?"
 
     found = CollectedStore.open(tmp_path).rows().to_pylist()
     assert [(row["text"], row["answer"], row["source"]) for row in found] == [

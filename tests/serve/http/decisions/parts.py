@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from contract.policy import Certificate, Policy, Stage
 from serve.access.accounts import Accounts
 from serve.access.charging import Charging
@@ -24,6 +26,7 @@ from serve.upstream.client import Listener, Upstream
 from tests.serve.parts import FakeFolder, Kept, serving, snapshot_of, two_stage_policy
 
 NEWS = ("business", "entertainment", "politics", "sport", "tech")
+POST = ("ham", "spam")
 SURE, UNSURE = "sport: story 1", "politics: story 1"
 
 
@@ -92,3 +95,10 @@ def choice(*values: str | bool, name: str | None = None) -> dict[str, Any]:
 def ask(*questions: dict[str, Any], text: Any = SURE, model: str = "gpt", **more: Any) -> dict[str, Any]:
     """A request."""
     return {"model": model, "input": text, "questions": list(questions), **more}
+
+
+def decide(
+    running: Deciding, body: dict[str, Any], path: str = "/v1/decisions", **headers: str
+) -> httpx.Response:
+    """Ask."""
+    return httpx.post(running.url + path, json=body, headers=headers)

@@ -26,7 +26,7 @@ from tests.serve.parts import FakeFolder
 PAGE = (Path(__file__).parents[4] / "docs" / "decisions-endpoint.md").read_text("utf-8")
 SETTINGS: dict[str, Any] = {
     "models": {"cascade": {"yes_label": "sport", "levels": list(NEWS)}},
-    "questions": {"is_sport": {"model": "cascade"}, "mood": {"model": "cascade"}},
+    "questions": {name: {"model": "cascade"} for name in ("topic", "is_sport", "mood")},
 }
 QUESTIONS: list[Any] = [
     choice(*NEWS, name="topic"),

@@ -19,7 +19,11 @@ from tests.serve.parts import FakeFolder
 
 SETTINGS: dict[str, Any] = {
     "models": {"cascade": {"yes_label": "sport", "levels": list(NEWS), "values": [5, 4, 3, 2, 1]}},
-    "questions": {"is_sport": {"model": "cascade"}, "by_small": {"model": "fake-small"}},
+    "questions": {
+        "topic": {"model": "cascade"},
+        "is_sport": {"model": "cascade"},
+        "by_small": {"model": "fake-small"},
+    },
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
@@ -10,14 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contract.errors import EnvironmentProblem, NotReady
-from runtime.fake_family import write_fake_family
 from serve.access.key_store import open_keys
 from serve.access.keys import KeyLimits
 from serve.dataplane.family_planes import FamilyPlanes
@@ -29,25 +24,9 @@ from serve.settings.stages import FakeSettings
 from serve.settings.upstream import UpstreamSettings
 from serve.types.stage import Snapshot
 from tests.ports import free_port
-from tests.serve.http.decisions.parts import NEWS, Deciding, ask, choice, deciding
+from tests.serve.http.decisions.odd import Odd
+from tests.serve.http.decisions.parts import NEWS, POST, Deciding, ask, choice, decide, deciding
 from tests.serve.parts import FakeFolder, Kept, snapshot_of, two_stage_policy
-
-POST = ("ham", "spam")
-SETTINGS = {"models": {"cascade": {"yes_label": "spam"}}, "questions": {"junk": {"model": "cascade"}}}
-
-
-@pytest.fixture(scope="module")
-def post_folder(tmp_path_factory: pytest.TempPathFactory) -> FakeFolder:
-    """A family that knows ham from spam."""
-    folder = tmp_path_factory.mktemp("post")
-    return FakeFolder(folder, write_fake_family(folder, labels=POST, delay_ms=0.0, rows=60))
-
-
-@pytest.fixture(scope="module")
-def above(post_folder: FakeFolder) -> Iterator[Deciding]:
-    """A gateway that knows ham from spam."""
-    with deciding(post_folder, settings=SETTINGS) as running:
-        yield running
 
 
 @pytest.fixture
@@ -66,13 +45,6 @@ def news(fake_folder: FakeFolder, above: Deciding, heard: list[Any]) -> Iterator
     upstream = {"url": f"{above.url}/v1", "usd_per_1k": 30.0}
     with deciding(fake_folder, upstream=upstream, listener=listener) as running:
         yield running
-
-
-def decide(
-    running: Deciding, body: dict[str, Any], path: str = "/v1/decisions", **headers: str
-) -> httpx.Response:
-    """Ask."""
-    return httpx.post(running.url + path, json=body, headers=headers)
 
 
 def test_what_nobody_here_answers_goes_on_as_it_came(
@@ -155,66 +127,29 @@ def test_an_upstream_that_is_away_is_said(fake_folder: FakeFolder) -> None:
             assert running.recorder.refusals == [("upstream", "overloaded", 1)]
 
 
-class Odd:
-    """An upstream that notes what it is shown, and answers what it is told to."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, str]] = []
-        self.reply: Response = JSONResponse({"answers": []})
-        self.came = threading.Semaphore(0)
-        self.answer = threading.Event()
-        self.answer.set()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
-        request = Request(scope, receive)
-        await request.body()
-        self.seen.append(dict(request.headers))
-        self.came.release()
-        await asyncio.to_thread(self.answer.wait)
-        await self.reply(scope, receive, send)
-
-
-@pytest.fixture(scope="module")
-def odd() -> Iterator[tuple[Odd, str]]:
-    """It, and where it is."""
-    app = Odd()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(16)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield app, f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 def test_a_key_of_the_settings_goes_on_and_the_clients_does_not(
     fake_folder: FakeFolder, odd: tuple[Odd, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the environment or from a file, which is read again when it changes."""
+    """From the environment or from a file, which is read again when it changes; whose account it is, too."""
     app, url = odd
-    app.reply = JSONResponse(
-        {"answers": [{"type": "refusal"}]}, headers={"openai-version": "1", "set-cookie": "a=b"}
-    )
+    headers = {"openai-version": "1", "set-cookie": "a=b", "openai-organization": "ours"}
+    app.reply = JSONResponse({"answers": [{"type": "refusal"}]}, headers=headers)
     monkeypatch.setenv("UPSTREAM_KEY", "ours")
     secret = tmp_path / "key"
     secret.write_text("filed\n")
     body = ask(choice(*POST))
     for setting, wanted in (({"key_env": "UPSTREAM_KEY"}, "ours"), ({"key_file": str(secret)}, "filed")):
         with deciding(fake_folder, upstream={"url": url} | setting) as running:
-            reply = decide(
-                running, body, authorization="Bearer theirs", cookie="c=d", **{"openai-project": "p"}
-            )
+            for _ in range(2):
+                reply = decide(
+                    running, body, authorization="Bearer theirs", cookie="c=d", **{"openai-project": "p"}
+                )
         assert reply.status_code == 200
         seen = app.seen[-1]
-        assert (seen["authorization"], seen["openai-project"]) == (f"Bearer {wanted}", "p")
-        assert "cookie" not in seen
+        assert seen["authorization"] == f"Bearer {wanted}"
+        assert not {"cookie", "openai-project"} & seen.keys()
         assert reply.headers["openai-version"] == "1"
-        assert "set-cookie" not in reply.headers
+        assert not {"set-cookie", "openai-organization"} & reply.headers.keys()
 
 
 def test_the_clients_key_goes_on_only_while_this_gateway_has_none(
@@ -224,8 +159,10 @@ def test_the_clients_key_goes_on_only_while_this_gateway_has_none(
     app, url = odd
     app.reply = JSONResponse({"answers": [{"type": "refusal"}]})
     with deciding(fake_folder, upstream={"url": url}) as running:
-        decide(running, ask(choice(*POST)), authorization="Bearer theirs")
+        own = {"idempotency-key": "order-1", "openai-project": "p"}
+        decide(running, ask(choice(*POST)), authorization="Bearer theirs", **own)
         assert app.seen[-1]["authorization"] == "Bearer theirs"
+        assert own.items() <= app.seen[-1].items()
         key, book = open_keys(str(tmp_path)).create("web", ("infer",), KeyLimits())
         running.gate.take(book)
         assert decide(running, ask(choice(*POST)), authorization=f"Bearer {key}").status_code == 200
@@ -260,14 +197,6 @@ def test_replies_that_are_not_for_the_client_stay_here(
         assert got.headers.get("retry-after") == reply.headers.get("retry-after")
         mixed = decide(running, ask(choice(*POST), choice(*NEWS)))
         assert mixed.status_code == status
-
-
-def test_a_part_that_is_not_answered_is_no_answer(fake_folder: FakeFolder, odd: tuple[Odd, str]) -> None:
-    """Where the upstream answers something else than it was asked, a mixed request has no reply to give."""
-    app, url = odd
-    app.reply = JSONResponse({"answers": []})
-    with deciding(fake_folder, upstream={"url": url}) as running:
-        assert decide(running, ask(choice(*POST), choice(*NEWS))).status_code == 503
 
 
 def test_a_deadline_ends_the_wait_and_no_more_are_out_than_may(
@@ -365,3 +294,25 @@ def test_a_key_that_is_gone_is_not_replaced_by_the_clients(
     with deciding(fake_folder, upstream={"url": url, "key_file": str(tmp_path / "gone")}) as running:
         reply = decide(running, ask(choice(*POST)), authorization="Bearer theirs")
     assert (reply.status_code, len(app.seen)) == (503, before)
+
+
+def test_idempotency_keys_of_two_clients_or_two_bodies_are_two(
+    fake_folder: FakeFolder, odd: tuple[Odd, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the upstream they come from one account; a second try of the same is the same."""
+    app, url = odd
+    app.reply = JSONResponse({"answers": [{"type": "refusal"}]})
+    monkeypatch.setenv("UPSTREAM_KEY", "ours")
+    store = open_keys(str(tmp_path))
+    with deciding(fake_folder, upstream={"url": url, "key_env": "UPSTREAM_KEY"}) as running:
+        one, _ = store.create("one", ("infer",), KeyLimits())
+        two, book = store.create("two", ("infer",), KeyLimits())
+        running.gate.take(book)
+        found = []
+        for key, body in ((one, POST), (one, POST), (two, POST), (one, POST[::-1])):
+            told = {"authorization": f"Bearer {key}", "idempotency-key": "order-1"}
+            assert decide(running, ask(choice(*body)), **told).status_code == 200
+            found.append(app.seen[-1]["idempotency-key"])
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+    assert "order-1" not in found

@@ -140,6 +140,43 @@ def test_images_are_for_families_of_images_and_texts_for_the_others() -> None:
     assert "text alone" in unserved(question("choice", "sport", "tech"), model="news", images=1)
 
 
+LEARNT = ModelInfo("learnt", ("up", "down"), "cascade", "", instructions="Which way?")
+
+
+@pytest.mark.parametrize(
+    ("values", "instructions", "beside_upstream", "meant"),
+    [
+        (("down", "up"), "Which way?", True, True),
+        (("down", "up"), [{"type": "input_text", "text": "Which way?"}], True, True),
+        (("down", "up"), "Which way is it not?", False, False),
+        (("business", "sport", "tech"), "Which topic?", True, False),
+        (("sport", "tech"), "Which topic?", False, False),
+    ],
+)
+def test_beside_an_upstream_labels_settle_only_what_is_known_to_be_the_familys(
+    values: tuple[str, ...], instructions: Any, beside_upstream: bool, meant: bool
+) -> None:
+    """All of them, in the words that it was made for; without an upstream it is said what is not."""
+    asked_question = Question("choice", None, values, {"type": "choice", "instructions": instructions})
+    asked = Asked("gpt", "t", (), None, [asked_question], {}, None, b"", False)
+    for alone in (True, False):
+        found = Matcher(DecisionSettings(), alone=alone).match(asked_question, asked, (NEWS, LEARNT))
+        assert isinstance(found, Match) is (alone or beside_upstream)
+        if isinstance(found, Match):
+            assert found.meant is meant
+
+
+def test_of_two_families_with_the_same_labels_the_one_for_these_instructions_answers() -> None:
+    """It need not be named."""
+    other = ModelInfo("other", ("up", "down"), "cascade", "", instructions="Where to?")
+    asked_question = Question("choice", None, ("up", "down"), {"type": "choice", "instructions": "Where to?"})
+    asked = Asked("gpt", "t", (), None, [asked_question], {}, None, b"", False)
+    for alone in (True, False):
+        found = Matcher(DecisionSettings(), alone=alone).match(asked_question, asked, (LEARNT, other))
+        assert isinstance(found, Match)
+        assert found.model == "other"
+
+
 def test_labels_decide_only_where_the_settings_let_them() -> None:
     """Then names alone do."""
     assert "settings" in unserved(question("choice", "sport", "tech"), settings={"by_labels": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,3 +89,23 @@ def test_a_certificate_is_about_all_labels_by_the_policy_as_it_is(
     }  # fmt: skip
     found = doubt(over(*range(rows)), ClassifyResult(**whole | changes))
     assert (found is None) if words is None else (words in str(found))
+    if words is None:
+        unsure = replace(over(*range(rows)), meant=False)
+        assert "labels alone" in str(doubt(unsure, ClassifyResult(**whole)))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "says_yes", "sure"), [(2, False, False), (2, True, True), (1, False, True)]
+)
+def test_a_predicate_is_certified_where_it_says_what_the_policy_answers(
+    predicted: int, says_yes: bool, sure: bool
+) -> None:
+    """The yes may be the most probable of four labels and below a half: then the no is not certified."""
+    result = ClassifyResult(
+        model="m", labels=LABELS, predicted=[predicted], confidence=[0.45], variant=["v"], escalated=[False],
+        degraded=[False], logits=np.zeros((1, 4), np.float32), temperatures=[1.0], policy_version="p",
+        certified=True,
+    )  # fmt: skip
+    yes = Match("m", LABELS, np.array([2]), (), len(LABELS), False)
+    found = doubt(yes, result, says_yes)
+    assert (found is None) if sure else ("most probable" in str(found))
