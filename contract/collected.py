@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Iterator
-from re import _parser
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,6 +13,7 @@ from contract.errors import BadRequest
 from contract.files import sha256_of_json
 from contract.records import Frozen
 
+_parser: Any = importlib.import_module("re._parser")  # has no types
 SCHEMA = 1
 QuestionKind = Literal["choice", "predicate", "score"]
 Source = Literal["passed", "stage"]

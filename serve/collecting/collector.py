@@ -146,7 +146,6 @@ class Collector:
         """Read an answer into rows."""
         try:
             for answered in waiting.read():
-                self._check_number(answered.question)
                 self._rows.append(self._row(answered, waiting))
         except SluiceError as problem:
             self.dropped += 1
@@ -163,6 +162,8 @@ class Collector:
         rules = self._store.rules
         self._check_length(answered)
         question = answered.question.redacted(rules)
+        if question.sha256 not in self._known and len(self._known) >= _MOST_QUESTIONS:
+            raise BadRequest(f"more than {_MOST_QUESTIONS} questions were asked")
         if self._known.get(question.sha256, float("-inf")) < time.monotonic() - _TIDY_EVERY_S:
             self._store.remember(question)
             self._known[question.sha256] = time.monotonic()
@@ -215,10 +216,3 @@ class Collector:
             self._store.tidy(self._clock())
         except (OSError, SluiceError) as problem:
             log.warning("%s was not tidied: %s", self._store.folder, problem)
-
-    def _check_number(self, question: Question) -> None:
-        """Raise BadRequest for one question more than are kept."""
-        if len(self._known) < _MOST_QUESTIONS:
-            return
-        if question.redacted(self._store.rules).sha256 not in self._known:
-            raise BadRequest(f"more than {_MOST_QUESTIONS} questions were asked")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.collected import FALSE, TRUE, Question, Redaction
+from contract.collected import FALSE, TRUE, KeepRules, Question, Redaction
 from contract.errors import BadRequest
 from runtime.api import Logits
 from serve.collecting.collector import Answered, Collector
@@ -165,17 +165,28 @@ def test_images_do_not_wait_to_be_thrown_away(tmp_path: Path) -> None:
     assert (collector.kept, collector.dropped) == (3, 0)
 
 
-def test_what_is_too_long_to_look_for_patterns_in_is_not_kept(tmp_path: Path) -> None:
+def test_what_is_too_long_to_look_for_patterns_in_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pattern's time may grow with the square of a text, and holds up everything else."""
     rules = {"redact": (Redaction(pattern=r"[\w.+-]+@[\w-]+\.\w+"),), "max_redacted_characters": 100}
+    searched, redacted = [], KeepRules.redacted
+
+    def noted(rules: KeepRules, text: str) -> str:
+        searched.append(len(text))
+        return redacted(rules, text[:100])
+
+    monkeypatch.setattr(KeepRules, "redacted", noted)
+    monkeypatch.setattr("serve.collecting.collector._MOST_QUESTIONS", 1)
     collector = Collector(settings_in(tmp_path, **rules))
+    collector.offer(one, 1.0)
     long = QUESTION.model_copy(update={"instructions": "a" * 1_000_000})
     collector.offer(lambda: one("a" * 1_000_000), 1.0)
     collector.offer(lambda: [Answered(long, "short", "yes", None)], 1.0)
-    collector.offer(one, 1.0)
     collector.close()
 
     assert (collector.kept, collector.dropped) == (1, 2)
+    assert max(searched) <= 100
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
