@@ -166,8 +166,7 @@ class Supervisor:
         if self.standing.phase != "training" and not self._begin_round():
             return
         plan, number = self._plan, self.standing.round
-        if recipe.asks_otherwise(plan, plan.round_folder(number)):
-            self._go_back("the training under way was for another upstream, key or price", more=False)
+        if self._is_for_another():
             return
         try:
             recipe.prepare(plan, self.standing.question, plan.round_folder(number))
@@ -176,6 +175,13 @@ class Supervisor:
             return
         if self._run(steps.compress_words(plan, number), or_back=True):
             self._enter("certifying")
+
+    def _is_for_another(self) -> bool:
+        """Return whether the round was begun for another upstream, key or price; if so, go back."""
+        if not recipe.asks_otherwise(self._plan, self._plan.round_folder(self.standing.round)):
+            return False
+        self._go_back("the training under way was for another upstream, key or price", more=False)
+        return True
 
     def _begin_round(self) -> bool:
         """Enter a training under the options of this start; return False where the upstream says no."""
@@ -241,6 +247,8 @@ class Supervisor:
                 recipe.forget(self._plan.round_folder(one), wholly=one not in used)
 
     def _tune(self) -> None:
+        if self._is_for_another():
+            return
         plan, number = self._plan, self.standing.round
         words = steps.tune_words(plan, number)
         code = self._runner.run(words)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -227,7 +228,10 @@ def test_one_that_only_collects_refuses_the_folder_of_a_proxy_under_way(tmp_path
     check_start(plan_in(tmp_path))
 
 
-def test_a_family_that_asks_another_upstream_is_not_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("phase", ["training", "certifying"])
+def test_a_family_that_asks_another_upstream_is_not_served(
+    tmp_path: Path, phase: Literal["training", "certifying"]
+) -> None:
     """Its stage would go on paying the one that was left; one that is not served yet is made anew."""
     plan = plan_in(tmp_path)
     collect(plan, ["card", "transfer"] * 60)
@@ -239,7 +243,7 @@ def test_a_family_that_asks_another_upstream_is_not_served(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"--upstream, --usd-per-1k"):
         check_start(other)
 
-    write_standing(tmp_path, Standing(phase="training", round=1, question=QUESTION.sha256))
+    write_standing(tmp_path, Standing(phase=phase, round=1, question=QUESTION.sha256))
     check_start(other)
     made, _ = supervisor(other)
     made.once()
