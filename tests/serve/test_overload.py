@@ -22,6 +22,8 @@ from serve.types.stage import Snapshot
 from tables.labelled import from_rows
 from tests.serve.parts import Kept, serving
 
+pytestmark = pytest.mark.timing
+
 OBJECTIVE_MS = 500.0
 DELAY_MS = 10.0
 LARGE = "fake-large"

@@ -85,8 +85,9 @@ async def test_a_replica_that_stops_writes_what_it_has_before_the_last_answer_co
             slow = asyncio.create_task(client.post("/v1/decisions", json=body))
             assert await asyncio.to_thread(app.came.acquire, timeout=20)
             draining = asyncio.create_task(replica.drain())
-            while not len(CollectedStore.open(tmp_path / "kept").rows()):
-                await asyncio.sleep(0.01)
+            kept = CollectedStore.open(tmp_path / "kept")
+            while not len(await asyncio.to_thread(kept.rows)):
+                pass
             assert not draining.done()
             assert (await client.post("/v1/decisions", json=body)).status_code == 503
         finally:
