@@ -87,8 +87,8 @@ def index_of(name: Any, names: Sequence[str]) -> int:
 def led_by(label: int, probabilities: Probabilities) -> Probabilities:
     """Return probabilities [C] that sum to 1 with `label` the likeliest.
 
-    Where another is likelier the two change places, and of equals it gets a little more, which float32 keeps:
-    what a model names is its answer.
+    Where another is likelier the two change places, and of near equals it gets a little more, which float32
+    keeps: what a model names is its answer.
 
     Raises:
         RemoteFailure: a value is negative or not finite, or all are 0.
@@ -100,8 +100,9 @@ def led_by(label: int, probabilities: Probabilities) -> Probabilities:
     likeliest = int(found.argmax())
     if found[likeliest] > found[label]:
         found[[label, likeliest]] = found[[likeliest, label]]
-    if int(found.argmax()) != label:
-        found[label] *= 1 + _TIE
+    least = (1 + _TIE) * np.delete(found, label).max(initial=0.0)
+    if found[label] < least:
+        found[label] = least
         found /= found.sum()
     return found
 

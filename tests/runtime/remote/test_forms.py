@@ -312,6 +312,17 @@ def test_a_tensor_of_another_shape_or_kind_is_refused(data: Any) -> None:
         form_of(asking(URL, "oip"), LABELS).read({"outputs": [{"name": "probabilities", "data": data}]}, 1)
 
 
+MORE = math.nextafter(0.5, 1.0)
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.5], [0.5, MORE], [MORE, 0.5]])
+def test_of_near_equals_the_answer_leads(row: list[float]) -> None:
+    """What float64 tells apart and float32 does not goes to the label that was named, too."""
+    for label in (0, 1):
+        logits = logits_of(np.array([label]), led_by(label, np.array(row))[None, :], 2)
+        assert int(logits[0].argmax()) == label
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6).filter(lambda row: sum(row) > 1e-3), st.data())
 def test_the_answer_leads_in_float32_too(row: list[float], data: st.DataObject) -> None:
     """Whatever the probabilities, the label that was named is the argmax of the logits made from them."""
