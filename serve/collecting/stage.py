@@ -11,10 +11,10 @@ from runtime.api import Logits
 from serve.collecting.collector import Answered, Collector
 from serve.types.clock import Clock
 from serve.types.priority import DEFAULT_PRIORITY
-from serve.types.stage import Stage, instructions_of
+from serve.types.stage import Stage, StageAround
 
 
-class CollectedStage:
+class CollectedStage(StageAround):
     """Passes texts to a stage and its answers on, and tells the collector of both.
 
     Args:
@@ -38,7 +38,7 @@ class CollectedStage:
         upstream: str = "",
         clock: Clock = time.monotonic,
     ) -> None:
-        self._stage = stage
+        super().__init__(stage)
         self._question = question
         self._labels = tuple(labels)
         self._order = [self._labels.index(label) for label in question.labels]
@@ -47,16 +47,6 @@ class CollectedStage:
         self._model = question.model or stage.variant
         self._upstream = upstream
         self._clock = clock
-
-    @property
-    def variant(self) -> str:
-        """Name of the variant."""
-        return self._stage.variant
-
-    @property
-    def instructions(self) -> str | None:
-        """How its question is put; see serve.types.stage.instructions_of."""
-        return instructions_of(self._stage)
 
     async def logits(
         self,
@@ -77,10 +67,6 @@ class CollectedStage:
         if found is not None:
             self._keep(list(texts), found, 0.0)
         return found
-
-    async def ready(self) -> bool:
-        """Return whether the stage would answer."""
-        return await self._stage.ready()
 
     def _keep(self, texts: list[str], logits: Logits, latency_ms: float) -> None:
         def read() -> Iterable[Answered]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from contract.errors import PolicyError, SluiceError
+from contract.errors import SluiceError
 from contract.live import FamilyReference, Revision, parse_revision
 from contract.policy import Policy
-from serve.storage.numbered import NotJson, Numbered, NumberTaken
+from serve.control.numbered_records import NumberedRecords
 from serve.storage.objects import Objects, open_objects
 
 MAX_REASON = 200
@@ -18,10 +18,8 @@ class RevisionTaken(SluiceError):
     """Another writer committed that number first; read the latest revision and decide again."""
 
 
-class RevisionStore:
-    """Revisions below `revisions` of a store; several may read and write.
-
-    Every method raises OSError when the store cannot be asked.
+class RevisionStore(NumberedRecords[Revision]):
+    """Revisions below `revisions` of a store; see NumberedRecords. A number that exists is RevisionTaken.
 
     Args:
         objects: the store.
@@ -29,49 +27,7 @@ class RevisionStore:
     """
 
     def __init__(self, objects: Objects, place: str = "") -> None:
-        self._documents = Numbered(objects, below(place, "revisions"))
-
-    def latest(self) -> Revision | None:
-        """Return the newest revision; None before the first. Raises PolicyError when unreadable."""
-        number = self._documents.latest()
-        return self.read(number) if number else None
-
-    def newer_than(self, number: int) -> Revision | None:
-        """Return the latest revision if it is newer; costs one look at the store when it is not."""
-        newer = self._documents.newer_than(number)
-        return None if newer is None else self.read(newer)
-
-    def read(self, number: int) -> Revision:
-        """Return one revision.
-
-        Raises:
-            PolicyError: there is no such number, or what is there is not that revision.
-        """
-        where = self._documents.where(number)
-        try:
-            revision = parse_revision(self._documents.read(number), where=where)
-        except FileNotFoundError:
-            raise PolicyError("there is no such revision", where=where) from None
-        except NotJson as problem:
-            raise PolicyError(str(problem), where=where) from None
-        if revision.number != number:
-            raise PolicyError(f"it says it is revision {revision.number}", where=where)
-        return revision
-
-    def history(self) -> list[Revision]:
-        """Return all revisions, oldest first."""
-        return [self.read(number) for number in self._documents.numbers()]
-
-    def commit(self, revision: Revision) -> None:
-        """Write a revision under its number, complete or not at all.
-
-        Raises:
-            RevisionTaken: the number exists.
-        """
-        try:
-            self._documents.write(revision.number, revision.dump())
-        except NumberTaken:
-            raise RevisionTaken(f"revision {revision.number} was taken by another writer") from None
+        super().__init__(objects, below(place, "revisions"), "revision", parse_revision, RevisionTaken)
 
 
 def open_revisions(state: str, place: str = "") -> RevisionStore:

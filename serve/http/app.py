@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.types import DecoratedCallable
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -165,60 +167,70 @@ def _answer_errors_in_one_form(shell: FastAPI) -> None:
 
 
 def _add_inference(shell: FastAPI, hot: HotRoutes) -> None:
-    @shell.post(
-        CLASSIFY,
-        response_model=schemas.ClassifyReply,
-        responses=REFUSALS,
-        openapi_extra=_body_of(schemas.ClassifyBody),
-        summary="Classify texts",
-        tags=["inference"],
-    )
+    @_inference(shell, CLASSIFY, "Classify texts", schemas.ClassifyBody, schemas.ClassifyReply)
     async def classify() -> Response:
         return _Passed(hot)
 
-    @shell.post(
+    @_inference(
+        shell,
         "/v2/models/{model:model}/infer",
-        response_model=schemas.InferReply,
-        responses=REFUSALS,
-        openapi_extra=_body_of(schemas.InferBody),
-        summary="Infer (Open Inference Protocol)",
-        tags=["inference"],
+        "Infer (Open Inference Protocol)",
+        schemas.InferBody,
+        schemas.InferReply,
     )
     async def infer(model: str) -> Response:  # noqa: ARG001 - for the description; `hot` reads the path
         return _Passed(hot)
 
-    @shell.post(
+    @_inference(
+        shell,
         "/v2/models/{model:model}/versions/{version_}/infer",
-        response_model=schemas.InferReply,
-        responses=REFUSALS,
-        openapi_extra=_body_of(schemas.InferBody),
-        summary="Infer with a version (Open Inference Protocol)",
-        tags=["inference"],
+        "Infer with a version (Open Inference Protocol)",
+        schemas.InferBody,
+        schemas.InferReply,
     )
     async def infer_version(model: str, version_: str) -> Response:  # noqa: ARG001 - as above
         return _Passed(hot)
 
-    @shell.post(
+    @_inference(
+        shell,
         DECISIONS,
-        response_model=decision_schemas.DecisionReply,
-        responses=DECISION_REFUSALS,
-        openapi_extra=_body_of(decision_schemas.DecisionBody),
-        summary="Answer closed questions (OpenAI's Decisions API)",
-        tags=["inference"],
+        "Answer closed questions (OpenAI's Decisions API)",
+        decision_schemas.DecisionBody,
+        decision_schemas.DecisionReply,
+        DECISION_REFUSALS,
     )
     async def decisions() -> Response:
         return _Passed(hot)
 
-    @shell.post(
+    @_inference(
+        shell,
         SYSTEM_ONE,
-        response_model=decision_schemas.SystemOneReply,
-        responses=DECISION_REFUSALS,
-        openapi_extra=_body_of(decision_schemas.SystemOneBody),
-        summary="Answer closed questions (System One)",
-        tags=["inference"],
+        "Answer closed questions (System One)",
+        decision_schemas.SystemOneBody,
+        decision_schemas.SystemOneReply,
+        DECISION_REFUSALS,
     )
     async def systemone() -> Response:
         return _Passed(hot)
+
+
+def _inference(
+    shell: FastAPI,
+    path: str,
+    summary: str,
+    body: type[BaseModel],
+    reply: type[BaseModel],
+    refusals: dict[int | str, dict[str, Any]] = REFUSALS,
+) -> Callable[[DecoratedCallable], DecoratedCallable]:
+    """Describe a route that the fast ones answer."""
+    return shell.post(
+        path,
+        response_model=reply,
+        responses=refusals,
+        openapi_extra=_body_of(body),
+        summary=summary,
+        tags=["inference"],
+    )
 
 
 def _response(reply: Reply) -> Response:

@@ -24,7 +24,7 @@ from serve.settings.traces import TraceSettings
 from serve.types.current import SPAN
 from serve.types.priority import DEFAULT_PRIORITY
 from serve.types.recorder import BatchRecord
-from serve.types.stage import Stage, instructions_of
+from serve.types.stage import Stage, StageAround
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -155,23 +155,13 @@ def _received(carried: Mapping[str, str]) -> Any:
     return TraceContextTextMapPropagator().extract(carried, Context())
 
 
-class TracedStage:
+class TracedStage(StageAround):
     """A stage whose asking is a span of the request's trace, where the request has one."""
 
     def __init__(self, stage: Stage, tracing: Tracing) -> None:
-        self._stage = stage
+        super().__init__(stage)
         self._tracing = tracing
         self._name = f"stage {stage.variant}"
-
-    @property
-    def variant(self) -> str:
-        """Name of the variant."""
-        return self._stage.variant
-
-    @property
-    def instructions(self) -> str | None:
-        """How its question is put; see serve.types.stage.instructions_of."""
-        return instructions_of(self._stage)
 
     async def logits(
         self,
@@ -198,7 +188,3 @@ class TracedStage:
     def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
         """Return what the stage does; None for a traced request, which shows each part of its way."""
         return None if SPAN.get() is not None else self._stage.logits_now(texts, deadline_at)
-
-    async def ready(self) -> bool:
-        """Return whether the stage would answer now."""
-        return await self._stage.ready()

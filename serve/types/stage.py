@@ -101,3 +101,42 @@ def instructions_of(stage: object) -> str | None:
 
 Snapshots = Callable[[], Snapshot]
 """Gives the snapshot in force; raises NotReady before the first and when the replica fell behind."""
+
+
+class StageAround:
+    """Passes on what a stage is asked; what stands around one overrides what it watches.
+
+    Args:
+        stage: asked.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant."""
+        return self._stage.variant
+
+    @property
+    def instructions(self) -> str | None:
+        """How its question is put; see instructions_of."""
+        return instructions_of(self._stage)
+
+    async def logits(
+        self,
+        texts: Sequence[str],
+        deadline_at: float | None,
+        due_at: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Logits:
+        """Return the stage's logits; see Stage."""
+        return await self._stage.logits(texts, deadline_at, due_at, priority)
+
+    def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
+        """Return the stage's logits where it has them without waiting."""
+        return self._stage.logits_now(texts, deadline_at)
+
+    async def ready(self) -> bool:
+        """Return whether the stage would answer now."""
+        return await self._stage.ready()

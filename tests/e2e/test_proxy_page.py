@@ -17,13 +17,9 @@ import pytest
 
 from tests.e2e.conftest import MARK, REPOSITORY, Sluice, wait_ready
 from tests.ports import free_port
+from tests.support.pages import blocks
 
 PAGE = REPOSITORY / "docs" / "proxy.md"
-
-
-def blocks(kind: str) -> list[str]:
-    """Return the blocks of the page in that language."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)
 
 
 @dataclass
@@ -99,9 +95,9 @@ class Reader:
 def test_every_command_of_the_proxy_page_works(alone: Sluice, tmp_path: Path) -> None:
     """A stand-in, a proxy and an application get from passing on to a certified policy that saves money."""
     reader, printed = Reader(alone, tmp_path), {}
-    (application,) = blocks("python")
+    (application,) = blocks(PAGE, "python")
     (tmp_path / "app.py").write_text(reader.here(application))
-    typed = [line for line in blocks("sh")[0].splitlines() if line and not line.startswith("#")]
+    typed = [line for line in blocks(PAGE, "sh")[0].splitlines() if line and not line.startswith("#")]
     assert len(typed) == 10
     codes: list[int] = []
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from tests.e2e.conftest import MARK, REPOSITORY, Sluice, wait_ready
 from tests.ports import free_port
+from tests.support.pages import blocks
 
 PAGE = REPOSITORY / "docs" / "tutorial.md"
 TOPICS = {
@@ -85,10 +85,6 @@ def _write_model(folder: Path, tickets: dict[str, str]) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)
-
-
 @dataclass
 class Reader:
     """Someone who types what the page says, in one folder, with ports of their own."""
@@ -138,10 +134,10 @@ def test_every_command_of_the_tutorial_works(alone: Sluice, tmp_path: Path) -> N
     rows = "".join(f"{text},{label}\n" for text, label in tickets.items())
     (tmp_path / "tickets.csv").write_text(f"text,label\n{rows}")
     _write_model(tmp_path / "my-model", tickets)
-    (recipe,) = _blocks("yaml")
+    (recipe,) = blocks(PAGE, "yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
 
-    lines = [line for block in _blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks(PAGE, "sh") for line in block.splitlines()]
     typed = [line for line in lines if not line.startswith(("python -m venv", "pip install"))]
     assert len(lines) - len(typed) == 2
     reader, printed = Reader(alone, tmp_path), {}

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import uvicorn
 
 from contract.probabilities import softmax
@@ -202,6 +203,34 @@ def known_model(model: KnownModel, port: int = 0) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+K = TypeVar("K", bound=KnownModel)
+
+
+def shared(kind: type[K]) -> tuple[Any, Any, Any]:
+    """Return fixtures for one served model of a kind: `serving`, the model as new for a test, and `url`."""
+
+    @pytest.fixture(scope="module", name="serving")
+    def serving() -> Iterator[tuple[K, str]]:
+        """One server for all tests here."""
+        model = kind()
+        with known_model(model) as url:
+            yield model, url
+
+    @pytest.fixture
+    def known(serving: tuple[K, str]) -> K:
+        """The server's model, as new."""
+        model, _ = serving
+        model.__init__()  # type: ignore[misc] # as new
+        return model
+
+    @pytest.fixture
+    def url(serving: tuple[K, str]) -> str:
+        """The server's root address."""
+        return serving[1]
+
+    return serving, known, url
 
 
 def asking(url: str, form: str = "decisions", **changes: Any) -> RemoteModel:

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from contract.errors import BadRequest
 from serve.settings.limits import RequestLimits
-from serve.wire.common import check_number, check_sticky_key, parse_object
+from serve.wire.common import parse_object
 from serve.wire.decisions.asked import MOST_QUESTIONS, Asked, InvalidRequest, Question, Value, check_values
+from serve.wire.decisions.bodies import all_objects, asks_for_own, body_with, own_fields, reply_with, told_in
 from serve.wire.decisions.inputs import read_input
-
-OWN_FIELDS = ("deadline_ms", "sticky_key")
-"""What this gateway knows beyond the form; it is never passed on."""
 
 NO_USAGE: Mapping[str, Any] = {
     "input_tokens": 0,
@@ -42,25 +37,7 @@ def parse(body: bytes, limits: RequestLimits) -> Asked:
         raise InvalidRequest(f"questions must be a list of 1 to {MOST_QUESTIONS}", "questions")
     read = [_question(question, position) for position, question in enumerate(questions)]
     timeout_s, sticky_key = own_fields(raw)
-    own = any(name in raw for name in OWN_FIELDS)
-    return Asked(model, text, images, unread, read, raw, timeout_s, sticky_key, own)
-
-
-def own_fields(raw: Mapping[str, Any]) -> tuple[float | None, bytes]:
-    """Return the timeout in seconds and the sticky key of a body. Raises InvalidRequest."""
-    timeout_s, sticky_key = None, b""
-    try:
-        if (deadline_ms := raw.get("deadline_ms")) is not None:
-            timeout_s = check_number(deadline_ms, "deadline_ms") / 1e3
-            if timeout_s <= 0:
-                raise InvalidRequest("deadline_ms must be above 0", "deadline_ms")
-        if (given := raw.get("sticky_key")) is not None:
-            sticky_key = check_sticky_key(given, "sticky_key")
-    except InvalidRequest:
-        raise
-    except BadRequest as problem:
-        raise InvalidRequest(problem.message, problem.message.partition(" ")[0]) from None
-    return timeout_s, sticky_key
+    return Asked(model, text, images, unread, read, raw, timeout_s, sticky_key, asks_for_own(raw))
 
 
 def answer(question: Question, probabilities: Sequence[float], chosen: int, values: Sequence[int]) -> Any:
@@ -111,10 +88,7 @@ def render(
         usage: what was billed; None: nothing.
         extra: what only this gateway tells; clients of the form ignore it.
     """
-    told: dict[str, Any] = {"answers": answers, "model": asked.model, "usage": usage or NO_USAGE}
-    if extra is not None:
-        told["sluice"] = extra
-    return orjson.dumps(told)
+    return reply_with(asked, answers, usage or NO_USAGE, extra)
 
 
 def part(asked: Asked, positions: Sequence[int]) -> bytes:
@@ -123,23 +97,7 @@ def part(asked: Asked, positions: Sequence[int]) -> bytes:
     Raises:
         InvalidRequest: something in it is nested too deeply to be written again.
     """
-    raw = {name: value for name, value in asked.raw.items() if name not in OWN_FIELDS}
-    raw["questions"] = [asked.questions[position].raw for position in positions]
-    return written(raw)
-
-
-def written(raw: Mapping[str, Any]) -> bytes:
-    """Return a body as JSON. Raises InvalidRequest where it is nested too deeply."""
-    try:
-        return orjson.dumps(raw)
-    except orjson.JSONEncodeError:
-        for name, value in raw.items():
-            try:
-                orjson.dumps({name: value})
-            except orjson.JSONEncodeError:
-                where = name[:80]
-                raise InvalidRequest(f"{where} is nested too deeply", where) from None
-        raise
+    return body_with(asked, [asked.questions[position].raw for position in positions])
 
 
 def place(_: Question, position: int) -> str:
@@ -151,17 +109,10 @@ def answers_in(
     reply: bytes, questions: Sequence[Question]
 ) -> tuple[list[Any], Mapping[str, Any] | None] | None:
     """Return the answers in a reply to these questions, and its usage; None where it is no such reply."""
-    try:
-        value = orjson.loads(reply)
-    except orjson.JSONDecodeError:
+    answers, usage = told_in(reply)
+    if type(answers) is not list or len(answers) != len(questions) or not all_objects(answers):
         return None
-    answers = value.get("answers") if type(value) is dict else None
-    if type(answers) is not list or len(answers) != len(questions):
-        return None
-    if not all(type(answer) is dict for answer in answers):
-        return None
-    usage = value.get("usage")
-    return answers, usage if type(usage) is dict else None
+    return answers, usage
 
 
 def _question(raw: Any, position: int) -> Question:

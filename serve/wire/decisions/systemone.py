@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from serve.settings.limits import RequestLimits
 from serve.wire.common import parse_object
 from serve.wire.decisions.asked import MOST_QUESTIONS, Asked, InvalidRequest, Question, Value, check_values
+from serve.wire.decisions.bodies import all_objects, asks_for_own, body_with, own_fields, reply_with, told_in
 from serve.wire.decisions.inputs import Unread, read_state
-from serve.wire.decisions.openai_form import OWN_FIELDS, own_fields, written
 
 NO_USAGE: Mapping[str, Any] = {"input_tokens": 0, "output_tokens": 0}
 
@@ -34,8 +32,7 @@ def parse(body: bytes, limits: RequestLimits) -> Asked:
         raise InvalidRequest(f"questions must be an object with 1 to {MOST_QUESTIONS} of them", "questions")
     read = [_question(name, question) for name, question in questions.items()]
     timeout_s, sticky_key = own_fields(raw)
-    own = any(name in raw for name in OWN_FIELDS)
-    return Asked(model, text, (), unread, read, raw, timeout_s, sticky_key, own)
+    return Asked(model, text, (), unread, read, raw, timeout_s, sticky_key, asks_for_own(raw))
 
 
 def answer(question: Question, probabilities: Sequence[float], chosen: int, values: Sequence[int]) -> Any:
@@ -67,10 +64,7 @@ def render(
 ) -> bytes:
     """Return the body of a reply; see `openai_form.render`."""
     named = {question.name: found for question, found in zip(asked.questions, answers, strict=True)}
-    told: dict[str, Any] = {"answers": named, "model": asked.model, "usage": usage or NO_USAGE}
-    if extra is not None:
-        told["sluice"] = extra
-    return orjson.dumps(told)
+    return reply_with(asked, named, usage or NO_USAGE, extra)
 
 
 def part(asked: Asked, positions: Sequence[int]) -> bytes:
@@ -79,10 +73,8 @@ def part(asked: Asked, positions: Sequence[int]) -> bytes:
     Raises:
         InvalidRequest: something in it is nested too deeply to be written again.
     """
-    raw = {name: value for name, value in asked.raw.items() if name not in OWN_FIELDS}
     some = [asked.questions[position] for position in positions]
-    raw["questions"] = {question.name: question.raw for question in some}
-    return written(raw)
+    return body_with(asked, {question.name: question.raw for question in some})
 
 
 def place(question: Question, _: int) -> str:
@@ -95,18 +87,11 @@ def answers_in(
     reply: bytes, questions: Sequence[Question]
 ) -> tuple[list[Any], Mapping[str, Any] | None] | None:
     """Return the answers in a reply to these questions, and its usage; None where it is no such reply."""
-    try:
-        value = orjson.loads(reply)
-    except orjson.JSONDecodeError:
-        return None
-    answers = value.get("answers") if type(value) is dict else None
+    answers, usage = told_in(reply)
     if type(answers) is not dict:
         return None
     found = [answers.get(question.name) for question in questions]
-    if not all(type(one) is dict for one in found):
-        return None
-    usage = value.get("usage")
-    return found, usage if type(usage) is dict else None
+    return (found, usage) if all_objects(found) else None
 
 
 def _question(name: str, raw: Any) -> Question:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,31 +14,11 @@ from runtime.remote.asking import NONE, ask_texts
 from runtime.remote.estimate import estimate, most_usd_of
 from runtime.remote.kept import Kept, KeptAnswers
 from tests.ports import free_port
-from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
+from tests.support.known_model import LABELS, Fault, KnownModel, asking, shared
 
 TEXTS = [f"story {i}" for i in range(30)]
 
-
-@pytest.fixture(scope="module")
-def serving() -> Iterator[tuple[KnownModel, str]]:
-    """One server for all tests here."""
-    model = KnownModel()
-    with known_model(model) as url:
-        yield model, url
-
-
-@pytest.fixture
-def known(serving: tuple[KnownModel, str]) -> KnownModel:
-    """The server's model, as new."""
-    model, _ = serving
-    model.__init__()  # type: ignore[misc] # as new
-    return model
-
-
-@pytest.fixture
-def url(serving: tuple[KnownModel, str]) -> str:
-    """The server's root address."""
-    return serving[1]
+serving, known, url = shared(KnownModel)
 
 
 @pytest.mark.parametrize("form", ["decisions", "oip"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,31 +22,11 @@ from runtime.remote.forms.said import tokens_of
 from runtime.remote.rate import Rate
 from runtime.remote.retrying import LONGEST_PAUSE_S, Retries, retry_after_s
 from tests.ports import free_port
-from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
+from tests.support.known_model import LABELS, Fault, KnownModel, asking, shared
 
 TEXTS = [f"story {i}" for i in range(24)]
 
-
-@pytest.fixture(scope="module")
-def serving() -> Iterator[tuple[KnownModel, str]]:
-    """One server for all tests here."""
-    model = KnownModel()
-    with known_model(model) as url:
-        yield model, url
-
-
-@pytest.fixture
-def known(serving: tuple[KnownModel, str]) -> KnownModel:
-    """The server's model, as new."""
-    model, _ = serving
-    model.__init__()  # type: ignore[misc] # as new
-    return model
-
-
-@pytest.fixture
-def url(serving: tuple[KnownModel, str]) -> str:
-    """The server's root address."""
-    return serving[1]
+serving, known, url = shared(KnownModel)
 
 
 def ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,34 +32,14 @@ from serve.settings.stages import FakeSettings, StageSettings
 from serve.stages.http import HttpStage, ServerForecast, load_http_stage
 from tests.ports import free_port
 from tests.serve.parts import FakeFolder, Kept, Served
-from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model
+from tests.support.known_model import LABELS, Fault, KnownModel, asking, known_model, shared
 
 pytestmark = pytest.mark.anyio
 
 TEXTS = [f"story {i}" for i in range(12)]
 ONE_TRY = StageSettings(retries=RetryRules(share=0.0))
 
-
-@pytest.fixture(scope="module")
-def serving() -> Iterator[tuple[KnownModel, str]]:
-    """One server for all tests here."""
-    model = KnownModel()
-    with known_model(model) as url:
-        yield model, url
-
-
-@pytest.fixture
-def known(serving: tuple[KnownModel, str]) -> KnownModel:
-    """The server's model, as new."""
-    model, _ = serving
-    model.__init__()  # type: ignore[misc] # as new
-    return model
-
-
-@pytest.fixture
-def url(serving: tuple[KnownModel, str]) -> str:
-    """The server's root address."""
-    return serving[1]
+serving, known, url = shared(KnownModel)
 
 
 @asynccontextmanager

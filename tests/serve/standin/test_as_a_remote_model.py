@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from contract.remote import ChatOptions, RemoteModel
-from runtime.fake_family import LABELS, write_fake_family
+from runtime.fake_family import LABELS
 from runtime.remote.client import SyncClient
 from serve.standin.answerer import Answerer
-from serve.standin.server import Running, serving
-from serve.standin.settings import StandInSettings
+from serve.standin.server import Running
 
 TEXTS = [f"{label}: story {n}" for n in range(4) for label in LABELS]
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a family of fakes."""
-    folder = tmp_path_factory.mktemp("family")
-    write_fake_family(folder, delay_ms=0.0, rows=60)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def standin(family: Path) -> Iterator[Running]:
-    """Return a running stand-in."""
-    with serving(family, StandInSettings(port=0, usd_per_1k=0.03)) as running:
-        yield running
 
 
 def test_log_probabilities_of_a_chat_give_the_familys_own(family: Path, standin: Running) -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,11 @@ import httpx
 import pytest
 
 from runtime.fake import true_label
-from runtime.fake_family import LABELS, write_fake_family
+from runtime.fake_family import LABELS
 from serve.standin.server import Running, serving
 from serve.standin.settings import StandInSettings
 
 TEXT = "sport: story 7"
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a family of fakes."""
-    folder = tmp_path_factory.mktemp("family")
-    write_fake_family(folder, delay_ms=0.0, rows=60)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def standin(family: Path) -> Iterator[Running]:
-    """Return a stand-in without delay that takes 0.03 USD for 1,000 questions."""
-    with serving(family, StandInSettings(port=0, usd_per_1k=0.03)) as running:
-        yield running
 
 
 def chat(**more: Any) -> dict[str, Any]:
