@@ -262,7 +262,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Saved per hour",
-                "What the reference alone would have cost for the cascade's texts, less what they cost.",
+                "What the reference alone would have cost for undegraded answers, less what was paid.",
                 "currencyUSD",
                 (Query(f"3600 * {rate_of(m.SAVED_USD.name)}", "saved"),),
             ),
