@@ -20,6 +20,7 @@ from bench.decisions.page import render
 from bench.decisions.peer import TIMED, Job, Rows, ask_rival
 from bench.decisions.savings import measure
 from bench.decisions.timing import decision_us
+from bench.gateway.environments import PACKAGES
 from contract.costs import Cost
 from contract.family import read_family
 from contract.files import write_json, write_text
@@ -120,7 +121,7 @@ def _setting(given: argparse.Namespace, train: Rows, held: Rows, rival: dict[str
         "draws": given.draws,
         "certifying": given.certifying,
         "delta": DELTA,
-        "version": "0.4.0",
+        "version": PACKAGES["shad0w"][0].rpartition("==")[2],
         "student": told["student"] if given.student == "auto" else given.student,
     }
 

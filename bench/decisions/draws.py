@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +40,6 @@ class Seen:
     def wrong_of_local(self) -> float:
         """Share of the answers given without the large model that are other than its own."""
         return self.wrong / self.local if self.local else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +23,13 @@ from contract.formulas import (
     quantile_interval,
     wilson_interval,
 )
+from serve.standin.server import Running, serving
+from serve.standin.settings import StandInSettings
 
 MODEL = "student-int8"
 FRONT = ("linear", "deep")
 DROP = 0.01
 CLIENTS = 8
-START_S = 60.0
 
 
 def measure(
@@ -76,19 +73,10 @@ def measure(
     }
 
 
-@contextmanager
-def stand_in(family: Path, port: int, delay_ms: float, usd_per_1k: float) -> Iterator[None]:
-    """Run `sluice stand-in` until the block ends."""
-    command = [sys.executable, "-m", "sluicegate.main", "stand-in", str(family), "--variant", MODEL]
-    command += ["--port", str(port), "--delay-ms", str(delay_ms), "--usd-per-1k", str(usd_per_1k)]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            _wait(f"http://127.0.0.1:{port}/spending", process)
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
+def stand_in(family: Path, port: int, delay_ms: float, usd_per_1k: float) -> AbstractContextManager[Running]:
+    """Serve the large model until the block ends; client and gateway are processes of their own."""
+    priced = StandInSettings(variant=MODEL, port=port, delay_ms=delay_ms, usd_per_1k=usd_per_1k)
+    return serving(family, priced)
 
 
 def _add(family: Path, front: Path, out: Path, port: int, usd_per_1k: float) -> None:
@@ -121,17 +109,6 @@ def _sluice(*arguments: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"sluice {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit(f"{url} never answered")
 
 
 def _told(policy: Path) -> str:

@@ -57,6 +57,19 @@ class Sluice:
             pytest.fail(f"sluice {arguments} took over {timeout_s} s\n{err[-4000:]}")
         return subprocess.CompletedProcess([], process.returncode, out, err)
 
+    def shell(self, line: str, folder: Path, timeout_s: float) -> str:
+        """Type a line into a shell that finds `sluice`, and return what it prints; it must end with 0."""
+        environment = os.environ | {
+            MARK: self.mark,
+            "PATH": f"{self.executable.parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True,
+            check=False, timeout=timeout_s,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
     def leftovers(self, *, wait_s: float = 10) -> list[str]:
         """Return the processes that carry our mark and are still there after `wait_s`."""
         _, alive = psutil.wait_procs(marked(self.mark), timeout=wait_s)

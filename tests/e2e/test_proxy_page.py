@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.e2e.conftest import MARK, REPOSITORY, Sluice, wait_ready
+from tests.e2e.conftest import REPOSITORY, Sluice, wait_ready
 from tests.ports import free_port
 from tests.support.pages import blocks
 
@@ -52,16 +51,7 @@ class Reader:
             command = Sluice(self.sluice.executable, self.folder, self.sluice.mark)
             self.running.append(command.start(*words.removesuffix("&").split()[1:]))
             return ""
-        environment = os.environ | {
-            MARK: self.sluice.mark,
-            "PATH": f"{self.sluice.executable.parent}{os.pathsep}{os.environ['PATH']}",
-        }
-        done = subprocess.run(
-            ["bash", "-c", words], cwd=self.folder, env=environment, capture_output=True, text=True,
-            check=False, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
+        return self.sluice.shell(words, self.folder, timeout_s=120)
 
     def standing(self) -> dict[str, Any]:
         """Return where the proxy stands."""
@@ -76,7 +66,8 @@ class Reader:
             found = self.standing()
             if found["phase"] in phases and found["today"]["here"] >= here:
                 return found
-            psutil.wait_procs([psutil.Process(proxy.pid)], timeout=0.2)
+            with suppress(subprocess.TimeoutExpired):
+                proxy.wait(0.2)
         logs = "".join(log.read_text()[-3000:] for log in (self.folder / "demo-proxy" / "logs").glob("*.log"))
         pytest.fail(f"{self.standing()}\n{logs}")
 

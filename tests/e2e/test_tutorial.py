@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification
 
-from tests.e2e.conftest import MARK, REPOSITORY, Sluice, wait_ready
+from tests.e2e.conftest import REPOSITORY, Sluice, wait_ready
 from tests.ports import free_port
 from tests.support.pages import blocks
 
@@ -105,16 +104,7 @@ class Reader:
             return ""
         if line.startswith("sluice policy "):
             line += f" --admin-url http://127.0.0.1:{self.admin}"
-        environment = os.environ | {
-            MARK: self.sluice.mark,
-            "PATH": f"{self.sluice.executable.parent}{os.pathsep}{os.environ['PATH']}",
-        }
-        done = subprocess.run(
-            ["bash", "-c", line], cwd=self.folder, env=environment, capture_output=True, text=True,
-            check=False, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
+        return self.sluice.shell(line, self.folder, timeout_s=300)
 
     def leaves(self) -> int | None:
         """Press Ctrl-C in the gateway's terminal and return its exit code."""

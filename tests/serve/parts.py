@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 
 from contract.family import Family
 from contract.metrics import Outcome
@@ -20,7 +19,6 @@ from contract.policy import Limits, Policy, Stage
 from router.decide.cascade import compile_policy
 from runtime.fake_family import write_fake_family
 from runtime.load import load_variant
-from serve.control.admin_guard import Guard
 from serve.control.plane import ControlPlane
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
@@ -118,7 +116,7 @@ class Served:
 
 
 @contextmanager
-def serving(app: Gateway | FastAPI | Guard) -> Iterator[str]:
+def serving(app: Gateway | Callable[..., Any]) -> Iterator[str]:
     """Serve an application with uvicorn in a thread; the socket listens before the thread starts."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

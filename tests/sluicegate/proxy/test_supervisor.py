@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +30,7 @@ from sluicegate.proxy.supervisor import Supervisor, ask_to_train, supervise
 from sluicegate.proxy_cmd import command as proxy
 from sluicegate.upstream_options import plan_of
 from tables.collected.store import CollectedStore
+from tests.support.known_model import KnownModel, known_model
 
 V = "a" * 64
 LABELS = ("card", "transfer")
@@ -180,35 +179,12 @@ def test_a_family_is_not_loaded_whose_stage_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "logs" / "family.log").exists()
 
 
-class Refusing(BaseHTTPRequestHandler):
-    """A model that answers nobody without a key."""
-
-    def do_POST(self) -> None:
-        """Answer whoever has the key."""
-        self.rfile.read(int(self.headers["content-length"]))
-        known = self.headers.get("authorization") == "Bearer right"
-        answer: dict[str, object] = {
-            "type": "choice",
-            "name": None,
-            "choice": "card",
-            "confidence": 1.0,
-            "probabilities": [],
-        }
-        body = json.dumps({"answers": [answer], "model": "big"} if known else {"error": "no"}).encode()
-        self.send_response(200 if known else 401)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def test_the_upstream_is_asked_as_a_stage_will_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key of its own a stage is refused, which is said with the option; with it nothing is."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    model = KnownModel(QUESTION.labels)
+    model.key = "right"
+    with known_model(model) as root:
+        url = f"{root}/v1"
         open_, keyed = (plan_in(tmp_path, upstream=Upstream(url, key, 0.03)) for key in (None, "BIG_KEY"))
         collect(open_, ["card", "transfer"] * 5)
 
@@ -216,7 +192,6 @@ def test_the_upstream_is_asked_as_a_stage_will_ask(tmp_path: Path, monkeypatch: 
         assert "BIG_KEY" in recipe.why_no_answer(keyed, QUESTION.sha256)
         monkeypatch.setenv("BIG_KEY", "right")
         assert recipe.why_no_answer(keyed, QUESTION.sha256) == ""
-        server.shutdown()
 
 
 def test_one_that_only_collects_refuses_the_folder_of_a_proxy_under_way(tmp_path: Path) -> None:
