@@ -128,7 +128,10 @@ def weighted_sum(table: Floats, values: Floats) -> Floats:
     `table` is overwritten. A product with BLAS would be quicker, but adds in an order of its own.
     """
     table *= values[:, None]
-    found: Floats = np.add.reduce(table, axis=0)
+    if table.shape[1] == 1 and table.size:  # numpy would add a lone column up in pairs
+        found: Floats = np.add.accumulate(table, axis=0)[-1]
+    else:
+        found = np.add.reduce(table, axis=0)
     return found
 
 

@@ -15,6 +15,7 @@ from contract.errors import FamilyError
 from runtime.ngrams.compiled import COMPILED
 from runtime.ngrams.deep_table import DeepTable, DeepTableRuntime, in_int8, read_deep_table, write_deep_table
 from runtime.ngrams.encoder import NgramEncoder, NgramOptions
+from runtime.ngrams.features import weighted_sum
 from tests.runtime.ngrams.test_compiled import TEXTS, both
 
 OPTIONS = NgramOptions(bits=10)
@@ -69,7 +70,7 @@ def test_logits_of_a_hand_computed_case() -> None:
 @pytest.mark.skipif(not COMPILED, reason="this installation has no compiled scoring")
 @given(
     st.lists(TEXTS, min_size=1, max_size=4),
-    st.integers(1, 70),
+    st.integers(1, 70) | st.just(1),
     st.integers(2, 40),
     st.sampled_from([0, 0.5, 1]),
 )
@@ -81,6 +82,19 @@ def test_compiled_logits_are_numpys_bit_for_bit(
     runtime = DeepTableRuntime(deep_table(OPTIONS, hidden=hidden, classes=classes, share=share))
     plain, compiled = both(runtime, NgramEncoder(OPTIONS), texts)
     assert compiled.tobytes() == plain.tobytes()
+
+
+@given(st.integers(1, 60), st.sampled_from([1, 2, 3, 7, 16]), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_sums_are_added_in_the_order_of_the_rows(rows: int, width: int, seed: int) -> None:
+    """Tables of any width, one column too, are added up one row after the other."""
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(rows, width)).astype(np.float32)
+    values = rng.normal(size=rows).astype(np.float32)
+    expected = np.zeros(width, dtype=np.float32)
+    for row, value in zip(table, values, strict=True):
+        expected += value * row
+    assert weighted_sum(table, values).tobytes() == expected.tobytes()
 
 
 @given(st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3), min_size=1, max_size=5))
