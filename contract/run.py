@@ -35,12 +35,17 @@ REQUEST_SCHEMA = pa.schema(
         ("policy_version", pa.string()),
         ("slice", pa.string()),
         ("row", pa.int64()),
+        ("refusal", pa.string()),
     ]
 )
 """`*_at_s` are seconds since the epoch; `row` is the row of the data file that was asked (null: unknown).
 
-`status` is the HTTP status; 0 when the connection failed, -1 when no answer came in time.
+`status` is the HTTP status; 0 when the connection failed, -1 when no answer came in time. `refusal` is what
+the server said in place of an answer.
 """
+
+
+_LATER = frozenset({"row", "refusal"})
 
 
 class VariantShare(Frozen):
@@ -115,8 +120,9 @@ class Summary(Frozen):
 
 def write_run(folder: Path, requests: pa.Table, summary: Summary) -> None:
     """Write both files atomically, the summary last: a folder with a summary is whole."""
-    if "row" not in requests.column_names:
-        requests = requests.append_column("row", pa.nulls(requests.num_rows, pa.int64()))
+    for field in REQUEST_SCHEMA:
+        if field.name in _LATER and field.name not in requests.column_names:
+            requests = requests.append_column(field.name, pa.nulls(requests.num_rows, field.type))
     with atomic_path(folder / REQUESTS) as temporary:
         pq.write_table(requests.cast(REQUEST_SCHEMA), temporary)
     write_json(folder / SUMMARY, summary.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""What is odd about the answers of a run, so that nobody takes its accuracy at face value. Pure."""
+"""What is odd about the replies of a run, so that nobody takes its figures at face value. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from loadtest.exchange import NO_ANSWER, TIMED_OUT
+
 LEAST_FIT = 0.05
 LEAST_ANSWERS = 20
 SHOWN = 4
 
 
 def doubts(requests: pa.Table) -> tuple[str, ...]:
-    """Return lines on replies that held no answer, and on answers in other names than the data's labels."""
+    """Return lines on refusals, on replies that held no answer, and on answers that are no label."""
     rows = list(zip(*(requests[name].to_pylist() for name in ("status", "label", "answer")), strict=True))
     found = []
+    failed = first_failure(requests)
+    if failed:
+        errors = sum(status != 200 for status, _, _ in rows)
+        found.append(f"{errors:,} of {len(rows):,} requests failed, the first with {failed}")
     fine = [(label, answer) for status, label, answer in rows if status == 200]
     unread = sum(answer is None for _, answer in fine)
     if unread:
@@ -33,6 +39,19 @@ def doubts(requests: pa.Table) -> tuple[str, ...]:
             f"{_some(answers)}, the data say {_some(labels)}; accuracy means nothing then"
         )
     return tuple(found)
+
+
+def first_failure(requests: pa.Table) -> str | None:
+    """Return the status and the words of the first request that was not answered with 200; None: all were."""
+    for status, refusal in zip(requests["status"].to_pylist(), requests["refusal"].to_pylist(), strict=True):
+        if status == 200:
+            continue
+        if status == NO_ANSWER:
+            return "a connection that broke"
+        if status == TIMED_OUT:
+            return "no answer in time"
+        return f"status {status}" + (f": {refusal}" if refusal else "")
+    return None
 
 
 def _some(counts: Counter[str]) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from tables.labels import label_name
 
 Protocol = Literal["v1", "oip"]
+REFUSAL_LENGTH = 200
 PROTOCOLS: tuple[Protocol, ...] = ("v1", "oip")
 
 
@@ -51,6 +52,17 @@ def read_answer(protocol: Protocol, raw: bytes) -> Answer | None:
         return _from_v1(value) if protocol == "v1" else _from_oip(value)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def read_refusal(raw: bytes) -> str | None:
+    """Return what a reply that is no answer says, in its error form or as it is; None where it is empty."""
+    try:
+        said = json.loads(raw)["error"]
+        told = said if isinstance(said, str) else said["message"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        told = raw[: 4 * REFUSAL_LENGTH].decode("utf-8", "replace")
+    words = " ".join(str(told).encode(errors="replace").decode().split())
+    return words[:REFUSAL_LENGTH] or None
 
 
 def _from_v1(value: Any) -> Answer:

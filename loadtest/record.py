@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.run import REQUEST_SCHEMA
-from loadtest.exchange import NEVER_SENT, Samples
-from loadtest.protocol import Answer, Protocol, read_answer
+from loadtest.exchange import NEVER_SENT, NO_ANSWER, Samples
+from loadtest.protocol import Answer, Protocol, read_answer, read_refusal
 from tables.labelled import Labelled
 
 
@@ -42,6 +42,10 @@ def requests_table(
         read(samples.replies[i]) if code == 200 else None
         for i, code in zip(kept.tolist(), status.tolist(), strict=True)
     ]
+    refusals = [
+        None if answer is not None or code <= NO_ANSWER else read_refusal(samples.replies[i])
+        for i, code, answer in zip(kept.tolist(), status.tolist(), answers, strict=True)
+    ]
     intended, sent, done = (a[kept] for a in (samples.intended, samples.sent, samples.done))
     said = {
         name: [None if answer is None else getattr(answer, name) for answer in answers]
@@ -63,6 +67,7 @@ def requests_table(
                 "model": [model] * len(rows),
                 "slice": [",".join(data.slices[row]) or None for row in rows],
                 "row": [data.rows[row] for row in rows],
+                "refusal": refusals,
             }
         )
         .select(REQUEST_SCHEMA.names)

@@ -34,7 +34,7 @@ class Reading:
 
     Attributes:
         at_s: seconds of `time.perf_counter`.
-        served: texts answered or refused since the server started.
+        served: texts answered since the server started.
         cpu_seconds: by variant.
         joules: by provenance.
         charged_usd: by models behind HTTP.
@@ -58,7 +58,7 @@ class ServerUse:
 
     Attributes:
         window_s: time between the readings.
-        served: texts answered or refused in it.
+        served: texts answered in it.
         cpu_seconds: CPU time by variant; `gateway` is everything else.
         joules: energy of the machine, idle power included.
         idle_joules: what the idle machine would have used in that time, when that was measured.
@@ -101,7 +101,7 @@ def parse_metrics(page: str, at_s: float) -> Reading:
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             if sample.name == REQUESTS.name:
-                served = (served or 0.0) + sample.value
+                served = (served or 0.0) + sample.value * (sample.labels.get("outcome", "ok") == "ok")
             elif sample.name == CPU_SECONDS.name:
                 name = sample.labels.get("variant", "")
                 cpu[name] = cpu.get(name, 0.0) + sample.value

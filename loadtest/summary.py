@@ -19,7 +19,7 @@ from contract.formulas import (
 from contract.machine import Machine
 from contract.run import Summary, VariantShare
 from loadtest.arrivals import planned_requests
-from loadtest.doubts import doubts
+from loadtest.doubts import doubts, first_failure
 from loadtest.estimates import Answers, Estimate, accuracy, answers_of, macro_f1_of
 from loadtest.scrape import ServerUse
 from loadtest.waits import Goodput, Waits, answered, goodput, waits
@@ -95,8 +95,10 @@ def summarise(
     right, f1 = accuracy(answers), macro_f1_of(answers, seed=setting.seed)
     rate = _rate_held(requests, setting)
     good = goodput(requests, setting.slo_ms, rate)
-    cpu_1k, wh, wh_dynamic = _use_per_1k(use, n)
-    charged = _charged_per_1k(use, n)
+    answers_given = int(ok.sum())
+    cpu_1k, wh, wh_dynamic = _use_per_1k(use, answers_given)
+    charged = _charged_per_1k(use, answers_given)
+    answers_per_s = rate * answers_given / n if n else 0.0
     summary = Summary(
         model=setting.model,
         url=setting.url,
@@ -106,7 +108,7 @@ def summarise(
         rate_held_per_s=rate,
         duration_s=setting.duration_s,
         n=n,
-        errors=int(n - ok.sum()),
+        errors=n - answers_given,
         valid=True,
         p50_ms=waited.p50_ms,
         p99_ms=waited.p99_ms,
@@ -120,7 +122,9 @@ def summarise(
         goodput_interval_per_s=good.interval,
         escalation_rate=_share(requests["escalated"]),
         degraded_rate=_share(requests["degraded"]),
-        usd_per_1k=_usd_per_1k(economy, good.per_s if good.per_s is not None else rate, charged or 0.0),
+        usd_per_1k=_usd_per_1k(
+            economy, good.per_s if good.per_s is not None else answers_per_s, charged or 0.0
+        ),
         usd_per_1k_by_cpu=_usd_per_1k_by_cpu(economy, cpu_1k, charged or 0.0),
         charged_usd_per_1k=charged,
         cpu_seconds_per_1k=cpu_1k,
@@ -128,7 +132,7 @@ def summarise(
         energy_dynamic_wh_per_1k=wh_dynamic,
         energy_provenance=use.provenance if use and wh is not None else "none",
         gco2e_per_1k=gco2e(wh, economy.grid_g_per_kwh) if economy and wh is not None else None,
-        by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh, n),
+        by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh),
         interval_method=_methods(waited, right, f1, good),
         machine=machine,
         warmup_s=setting.warmup_s,
@@ -143,8 +147,15 @@ def summarise(
         doubts=doubts(requests),
         basis=economy.basis if economy else {},
     )
-    void = "; ".join([*generator_faults(summary), *([LOST] if setting.stopped_early else [])])
+    nothing = [_nothing(requests)] if n and not answers_given else []
+    void = "; ".join([*nothing, *generator_faults(summary), *([LOST] if setting.stopped_early else [])])
     return summary.model_copy(update={"valid": not void, "void_reason": void or None})
+
+
+def _nothing(requests: pa.Table) -> str:
+    """Return that no request was answered, and what the first was told."""
+    told = first_failure(requests) or "status 200 and no answer of this protocol"
+    return f"not one of {requests.num_rows:,} requests was answered: the first got {told}"
 
 
 def _methods(waited: Waits, right: Estimate | None, f1: Estimate | None, good: Goodput) -> str:
@@ -171,9 +182,9 @@ def _usd_per_1k_by_cpu(economy: Economy | None, cpu_seconds: float | None, charg
     return usd_per_1k_from_seconds(cpu_seconds, economy.usd_per_core_hour) + charged
 
 
-def _charged_per_1k(use: ServerUse | None, n: int) -> float | None:
+def _charged_per_1k(use: ServerUse | None, answers: int) -> float | None:
     """Return what models behind HTTP charged for 1,000 answers; None where none did."""
-    served = (use.served or n) if use is not None else 0
+    served = (use.served or answers) if use is not None else 0
     return 1000.0 * use.charged_usd / served if use and use.charged_usd is not None and served else None
 
 
@@ -213,9 +224,9 @@ def generator_faults(summary: Summary) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def _use_per_1k(use: ServerUse | None, n: int) -> tuple[float | None, float | None, float | None]:
-    """CPU-seconds, Wh fully loaded and Wh above idle per 1,000, by what the server itself counted."""
-    served = (use.served if use and use.served is not None else n) if use else 0
+def _use_per_1k(use: ServerUse | None, answers: int) -> tuple[float | None, float | None, float | None]:
+    """CPU-seconds, Wh fully loaded and Wh above idle per 1,000 answers, as the server itself counted them."""
+    served = (use.served if use and use.served is not None else answers) if use else 0
     if use is None or served < 1:
         return None, None, None
     cpu = None if use.cpu_seconds is None else 1000.0 * sum(use.cpu_seconds.values()) / served
@@ -231,12 +242,11 @@ def _by_variant(
     ok: NDArray[np.bool_],
     use: ServerUse | None,
     wh: float | None,
-    n: int,
 ) -> dict[str, VariantShare]:
     """Shares by answering variant, and by variant that only used CPU; energy goes by CPU time."""
     cpu = dict(use.cpu_seconds) if use and use.cpu_seconds else {}
-    cpu_all = sum(cpu.values())
-    served = use.served if use and use.served else n
+    cpu_all, n = sum(cpu.values()), requests.num_rows
+    served = use.served if use and use.served else int(ok.sum())
     names = np.array(requests["variant"].to_pylist(), dtype=object)
     latency = requests["latency_ms"].to_numpy()
     found: dict[str, VariantShare] = {}

@@ -28,7 +28,8 @@ def command(
     """Drive a gateway at a fixed rate, whatever it answers, and write one row per request.
 
     Latency runs from the time a request was due, so a server that stalls cannot hide it. A run in which
-    the generator was late, or did not reach the rate, says so: `valid` is false and `void_reason` why.
+    the generator was late, or did not reach the rate, says so: `valid` is false and `void_reason` why. A
+    run without one answer is void too, and exits 1.
 
     \b
     Example: sluice loadtest http://127.0.0.1:8000 --data test.csv --rate 50 --duration 30 \\
@@ -45,3 +46,5 @@ def command(
         click.echo(f"void: {summary.void_reason}", err=True)
     for said in unknowns(summary):
         click.echo(said, err=True)
+    if summary.n and summary.errors == summary.n:
+        raise click.exceptions.Exit(1)

@@ -48,9 +48,10 @@ def test_requests_of_another_shape_are_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_that_does_not_know_the_data_rows_is_written_with_nulls(tmp_path: Path) -> None:
-    """Requests recorded without the row of the data file are a run all the same."""
-    known = REQUEST_SCHEMA.empty_table().drop_columns(["row"])
+@pytest.mark.parametrize("lacking", [["row", "refusal"], ["refusal"]])
+def test_what_a_table_does_not_know_is_written_as_nulls(tmp_path: Path, lacking: list[str]) -> None:
+    """Requests recorded without the row of the data file, or without refusals, are a run all the same."""
+    known = REQUEST_SCHEMA.empty_table().drop_columns(lacking)
     write_run(tmp_path, known, _summary())
     assert read_requests(tmp_path).schema == REQUEST_SCHEMA
 

@@ -128,6 +128,38 @@ def test_an_empty_run_is_void() -> None:
     assert summary.p99_ms is None
 
 
+@pytest.mark.parametrize(
+    ("code", "refusal", "told"),
+    [
+        (404, "no model 'casacde' is served", "status 404: no model 'casacde' is served"),
+        (503, None, "status 503"),
+        (NO_ANSWER, None, "a connection that broke"),
+        (TIMED_OUT, None, "no answer in time"),
+        (200, None, "status 200 and no answer"),
+    ],
+)
+def test_a_run_without_an_answer_is_void_and_has_no_price(code: int, refusal: str | None, told: str) -> None:
+    """Where every request failed there is no cost of an answer, and the reason is the first refusal."""
+    use = ServerUse(window_s=2.0, served=0, cpu_seconds={"gateway": 0.5}, joules=72.0)
+    refused = table([1.0] * 150, status=[code] * 150, refusal=refusal, answer=[None] * 150)
+    for slo_ms in (50.0, None):
+        summary = summarise(refused, setting(150, slo_ms=slo_ms), use=use, economy=ECONOMY)
+        assert not summary.valid
+        assert "not one of 150 requests was answered: the first got " + told in (summary.void_reason or "")
+        assert summary.usd_per_1k is summary.usd_per_1k_by_cpu is summary.energy_wh_per_1k is None
+
+
+def test_money_and_energy_are_counted_per_answer() -> None:
+    """Refusals are no inferences: with half refused, what was used counts twice as much for each answer."""
+    use = ServerUse(window_s=2.0, cpu_seconds={"v": 2.0}, joules=72.0, provenance="user-constant")
+    half = table([10.0] * 200, status=[200, 429] * 100, refusal="the gateway is full")
+    summary = summarise(half, setting(200, slo_ms=None), use=use, economy=ECONOMY)
+    assert summary.cpu_seconds_per_1k == pytest.approx(20.0)
+    assert summary.energy_wh_per_1k == pytest.approx(72 / 3600 * 10)
+    assert summary.usd_per_1k == pytest.approx(1000 * 0.04 * 2 / (3600 * 50))
+    assert summary.doubts == ("100 of 200 requests failed, the first with status 429: the gateway is full",)
+
+
 def test_cost_and_energy_by_hand() -> None:
     """CPU-seconds, money, energy and carbon of 1,000 requests follow their formulas."""
     use = ServerUse(

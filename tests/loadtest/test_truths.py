@@ -153,6 +153,7 @@ def test_keys_are_sent_and_their_absence_shows(generator: Generator) -> None:
         refused = drive(_plan(server.url, 50, 0.5), generator=generator).summary
     assert refused.errors == refused.n == 25
     assert refused.accuracy is None
+    assert "not one of 25 requests was answered: the first got status 401: " in (refused.void_reason or "")
 
 
 def test_a_lost_run_ends_early_when_asked_to(generator: Generator) -> None:

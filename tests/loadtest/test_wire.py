@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loadtest import protocol
 from loadtest.exchange import Order, Samples, Send, pack, unpack
-from loadtest.protocol import Answer, read_answer
+from loadtest.protocol import Answer, read_answer, read_refusal
 from loadtest.scrape import Reading, difference, parse_metrics
 
 
@@ -96,6 +96,23 @@ def test_the_exchange_files_read_back_equal(tmp_path: Path) -> None:
     back = Samples.read(tmp_path)
     assert (back.start_at_s, back.cpu_share, back.stopped_early) == (1e9, 0.25, True)
     assert (back.done.tolist(), back.status.tolist(), back.replies) == ([3.0], [200], (b"r",))
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b'{"error": "no model x"}', "no model x"),
+        (b'{"error": {"message": "the key is not valid", "type": "auth"}}', "the key is not valid"),
+        (b"<html>\n Bad  Gateway", "<html> Bad Gateway"),
+        (b"[]", "[]"),
+        (b"\xff", "\ufffd"),
+        (b"", None),
+    ],
+)
+def test_a_refusal_is_read_in_the_form_it_has(raw: bytes, told: str | None) -> None:
+    """Our error form, OpenAI's, and whatever a proxy says, in one line."""
+    assert read_refusal(raw) == told
+    assert len(read_refusal(b"x" * 5000) or "") == 200
 
 
 PAGE = """# TYPE sluice_requests counter

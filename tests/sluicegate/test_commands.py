@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.reference import Behaviour, serving
 from runtime.fake_family import write_fake_family
 
 URL = "http://127.0.0.1:9"
@@ -133,6 +134,19 @@ def test_wrong_use_says_what_is_wrong(
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_load_that_nobody_answers_fails(tmp_path: Path) -> None:
+    """A server that refuses every request gives a void run, kept with the refusal, and exit code 1."""
+    (tmp_path / "texts.csv").write_text("text,label\na text,a\n")
+    with serving(Behaviour(api_key="secret")) as server:
+        asked = ("--data", tmp_path / "texts.csv", "--rate", "20", "--duration", "0.5", "--seed", "1")
+        done = run("loadtest", server.url, *asked, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 1
+    summary = json.loads(done.stdout)
+    assert (summary["valid"], summary["usd_per_1k"]) == (False, None)
+    assert "void: not one of 10 requests was answered: the first got status 401" in done.stderr
+    assert (tmp_path / "run" / "summary.json").exists()
 
 
 def test_report_writes_one_page_and_says_where(family: Path, policy: Path, tmp_path: Path) -> None:
