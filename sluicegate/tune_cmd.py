@@ -36,6 +36,11 @@ POSITIVE = click.FloatRange(min=0)
 @click.option("--min-accuracy", type=FRACTION, help="Of the answers given; 0.95 is 95%.")
 @click.option("--max-f1-drop", type=FRACTION, help="Macro-F1 against the reference.")
 @click.option(
+    "--max-answered-error",
+    type=FRACTION,
+    help="Share of the answers not given by the reference that is wrong; without labels, that differs.",
+)
+@click.option(
     "--max-local-disagreement",
     type=FRACTION,
     help="Share of the answers not given by the reference that differs from its own; needs no labels.",
@@ -114,6 +119,7 @@ def command(
     Example: sluice tune --predictions p.parquet --costs c.json --max-accuracy-drop 0.01 \\
                --reference large --out policy.json
     Example: sluice tune family --max-disagreement 0.05 --out policy.json
+    Example: sluice tune family --max-answered-error 0.05 --out policy.json
     Example: sluice tune sluicegate-demo/family --compare-scores
     """
     if compare_scores:
@@ -156,8 +162,8 @@ def _compare(table: Table, asked: dict[str, Any], *, as_json: bool) -> None:
 
 def _targets(asked: dict[str, Any]) -> Targets:
     scalars = (
-        "max_accuracy_drop", "max_disagreement", "max_local_disagreement", "min_accuracy", "max_f1_drop",
-        "max_usd_per_1k",
+        "max_accuracy_drop", "max_disagreement", "max_answered_error", "max_local_disagreement",
+        "min_accuracy", "max_f1_drop", "max_usd_per_1k",
         "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate",
     )  # fmt: skip
     recall, slices = (_pairs(name, asked[name]) for name in ("max_recall_drop", "max_slice_drop"))

@@ -89,6 +89,9 @@ def _promise(target: CertifiedTarget, reference: str) -> str:
         return f"the {name} against {reference} is at most {limit}"
     if target.metric == "disagreement":
         return f"at most {percent(target.epsilon)} of answers are not those of {reference}"
+    if target.metric == "answered_error":
+        told = "differ" if "disagreement" in target.method else "are wrong"
+        return f"at most {percent(target.epsilon)} of the answers that {reference} does not give {told}"
     if target.metric == "local_disagreement":
         return f"at most {percent(target.epsilon)} of the answers that {reference} does not give differ"
     if target.metric == "escalation_rate":

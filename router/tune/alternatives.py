@@ -12,8 +12,12 @@ from router.tune.policies import Evidence
 from router.tune.search import Estimate, thin
 
 Verdict = Literal["chosen", "passed", "failed", "not tested", "naive"]
-_RISK_NAMES = {"error": "error", "local_disagreement": "excess_local_disagreement"}
-"""Of risks that are not their metric: the second is a share of all answers, less what its limit allows."""
+_RISK_NAMES = {
+    "error": "error",
+    "answered_error": "excess_answered_error",
+    "local_disagreement": "excess_local_disagreement",
+}
+"""Of risks that are not their metric: of local answers they are shares of all, less the allowed one."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from router.tune.candidates import Candidate, ClassRules, Routed
 from router.tune.pvalues import betting_p_value, binomial_p_value
 from router.tune.sample import Sample
 from router.tune.search import Estimate, Search, frontier, routed_by, thin
-from router.tune.targets import Constraint
+from router.tune.targets import LOCAL, Constraint
 
 SEQUENCE = 100
 SEQUENCE_OF_MANY_ROWS = 50
@@ -45,7 +45,7 @@ def sequence_of(
     certain. `trivial`, which needs no test, bounds the cost: nothing as dear as it is worth testing.
 
     Of local answers few tell little, however sure they are. So where a target is on them the sequence starts
-    where rows of half its share of differing answers would pass at level `delta`.
+    where rows with half of what it allows would pass at level `delta`.
     """
     if not given:
         return []
@@ -57,7 +57,7 @@ def sequence_of(
     most = SEQUENCE if n_certify <= MANY_ROWS else SEQUENCE_OF_MANY_ROWS
     if len(kept) > most:
         kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).round().astype(np.int64))]
-    epsilons = [c.epsilon for c in search.constraints if c.kind == "local_disagreement"]
+    epsilons = [c.epsilon for c in search.constraints if c.kind in LOCAL]
     if epsilons:
         least = max(_tellable(epsilon, delta, n_certify) for epsilon in epsilons) / max(1, n_certify)
         return [given[index] for index in kept if _local_share(search, given[index]) >= least]
@@ -69,7 +69,7 @@ def sequence_of(
 
 
 def _tellable(epsilon: float, delta: float, most: int) -> int:
-    """Return how many local answers pass at delta with half of epsilon differing; `most` where none do."""
+    """Return how many local answers pass at delta with half of epsilon wrong; `most` where none do."""
     return next(
         (n for n in range(1, most) if binomial_p_value(int(epsilon * n / 2), n, epsilon) <= delta), most
     )

@@ -12,6 +12,7 @@ from router.tune.candidates import Candidate, chain_counts
 from router.tune.certify import Tested
 from router.tune.policies import Evidence, method_name
 from router.tune.search import Estimate, routed_by
+from router.tune.targets import LOCAL
 
 
 def explain(
@@ -213,8 +214,10 @@ def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: S
             if not (evidence.shown.label >= 0).any()
             else "The drop is bounded by how often the answers differ from the reference's."
         )
-    if any(c.kind == "local_disagreement" for c in constraints):
+    if any(c.kind in LOCAL for c in constraints):
         lines.append(f"Local answers are those that {policy.reference!r} does not give.")
+    if any((c.metric, c.kind) == ("answered_error", "local_disagreement") for c in constraints):
+        lines.append("No row has a label: a local answer counts as wrong where the reference's is another.")
     if certificate.machine is not None:
         lines.append(
             f"It is about answers given on {certificate.machine}; `sluice serve` looks at start whether its "

@@ -18,15 +18,20 @@ from router.tune.sample import Sample
 
 Objective = Literal["cheapest", "most_accurate"]
 Method = Literal["betting", "binomial", "disagreement"]
-Kind = Literal["accuracy_drop", "error", "f1_drop", "harm", "disagreement", "local_disagreement"]
+Kind = Literal[
+    "accuracy_drop", "error", "f1_drop", "harm", "disagreement", "answered_error", "local_disagreement"
+]
 METHODS: dict[Kind, str] = {
     "accuracy_drop": "betting",
     "error": "exact binomial",
     "f1_drop": "betting within exact bounds on macro-F1",
     "harm": "exact binomial on harm",
     "disagreement": "exact binomial on disagreement",
+    "answered_error": "exact binomial on errors of local answers",
     "local_disagreement": "exact binomial on disagreement of local answers",
 }
+LOCAL = frozenset({"answered_error", "local_disagreement"})
+"""Kinds that look at local answers alone: those that the reference does not give."""
 NEED_NO_LABELS = frozenset({"disagreement", "local_disagreement"})
 BUDGETS = ("max_usd_per_1k", "max_latency_ms", "max_energy_wh_per_1k", "max_escalation_rate")
 
@@ -37,7 +42,8 @@ class Targets:
 
     Drops and rates are fractions against the reference; disagreement is the share of answers that are not
     the reference's, and needs no labels; local disagreement is the same share of the answers that the
-    reference did not give. Budgets are means over requests. `objective` ranks the policies that keep them
+    reference did not give, and answered error the share of these that is wrong (other than the reference's
+    where no row has a label). Budgets are means over requests. `objective` ranks the policies that keep them
     all: by usd_per_1k or by accuracy.
     """
 
@@ -45,6 +51,7 @@ class Targets:
     max_disagreement: float | None = None
     min_accuracy: float | None = None
     max_f1_drop: float | None = None
+    max_answered_error: float | None = None
     max_local_disagreement: float | None = None
     max_recall_drop: Mapping[str, float] = field(default_factory=dict)
     max_slice_drop: Mapping[str, float] = field(default_factory=dict)
@@ -60,7 +67,8 @@ class Targets:
         against = self.max_disagreement, self.max_local_disagreement, self.max_accuracy_drop
         known = any(value is not None for value in against)
         others = self.min_accuracy, self.max_f1_drop, *self.max_recall_drop, *self.max_slice_drop
-        asked = self.max_accuracy_drop is not None or any(value is not None for value in others)
+        bounded = self.max_accuracy_drop, self.max_answered_error
+        asked = any(value is not None for value in (*bounded, *others))
         return asked or not known or self.objective == "most_accurate"
 
     def budgets(self) -> dict[str, float]:
@@ -71,8 +79,8 @@ class Targets:
     def has_quality(self) -> bool:
         """Whether any target speaks of answers rather than of cost."""
         scalars = (
-            self.max_accuracy_drop, self.max_disagreement, self.max_local_disagreement, self.min_accuracy,
-            self.max_f1_drop,
+            self.max_accuracy_drop, self.max_disagreement, self.max_answered_error,
+            self.max_local_disagreement, self.min_accuracy, self.max_f1_drop,
         )  # fmt: skip
         return any(value is not None for value in scalars) or bool(
             self.max_recall_drop or self.max_slice_drop
@@ -85,7 +93,7 @@ class Constraint:
 
     Attributes:
         metric: its name in the certificate.
-        kind: accuracy_drop, error, f1_drop, harm, disagreement or local_disagreement.
+        kind: how its losses are made and tested.
         label, slice_: the rows it concerns (all where None).
         classes: those that macro-F1 is the mean over.
     """
@@ -101,7 +109,7 @@ class Constraint:
     @property
     def bound(self) -> float:
         """What the mean loss must stay below: epsilon, or 0 where the losses have it taken off already."""
-        return 0.0 if self.kind == "local_disagreement" else self.epsilon
+        return 0.0 if self.kind in LOCAL else self.epsilon
 
     @property
     def method(self) -> str:
@@ -135,17 +143,17 @@ class Constraint:
     def losses(self, sample: Sample) -> FloatArray:
         """Return [V, N], the loss of a row if variant v answers it.
 
-        f1_drop is linearised at the reference's answers. Of local_disagreement it is disagreement less
-        epsilon, and 0 for the reference: its mean is below 0 where a smaller share than epsilon of the
-        other variants' answers differs.
+        f1_drop is linearised at the reference's answers. On local answers it is what is wrong (or differs)
+        less epsilon, and 0 for the reference: its mean is below 0 where a smaller share than epsilon of the
+        other variants' answers is wrong.
         """
         if self.kind == "disagreement":
             return np.asarray(sample.answers != sample.answers[self.reference], dtype=np.float64)
-        if self.kind == "local_disagreement":
-            differs = np.asarray(sample.answers != sample.answers[self.reference], dtype=np.float64)
-            differs -= self.epsilon
-            differs[self.reference] = 0.0
-            return differs
+        if self.kind in LOCAL:
+            against = sample.answers[self.reference] if self.kind == "local_disagreement" else sample.label
+            wrong = np.asarray(sample.answers != against, dtype=np.float64) - self.epsilon
+            wrong[self.reference] = 0.0
+            return wrong
         if self.kind == "error":
             return np.asarray(1.0 - sample.right, dtype=np.float64)
         if self.kind == "f1_drop":
@@ -170,7 +178,7 @@ class Constraint:
         if self.kind == "f1_drop":
             return f1_p_value(self._f1_counts(sample, chosen), self.epsilon, delta)
         drawn = self.drawn(sample, chosen, losses)
-        if self.kind == "local_disagreement":
+        if self.kind in LOCAL:
             local = drawn[chosen[self.rows(sample)] != self.reference]
             return binomial_p_value(int((local > 0).sum()), len(local), self.epsilon)
         if self.kind == "accuracy_drop":
@@ -185,7 +193,7 @@ class Constraint:
         else:
             drawn = self.drawn(sample, chosen, losses)
             low, high = -1.0 if self.kind == "accuracy_drop" else 0.0, 1.0
-            if self.kind == "local_disagreement":
+            if self.kind in LOCAL:
                 low, high = -self.epsilon, 1.0 - self.epsilon
             needed, n = betting_needed_n(drawn, self.bound, delta, low, high), len(drawn)
         return None if needed is None or n == 0 else round(needed * len(sample) / n)
@@ -235,6 +243,10 @@ def constraints_of(
         found.append(Constraint("min_accuracy", "error", 1.0 - targets.min_accuracy, reference))
     if targets.max_f1_drop is not None:
         found.append(Constraint("f1_drop", "f1_drop", targets.max_f1_drop, reference, classes=classes))
+    if targets.max_answered_error is not None:
+        blind = not (predictions.label >= 0).any()
+        local: Kind = "local_disagreement" if blind else "answered_error"
+        found.append(Constraint("answered_error", local, targets.max_answered_error, reference))
     if targets.max_local_disagreement is not None:
         asked = targets.max_local_disagreement
         found.append(Constraint("local_disagreement", "local_disagreement", asked, reference))
@@ -260,7 +272,7 @@ def constraints_of(
             raise PredictionsError(
                 f"the target {constraint.metric} needs labels, and no row has one",
                 hint="without labels only --max-disagreement and --max-local-disagreement work, and "
-                "--max-accuracy-drop, which the first bounds",
+                "--max-accuracy-drop and --max-answered-error, which they bound",
             )
     return tuple(found)
 

@@ -28,7 +28,7 @@ from router.tune.settings import (
     labelled_rows,
     split_parts,
 )
-from router.tune.targets import Method, Targets, check_budgets, constraints_of
+from router.tune.targets import LOCAL, Method, Targets, check_budgets, constraints_of
 
 __all__ = ["TuneResult", "TuneSettings", "split_parts", "tune"]
 
@@ -129,7 +129,7 @@ def _candidates(search: Search, targets: Targets, settings: TuneSettings) -> lis
     found = grid_estimates(search, max_stages=settings.max_stages, accuracy_first=accuracy_first)
     judged = search.labelled or bool(search.constraints)
     # Rules per class weigh losses by their epsilons, which those of local answers have taken off already.
-    weighed = all(c.kind != "local_disagreement" for c in search.constraints)
+    weighed = all(c.kind not in LOCAL for c in search.constraints)
     fitted = settings.score in {"agreement", "deferral"}
     if settings.per_class == "auto" and judged and weighed and not fitted:
         extra = per_class_estimates(search, found, seed=settings.seed, max_stages=settings.max_stages)
