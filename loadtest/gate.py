@@ -25,6 +25,7 @@ from loadtest.estimates import (
     block_bootstrap,
     blocks_of,
 )
+from loadtest.history import COMPARABLE
 from loadtest.waits import timed
 
 MIN_FOR_P99 = 368
@@ -134,7 +135,7 @@ def _read(folder: Path) -> _Side:
 
 
 def _check_comparable(first: Summary, second: Summary, where: Path) -> None:
-    for name in ("model", "protocol", "rate_asked_per_s", "data_sha256"):
+    for name in COMPARABLE:
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
             raise RunError(f"not comparable: {name} is {b!r} here and {a!r} in the other run", where=where)

@@ -135,6 +135,7 @@ def summarise(
         by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh),
         interval_method=_methods(waited, right, f1, good),
         machine=machine,
+        started_at_s=setting.window_start_s,
         warmup_s=setting.warmup_s,
         service_p50_ms=waited.service_p50_ms,
         service_p99_ms=waited.service_p99_ms,

@@ -5,16 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from contract.errors import TargetNotMet
 from loadtest.gate import compare_runs
-from sluicegate.common import FOLDER, json_option, print_json, result_console
+from loadtest.history import GOOD, last_good, tag_run
+from report.format.tables import to_rich
+from sluicegate.common import FILE, FOLDER, json_option, print_json, result_console
+from sluicegate.gate_output import append_summary, gate_table, write_junit
 
 
 @click.command("gate")
-@click.argument("base", type=FOLDER)
-@click.argument("head", type=FOLDER)
+@click.argument("runs", metavar="[BASE] HEAD", nargs=-1, required=True, type=FOLDER)
+@click.option(
+    "--last-good",
+    "last_good_of",
+    type=FOLDER,
+    metavar="RUNS",
+    help="In place of BASE: the newest run below this folder that is tagged good and was asked for the same. "
+    "HEAD is tagged good when it passes, or when there is none yet.",
+)
 @click.option(
     "--max-p99-increase",
     type=click.FloatRange(min=0),
@@ -37,14 +46,24 @@ from sluicegate.common import FOLDER, json_option, print_json, result_console
     help="Of the error rate.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")
+@click.option(
+    "--github-summary",
+    type=FILE,
+    envvar="GITHUB_STEP_SUMMARY",
+    show_envvar=True,
+    help="Append the table to this Markdown file.",
+)
 @json_option
 def command(
-    base: Path,
-    head: Path,
+    runs: tuple[Path, ...],
+    last_good_of: Path | None,
     max_p99_increase: float,
     max_accuracy_drop: float,
     max_error_increase: float,
     seed: int,
+    junit: Path | None,
+    github_summary: Path | None,
     as_json: bool,
 ) -> None:
     """Compare two runs (or two folders of repeats); exit 3 when HEAD is worse beyond limit and noise.
@@ -53,7 +72,18 @@ def command(
 
     \b
     Example: sluice gate runs/base runs/head --max-p99-increase 0.15
+    Example: sluice gate runs/today --last-good runs --junit gate.xml
     """
+    *before, head = runs
+    if len(before) != (last_good_of is None):
+        raise click.UsageError("either BASE and HEAD, or HEAD and --last-good RUNS")
+    base = before[0] if last_good_of is None else last_good(last_good_of, head)
+    if base is None:
+        tag_run(head, add=(GOOD,))
+        click.echo(
+            f"no good run in {last_good_of} was asked for the same as {head}: it is the first", err=True
+        )
+        return
     result = compare_runs(
         base,
         head,
@@ -65,19 +95,12 @@ def command(
     if as_json:
         print_json(result.dump())
     else:
-        shown = Table(title=f"{head} against {base}: {result.verdict}")
-        for column in ("figure", "base", "head", "change", "limit", "verdict", "interval by"):
-            shown.add_column(column)
-        for check in result.checks:
-            interval = "" if check.interval is None else " [{:+.3g}, {:+.3g}]".format(*check.interval)
-            shown.add_row(
-                check.name, _text(check.base), _text(check.head), _text(check.change) + interval,
-                f"{check.limit:g}", check.verdict, check.method,
-            )  # fmt: skip
-        result_console.print(shown)
+        result_console.print(to_rich(gate_table(result)))
+    if junit is not None:
+        write_junit(junit, result)
+    if github_summary is not None:
+        append_summary(github_summary, result)
     if result.verdict == "worse":
         raise TargetNotMet(f"{head} is worse than {base}")
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if last_good_of is not None and result.verdict == "passed":
+        tag_run(head, add=(GOOD,))

@@ -34,6 +34,7 @@ COMMANDS = {
     "keys": "Make, list, rotate and revoke API keys, with limits and quotas.",
     "loadtest": "Drive a gateway with labelled, open-loop traffic and write a run.",
     "sweep": "Find what rate a gateway holds within an objective.",
+    "runs": "List, tag, compare and prune the runs of load tests.",
     "gate": "Compare two runs; fail when the newer one is worse.",
     "report": "Draw a report from a family, policies and runs.",
     "decide": "Recommend an operating point, in money and carbon.",
