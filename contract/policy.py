@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,6 +15,8 @@ from contract.files import read_json, sha256_of_json, write_json
 from contract.records import Frozen, parse_record
 
 SCHEMA = 1
+BUSY = "busy"
+"""The gear that is the policy's own stages: the cheapest that keep its targets."""
 ScoreName = Literal["max_probability", "margin", "entropy", "per_class", "deferral", "agreement"]
 PolicyStatus = Literal["certified", "uncertified", "no_safe_threshold"]
 
@@ -114,6 +117,23 @@ class Expected(Frozen):
     energy_wh_per_1k: float | None = None
 
 
+class Gear(Frozen):
+    """A rung of the ladder that load moves a policy along: other stages or thresholds, certified with it.
+
+    Attributes:
+        epsilon: promised of the certificate's first metric while this gear answers.
+        delta: level at which it was tested; None where nothing is certified.
+        p_value: None where the drop is zero by construction.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    epsilon: float
+    delta: float | None = Field(default=None, gt=0, lt=1)
+    p_value: float | None = None
+    expected: Expected = Expected()
+
+
 class Policy(Frozen):
     """Stages and thresholds, content-addressed by `version`."""
 
@@ -128,30 +148,62 @@ class Policy(Frozen):
     needed_n: int | None = Field(
         default=None, description="Labelled rows to certify with that would be enough"
     )
+    gears: tuple[Gear, ...] = Field(
+        default=(), description="From the one of an idle gateway to the last under overload; empty: none"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [s.variant for s in self.stages]
-        if len(set(names)) != len(names):
-            raise ValueError("a variant has two stages")
-        if self.stages[-1].threshold is not None or self.stages[-1].per_class:
-            raise ValueError("the last stage always answers: it has no threshold and no per_class")
-        for index, stage in enumerate(self.stages[:-1]):
-            if stage.threshold is None:
-                raise ValueError(f"stage {index} ({stage.variant!r}) needs a threshold: it is not the last")
-            for label, rule in stage.per_class.items():
-                if rule.next is not None and rule.next not in names[index + 1 :]:
-                    raise ValueError(
-                        f"stage {index}, class {label!r}: next {rule.next!r} is not one of the later stages"
-                    )
+        _check_stages(self.stages)
         if self.status == "certified" and self.certificate is None:
             raise ValueError("status is certified but there is no certificate")
+        names = [gear.name for gear in self.gears]
+        if len(set(names)) != len(names):
+            raise ValueError("two gears have one name")
+        for gear in self.gears:
+            try:
+                _check_stages(gear.stages)
+            except ValueError as problem:
+                raise ValueError(f"gear {gear.name!r}: {problem}") from None
+            if gear.name == BUSY and gear.stages != self.stages:
+                raise ValueError(f"gear {BUSY!r} has other stages than the policy itself")
+        if self.gears and BUSY not in names:
+            raise ValueError(f"there are gears, but none of them is {BUSY!r}, the policy's own stages")
         return self
 
+    @property
+    def cascades(self) -> tuple[tuple[Stage, ...], ...]:
+        """The stages of the policy itself, then those of each gear: what may answer while it is in force."""
+        return (self.stages, *(gear.stages for gear in self.gears))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of every stage, each once."""
+        return tuple(dict.fromkeys(stage.variant for stages in self.cascades for stage in stages))
+
+    def in_gear(self, name: str) -> Policy:
+        """Return one gear as a policy by itself, which promises nothing. Raises PolicyError: no such gear."""
+        for gear in self.gears:
+            if gear.name == name:
+                return Policy(
+                    status="uncertified",
+                    reference=self.reference,
+                    stages=gear.stages,
+                    limits=self.limits,
+                    expected=gear.expected,
+                ).sealed()
+        known = ", ".join(gear.name for gear in self.gears)
+        raise PolicyError(
+            f"the policy has no gear {name!r}" if known else f"the policy has no gears, so no {name!r}",
+            hint=f"it has: {known}" if known else "sluice tune ... --gears makes a policy with some",
+        )
+
     def content(self) -> dict[str, Any]:
-        """Return the JSON form without `version`."""
+        """Return the JSON form without `version`, and without gears where there are none."""
         value = self.model_dump(mode="json", by_alias=True)
         value.pop("version")
+        if not self.gears:
+            del value["gears"]
         return value
 
     def dump(self) -> dict[str, Any]:
@@ -166,6 +218,22 @@ class Policy(Frozen):
     def sealed(self) -> Policy:
         """Return the same policy with its version set."""
         return self.model_copy(update={"version": self.content_sha256()})
+
+
+def _check_stages(stages: tuple[Stage, ...]) -> None:
+    names = [s.variant for s in stages]
+    if len(set(names)) != len(names):
+        raise ValueError("a variant has two stages")
+    if stages[-1].threshold is not None or stages[-1].per_class:
+        raise ValueError("the last stage always answers: it has no threshold and no per_class")
+    for index, stage in enumerate(stages[:-1]):
+        if stage.threshold is None:
+            raise ValueError(f"stage {index} ({stage.variant!r}) needs a threshold: it is not the last")
+        for label, rule in stage.per_class.items():
+            if rule.next is not None and rule.next not in names[index + 1 :]:
+                raise ValueError(
+                    f"stage {index}, class {label!r}: next {rule.next!r} is not one of the later stages"
+                )
 
 
 def parse_policy(raw: Any, *, where: object | None = None) -> Policy:
@@ -208,7 +276,7 @@ def write_policy(path: Path, policy: Policy) -> None:
 
 def check_policy_fits(policy: Policy, family: Family) -> None:
     """Raise PolicyError unless the family has every stage, and the very artifacts that were certified."""
-    for stage in policy.stages:
+    for stage in chain.from_iterable(policy.cascades):
         if stage.variant not in family.names:
             raise PolicyError(
                 f"the policy names variant {stage.variant!r}, which family {family.name!r} lacks",
@@ -236,7 +304,7 @@ def require_certified_answers(policy: Policy, otherwise: Mapping[str, str]) -> N
     """
     if policy.status != "certified":
         return
-    names = dict.fromkeys((*(stage.variant for stage in policy.stages), policy.reference))
+    names = dict.fromkeys((*policy.variants, policy.reference))
     other = [f"{name} {otherwise[name]}" for name in names if name in otherwise]
     if other:
         raise PolicyError(

@@ -23,6 +23,7 @@ from sluicegate.inputs import read_table, table_options
     type=click.Choice(["tune", "certify", "test", "all"]),
     help="Rows to replay on. Default: test for a family, all rows of a table.",
 )
+@click.option("--gear", help="One gear of a policy that has some. Default: the policy's own stages.")
 @json_option
 def command(
     family: Path | None,
@@ -31,18 +32,22 @@ def command(
     costs: Path | None,
     policy_path: Path,
     split: str | None,
+    gear: str | None,
     as_json: bool,
 ) -> None:
     """Replay a policy on predictions: accuracy, escalation, cost, per slice and per class.
 
     Of a family also p50 and p99 of a request alone, without queues, from the times of its variants.
 
+    \b
     Example: sluice simulate sluicegate-demo/family --policy sluicegate-demo/policy.json
+    Example: sluice simulate sluicegate-demo/family --policy policy.json --gear overload-1
     """
     table = read_table(family, predictions, costs, labels)
     chosen = split or ("test" if table.family is not None else "all")
     rows = table.predictions if chosen == "all" else table.predictions.rows_of(chosen)
-    replayed = simulate(rows, table.costs, read_policy(policy_path))
+    policy = read_policy(policy_path)
+    replayed = simulate(rows, table.costs, policy if gear is None else policy.in_gear(gear))
     figures = replayed.figures
     if table.family is not None:
         stages = [table.family.variant(name).time_quantiles for name in replayed.variants]

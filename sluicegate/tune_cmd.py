@@ -67,6 +67,12 @@ POSITIVE = click.FloatRange(min=0)
     "--allow-always-escalate", is_flag=True, help="Let 'send all to the reference' count as certified."
 )
 @click.option(
+    "--gears", is_flag=True, help="A ladder for load too: idle, busy and, with --overload-drop, overload."
+)
+@click.option(
+    "--overload-drop", type=FRACTION, help="What the overload gears may lose, above --max-accuracy-drop."
+)
+@click.option(
     "--reference",
     help="Variant that drops count against. Default: the family's teacher; without a family the dearest.",
 )
@@ -120,6 +126,7 @@ def command(
                --reference large --out policy.json
     Example: sluice tune family --max-disagreement 0.05 --out policy.json
     Example: sluice tune family --max-answered-error 0.05 --out policy.json
+    Example: sluice tune sluicegate-demo/family --max-accuracy-drop 0.01 --gears --overload-drop 0.04
     Example: sluice tune sluicegate-demo/family --compare-scores
     """
     if compare_scores:
@@ -192,6 +199,8 @@ def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
         seed=asked["seed"],
         certify_share=asked["certify_share"],
         allow_always_escalate=asked["allow_always_escalate"],
+        gears=asked["gears"],
+        overload_drop=asked["overload_drop"],
         artifact_sha256=table.artifacts,
         machine=table.machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -28,7 +28,7 @@ def expiry_reasons(
             reasons.append(f"variant {name!r} is no longer served")
         elif now != then:
             reasons.append(f"variant {name!r} changed from {then[:12]} to {now[:12]}")
-    used = dict.fromkeys([*(stage.variant for stage in policy.stages), policy.reference])
+    used = dict.fromkeys([*policy.variants, policy.reference])
     unbound = [name for name in used if name not in certificate.variants] if artifact_sha256 else []
     reasons += [f"variant {name!r} is not bound to a build" for name in unbound]
     if data_sha256 is not None and data_sha256 != certificate.data_sha256:

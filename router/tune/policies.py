@@ -44,6 +44,12 @@ class Evidence:
     why_reference: str = ""
     stands_for: str | None = None
     machine: str | None = None
+    overload_share: float = 0.0
+
+    @property
+    def level(self) -> float:
+        """What of delta the targets themselves are tested at: all but the overload gears' share."""
+        return self.delta * (1.0 - self.overload_share)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,7 +65,7 @@ class Evidence:
 def build_policy(
     evidence: Evidence, chosen: Estimate | None, tested: Sequence[Tested], estimates: Sequence[Estimate]
 ) -> Policy:
-    """Return the sealed policy of the chosen candidate.
+    """Return the sealed policy of the chosen candidate, without gears.
 
     Without one it is the reference alone, with status no_safe_threshold.
     """
@@ -69,12 +75,12 @@ def build_policy(
     return Policy(
         status="no_safe_threshold" if chosen is None else "certified" if certified else "uncertified",
         reference=evidence.names[evidence.reference],
-        stages=_stages(evidence, candidate),
+        stages=stages_of(evidence, candidate),
         limits=Limits(max_escalation_rate=limit),
         certificate=_certificate(evidence, chosen, candidate, tested) if certified else None,
         expected=_cross_fitted(chosen)
         if chosen is not None and chosen.honest and not certified
-        else _expected(evidence, candidate),
+        else expected_of(evidence, candidate),
         needed_n=needed_n(evidence, estimates) if chosen is None or _failed(chosen, tested) else None,
     ).sealed()
 
@@ -124,11 +130,11 @@ def _needed(evidence: Evidence, estimate: Estimate, samples: Sequence[Sample]) -
     for sample in samples:
         routed = routed_by(search, estimate.candidate, sample)
         found = [
-            constraint.needed_n(sample, routed.chosen, constraint.losses(sample), evidence.delta)
+            constraint.needed_n(sample, routed.chosen, constraint.losses(sample), evidence.level)
             for constraint in search.constraints
         ]
         found += [
-            1 if limit >= 1.0 else betting_needed_n(values, limit, evidence.delta, low=0.0)
+            1 if limit >= 1.0 else betting_needed_n(values, limit, evidence.level, low=0.0)
             for values, limit in budget_losses(search, estimate, routed)
         ]
         known = [n for n in found if n is not None]
@@ -138,7 +144,8 @@ def _needed(evidence: Evidence, estimate: Estimate, samples: Sequence[Sample]) -
     return worst
 
 
-def _stages(evidence: Evidence, candidate: Candidate) -> tuple[Stage, ...]:
+def stages_of(evidence: Evidence, candidate: Candidate) -> tuple[Stage, ...]:
+    """Return a candidate's stages as a policy has them."""
     model = evidence.search.model
     stages = []
     last = len(candidate.chain) - 1
@@ -228,7 +235,8 @@ def _cross_fitted(chosen: Estimate) -> Expected:
     )
 
 
-def _expected(evidence: Evidence, candidate: Candidate) -> Expected:
+def expected_of(evidence: Evidence, candidate: Candidate) -> Expected:
+    """Return what the rows that figures are shown for say of a candidate."""
     sample = evidence.shown
     routed = routed_by(evidence.search, candidate, sample)
     rows = np.arange(len(sample))

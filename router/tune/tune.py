@@ -9,12 +9,13 @@ import numpy as np
 
 from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
-from contract.policy import Policy
+from contract.policy import Gear, Policy
 from contract.predictions import Predictions
 from router.tune.alternatives import Alternative, alternatives_of
 from router.tune.candidates import Candidate, route
 from router.tune.certify import Tested, fixed_sequence, sequence_by_accuracy, sequence_of
 from router.tune.explain import explain
+from router.tune.gears import check_gears, explained, gears_of, overload_share, overload_tested
 from router.tune.grids import grid_estimates, refine
 from router.tune.perclass import per_class_estimates
 from router.tune.policies import Evidence, build_policy
@@ -77,6 +78,7 @@ def tune(
             hint="--max-accuracy-drop 0.01, or --max-usd-per-1k with --objective most-accurate",
         )
     check_budgets(targets, names, costs)
+    check_gears(targets, given)
     if len(names) == 1 and targets.has_quality and targets.min_accuracy is None:
         raise PredictionsError(
             f"{reference!r} is the only variant, so there is nothing that a drop could be counted against",
@@ -113,6 +115,7 @@ def tune(
         created_at=given.created_at,
         costs=costs,
         max_stages=given.max_stages,
+        overload_share=overload_share(given),
     )
     for part, rows in (("tune", sample), ("certify", evidence.certify)):
         for constraint in constraints:
@@ -156,13 +159,13 @@ def _certified(evidence: Evidence, estimates: Sequence[Estimate], settings: Tune
     trivial = _reference_alone(evidence)
     accuracy_first = evidence.targets.objective == "most_accurate" or not search.constraints
     if trivial is not None and search.cheapest_is_reference() and search.within_budget(trivial):
-        return _result(evidence, trivial, [], estimates)
+        return _geared(_result(evidence, trivial, [], estimates), evidence, (), settings)
     sequence = (
         sequence_by_accuracy(estimates, len(sample))
         if accuracy_first
-        else sequence_of(search, len(sample), trivial, estimates, evidence.delta)
+        else sequence_of(search, len(sample), trivial, estimates, evidence.level)
     )
-    tested = fixed_sequence(search, sequence, sample, order, evidence.delta)
+    tested = fixed_sequence(search, sequence, sample, order, evidence.level)
     passed = [t for t in tested if t.passed]
     if accuracy_first:
         best = max(passed, key=lambda t: t.estimate.accuracy or 0.0, default=None)
@@ -172,7 +175,30 @@ def _certified(evidence: Evidence, estimates: Sequence[Estimate], settings: Tune
     asked = settings.allow_always_escalate and trivial is not None
     if chosen is None and asked and trivial is not None and search.within_budget(trivial):
         chosen = trivial
-    return _result(evidence, chosen, tested, estimates)
+    found = _result(evidence, chosen, tested, estimates)
+    if not settings.gears or chosen is None:
+        return found
+    overload = overload_tested(
+        evidence, settings, lambda wider, asked: _candidates(wider, asked, settings), trivial, order
+    )
+    return _geared(found, evidence, gears_of(evidence, settings, chosen, tested, overload), settings)
+
+
+def _geared(
+    found: TuneResult, evidence: Evidence, gears: tuple[Gear, ...], settings: TuneSettings
+) -> TuneResult:
+    """Return a result with the ladder, where one was asked for, in its policy and in its explanation."""
+    if not settings.gears:
+        return found
+    told = (*found.explanation, *explained(gears, evidence.delta))
+    policy = found.policy.model_copy(update={"gears": gears, "version": ""})
+    if policy.certificate is not None:
+        used = {*policy.variants, policy.reference}
+        known = evidence.artifact_sha256
+        bound = {name: known[name] for name in sorted(used) if name in known}
+        certificate = policy.certificate.model_copy(update={"variants": bound})
+        policy = policy.model_copy(update={"certificate": certificate})
+    return replace(found, policy=policy.sealed(), explanation=told)
 
 
 def _result(

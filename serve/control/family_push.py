@@ -149,7 +149,7 @@ def check_answers(folder: Path, found: Examined) -> None:
 
 
 def _policy_for(family: Family, before: Family, policy: Policy, said: list[str]) -> Policy:
-    names = {stage.variant for stage in policy.stages} | {policy.reference}
+    names = {*policy.variants, policy.reference}
     other = sorted(
         name for name in names if name not in family.names or family.build(name) != before.build(name)
     )

@@ -122,17 +122,18 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     """Return the slot of every variant.
 
     Remote variants inline; others as placed by the settings; else inline where an earlier stage of the
-    policy, linear, a deep table, or measured fast enough (fakes never count as fast, so that `--fake` has all
+    policy or of one of its gears, linear, a deep table, or measured fast enough (fakes never count as fast, so that `--fake` has all
     slots); the last stage in a deployment of its own; the others on the shelf.
     """
-    stages = [stage.variant for stage in policy.stages]
+    stages = policy.variants
+    early = {stage.variant for stages in policy.cascades for stage in stages[:-1]}
     found: dict[str, list[str]] = {"inline": [], "own": [], "shelf": []}
     for variant in family.variants:
         placement = settings.stage_of(variant.name).placement
         if variant.runtime == REMOTE:
             placement = "inline"
         elif placement == "auto":
-            if variant.name in stages[:-1] or _is_quick(variant, settings):
+            if variant.name in early or _is_quick(variant, settings):
                 placement = "inline"
             else:
                 placement = "own" if variant.name in stages else "shelf"
