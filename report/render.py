@@ -32,7 +32,12 @@ from report.format.document import (
 from report.format.figures import percent, plain, points, short_hash, significant, size, times
 from report.sections.family_sections import family_sections
 from report.sections.load import arm_charts, latency_chart, load_charts
-from report.sections.policy_text import certificate_in_words, expected_in_words, path_in_words
+from report.sections.policy_text import (
+    certificate_in_words,
+    expected_in_words,
+    gears_in_words,
+    path_in_words,
+)
 from report.sections.provenance import Run, machine_of, provenance
 from report.sections.run_tables import arms_table, runs_table, shares_table
 from report.sections.tradeoff import choices_table, policy_parts_tables, tradeoff, tradeoff_chart
@@ -189,6 +194,7 @@ def _policies(policies: Sequence[Policy], data: tuple[Predictions, dict[str, Cos
             Paragraph(certificate_in_words(policy)[0], lead=True),
             Bullets(path_in_words(policy)),
             [Paragraph(text) for text in certificate_in_words(policy)[1:]],
+            [Paragraph(text) for text in gears_in_words(policy)],
             [Paragraph(text) for text in expected_in_words(policy)],
             Paragraph(f"Version {short_hash(policy.version or policy.content_sha256())}."),
             _replayed(policy, data, key),

@@ -104,6 +104,21 @@ def _promise(target: CertifiedTarget, reference: str) -> str:
     return words.get(target.metric, f"the {name} is at most {{}}").format(significant(target.epsilon))
 
 
+def gears_in_words(policy: Policy) -> tuple[str, ...]:
+    """Return what each gear of a ladder promises and what it is expected to do; empty without one."""
+    if not policy.gears:
+        return ()
+    said = ["Load alone moves it along a ladder of gears, whose promises hold together:"]
+    for gear in policy.gears:
+        expected, parts = gear.expected, [f"at most {points(gear.epsilon).lstrip('+')} points are lost"]
+        if expected.escalation_rate is not None:
+            parts.append(f"{percent(expected.escalation_rate)} of texts escalate")
+        if expected.usd_per_1k is not None:
+            parts.append(f"1,000 texts cost {significant(expected.usd_per_1k)} USD")
+        said.append(f"{gear.name}: {', '.join(parts)}.")
+    return tuple(said)
+
+
 def expected_in_words(policy: Policy) -> tuple[str, ...]:
     """Return what the tuning data say the policy will do, leaving out what they do not say."""
     expected = policy.expected

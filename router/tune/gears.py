@@ -42,7 +42,7 @@ class Rung:
 
 
 def check_gears(targets: Targets, settings: TuneSettings) -> None:
-    """Raise InputError where gears are asked for that cannot be: uncertified, or without a drop to promise."""
+    """Raise InputError where gears cannot be: uncertified, or without a drop to promise."""
     overload, drop = settings.overload_drop, targets.max_accuracy_drop
     if not settings.gears:
         if overload is not None:
@@ -132,7 +132,7 @@ def gears_of(
 
 
 def _spread(busy: Estimate, overload: Sequence[Tested]) -> list[Tested]:
-    """Return the cheapest that passed and some between it and the busy gear, evenly in cost, dearest first."""
+    """Return the cheapest that passed and some between it and the busy gear, evenly in cost."""
     passed = [t for t in overload if t.passed and t.estimate.usd_per_1k <= CHEAPER * busy.usd_per_1k]
     if not passed:
         return []
@@ -155,7 +155,7 @@ def _gear(evidence: Evidence, rung: Rung) -> Gear:
 
 
 def _loosened(evidence: Evidence, drop: float) -> Search:
-    """Return the search with another limit on the drop in accuracy, its first target; all else is as asked."""
+    """Return the search with another limit on the drop in accuracy, its first target; the rest as asked."""
     search = evidence.search
     first, *others = search.constraints
     constraints = (replace(first, epsilon=drop), *others)
@@ -189,5 +189,7 @@ def explained(gears: Sequence[Gear], delta: float) -> list[str]:
     busy = next(gear for gear in gears if gear.name == BUSY).expected.usd_per_1k
     last = gears[-1].expected.usd_per_1k
     if busy and last and last < busy:
-        lines.append(f"  As far as price tells work, {gears[-1].name} carries {busy / last:.1f} times as much.")
+        lines.append(
+            f"  As far as price tells work, {gears[-1].name} carries {busy / last:.1f} times as much."
+        )
     return lines

@@ -122,8 +122,8 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     """Return the slot of every variant.
 
     Remote variants inline; others as placed by the settings; else inline where an earlier stage of the
-    policy or of one of its gears, linear, a deep table, or measured fast enough (fakes never count as fast, so that `--fake` has all
-    slots); the last stage in a deployment of its own; the others on the shelf.
+    policy or of one of its gears, linear, a deep table, or measured fast enough (fakes never count as fast,
+    so that `--fake` has all slots); the last stage in a deployment of its own; the others on the shelf.
     """
     stages = policy.variants
     early = {stage.variant for stages in policy.cascades for stage in stages[:-1]}

@@ -11,7 +11,7 @@ from rich.console import Console
 from contract.costs import read_costs
 from contract.errors import InputError
 from contract.family import Family, StepCost
-from contract.policy import CertifiedTarget, Limits, Policy, Stage, single_variant_policy
+from contract.policy import CertifiedTarget, Gear, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions
 from report.format.tables import Row, Table, to_markdown, to_rich
 from report.render import Evidence, render_report
@@ -32,7 +32,12 @@ from report.sections.family_tables import (
     verdicts_table,
 )
 from report.sections.frontier import AXES, beaten_by, best_by, frontier_chart, write_frontier
-from report.sections.policy_text import certificate_in_words, expected_in_words, path_in_words
+from report.sections.policy_text import (
+    certificate_in_words,
+    expected_in_words,
+    gears_in_words,
+    path_in_words,
+)
 from report.sections.tradeoff import choices_table, tradeoff, tradeoff_chart
 
 
@@ -54,6 +59,19 @@ def test_certificate_in_words(policy: Policy) -> None:
     assert "with 90% confidence the accuracy drop against teacher is at most 2.0 points" in first
     assert "p = 0.030" in method
     assert "cccccccccccc" in binding
+
+
+def test_gears_in_words(policy: Policy) -> None:
+    """Each gear says its promise and what it costs; a policy without any says nothing of them."""
+    gears = (
+        Gear(name="busy", stages=policy.stages, epsilon=0.02, expected=policy.expected),
+        Gear(name="overload-1", stages=policy.stages[:1] + policy.stages[-1:], epsilon=0.04),
+    )
+    first, busy, overload = gears_in_words(policy.model_copy(update={"gears": gears}))
+    assert "Load alone" in first
+    assert busy.startswith("busy: at most 2.0 points are lost, ")
+    assert overload == "overload-1: at most 4.0 points are lost."
+    assert gears_in_words(policy) == ()
 
 
 def test_every_certified_target_is_said_the_right_way_round(policy: Policy) -> None:
