@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.routing import goals
 from bench.routing.live import live
+from bench.routing.lives import lives
 from bench.routing.speed import speed
 from contract.files import write_text
 
@@ -35,6 +36,7 @@ def main() -> None:
         "ties": lambda: goals.ties_and_strangers(given.data),
         "scores": lambda: goals.score_areas(given.data),
         "live": live,
+        "lives": lambda: lives(given.data),
         "speed": speed,
     }
     chosen = given.only.split(",") if given.only else list(sections)
