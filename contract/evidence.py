@@ -1,7 +1,7 @@
 """The written form of live evidence: audits in blocks, the rule that they are judged by, and what follows.
 
-Whoever has the rule and the blocks can work out the standing again: `router.live.watch` does. A text that is
-drawn, accepted and answered alike by the reference says nothing more than that; any other is a row of its own.
+Whoever has the rule and the blocks can work out the standing again: `router.live.watch` does. A text that
+is drawn, accepted and answered alike by the reference says nothing more; any other is a row of its own.
 """
 
 from __future__ import annotations

@@ -295,8 +295,9 @@ def lives(data: Path, number: int = LIVES) -> str:
     world = world_of(data)
     accepted = world.score >= world.threshold
     stated = (
-        f"{number} lives of {LENGTH:,} texts each, ResNet18 before ResNet152 (threshold {world.threshold:.3f}: "
-        f"{1 - accepted.mean():.1%} escalate, the drop is {(world.loss * accepted).mean() * 100:.2f} points), "
+        f"{number} lives of {LENGTH:,} texts each, ResNet18 before ResNet152 (threshold "
+        f"{world.threshold:.3f}: {1 - accepted.mean():.1%} escalate, the drop is "
+        f"{(world.loss * accepted).mean() * 100:.2f} points), "
         f"{world.promised_drop * 100:g} point promised and at most {world.max_disagreement:.1%} answered "
         f"otherwise, delta = {DELTA:g}; {SHARE:.0%} of texts drawn on average, with probability as the root "
         f"of 1 - score and {FLOOR:.0%} at least; the label of a differing text comes {LABEL_AFTER:,} texts "

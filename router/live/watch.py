@@ -5,18 +5,18 @@ was drawn, and 0 where it was not, has the mean of its loss D = 1[answer wrong] 
 and Thompson 1952). D is 0 wherever both give the same answer, so only differing draws need a label; until one
 comes D is somewhere in [-1, 1], and every claim takes it at its worst.
 
-For a fixed stake l >= 0 and the conditional means m of X, the products of (1 + l X) exp(-l m) and of (1 - l X)
-exp(l m) are supermartingales, since 1 + y <= exp(y). Texts that were not drawn, or agreed, leave them as they
+For a fixed stake l >= 0 and the conditional means m of X, the products of (1 + l X) exp(-l m) and of
+(1 - l X) exp(l m) are supermartingales, since 1 + y <= exp(y). Texts that were not drawn, or agreed, leave them as they
 are but for the means; so they depend on how often each value came and not on the order, hold however the
 means drift, and may be worked out again whenever a label comes, late or out of order. A mixture over stakes
 covers the sum of the means at all times at once (Ville 1939; Howard, Ramdas, McAuliffe and Sekhon 2021).
 
-The alarm bets that the drop exceeds what is promised. A bet that began long ago has lost too much to notice a
-change; so one is begun at every block, with weight 1 / (k (k + 1)) for the k-th, and the weighted mean of all
-is one bet: below 1 / delta for ever with probability 1 - delta while the promise holds at every moment. Such
-sums are e-detectors where they control the time to a false alarm (Shin, Ramdas and Rinaldo 2022); with weights
-that add up to 1 they control the whole life. Blocks are judged in the order of their decisions, each prefix by
-itself, so labels that are still to come hold up only what was decided after them.
+The alarm bets that the drop exceeds what is promised. A bet that began long ago has lost too much to notice
+a change; so one is begun at every block, with weight 1 / (k (k + 1)) for the k-th, and the weighted mean of
+all is one bet: below 1 / delta for ever with probability 1 - delta while the promise holds at every moment. Such
+sums are e-detectors where they control the time to a false alarm (Shin, Ramdas and Rinaldo 2022); with
+weights that add up to 1 they control the whole life. Blocks are judged in the order of their decisions, each
+prefix by itself, so labels that are still to come hold up only what was decided after them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Seen:
 
     @property
     def likely(self) -> FloatArray:
-        """The loss [k] where it is known, and 1 where only the difference is, as if the reference were right."""
+        """The loss [k] where known, and 1 where only the difference is: the reference taken for the truth."""
         return np.where(self.least == self.most, self.least, self.differs)
 
     def on(self, accepted: FloatArray) -> Seen:
@@ -171,7 +171,7 @@ def alarm(seen: Seen, rule: LiveRule, delta: float) -> tuple[Alarm, Yardstick]:
 
 
 def steps(seen: Seen, values: FloatArray, limit: float, floor: float) -> FloatArray:
-    """Return what each block adds to the log-wealth of each stake [B, stakes], betting on more than `limit`."""
+    """Return what each block adds to each stake's log-wealth [B, stakes], betting on more than `limit`."""
     stakes = STAKES * floor
     gained = np.log1p(stakes[:, None] * _values(seen, values))
     total = np.array([np.bincount(seen.block, gain, minlength=len(seen.texts)) for gain in gained]).T

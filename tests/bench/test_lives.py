@@ -9,7 +9,7 @@ from tests.support.simulations import most
 
 
 def world() -> World:
-    """A first stage that errs more often the less sure it is, and a reference that is right where it is not."""
+    """A first stage that differs more often the less sure it is."""
     rng = np.random.default_rng(0)
     score = rng.beta(5, 1.5, 20_000)
     differs = rng.random(20_000) < 0.3 * (1 - score)
