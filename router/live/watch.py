@@ -5,15 +5,15 @@ was drawn, and 0 where it was not, has the mean of its loss D = 1[answer wrong] 
 and Thompson 1952). D is 0 wherever both give the same answer, so only differing draws need a label; until one
 comes D is somewhere in [-1, 1], and every claim takes it at its worst.
 
-For a fixed stake l >= 0 and the conditional means m of X, the products of (1 + l X) exp(-l m) and of
-(1 - l X) exp(l m) are supermartingales, since 1 + y <= exp(y). Texts that were not drawn, or agreed, leave them as they
-are but for the means; so they depend on how often each value came and not on the order, hold however the
+For a fixed stake l >= 0 and the conditional means m of X, the products of (1 + l X) exp(-l m) and of (1 - l
+X) exp(l m) are supermartingales, since 1 + y <= exp(y). Texts that were not drawn, or agreed, leave them as
+they are but for the means; so they depend on how often each value came and not on the order, hold however the
 means drift, and may be worked out again whenever a label comes, late or out of order. A mixture over stakes
 covers the sum of the means at all times at once (Ville 1939; Howard, Ramdas, McAuliffe and Sekhon 2021).
 
-The alarm bets that the drop exceeds what is promised. A bet that began long ago has lost too much to notice
-a change; so one is begun at every block, with weight 1 / (k (k + 1)) for the k-th, and the weighted mean of
-all is one bet: below 1 / delta for ever with probability 1 - delta while the promise holds at every moment. Such
+The alarm bets that the drop exceeds what is promised. A bet that began long ago has lost too much to notice a
+change; so one is begun at every block, with weight 1 / (k (k + 1)) for the k-th, and the weighted mean of all
+is one bet: below 1 / delta for ever with probability 1 - delta while the promise holds at every moment. Such
 sums are e-detectors where they control the time to a false alarm (Shin, Ramdas and Rinaldo 2022); with
 weights that add up to 1 they control the whole life. Blocks are judged in the order of their decisions, each
 prefix by itself, so labels that are still to come hold up only what was decided after them.
