@@ -92,6 +92,7 @@ class Summary(Frozen):
     by_variant: dict[str, VariantShare] = Field(default_factory=dict)
     interval_method: str = ""
     machine: Machine | None = None
+    arrivals: str = Field(default="poisson", description="Process and profile of the arrivals, in words")
     started_at_s: float | None = Field(default=None, description="Unix seconds of the measured part's begin")
     warmup_s: float | None = None
     service_p50_ms: float | None = None

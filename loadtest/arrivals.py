@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import InputError
+from loadtest.traffic import Traffic
 
-Process = Literal["poisson", "uniform"]
+POISSON = Traffic()
 
 
 def planned_requests(rate_per_s: float, duration_s: float) -> int:
@@ -18,13 +17,12 @@ def planned_requests(rate_per_s: float, duration_s: float) -> int:
 
 
 def arrival_times_s(
-    rate_per_s: float, duration_s: float, *, seed: int, process: Process = "poisson"
+    rate_per_s: float, duration_s: float, *, seed: int, traffic: Traffic = POISSON
 ) -> NDArray[np.float64]:
     """Return sorted arrival times [N] in [0, duration_s), N = round(rate x duration), at least 1.
 
-    `poisson` is a Poisson process given its count: N uniform order statistics (Kingman 1993, 2.4). Fixing
-    the count takes the noise of the count out of the rate, and leaves the gaps as they are.
-    `uniform` spaces arrivals evenly.
+    Fixing the count takes the noise of the count out of the rate, and leaves the gaps as they are. A trace
+    has times and a count of its own.
 
     Raises:
         InputError: unless rate and duration are positive and finite.
@@ -33,12 +31,10 @@ def arrival_times_s(
         raise InputError(
             f"rate and duration must be positive, not {rate_per_s} per second for {duration_s} s"
         )
-    n = planned_requests(rate_per_s, duration_s)
-    if process == "uniform":
-        return np.arange(n, dtype=np.float64) * (duration_s / n)
+    if traffic.trace:
+        return np.array(traffic.trace, dtype=np.float64)
     rng = np.random.default_rng([seed, 0])
-    times: NDArray[np.float64] = np.sort(rng.random(n)) * duration_s
-    return times
+    return traffic.times_s(planned_requests(rate_per_s, duration_s), duration_s, rng)
 
 
 def rows_to_ask(rows: int, n: int, *, seed: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ GOOD = "good"
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DAY_S = 86_400.0
-COMPARABLE = ("model", "protocol", "rate_asked_per_s", "data_sha256")
+COMPARABLE = ("model", "protocol", "rate_asked_per_s", "arrivals", "data_sha256")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from contract.prices import load_grid, load_prices
 from contract.run import Summary, write_run
 from contract.urls import parse_base_url
 from loadtest import protocol as wire
-from loadtest.arrivals import Process, arrival_times_s, rows_to_ask
+from loadtest.arrivals import POISSON, arrival_times_s, rows_to_ask
 from loadtest.exchange import Order, Samples, Send
 from loadtest.generator import Generator
 from loadtest.protocol import PROTOCOLS, Protocol
@@ -38,6 +38,7 @@ from loadtest.scrape import (
     what_is_missing,
 )
 from loadtest.summary import Economy, Setting, summarise
+from loadtest.traffic import Traffic
 from runtime.machine import describe_machine
 from tables.labelled import Labelled, read_labelled
 
@@ -71,7 +72,7 @@ class LoadPlan:
         seed: decides arrivals and the order of texts.
         slo_ms: the objective for one answer; without it there is no goodput.
         api_key: sent as `Authorization: Bearer`.
-        process: poisson or uniform arrivals.
+        traffic: how arrivals are spread; at one rate by a Poisson process, unless told otherwise.
         split: the split of the data to ask, where the file has a `split` column.
         text, label, slice_column: names of the columns.
         timeout_s: a request without a whole answer by then is an error.
@@ -95,7 +96,7 @@ class LoadPlan:
     warmup_s: float = 1.0
     slo_ms: float | None = None
     api_key: str | None = None
-    process: Process = "poisson"
+    traffic: Traffic = POISSON
     split: str | None = None
     text: str = "text"
     label: str = "label"
@@ -177,6 +178,7 @@ def drive(
         duration_s=plan.duration_s,
         warmup_s=plan.warmup_s,
         slo_ms=plan.slo_ms,
+        arrivals=plan.traffic.words,
         window_start_s=samples.start_at_s + plan.warmup_s,
         generator_cpu_share=samples.cpu_share,
         stopped_early=samples.stopped_early,
@@ -225,10 +227,12 @@ def measure_idle_watts(url: str, seconds: float = 3.0, *, api_key: str | None = 
 
 
 def _arrivals(plan: LoadPlan) -> tuple[Any, int]:
-    measured = arrival_times_s(plan.rate_per_s, plan.duration_s, seed=plan.seed, process=plan.process)
+    measured = arrival_times_s(plan.rate_per_s, plan.duration_s, seed=plan.seed, traffic=plan.traffic)
     if not plan.warmup_s:
         return measured, 0
-    warm = arrival_times_s(plan.rate_per_s, plan.warmup_s, seed=plan.seed + 2**31, process=plan.process)
+    rate = plan.traffic.start_rate(plan.rate_per_s)
+    even = replace(plan.traffic, segments=(), trace=())
+    warm = arrival_times_s(rate, plan.warmup_s, seed=plan.seed + 2**31, traffic=even)
     return np.concatenate([warm, plan.warmup_s + measured]), len(warm)
 
 

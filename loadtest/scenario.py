@@ -22,6 +22,7 @@ from loadtest.generator import Generator
 from loadtest.runner import METERED_WARMUP_S, LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
 from loadtest.search import Capacity, easy_rate, first_rate, judge
 from loadtest.sweep import StepProgress, Watch, find_capacity
+from loadtest.traffic import UNIFORM
 
 SLO_FACTOR = 6.0
 RETRIES = 2
@@ -128,7 +129,7 @@ def _probe(
         plan,
         rate_per_s=10.0,
         duration_s=effort.probe_s,
-        process="uniform",
+        traffic=UNIFORM,
         slo_ms=None,
         out=None,
         meter=False,

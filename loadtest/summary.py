@@ -67,6 +67,7 @@ class Setting:
     warmup_s: float
     slo_ms: float | None
     window_start_s: float
+    arrivals: str = "poisson"
     generator_cpu_share: float | None = None
     stopped_early: bool = False
     data_sha256: str | None = None
@@ -135,6 +136,7 @@ def summarise(
         by_variant=_by_variant(requests, ok, use, wh_dynamic if wh_dynamic is not None else wh),
         interval_method=_methods(waited, right, f1, good),
         machine=machine,
+        arrivals=setting.arrivals,
         started_at_s=setting.window_start_s,
         warmup_s=setting.warmup_s,
         service_p50_ms=waited.service_p50_ms,

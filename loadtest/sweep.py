@@ -28,6 +28,7 @@ from loadtest.search import (
     first_rate,
     judge,
 )
+from loadtest.traffic import UNIFORM
 
 PROBE_RATE_PER_S = 10.0
 PROBE_S = 1.5
@@ -213,7 +214,7 @@ def _objective(template: LoadPlan) -> float:
 
 def _probe(template: LoadPlan, generator: Generator, abort: threading.Event | None) -> Summary:
     probe = replace(
-        template, rate_per_s=PROBE_RATE_PER_S, duration_s=PROBE_S, warmup_s=0.5, process="uniform",
+        template, rate_per_s=PROBE_RATE_PER_S, duration_s=PROBE_S, warmup_s=0.5, traffic=UNIFORM,
         stop_when_lost=False, out=None,
     )  # fmt: skip
     return drive(probe, generator=generator, abort=abort).summary

@@ -11,6 +11,7 @@ import click
 
 from contract.run import Summary
 from loadtest.runner import LoadPlan, labelled
+from loadtest.traffic import PROCESSES, Traffic
 from sluicegate.common import ANY_PATH
 from sluicegate.data_options import column_options, tell
 
@@ -43,8 +44,12 @@ def load_options(function: F) -> F:
             ),
             click.option("--split", help="Only rows of this split, where the data have that column."),
             click.option(
-                "--arrivals", type=click.Choice(["poisson", "uniform"]), default="poisson", show_default=True,
-                help="How requests are spaced.",
+                "--arrivals", type=click.Choice(PROCESSES), default="poisson", show_default=True,
+                help="How requests are spaced; gamma comes in bursts, see --cv.",
+            ),
+            click.option(
+                "--cv", type=POSITIVE, default=3.0, show_default=True,
+                help="Coefficient of variation of the gaps of gamma arrivals; 1 is Poisson.",
             ),
             click.option(
                 "--warmup", type=click.FloatRange(min=0), default=1.0, show_default=True,
@@ -76,7 +81,7 @@ def plan_of(
         text=asked["text"] or "text",
         label=asked["label"] or "label",
         slice_column=asked["slice_column"],
-        process=asked["arrivals"],
+        traffic=Traffic(asked["arrivals"], asked["cv"]),
         warmup_s=asked["warmup"],
         timeout_s=asked["timeout"],
         slo_ms=asked["slo_ms"],

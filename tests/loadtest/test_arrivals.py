@@ -9,18 +9,29 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from contract.errors import InputError
-from loadtest.arrivals import Process, arrival_times_s, rows_to_ask
+from loadtest.arrivals import arrival_times_s, rows_to_ask
+from loadtest.traffic import UNIFORM, Traffic
+
+RATES = st.floats(0, 500) | st.just(0.0)
+SHAPES = st.builds(
+    Traffic,
+    st.sampled_from(["poisson", "uniform", "gamma"]),
+    st.floats(0.05, 20),
+    st.lists(st.tuples(RATES, RATES), max_size=4)
+    .filter(lambda s: not s or any(a + b > 1 for a, b in s))
+    .map(tuple),
+)
 
 
 @given(
     rate=st.floats(0.5, 500), duration=st.floats(0.1, 20), seed=st.integers(0, 2**31),
-    process=st.sampled_from(["poisson", "uniform"]),
+    traffic=SHAPES,
 )  # fmt: skip
 def test_arrivals_hold_the_asked_rate_exactly(
-    rate: float, duration: float, seed: int, process: Process
+    rate: float, duration: float, seed: int, traffic: Traffic
 ) -> None:
-    """The count is rate x duration, rounded; times are sorted and inside the run."""
-    at = arrival_times_s(rate, duration, seed=seed, process=process)
+    """The count is rate x duration, rounded, for every shape; times are sorted and inside the run."""
+    at = arrival_times_s(rate, duration, seed=seed, traffic=traffic)
     assert len(at) == max(1, round(rate * duration))
     assert (np.diff(at) >= 0).all()
     assert at.min() >= 0
@@ -42,7 +53,7 @@ def test_poisson_gaps_are_exponential() -> None:
 
 def test_uniform_gaps_are_equal() -> None:
     """Uniform arrivals are evenly spaced."""
-    assert np.allclose(np.diff(arrival_times_s(20, 2, seed=1, process="uniform")), 0.05)
+    assert np.allclose(np.diff(arrival_times_s(20, 2, seed=1, traffic=UNIFORM)), 0.05)
 
 
 @pytest.mark.parametrize(

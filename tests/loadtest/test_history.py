@@ -138,4 +138,5 @@ def test_runs_are_compared_with_the_first(tmp_path: Path) -> None:
     assert difference["checks"][0]["change"] == pytest.approx(0.5, abs=0.15)
     assert "not comparable: rate_asked_per_s" in compared.stderr
     assert sluice("runs", "compare", runs[0]).exit_code == 2
-    assert str(runs[1]) in sluice("runs", "compare", *runs[:2]).stdout
+    shown = "".join(sluice("runs", "compare", *runs[:2]).stdout.split())
+    assert f"{runs[1]}against{runs[0]}:worse" in shown
