@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from contract.errors import PolicyError
 from contract.family import Family
 from contract.files import read_json, sha256_of_json, write_json
+from contract.mix import Mix
 from contract.records import Frozen, parse_record
 
 SCHEMA = 1
@@ -151,12 +152,17 @@ class Policy(Frozen):
     gears: tuple[Gear, ...] = Field(
         default=(), description="From the one of an idle gateway to the last under overload; empty: none"
     )
+    mix: Mix | None = Field(
+        default=None, description="Cells with bounds of their own, where a change of the mix is covered"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_stages(self.stages)
         if self.status == "certified" and self.certificate is None:
             raise ValueError("status is certified but there is no certificate")
+        if self.mix is not None and self.mix.variant != self.stages[0].variant:
+            raise ValueError(f"its cells are of {self.mix.variant!r}, which is not the first stage")
         names = [gear.name for gear in self.gears]
         if len(set(names)) != len(names):
             raise ValueError("two gears have one name")
@@ -199,11 +205,13 @@ class Policy(Frozen):
         )
 
     def content(self) -> dict[str, Any]:
-        """Return the JSON form without `version`, and without gears where there are none."""
+        """Return the JSON form without `version`, and without gears and cells where there are none."""
         value = self.model_dump(mode="json", by_alias=True)
         value.pop("version")
         if not self.gears:
             del value["gears"]
+        if self.mix is None:
+            del value["mix"]
         return value
 
     def dump(self) -> dict[str, Any]:
