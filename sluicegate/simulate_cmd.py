@@ -13,6 +13,7 @@ from router.decide.latency import predicted_latency
 from router.decide.simulate import simulate
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import read_table, table_options
+from sluicegate.mix_today import mix_today
 
 
 @click.command("simulate")
@@ -24,6 +25,12 @@ from sluicegate.inputs import read_table, table_options
     help="Rows to replay on. Default: test for a family, all rows of a table.",
 )
 @click.option("--gear", help="One gear of a policy that has some. Default: the policy's own stages.")
+@click.option(
+    "--mix",
+    "mix_path",
+    type=FILE,
+    help="Decisions, predictions or texts of today, without labels: what a policy with cells loses on them.",
+)
 @json_option
 def command(
     family: Path | None,
@@ -33,6 +40,7 @@ def command(
     policy_path: Path,
     split: str | None,
     gear: str | None,
+    mix_path: Path | None,
     as_json: bool,
 ) -> None:
     """Replay a policy on predictions: accuracy, escalation, cost, per slice and per class.
@@ -42,6 +50,7 @@ def command(
     \b
     Example: sluice simulate sluicegate-demo/family --policy sluicegate-demo/policy.json
     Example: sluice simulate sluicegate-demo/family --policy policy.json --gear overload-1
+    Example: sluice simulate family --policy policy.json --mix today.parquet
     """
     table = read_table(family, predictions, costs, labels)
     chosen = split or ("test" if table.family is not None else "all")
@@ -52,13 +61,18 @@ def command(
     if table.family is not None:
         stages = [table.family.variant(name).time_quantiles for name in replayed.variants]
         figures |= predicted_latency(replayed.rows.ran, stages)
+    if mix_path is not None:
+        figures["mix"] = mix_today(mix_path, policy, table)
     if as_json:
         print_json(figures)
         return
     shown = RichTable(title=f"{policy_path} on {table.where} ({chosen})", show_header=False)
     for key, value in figures.items():
-        if key not in {"per_slice", "per_class"}:
+        if key not in {"per_slice", "per_class", "mix"}:
             shown.add_row(key, _text(value))
+    for key, value in figures.get("mix", {}).items():
+        if key != "cells":
+            shown.add_row(f"mix: {key}", _text(value))
     result_console.print(shown)
     for name in ("per_slice", "per_class"):
         if figures[name]:

@@ -11,9 +11,11 @@ import click
 from contract.errors import InputError, TargetNotMet
 from contract.policy import write_policy
 from router.decide.scores import SCORE_NAMES
+from router.mix.shares import Growing
+from router.mix.tune import tune_mix
 from router.tune.compare import compare_scores as curves_of_scores
 from router.tune.targets import Targets
-from router.tune.tune import TuneSettings, tune
+from router.tune.tune import TuneResult, TuneSettings, tune
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import Table, read_table, table_options
 
@@ -73,6 +75,16 @@ POSITIVE = click.FloatRange(min=0)
     "--overload-drop", type=FRACTION, help="What the overload gears may lose, above --max-accuracy-drop."
 )
 @click.option(
+    "--cells",
+    type=click.Choice(["class", "score", "auto"]),
+    help="Keep the target under every mix of cells, told by predicted class and score or by score alone.",
+)
+@click.option(
+    "--max-share",
+    metavar="LABEL=X",
+    help="Keep the target at every share of a label (or slice) up to X, as of texts out of scope: oos=0.2.",
+)
+@click.option(
     "--reference",
     help="Variant that drops count against. Default: the family's teacher; without a family the dearest.",
 )
@@ -127,6 +139,8 @@ def command(
     Example: sluice tune family --max-disagreement 0.05 --out policy.json
     Example: sluice tune family --max-answered-error 0.05 --out policy.json
     Example: sluice tune sluicegate-demo/family --max-accuracy-drop 0.01 --gears --overload-drop 0.04
+    Example: sluice tune family --max-accuracy-drop 0.05 --cells auto --out policy.json
+    Example: sluice tune family --max-accuracy-drop 0.02 --max-share oos=0.2 --out policy.json
     Example: sluice tune sluicegate-demo/family --compare-scores
     """
     if compare_scores:
@@ -134,7 +148,7 @@ def command(
         return
     targets = _targets(asked)
     table = read_table(family, predictions, costs, labels)
-    result = tune(table.predictions, table.costs, targets, _settings(asked, table))
+    result = _tuned(table, targets, asked)
     write_policy(out, result.policy)
     if as_json:
         print_json(result.policy.dump())
@@ -144,6 +158,17 @@ def command(
         result_console.print(f"\nwritten to {out}", highlight=False, soft_wrap=True)
     if not result.met:
         raise TargetNotMet("no safe threshold; everything goes to the reference")
+
+
+def _tuned(table: Table, targets: Targets, asked: dict[str, Any]) -> TuneResult:
+    settings = _settings(asked, table)
+    growing = None
+    if asked["max_share"] is not None:
+        ((name, share),) = _pairs("max_share", (asked["max_share"],)).items()
+        growing = Growing(name, share)
+    if asked["cells"] is None and growing is None:
+        return tune(table.predictions, table.costs, targets, settings)
+    return tune_mix(table.predictions, table.costs, targets, settings, asked["cells"], growing)
 
 
 def _compare(table: Table, asked: dict[str, Any], *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.routing import goals
 from bench.routing.live import live
 from bench.routing.lives import lives
+from bench.routing.mix import moving_mix
 from bench.routing.speed import speed
 from contract.files import write_text
 
@@ -25,7 +26,12 @@ label set count as wrong. Everything random has a fixed seed: figures, times apa
 def main() -> None:
     """Run the sections asked for, in order, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.routing", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per replay table")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with one folder per replay table; of CLINC150 for --only mix",
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/routing.md"))
     parser.add_argument("--only", help="sections, comma-separated")
     given = parser.parse_args()
@@ -38,6 +44,7 @@ def main() -> None:
         "live": live,
         "lives": lambda: lives(given.data),
         "speed": speed,
+        "mix": lambda: moving_mix(given.data),
     }
     chosen = given.only.split(",") if given.only else list(sections)
     parts = [INTRODUCTION]

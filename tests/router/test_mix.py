@@ -13,7 +13,7 @@ from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
 from contract.mix import Cell, Mix
 from contract.policy import parse_policy
-from contract.predictions import Predictions, VariantPredictions
+from contract.predictions import Predictions
 from router.decide.cascade import compile_policy
 from router.decide.simulate import replay
 from router.mix.bounds import grown_p_value, grown_passes, p_value, upper_bound
@@ -22,6 +22,7 @@ from router.mix.today import ShareToday, share_today, today
 from router.mix.tune import tune_mix
 from router.tune.targets import Targets
 from router.tune.tune import TuneSettings, tune
+from tests.router.mixed import traffic
 from tests.support.simulations import most
 
 COSTS = {"cheap": Cost(1.0), "large": Cost(10.0)}
@@ -32,25 +33,6 @@ COUNTS = st.integers(1, 120).flatmap(
         lambda plus: st.integers(0, n - plus).map(lambda minus: (plus, minus, n))
     )
 )
-
-
-def traffic(n: int, share: float, seed: int, *, classes: int = 4) -> Predictions:
-    """Return n rows of which a share is of the label "other", which the cheap variant seldom knows.
-
-    The scores of the cheap variant tell the two apart, though not for certain.
-    """
-    rng = np.random.default_rng(seed)
-    strange = rng.random(n) < share
-    label = np.where(strange, classes, rng.integers(0, classes, n))
-    sure = np.where(strange, rng.beta(5, 3, n), rng.beta(9, 1.6, n))
-    right = rng.random(n) < np.where(strange, 0.05, np.clip(sure + 0.08, 0, 1))
-    said = np.where(right, label, (label + rng.integers(1, classes, n)) % classes)
-    large = np.where(rng.random(n) < 0.99, label, (label + 1) % classes)
-    variants = {
-        "cheap": VariantPredictions(said.astype(np.int64), sure),
-        "large": VariantPredictions(large.astype(np.int64), np.ones(n)),
-    }
-    return Predictions((*"abcd"[:classes], "other"), label.astype(np.int64), variants)
 
 
 def cell(bound: float, *, accepted: bool = True, low: float = 0.0, high: float = 2.0) -> Cell:
