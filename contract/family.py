@@ -251,8 +251,12 @@ class Family(Frozen):
         names = [v.name for v in self.variants]
         if len(set(names)) != len(names):
             raise ValueError("two variants share a name")
-        if "cascade" in names:
-            raise ValueError("no variant may be named 'cascade': the router has that name")
+        for taken, whose in (
+            ("cascade", "the router has"),
+            ("abstain", "the last stage of policies may have"),
+        ):
+            if taken in names:
+                raise ValueError(f"no variant may be named {taken!r}: {whose} that name")
         if self.teacher not in names:
             raise ValueError(f"the teacher {self.teacher!r} is not among the variants")
         if len(set(self.labels)) != len(self.labels):

@@ -62,6 +62,12 @@ DEGRADED = Metric(
     ("family", "reason"),
     "Texts answered by a cheaper stage than the policy wanted",
 )
+ABSTAINED = Metric(
+    "sluice_abstained_total",
+    "counter",
+    ("family",),
+    "Texts that no stage was sure enough of, and that are left to a person",
+)
 BATCH_ITEMS = Metric(
     "sluice_batch_items", "histogram", ("family", "variant"), "Texts in one call of a variant", BATCH_BUCKETS
 )
@@ -177,8 +183,8 @@ REVISION = Metric("sluice_revision", "gauge", ("family",), "Number of the live-s
 FAMILIES = Metric("sluice_families", "gauge", (), "Families in force")
 
 ALL = (
-    REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS, ENERGY,
-    POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, LIMITED, QUEUE_ITEMS, USD, SAVED_USD,
+    REQUESTS, REQUEST_DURATION, ESCALATIONS, DEGRADED, ABSTAINED, BATCH_ITEMS, CONFIDENCE, CPU_SECONDS,
+    ENERGY, POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, LIMITED, QUEUE_ITEMS, USD, SAVED_USD,
     ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS,
     STAGE_BREAKER, STAGE_RETRIES, STAGE_HEDGES, REMOTE_FAILURES, REMOTE_USD, CLIENTS_LEFT, REVISION, FAMILIES,
 )  # fmt: skip

@@ -19,6 +19,8 @@ SCHEMA = 1
 BUSY = "busy"
 """The gear that is the policy's own stages: the cheapest that keep its targets."""
 ScoreName = Literal["max_probability", "margin", "entropy", "per_class", "deferral", "agreement"]
+ABSTAIN = "abstain"
+"""In a variant's place at the last stage: nobody answers what reaches it, which is left to a person."""
 PolicyStatus = Literal["certified", "uncertified", "no_safe_threshold"]
 
 
@@ -30,7 +32,10 @@ class ClassRule(Frozen):
 
 
 class Stage(Frozen):
-    """A place of a variant in the cascade. The last stage has no threshold and always answers."""
+    """A place of a variant in the cascade.
+
+    The last stage has no threshold, and always answers, or is `abstain` and never does.
+    """
 
     variant: str
     score: ScoreName = "max_probability"
@@ -107,7 +112,7 @@ class Certificate(Frozen):
 
 
 class Expected(Frozen):
-    """What the tuning data say this policy will do."""
+    """What the tuning data say this policy will do; of a policy that abstains, accuracy where it answers."""
 
     accuracy: float | None = None
     accuracy_interval: tuple[float, float] | None = None
@@ -116,6 +121,15 @@ class Expected(Frozen):
     usd_per_1k: float | None = None
     latency_ms: float | None = None
     energy_wh_per_1k: float | None = None
+    abstention_rate: float | None = Field(default=None, description="Share that is left to a person")
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not said, as certificates do."""
+        told: dict[str, Any] = dump(self)
+        if told["abstention_rate"] is None:
+            del told["abstention_rate"]
+        return told
 
 
 class Gear(Frozen):
@@ -159,6 +173,8 @@ class Policy(Frozen):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_stages(self.stages)
+        if self.reference == ABSTAIN:
+            raise ValueError(f"the reference is a variant, not {ABSTAIN!r}")
         if self.status == "certified" and self.certificate is None:
             raise ValueError("status is certified but there is no certificate")
         if self.mix is not None and self.mix.variant != self.stages[0].variant:
@@ -173,6 +189,8 @@ class Policy(Frozen):
                 raise ValueError(f"gear {gear.name!r}: {problem}") from None
             if gear.name == BUSY and gear.stages != self.stages:
                 raise ValueError(f"gear {BUSY!r} has other stages than the policy itself")
+            if (gear.stages[-1].variant == ABSTAIN) != self.abstains:
+                raise ValueError("either all gears abstain, or none does")
         if self.gears and BUSY not in names:
             raise ValueError(f"there are gears, but none of them is {BUSY!r}, the policy's own stages")
         return self
@@ -184,8 +202,14 @@ class Policy(Frozen):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The variants of every stage, each once."""
-        return tuple(dict.fromkeys(stage.variant for stages in self.cascades for stage in stages))
+        """The variants of every stage but `abstain`, each once."""
+        found = dict.fromkeys(stage.variant for stages in self.cascades for stage in stages)
+        return tuple(name for name in found if name != ABSTAIN)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether what no stage is sure of is left to a person."""
+        return self.stages[-1].variant == ABSTAIN
 
     def in_gear(self, name: str) -> Policy:
         """Return one gear as a policy by itself, which promises nothing. Raises PolicyError: no such gear."""
@@ -242,6 +266,10 @@ def _check_stages(stages: tuple[Stage, ...]) -> None:
                 raise ValueError(
                     f"stage {index}, class {label!r}: next {rule.next!r} is not one of the later stages"
                 )
+    if ABSTAIN in names[:-1] or names == [ABSTAIN]:
+        raise ValueError(f"the stage {ABSTAIN!r} comes last, after one that may answer")
+    if names[-1] == ABSTAIN and stages[-1] != Stage(variant=ABSTAIN):
+        raise ValueError(f"the stage {ABSTAIN!r} has no score, temperature or parameters")
 
 
 def parse_policy(raw: Any, *, where: object | None = None) -> Policy:
@@ -285,7 +313,7 @@ def write_policy(path: Path, policy: Policy) -> None:
 def check_policy_fits(policy: Policy, family: Family) -> None:
     """Raise PolicyError unless the family has every stage, and the very artifacts that were certified."""
     for stage in chain.from_iterable(policy.cascades):
-        if stage.variant not in family.names:
+        if stage.variant not in family.names and stage.variant != ABSTAIN:
             raise PolicyError(
                 f"the policy names variant {stage.variant!r}, which family {family.name!r} lacks",
                 hint=f"tune again on this family; it has: {', '.join(family.names)}",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from contract.errors import RunError
@@ -36,16 +39,17 @@ REQUEST_SCHEMA = pa.schema(
         ("slice", pa.string()),
         ("row", pa.int64()),
         ("refusal", pa.string()),
+        ("abstained", pa.bool_()),
     ]
 )
 """`*_at_s` are seconds since the epoch; `row` is the row of the data file that was asked (null: unknown).
 
 `status` is the HTTP status; 0 when the connection failed, -1 when no answer came in time. `refusal` is what
-the server said in place of an answer.
+the server said in place of an answer. `abstained` is whether nobody answers: `answer` is null then.
 """
 
 
-_LATER = frozenset({"row", "refusal"})
+_LATER = frozenset({"row", "refusal", "abstained"})
 
 
 class VariantShare(Frozen):
@@ -84,6 +88,9 @@ class Summary(Frozen):
     goodput_per_s: float | None = None
     escalation_rate: float | None = None
     degraded_rate: float | None = None
+    abstention_rate: float | None = Field(
+        default=None, description="Share left to a person, which accuracy does not count"
+    )
     usd_per_1k: float | None = None
     energy_wh_per_1k: float | None = None
     energy_dynamic_wh_per_1k: float | None = None
@@ -128,6 +135,13 @@ def write_run(folder: Path, requests: pa.Table, summary: Summary) -> None:
     with atomic_path(folder / REQUESTS) as temporary:
         pq.write_table(requests.cast(REQUEST_SCHEMA), temporary)
     write_json(folder / SUMMARY, summary.model_dump(mode="json"))
+
+
+def abstained(requests: pa.Table) -> NDArray[np.bool_]:
+    """Return [N] whether the server left each text to a person; runs of before that was known left none."""
+    if "abstained" not in requests.column_names:
+        return np.zeros(requests.num_rows, dtype=bool)
+    return np.asarray(pc.fill_null(requests["abstained"], False).to_numpy(), dtype=bool)
 
 
 def read_summary(folder: Path) -> Summary:

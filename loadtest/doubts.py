@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from contract.run import abstained
 from loadtest.exchange import NO_ANSWER, TIMED_OUT
 
 LEAST_FIT = 0.05
@@ -16,7 +17,9 @@ SHOWN = 4
 
 def doubts(requests: pa.Table) -> tuple[str, ...]:
     """Return lines on refusals, on replies that held no answer, and on answers that are no label."""
-    rows = list(zip(*(requests[name].to_pylist() for name in ("status", "label", "answer")), strict=True))
+    left = abstained(requests)
+    columns = (requests[name].filter(~left).to_pylist() for name in ("status", "label", "answer"))
+    rows = list(zip(*columns, strict=True))
     found = []
     failed = first_failure(requests)
     if failed:

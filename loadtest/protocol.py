@@ -17,14 +17,15 @@ PROTOCOLS: tuple[Protocol, ...] = ("v1", "oip")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one response said of one text; None where it did not say."""
+    """What one response said of one text; None where it did not say, of the label where nobody answers."""
 
-    label: str
+    label: str | None
     confidence: float | None = None
     variant: str | None = None
     escalated: bool | None = None
     degraded: bool | None = None
     policy_version: str | None = None
+    abstained: bool | None = None
 
 
 def path(protocol: Protocol, model: str) -> str:
@@ -67,26 +68,30 @@ def read_refusal(raw: bytes) -> str | None:
 
 def _from_v1(value: Any) -> Answer:
     first = value["outputs"][0]
+    abstained = _flag(first.get("abstained"))
     return Answer(
-        label=_label(first["label"]),
+        label=None if abstained else _label(first["label"]),
         confidence=_float(first.get("confidence")),
         variant=_text(first.get("variant")),
         escalated=_flag(first.get("escalated")),
         degraded=_flag(first.get("degraded")),
         policy_version=_text(value.get("policy_version")),
+        abstained=abstained,
     )
 
 
 def _from_oip(value: Any) -> Answer:
     found = {output["name"]: output["data"][0] for output in value["outputs"]}
     said = value.get("parameters") or {}
+    abstained = _flag(found.get("abstained"))
     return Answer(
-        label=_label(found["label"]),
+        label=None if abstained else _label(found["label"]),
         confidence=_float(found.get("confidence")),
         variant=_text(found.get("variant")),
         escalated=_flag(found.get("escalated")),
         degraded=_flag(found.get("degraded", said.get("degraded"))),
         policy_version=_text(said.get("policy_version")),
+        abstained=abstained,
     )
 
 

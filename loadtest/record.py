@@ -49,7 +49,7 @@ def requests_table(
     intended, sent, done = (a[kept] for a in (samples.intended, samples.sent, samples.done))
     said = {
         name: [None if answer is None else getattr(answer, name) for answer in answers]
-        for name in ("confidence", "variant", "escalated", "degraded", "policy_version")
+        for name in ("confidence", "variant", "escalated", "degraded", "abstained", "policy_version")
     }
     return (
         pa.table(

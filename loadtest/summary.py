@@ -86,7 +86,8 @@ def summarise(
 
     Latency percentiles are over requests that were answered or waited for an answer until the timeout; a
     request that the server refused, or a connection that broke, is an error and not a fast answer. An
-    error is a miss of the objective. Accuracy is over the answers given.
+    error is a miss of the objective. Accuracy is over the answers given; a text left to a person is neither
+    an error nor a wrong answer.
     """
     n = requests.num_rows
     ok = answered(requests)
@@ -123,6 +124,7 @@ def summarise(
         goodput_interval_per_s=good.interval,
         escalation_rate=_share(requests["escalated"]),
         degraded_rate=_share(requests["degraded"]),
+        abstention_rate=_share(requests["abstained"]),
         usd_per_1k=_usd_per_1k(
             economy, good.per_s if good.per_s is not None else answers_per_s, charged or 0.0
         ),

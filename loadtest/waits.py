@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contract.formulas import Interval, exact_quantile, quantile_interval, wilson_interval
+from contract.run import abstained
 from loadtest.estimates import CONFIDENCE
 from loadtest.exchange import TIMED_OUT
 
@@ -35,9 +36,9 @@ class Goodput:
 
 
 def answered(requests: pa.Table) -> NDArray[np.bool_]:
-    """Return [N] whether each request got an answer."""
+    """Return [N] whether each request got an answer, or the word that a person is to give it."""
     said = np.asarray(pc.is_valid(requests["answer"]).to_numpy(), dtype=bool)
-    return np.asarray(said & (requests["status"].to_numpy() == 200), dtype=bool)
+    return np.asarray((said | abstained(requests)) & (requests["status"].to_numpy() == 200), dtype=bool)
 
 
 def timed(requests: pa.Table) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ from contract.machine import Provider
 from contract.urls import without_password
 from contract.yamls import read_yaml
 
-RESERVED = frozenset({"data", "data.texts", "cascade"})
+RESERVED = frozenset({"data", "data.texts", "cascade", "abstain"})
 RESERVED_ENDS = (".compare", ".export", ".measure", ".table", ".train")
 
 

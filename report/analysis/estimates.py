@@ -19,7 +19,7 @@ from contract.formulas import (
     quantile_interval,
     wilson_interval,
 )
-from contract.run import Summary
+from contract.run import Summary, abstained
 
 LONGEST_BLOCK_S = 1.0
 SHORTEST_BLOCK_S = 0.1
@@ -150,9 +150,9 @@ def accuracy_figure(tables: list[pa.Table]) -> Figure:
 
 
 def _hits(table: pa.Table) -> NDArray[np.float64]:
-    """Return [N] 1 where the answer is the label, 0 where not, NaN where either is missing."""
+    """Return [N] 1 where the answer is the label, 0 where not, NaN without label or where nobody answers."""
     label, answer = column(table, "label"), column(table, "answer")
-    known = answered(table) & np.array([v is not None for v in label], dtype=bool)
+    known = answered(table) & ~abstained(table) & np.array([v is not None for v in label], dtype=bool)
     return np.where(known, (label == answer).astype(float), np.nan)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contract.policy import CertifiedTarget, Policy, Stage
+from contract.policy import ABSTAIN, CertifiedTarget, Policy, Stage
 from report.format.figures import percent, percent_interval, plain, points, short_hash, significant
 
 SCORES = {
@@ -22,14 +22,19 @@ def path_in_words(policy: Policy) -> tuple[str, ...]:
     said = []
     for index, stage in enumerate(policy.stages):
         if index == len(policy.stages) - 1:
-            said.append(f"At last, {stage.variant} answers whatever reaches it.")
+            said.append(
+                "What no stage is sure of gets no answer, and is left to a person."
+                if policy.abstains
+                else f"At last, {stage.variant} answers whatever reaches it."
+            )
             continue
         following = policy.stages[index + 1].variant
         who = "Every text goes first to" if index == 0 else "What reaches it is asked of"
         heat = "" if stage.temperature is None else f" (logits divided by {plain(stage.temperature)})"
         said.append(
             f"{who} {stage.variant}. Its answer is given when {SCORES[stage.score]}{heat} "
-            f"is {plain(stage.threshold, 4)} or more; else the text escalates to {following}."
+            f"is {plain(stage.threshold, 4)} or more; else "
+            + ("nobody answers." if following == ABSTAIN else f"the text escalates to {following}.")
         )
         said += _class_rules(stage, following)
     return tuple(said)
@@ -52,7 +57,8 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
             if policy.needed_n
             else " The data do not suggest that more rows would change that."
         )
-        return (f"No threshold is safe: everything goes to {policy.reference}.{need}",)
+        where = "nobody answers anything" if policy.abstains else f"everything goes to {policy.reference}"
+        return (f"No threshold is safe: {where}.{need}",)
     if policy.status == "uncertified" or held is None:
         return (
             "Nothing is certified: the thresholds did best on the data they were chosen on, "
@@ -61,7 +67,7 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
     promised = held.targets or (
         CertifiedTarget(metric=held.metric, epsilon=held.epsilon, method=held.method),
     )
-    asked = " and ".join(_promise(target, policy.reference) for target in promised)
+    asked = " and ".join(_promise(target, policy.reference, abstains=policy.abstains) for target in promised)
     p_value = "" if held.p_value is None else f", p = {significant(held.p_value, 2)}"
     return (
         f"Certified: with {percent(1 - held.delta, 0)} confidence {asked}, "
@@ -80,7 +86,7 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
     )
 
 
-def _promise(target: CertifiedTarget, reference: str) -> str:
+def _promise(target: CertifiedTarget, reference: str, *, abstains: bool) -> str:
     name = target.metric.replace("_", " ")
     if target.metric == "min_accuracy":
         return f"the accuracy is at least {percent(target.epsilon)}"
@@ -91,7 +97,8 @@ def _promise(target: CertifiedTarget, reference: str) -> str:
         return f"at most {percent(target.epsilon)} of answers are not those of {reference}"
     if target.metric == "answered_error":
         told = "differ" if "disagreement" in target.method else "are wrong"
-        return f"at most {percent(target.epsilon)} of the answers that {reference} does not give {told}"
+        whose = "the answers that are given" if abstains else f"the answers that {reference} does not give"
+        return f"at most {percent(target.epsilon)} of {whose} {told}"
     if target.metric == "local_disagreement":
         return f"at most {percent(target.epsilon)} of the answers that {reference} does not give differ"
     if target.metric == "escalation_rate":
@@ -125,8 +132,12 @@ def expected_in_words(policy: Policy) -> tuple[str, ...]:
     parts = []
     if expected.escalation_rate is not None:
         parts.append(f"{percent(expected.escalation_rate)} of texts escalate")
+    if expected.abstention_rate is not None:
+        parts.append(f"{percent(expected.abstention_rate)} are left to a person")
     if expected.accuracy is not None:
-        parts.append(f"{percent_interval(expected.accuracy, expected.accuracy_interval)} are answered right")
+        among = "" if expected.abstention_rate is None else " of the others"
+        right = percent_interval(expected.accuracy, expected.accuracy_interval)
+        parts.append(f"{right}{among} are answered right")
     if expected.accuracy_drop is not None:
         parts.append(f"{points(-expected.accuracy_drop)} points against {policy.reference}")
     if expected.usd_per_1k is not None:

@@ -144,6 +144,7 @@ def runs_table(runs: Sequence[tuple[str, Summary]]) -> Table:
                     percent_interval(run.accuracy, run.accuracy_interval),
                     percent(run.escalation_rate),
                     percent(run.degraded_rate),
+                    percent(run.abstention_rate),
                     with_interval(run.goodput_per_s, run.goodput_interval_per_s),
                     significant(usd_per_million(run.usd_per_1k)),
                     significant(run.energy_wh_per_1k),
@@ -156,7 +157,7 @@ def runs_table(runs: Sequence[tuple[str, Summary]]) -> Table:
         notes += [f"{name}: {doubt}." for doubt in run.doubts]
     columns = (
         "run", "model", "asked/s", "held/s", "n", "errors", "p50 ms", "p99 ms", "accuracy", "escalated",
-        "degraded", "goodput/s", "USD/1M", "Wh/1k",
+        "degraded", "abstained", "goodput/s", "USD/1M", "Wh/1k",
     )  # fmt: skip
     largest = max((run for _, run in runs), key=lambda run: run.n, default=None)
     if largest is not None and largest.interval_method:

@@ -124,13 +124,15 @@ class CompiledStage:
 class CompiledPolicy:
     """A policy ready to decide.
 
-    `verdicts` and `limits` are plain lists so that a single decision allocates nothing.
+    `verdicts` and `limits` are plain lists so that a single decision allocates nothing. Where it `abstains`
+    nobody is asked at the last stage.
     """
 
     stages: tuple[CompiledStage, ...]
     classes: int
     limits: tuple[list[float], ...]
     verdicts: tuple[list[Escalate], ...]
+    abstains: bool = False
     answer: Answer = Answer()
 
     @property
@@ -174,6 +176,7 @@ def compile_policy(policy: Policy, labels: Sequence[object]) -> CompiledPolicy:
         classes=len(names),
         limits=tuple(stage.thresholds.tolist() for stage in compiled),
         verdicts=tuple([Escalate(int(target)) for target in stage.nexts] for stage in compiled),
+        abstains=policy.abstains,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from contract.costs import Cost
 from contract.errors import PolicyError, PredictionsError
 from contract.formulas import macro_f1, wilson_interval
-from contract.policy import Policy
+from contract.policy import ABSTAIN, Policy
 from contract.predictions import UNLABELLED, LabelValue, Predictions
 from router.decide.cascade import ANSWER, CompiledPolicy, compile_policy
 from router.decide.scores import BoolArray, FloatArray, IntArray
@@ -26,15 +26,17 @@ class Replay:
 
     Attributes:
         stage: index of the stage that answered.
-        answer: class index of the answer (below 0: outside the label set).
+        answer: class index of the answer (below 0: outside the label set, or none where nobody answers).
         confidence: calibrated maximum probability of the answering stage.
         ran: [N, stages] whether a stage ran.
+        abstained: whether nobody answers, and confidence is that of the last stage that looked.
     """
 
     stage: IntArray
     answer: IntArray
     confidence: FloatArray
     ran: BoolArray
+    abstained: BoolArray
 
     @property
     def escalated(self) -> BoolArray:
@@ -86,7 +88,7 @@ def replay(policy: CompiledPolicy, predictions: Predictions) -> Replay:
     ran = np.zeros((n, count), dtype=bool)
     votes = any(stage.score == "agreement" for stage in policy.stages[:-1])
     seen = np.full((n, count), NOT_RUN, dtype=np.int64) if votes else None
-    for stage in policy.stages:
+    for stage in policy.stages[: policy.last] if policy.abstains else policy.stages:
         if stage.variant not in predictions.variants:
             raise PolicyError(
                 f"the policy names variant {stage.variant!r}, which the predictions lack",
@@ -107,8 +109,10 @@ def replay(policy: CompiledPolicy, predictions: Predictions) -> Replay:
         stays = verdict == ANSWER
         stage_of[rows[stays]] = stage.index
         answer[rows[stays]] = scored.predicted[stays]
-        confidence[rows[stays]] = scored.confidence[stays]
-    return Replay(stage_of, answer, confidence, ran)
+        confidence[rows] = scored.confidence
+    abstained = np.asarray((current == policy.last) & policy.abstains)
+    stage_of[abstained], answer[abstained] = policy.last, UNLABELLED
+    return Replay(stage_of, answer, confidence, ran, abstained)
 
 
 def simulate(
@@ -116,13 +120,13 @@ def simulate(
 ) -> Simulation:
     """Replay `policy` on all rows of `predictions` and sum up.
 
-    A figure that needs labels or an absent cost is None. `confidence` is the level of the Wilson intervals. A
-    class that only the policy's rules name is one that no row is of. Raises PolicyError or PredictionsError,
+    A figure that needs labels or an absent cost is None. Of a policy that abstains quality is counted where
+    it answers, and so is the reference's. `confidence` is the level of the Wilson intervals. A class that only the policy's rules name is one that no row is of. Raises PolicyError or PredictionsError,
     which name what is missing.
     """
     names = tuple(stage.variant for stage in policy.stages)
     for name in names:
-        if name not in costs:
+        if name not in costs and name != ABSTAIN:
             raise PredictionsError(f"the costs lack variant {name!r}, which the policy uses", where="costs")
     if len(predictions) == 0:
         raise PredictionsError("there are no rows to simulate")
@@ -134,9 +138,12 @@ def simulate(
     rows = replay(compile_policy(policy, _all_labels(policy, predictions)), predictions)
     n = len(predictions)
     labelled = predictions.label != UNLABELLED
+    figures: dict[str, Any] = {"n": n, "n_labelled": int(labelled.sum())}
+    if policy.abstains:
+        labelled &= ~rows.abstained
+        figures["abstention_rate"] = float(rows.abstained.mean())
     right = (rows.answer == predictions.label) & labelled
     share = rows.ran.mean(axis=0)
-    figures: dict[str, Any] = {"n": n, "n_labelled": int(labelled.sum())}
     figures |= _quality(right, labelled, rows.escalated, confidence)
     figures["macro_f1"] = (
         macro_f1(predictions.label[labelled], rows.answer[labelled], len(predictions.labels))
@@ -146,7 +153,7 @@ def simulate(
     figures |= _against_reference(predictions, policy.reference, right, labelled)
     figures["stage_share"] = {name: float((rows.stage == index).mean()) for index, name in enumerate(names)}
     for key in COSTS:
-        figures[key] = expected_cost([getattr(costs[name], key) for name in names], share)
+        figures[key] = expected_cost(_prices(costs, names, key), share)
     figures["per_slice"] = {}
     for name, mask in predictions.slices.items():
         part = _quality(right[mask], labelled[mask], rows.escalated[mask], confidence)
@@ -161,11 +168,11 @@ def simulate(
             else None,
             **reference,
             **{
-                key: None if used is None else expected_cost([getattr(costs[v], key) for v in names], used)
+                key: None if used is None else expected_cost(_prices(costs, names, key), used)
                 for key in COSTS
             },
         }
-    figures["per_class"] = _per_class(predictions, rows)
+    figures["per_class"] = _per_class(predictions, rows, labelled)
     figures["status"] = policy.status
     figures["policy_version"] = policy.version
     figures["interval_method"] = f"Wilson, {confidence:.0%}"
@@ -220,9 +227,13 @@ def _against_reference(
     }
 
 
-def _per_class(predictions: Predictions, rows: Replay) -> dict[str, dict[str, Any]]:
+def _prices(costs: Mapping[str, Cost], names: Sequence[str], key: str) -> list[float | None]:
+    return [getattr(costs[name], key) if name in costs else None for name in names]
+
+
+def _per_class(predictions: Predictions, rows: Replay, labelled: BoolArray) -> dict[str, dict[str, Any]]:
     classes = len(predictions.labels)
-    labelled = predictions.label >= 0
+    labelled = labelled & (predictions.label >= 0)
     label, answer = predictions.label[labelled], rows.answer[labelled]
     actual = np.bincount(label, minlength=classes)
     said = np.bincount(answer[answer >= 0], minlength=classes)

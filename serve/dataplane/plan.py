@@ -32,6 +32,8 @@ class Plan:
     Attributes:
         shares_encoder: two stages read the same encoding, so that it is worth keeping.
         keeps_encoding: the first of them is the first stage.
+        abstains_at: place behind the last step where what nobody is sure of is left to a person; None: the
+            last step answers all.
     """
 
     snapshot: Snapshot
@@ -46,15 +48,18 @@ class Plan:
     keeps_encoding: bool
     prices: Prices
     certified: bool
+    abstains_at: int | None = None
 
 
 def make_plan(snapshot: Snapshot) -> Plan:
     """Return the plan that requests on this snapshot follow."""
-    compiled = snapshot.compiled
-    steps = tuple(_step(rules, snapshot.stages, snapshot.family) for rules in compiled.stages)
-    limits = snapshot.policy.limits
+    compiled, policy = snapshot.compiled, snapshot.policy
+    steps = tuple(
+        _step(rules, snapshot.stages, snapshot.family) for rules in compiled.stages[: len(policy.variants)]
+    )
+    limits = policy.limits
     family = snapshot.family
-    encoders = [family.encoders[family.variant(s.variant).encoder].sha256 for s in snapshot.policy.stages]
+    encoders = [family.encoders[family.variant(name).encoder].sha256 for name in policy.variants]
     return Plan(
         snapshot=snapshot,
         compiled=compiled,
@@ -62,12 +67,13 @@ def make_plan(snapshot: Snapshot) -> Plan:
         deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
         objective_s=None if limits.objective_ms is None else limits.objective_ms / 1e3,
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
-        votes=_needs_votes(snapshot.policy),
+        votes=_needs_votes(policy),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
         shares_encoder=len(set(encoders)) < len(encoders),
         keeps_encoding=encoders[0] in encoders[1:],
-        prices=Prices.of_family(snapshot.family, snapshot.policy.reference),
-        certified=snapshot.policy.status == "certified",
+        prices=Prices.of_family(snapshot.family, policy.reference),
+        certified=policy.status == "certified",
+        abstains_at=compiled.last if policy.abstains else None,
     )
 
 
@@ -80,8 +86,10 @@ def describe(name: str, plan: Plan, served_as: str = "") -> ModelInfo:
     images = family.encoders[variant.encoder].kind == PIXELS
     asked = instructions_of(snapshot.stages.get(snapshot.policy.reference))
     if cascade:
-        version = snapshot.policy.version
-        return ModelInfo(name, family.labels, CASCADE, version, served_as, name, images, asked)
+        policy = snapshot.policy
+        return ModelInfo(
+            name, family.labels, CASCADE, policy.version, served_as, name, images, asked, policy.abstains
+        )
     artifact = variant.artifact.sha256
     return ModelInfo(name, family.labels, variant.kind, artifact, served_as, name, images, asked)
 

@@ -239,6 +239,7 @@ class DataPlane(Served):
             temperatures=[first.temperature] * n,
             policy_version=plan.snapshot.policy.version,
             certified=plan.certified,
+            abstained=() if plan.abstains_at is None else [False] * n,
         )
         self._recorder.answered(
             RequestRecord(
@@ -283,6 +284,7 @@ class DataPlane(Served):
                 request.caller,
                 plan.steps[0].rules.variant,
                 plan.prices,
+                sum(result.abstained),
             )
         )
         return result

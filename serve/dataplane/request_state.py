@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.policy import ABSTAIN
 from router.decide.cascade import ANSWER, Answer
 from router.decide.scores import IntArray, Scored
 from runtime.api import Logits
@@ -22,6 +23,7 @@ class RequestState:
     def __init__(self, plan: Plan, logits: Logits, scored: Scored, verdict: IntArray) -> None:
         n = len(verdict)
         self._plan = plan
+        self._stands_at = ANSWER if plan.abstains_at is None else plan.abstains_at
         self.going_to = verdict
         self.at = np.zeros(n, dtype=np.int64)
         self.predicted = scored.predicted.copy()
@@ -49,12 +51,12 @@ class RequestState:
             return rows
         surest_last = paying[np.argsort(self.score[paying], kind="stable")]
         self.degrade(surest_last[granted:], "budget")
-        left: IntArray = rows[self.going_to[rows] != ANSWER]
+        left: IntArray = rows[~self.degraded[rows]]
         return left
 
     def degrade(self, rows: IntArray, reason: DegradedReason) -> None:
-        """Let the answers in hand stand for `rows`."""
-        self.going_to[rows] = ANSWER
+        """Let the answers in hand stand for `rows`; under a policy that abstains nobody answers them."""
+        self.going_to[rows] = self._stands_at
         self.degraded[rows] = True
         if reason != "budget":
             if self.by_load is None:
@@ -104,17 +106,25 @@ class RequestState:
         """Return the answers, each from the stage where its text now stands."""
         steps = self._plan.steps
         at = self.at.tolist()
+        variant = [steps[index].rules.variant for index in at]
+        escalated = [index > 0 for index in at]
+        abstained: list[bool] = []
+        if self._plan.abstains_at is not None:
+            abstained = (self.going_to == self._plan.abstains_at).tolist()
+            variant = [ABSTAIN if left else name for name, left in zip(variant, abstained, strict=True)]
+            escalated = [left or later for later, left in zip(escalated, abstained, strict=True)]
         return ClassifyResult(
             model=CASCADE,
             labels=self._plan.snapshot.family.labels,
             predicted=self.predicted.tolist(),
             confidence=self.confidence.tolist(),
-            variant=[steps[index].rules.variant for index in at],
-            escalated=[index > 0 for index in at],
+            variant=variant,
+            escalated=escalated,
             degraded=self.degraded.tolist(),
             logits=self.logits,
             temperatures=[steps[index].temperature for index in at],
             policy_version=self._plan.snapshot.policy.version,
             by_load=() if self.by_load is None else self.by_load.tolist(),
             certified=self._plan.certified,
+            abstained=abstained,
         )

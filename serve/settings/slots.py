@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from contract.errors import FamilyError
 from contract.family import Family, Variant
-from contract.policy import Policy
+from contract.policy import ABSTAIN, Policy, Stage
 from serve.settings.gateway import Settings
 from serve.settings.record import Setting
 
@@ -122,11 +122,12 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
     """Return the slot of every variant.
 
     Remote variants inline; others as placed by the settings; else inline where an earlier stage of the
-    policy or of one of its gears, linear, a deep table, or measured fast enough (fakes never count as fast,
-    so that `--fake` has all slots); the last stage in a deployment of its own; the others on the shelf.
+    policy or of one of its gears, or the first of one that abstains, linear, a deep table, or measured fast
+    enough (fakes never count as fast, so that `--fake` has all slots); the last stage in a deployment of its
+    own; the others on the shelf.
     """
     stages = policy.variants
-    early = {stage.variant for stages in policy.cascades for stage in stages[:-1]}
+    early = {stage.variant for stages in policy.cascades for stage in _early(stages)}
     found: dict[str, list[str]] = {"inline": [], "own": [], "shelf": []}
     for variant in family.variants:
         placement = settings.stage_of(variant.name).placement
@@ -139,6 +140,11 @@ def slots_of(settings: Settings, family: Family, policy: Policy) -> Slots:
                 placement = "own" if variant.name in stages else "shelf"
         found[placement].append(variant.name)
     return Slots(inline=tuple(found["inline"]), own=tuple(found["own"]), shelf=tuple(found["shelf"]))
+
+
+def _early(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return the stages before the last that answers; where it is the first of few that abstain, that too."""
+    return stages[: max(1, len(stages) - 2)] if stages[-1].variant == ABSTAIN else stages[:-1]
 
 
 def without_effect(settings: Settings, slots: Slots) -> tuple[str, ...]:

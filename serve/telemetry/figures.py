@@ -35,6 +35,7 @@ class Meters:
         self.request_duration = _histogram(metrics.REQUEST_DURATION, registry)
         self.escalations = _counter(metrics.ESCALATIONS, registry)
         self.degraded = _counter(metrics.DEGRADED, registry)
+        self.abstained = _counter(metrics.ABSTAINED, registry)
         self.batch_items = _histogram(metrics.BATCH_ITEMS, registry)
         self.confidence = _histogram(metrics.CONFIDENCE, registry)
         self.limits = _counter(metrics.LIMITED, registry)
@@ -74,6 +75,7 @@ class FamilyFigures:
         # A rate over a series that starts at its first event misses that event.
         for reason in get_args(DegradedReason):
             tallies.count(meters.degraded, family, reason)
+        tallies.count(meters.abstained, family)
 
     def answered(self, record: RequestRecord) -> None:
         """Count an answered request: texts by variant, time, confidences, escalations, degraded answers."""
@@ -90,6 +92,8 @@ class FamilyFigures:
             tallies.count(meters.escalations, self._family, source, target).value += texts
         for reason, texts in record.degraded:
             tallies.count(meters.degraded, self._family, reason).value += texts
+        if record.abstained:
+            tallies.count(meters.abstained, self._family).value += record.abstained
         if record.prices is not None:
             self._charge(record, record.prices)
         tallies.changed()
@@ -120,7 +124,9 @@ class FamilyFigures:
         if prices.reference_usd is None or not spent:
             return
         if record.model == CASCADE:
-            standing = len(record.variants) - sum(texts for _, texts in record.degraded)
+            # Under a policy that abstains a text that is degraded is one that nobody answers.
+            unlike = record.abstained or sum(texts for _, texts in record.degraded)
+            standing = len(record.variants) - unlike
             here = sum(usd for variant, usd in spent.items() if variant not in self._charging)
             self._save(prices.reference_usd * standing - here)
         elif record.model in self._charging:

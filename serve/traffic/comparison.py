@@ -67,7 +67,7 @@ class Comparison:
             return "unresolved"
         if result.by_load:
             return "unresolved"
-        other = str(result.labels[result.predicted[0]])
+        other = result.label(0)
         if other == label:
             return "same"
         if self._rule.measured_by == "agreement" or random.random() >= self._rule.audit_share:
@@ -86,7 +86,7 @@ class Comparison:
             result = await self._judge.classify(self._request(self._reference, text))
         except RequestError:
             return None
-        return str(result.labels[result.predicted[0]])
+        return result.label(0)
 
     def _request(self, model: str, text: str) -> ClassifyRequest:
         return ClassifyRequest(model, [text], None, self._clock(), priority=OFF_PATH_PRIORITY)

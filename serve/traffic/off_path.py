@@ -88,7 +88,7 @@ class OffPath:
             if result is None or (by_load and by_load[row]):
                 self._pairs.append(_Pair(comparison, texts[row], None, ""))
             else:
-                label = str(result.labels[result.predicted[row]])
+                label = result.label(row)
                 self._pairs.append(_Pair(comparison, texts[row], label, result.variant[row]))
         if taken:
             self._work.set()

@@ -44,7 +44,7 @@ class ArmTally:
             self._slow += 1
         if record.prices is not None:
             self._usd += sum(record.prices.charges(record.runs()).values())
-        if record.escalations:
+        if record.escalations or record.abstained:
             self._escalated += sum(variant != record.first for variant in record.variants)
         for _, texts in record.degraded:
             self._degraded += texts

@@ -72,6 +72,8 @@ class ClassifyResult:
         policy_version: of the policy in force; None where no policy had a part.
         by_load: [N] whether it is degraded for want of time, room or a stage that works, rather than by the
             policy's own budget; empty where none is.
+        abstained: [N] whether nobody answers it, and what stands there is the last stage's guess; empty under
+            a policy that never abstains.
         certified: whether the policy in force has a certificate; False where no policy had a part.
     """
 
@@ -87,6 +89,11 @@ class ClassifyResult:
     policy_version: str | None
     by_load: Sequence[bool] = ()
     certified: bool = False
+    abstained: Sequence[bool] = ()
+
+    def label(self, row: int) -> str:
+        """Return the answer to a text; empty where nobody answers."""
+        return "" if self.abstained and self.abstained[row] else self.labels[self.predicted[row]]
 
     def probabilities(self) -> FloatArray:
         """Return calibrated probabilities [N, C]."""
@@ -107,6 +114,7 @@ class ModelInfo:
         images: whether its texts are images.
         instructions: of the question that its family was made for, word for word; None where they are not
             known.
+        abstains: whether its policy leaves some texts to a person.
     """
 
     name: str
@@ -117,6 +125,7 @@ class ModelInfo:
     local: str = ""
     images: bool = False
     instructions: str | None = None
+    abstains: bool = False
 
     @property
     def is_cascade(self) -> bool:

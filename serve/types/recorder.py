@@ -38,6 +38,7 @@ class RequestRecord:
         caller: name of the key that asked; empty without keys.
         first: variant that every text went through first.
         prices: of the family that answered; None where nobody keeps count.
+        abstained: texts that nobody answers; their variant is `abstain`.
     """
 
     model: str
@@ -50,6 +51,7 @@ class RequestRecord:
     caller: str = ""
     first: str = ""
     prices: Prices | None = None
+    abstained: int = 0
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Yield (variant, texts) of every stage that gave an answer, whether it stood or was overruled."""

@@ -29,6 +29,8 @@ VERSION = "1"
 HEADER_LENGTH = b"inference-header-content-length"
 
 CASCADE_OUTPUTS = ("label", "confidence", "variant", "escalated", "degraded")
+ABSTAINED = "abstained"
+"""Output of a cascade whose policy leaves some texts to a person; others offer it on request, all false."""
 VARIANT_OUTPUTS = (*CASCADE_OUTPUTS, "probabilities")
 CLASSIFIED = "probabilities"
 DATATYPES = {
@@ -37,6 +39,7 @@ DATATYPES = {
     "variant": "BYTES",
     "escalated": "BOOL",
     "degraded": "BOOL",
+    "abstained": "BOOL",
     "probabilities": "FP32",
 }
 
@@ -50,12 +53,14 @@ class InferCall:
         id: to be echoed; None where the client gave none.
         outputs: (name, binary) in the order asked for.
         top: classes that `probabilities` lists for each text in place of the bare numbers; 0: all numbers.
+        whole: whether the client named no outputs, and so wants whatever there is.
     """
 
     request: ClassifyRequest
     id: str | None
     outputs: tuple[tuple[str, bool], ...]
     top: int = 0
+    whole: bool = False
 
 
 def parse(
@@ -115,7 +120,7 @@ def read(
     request = ClassifyRequest(model, texts, timeout_s or None, arrived_at, caller, priority)
     if (sticky_key := parameters.get("sticky_key")) is not None:
         request.sticky_key = check_sticky_key(sticky_key, "parameters.sticky_key")
-    return InferCall(request, identity or None, outputs, top)
+    return InferCall(request, identity or None, outputs, top, not value.get("outputs"))
 
 
 def render(call: InferCall, result: ClassifyResult) -> Reply:
@@ -160,11 +165,16 @@ def tensors_of(
         else:
             values, shape = _values(result, name)
             yield name, binary, DATATYPES[name], shape, values
+    if call.whole and result.abstained:
+        values, shape = _values(result, ABSTAINED)
+        yield ABSTAINED, call.outputs[0][1], DATATYPES[ABSTAINED], shape, values
 
 
-def outputs_of(model: str) -> tuple[str, ...]:
+def outputs_of(model: str, *, abstains: bool = False) -> tuple[str, ...]:
     """Return the outputs that a model offers, by its own name in its family."""
-    return CASCADE_OUTPUTS if model == CASCADE else VARIANT_OUTPUTS
+    if model != CASCADE:
+        return VARIANT_OUTPUTS
+    return (*CASCADE_OUTPUTS, ABSTAINED) if abstains else CASCADE_OUTPUTS
 
 
 def model_metadata(info: ModelInfo) -> dict[str, Any]:
@@ -180,7 +190,7 @@ def model_metadata(info: ModelInfo) -> dict[str, Any]:
                 "datatype": DATATYPES[name],
                 "shape": [-1, len(info.labels)] if name == "probabilities" else [-1],
             }
-            for name in outputs_of(info.local or info.name)
+            for name in outputs_of(info.local or info.name, abstains=info.abstains)
         ],
         "parameters": {"content": info.content_sha256, "labels": list(info.labels)},
     }
@@ -276,6 +286,8 @@ def _outputs(asked: Any, parameters: dict[str, Any], model: str) -> tuple[tuple[
         raise BadRequest("outputs must be a list of objects")
     found: dict[str, bool] = {}
     top = 0
+    if model == CASCADE:
+        offered = (*offered, ABSTAINED)
     for entry in asked:
         name = entry.get("name")
         if type(name) is not str or name not in offered:
@@ -325,7 +337,11 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
 def _values(result: ClassifyResult, name: str) -> tuple[list[Any], list[int]]:
     n = len(result.predicted)
     if name == "label":
+        if result.abstained:
+            return [result.label(row) for row in range(n)], [n]
         return [result.labels[index] for index in result.predicted], [n]
+    if name == ABSTAINED:
+        return list(result.abstained) or [False] * n, [n]
     if name == "probabilities":
         return result.probabilities().ravel().tolist(), [n, len(result.labels)]
     values: list[Any] = getattr(result, name)

@@ -41,7 +41,7 @@ def model_config(info: ModelInfo, max_texts: int) -> dict[str, Any]:
                 "data_type": CONFIG_TYPES[DATATYPES[name]],
                 "dims": [len(info.labels)] if name == "probabilities" else [],
             }
-            for name in outputs_of(info.local or info.name)
+            for name in outputs_of(info.local or info.name, abstains=info.abstains)
         ],
         "instance_group": [{"name": info.name, "kind": "KIND_AUTO"}],
         "parameters": {"content": {"string_value": info.content_sha256}},

@@ -48,13 +48,22 @@ class ClassScore(Wire):
     confidence: float = Field(ge=0, le=1, examples=[0.93])
 
 
-class ClassifyOutput(ClassScore):
+class ClassifyOutput(Wire):
     """The answer to one text."""
 
-    variant: str = Field(description="Variant that answered", examples=["linear"])
+    label: str | None = Field(description="Null where nobody answers", examples=["business"])
+    confidence: float = Field(ge=0, le=1, examples=[0.93])
+    variant: str = Field(
+        description="Variant that answered; `abstain` where nobody does", examples=["linear"]
+    )
     escalated: bool = Field(description="Whether a later stage answered", examples=[False])
     degraded: bool = Field(
         description="Whether a cheaper stage answered than the policy wanted", examples=[False]
+    )
+    abstained: bool | None = Field(
+        default=None,
+        description="Under a policy that abstains: whether the text is left to a person",
+        examples=[False],
     )
     top: list[ClassScore] | None = Field(
         default=None,

@@ -69,7 +69,8 @@ def parse(
 def render(result: ClassifyResult, top_k: int, asked: str = "") -> Reply:
     """Return the reply; with top_k above 1 every output lists its `top` classes, the surest first.
 
-    `asked` is the model as the client wrote it, where that is not the result's.
+    `asked` is the model as the client wrote it, where that is not the result's. Where nobody answers the
+    label is null, and confidence and `top` are those of the last stage that looked.
     """
     model = asked or result.model
     labels = result.labels
@@ -90,6 +91,10 @@ def render(result: ClassifyResult, top_k: int, asked: str = "") -> Reply:
             strict=True,
         )
     ]
+    for output, left in zip(outputs, result.abstained, strict=False):
+        output["abstained"] = left
+        if left:
+            output["label"] = None
     if top_k > 1:
         for output, row in zip(outputs, result.probabilities().tolist(), strict=True):
             top = heapq.nlargest(top_k, range(len(labels)), key=row.__getitem__)

@@ -13,6 +13,7 @@ from serve.wire.decisions.forms import Found
 from serve.wire.decisions.matching import Match, Unserved
 from serve.wire.decisions.reading import BY_UPSTREAM, doubt, read_off
 
+_ABSTAINED = (b"x-sluice-abstained", b"true")
 _OF_UPSTREAM = {"model": UPSTREAM, "variant": UPSTREAM, "certified": False, "reason": BY_UPSTREAM}
 
 
@@ -31,7 +32,7 @@ def render(call: Call, passed: Found | None) -> Reply:
     told: list[dict[str, Any]] = []
     variants: list[str] = []
     versions: list[str] = []
-    escalated = False
+    escalated = abstained = False
     theirs: Iterator[Any] = iter(() if passed is None else passed[0])
     for question, match in zip(call.asked.questions, call.matches, strict=True):
         if isinstance(match, Unserved):
@@ -43,7 +44,11 @@ def render(call: Call, passed: Found | None) -> Reply:
         probabilities, chosen = read_off(
             match, result.labels, result.logits[0], result.temperatures[0], question.kind
         )
-        answers.append(form.answer(question, probabilities, chosen, match.values))
+        if result.abstained and result.abstained[0]:
+            abstained = True
+            answers.append(form.refusal(question))
+        else:
+            answers.append(form.answer(question, probabilities, chosen, match.values))
         escalated = escalated or result.escalated[0]
         variants.append(result.variant[0])
         if result.policy_version is not None:
@@ -51,7 +56,8 @@ def render(call: Call, passed: Found | None) -> Reply:
         told.append(_standing(match, result, chosen == 0 if question.kind == "predicate" else None))
     extra = {"request_id": call.identity.decode(), "answers": told}
     body = form.render(call.asked, answers, None if passed is None else passed[1], extra)
-    return Reply(body, headers=told_in_headers(variants, versions, escalated=escalated))
+    headers = told_in_headers(variants, versions, escalated=escalated)
+    return Reply(body, headers=(*headers, _ABSTAINED) if abstained else headers)
 
 
 def told_in_headers(
@@ -77,6 +83,8 @@ def _standing(match: Match, result: ClassifyResult, says_yes: bool | None) -> di
         "policy_version": result.policy_version,
         "certified": why is None,
     }
+    if result.abstained:
+        told["abstained"] = result.abstained[0]
     if why is not None:
         told["reason"] = why
     return told

@@ -36,13 +36,14 @@ class Form:
     Attributes:
         path: that it is asked at.
         upstream: what follows the base URL of an upstream.
-        parse, answer, render, part, answers_in, place: see `serve/wire/decisions/openai_form.py`.
+        parse, answer, refusal, render, part, answers_in, place: see `serve/wire/decisions/openai_form.py`.
     """
 
     path: str
     upstream: str
     parse: Callable[[bytes, RequestLimits], Asked]
     answer: Callable[[Question, Sequence[float], int, Sequence[int]], Any]
+    refusal: Callable[[Question], Any]
     render: Render
     part: Callable[[Asked, Sequence[int]], bytes]
     answers_in: Callable[[bytes, Sequence[Question]], Found | None]
@@ -51,8 +52,8 @@ class Form:
 
 def _form(path: str, module: Any) -> Form:
     return Form(
-        path, path.removeprefix("/v1"), module.parse, module.answer, module.render, module.part,
-        module.answers_in, module.place,
+        path, path.removeprefix("/v1"), module.parse, module.answer, module.refusal, module.render,
+        module.part, module.answers_in, module.place,
     )  # fmt: skip
 
 

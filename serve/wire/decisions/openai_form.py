@@ -74,6 +74,11 @@ def answer(question: Question, probabilities: Sequence[float], chosen: int, valu
     }
 
 
+def refusal(question: Question) -> Any:
+    """Return what stands in place of an answer that nobody gives."""
+    return {"type": "refusal", "name": question.name}
+
+
 def render(
     asked: Asked,
     answers: Sequence[Any],

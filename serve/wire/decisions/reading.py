@@ -12,6 +12,7 @@ from serve.wire.decisions.matching import Match
 BY_NAME = "a variant by name answered, and no policy"
 NO_CERTIFICATE = "the policy in force has no certificate"
 DEGRADED = "a cheaper stage answered than the policy wanted"
+ABSTAINED = "no stage was sure enough: the text is left to a person"
 UNSURE = "its labels alone told who answers: name the question in the settings, or a model in the request"
 OTHERWISE = "another label is the most probable than what this answer says"
 BY_UPSTREAM = "answered upstream"
@@ -71,6 +72,8 @@ def doubt(match: Match, result: ClassifyResult, says_yes: bool | None = None) ->
     """
     if result.policy_version is None:
         return BY_NAME
+    if result.abstained and result.abstained[0]:
+        return ABSTAINED
     if not result.certified:
         return NO_CERTIFICATE
     if result.degraded[0]:

@@ -81,7 +81,7 @@ class DecisionBody(Open):
 
 
 class Answer(Open):
-    """The answer to one question, by its type; `refusal` where an upstream declined it."""
+    """The answer to one question, by its type; `refusal` where nobody answers it, here or upstream."""
 
     type: Literal["choice", "predicate", "score", "refusal"] = Field(examples=["choice"])
     name: str | None = Field(default=None, examples=["topic"])
@@ -105,6 +105,11 @@ class Standing(Wire):
     variant: str = Field(description="Who answered", examples=["linear"])
     escalated: bool = Field(default=False, examples=[False])
     degraded: bool = Field(default=False, examples=[False])
+    abstained: bool | None = Field(
+        default=None,
+        description="Under a policy that abstains: whether the question is left to a person",
+        examples=[False],
+    )
     policy_version: str | None = Field(default=None, examples=["9f2c…"])
     certified: bool = Field(
         description="Whether the policy's certificate covers this answer's most probable value",

@@ -56,6 +56,11 @@ def answer(question: Question, probabilities: Sequence[float], chosen: int, valu
     }
 
 
+def refusal(_: Question) -> Any:
+    """Return what stands in place of an answer that nobody gives."""
+    return {"type": "refusal"}
+
+
 def render(
     asked: Asked,
     answers: Sequence[Any],
