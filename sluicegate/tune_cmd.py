@@ -66,6 +66,17 @@ POSITIVE = click.FloatRange(min=0)
 )
 @click.option("--uncertified", is_flag=True, help="The empirical optimum, without a certificate.")
 @click.option(
+    "--abstain",
+    is_flag=True,
+    help="A last stage that is a person: what no variant is sure of gets no answer. With "
+    "--max-answered-error.",
+)
+@click.option(
+    "--abstain-usd-per-1k",
+    type=POSITIVE,
+    help="What 1,000 texts cost that a person answers. Default: every text is answered that may be.",
+)
+@click.option(
     "--allow-always-escalate", is_flag=True, help="Let 'send all to the reference' count as certified."
 )
 @click.option(
@@ -141,6 +152,7 @@ def command(
     Example: sluice tune sluicegate-demo/family --max-accuracy-drop 0.01 --gears --overload-drop 0.04
     Example: sluice tune family --max-accuracy-drop 0.05 --cells auto --out policy.json
     Example: sluice tune family --max-accuracy-drop 0.02 --max-share oos=0.2 --out policy.json
+    Example: sluice tune family --abstain --max-answered-error 0.05 --out policy.json
     Example: sluice tune sluicegate-demo/family --compare-scores
     """
     if compare_scores:
@@ -157,7 +169,8 @@ def command(
             result_console.print(line, highlight=False, markup=False, soft_wrap=True)
         result_console.print(f"\nwritten to {out}", highlight=False, soft_wrap=True)
     if not result.met:
-        raise TargetNotMet("no safe threshold; everything goes to the reference")
+        where = "nobody answers" if result.policy.abstains else "everything goes to the reference"
+        raise TargetNotMet(f"no safe threshold; {where}")
 
 
 def _tuned(table: Table, targets: Targets, asked: dict[str, Any]) -> TuneResult:
@@ -224,6 +237,8 @@ def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
         seed=asked["seed"],
         certify_share=asked["certify_share"],
         allow_always_escalate=asked["allow_always_escalate"],
+        abstain=asked["abstain"],
+        abstain_usd_per_1k=asked["abstain_usd_per_1k"],
         gears=asked["gears"],
         overload_drop=asked["overload_drop"],
         artifact_sha256=table.artifacts,

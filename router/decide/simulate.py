@@ -121,8 +121,9 @@ def simulate(
     """Replay `policy` on all rows of `predictions` and sum up.
 
     A figure that needs labels or an absent cost is None. Of a policy that abstains quality is counted where
-    it answers, and so is the reference's. `confidence` is the level of the Wilson intervals. A class that only the policy's rules name is one that no row is of. Raises PolicyError or PredictionsError,
-    which name what is missing.
+    it answers, and so is the reference's. `confidence` is the level of the Wilson intervals. A class that
+    only the policy's rules name is one that no row is of. Raises PolicyError or PredictionsError, which name
+    what is missing.
     """
     names = tuple(stage.variant for stage in policy.stages)
     for name in names:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from router.tune.candidates import ClassRules
 from router.tune.certify import Tested
 from router.tune.policies import Evidence
-from router.tune.search import Estimate, thin
+from router.tune.search import Estimate, routed_by, thin
 
 Verdict = Literal["chosen", "passed", "failed", "not tested", "naive"]
 _RISK_NAMES = {
@@ -36,6 +36,7 @@ class Alternative:
     risks: dict[str, float]
     verdict: Verdict
     p_value: float | None = None
+    abstention_rate: float | None = None
 
     @staticmethod
     def of(
@@ -43,11 +44,16 @@ class Alternative:
     ) -> Alternative:
         """Return the alternative that an estimate describes."""
         rules = estimate.candidate.rules
+        usd, left = estimate.usd_per_1k, None
+        if (person := evidence.person) is not None:
+            chosen = routed_by(evidence.search, estimate.candidate, evidence.search.sample).chosen
+            left = float((chosen == evidence.reference).mean())
+            usd -= 0.0 if person.stated else left * person.usd_per_1k
         return Alternative(
             variants=tuple(evidence.names[v] for v in estimate.candidate.chain),
             thresholds=tuple(float(r.thresholds[-1]) if isinstance(r, ClassRules) else r for r in rules),
             per_class=any(isinstance(r, ClassRules) for r in rules),
-            usd_per_1k=estimate.usd_per_1k,
+            usd_per_1k=usd,
             escalation_rate=estimate.escalation_rate,
             accuracy=estimate.accuracy,
             risks={
@@ -56,6 +62,7 @@ class Alternative:
             },
             verdict=verdict,
             p_value=p_value,
+            abstention_rate=left,
         )
 
     def dump(self) -> dict[str, Any]:
@@ -69,6 +76,8 @@ class Alternative:
             shown = ", ".join(threshold_text(t) for t in self.thresholds)
             parts.append(f"threshold {shown}{' (by class)' if self.per_class else ''}")
         parts.append(f"{self.escalation_rate:.1%} escalate")
+        if self.abstention_rate is not None:
+            parts.append(f"{self.abstention_rate:.1%} left to a person")
         parts.append(f"{self.usd_per_1k:.4g} USD per 1,000")
         parts += [
             f"accuracy {1 - value:.2%}"

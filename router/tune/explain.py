@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contract.policy import Policy
+from contract.policy import ABSTAIN, Policy
 from router.tune.alternatives import Alternative
 from router.tune.candidates import Candidate, chain_counts
 from router.tune.certify import Tested
@@ -24,7 +24,7 @@ def explain(
 ) -> tuple[str, ...]:
     """Return the explanation as lines of plain text."""
     reference = policy.reference
-    lines = [f"The reference is {reference!r}: {evidence.why_reference}.", *_better_than_reference(evidence)]
+    lines = _measure(evidence)
     if chosen is None:
         lines += _nothing_safe(evidence, policy, tested)
     elif len(policy.stages) == 1:
@@ -36,10 +36,12 @@ def explain(
         lines += _who_escalates(evidence, chosen.candidate)
     expected = policy.expected
     if chosen is not None and expected.usd_per_1k is not None:
-        alone = evidence.costs[reference].usd_per_1k
+        alone = 0.0 if evidence.person else evidence.costs[reference].usd_per_1k
+        unpriced = evidence.person is not None and not evidence.person.stated
+        person = ", a person's answers aside" if unpriced else ""
         share = 1 - expected.usd_per_1k / alone if alone > 0 else 0.0
         saving = f", {share:.0%} less than {reference!r} alone ({alone:.4g})" if share >= 0.005 else ""
-        lines.append(f"What it costs: {expected.usd_per_1k:.4g} USD per 1,000 requests{saving}.")
+        lines.append(f"What it costs: {expected.usd_per_1k:.4g} USD per 1,000 requests{saving}{person}.")
     if chosen is not None:
         lines.append(_risk(evidence, policy, chosen))
     lines += _sure(evidence, policy, chosen, tested)
@@ -52,6 +54,20 @@ def explain(
         lines.append("The choices beside it (figures of the tune part):")
         lines += [f"  {alternative.sentence()}" for alternative in alternatives]
     return tuple(lines)
+
+
+def _measure(evidence: Evidence) -> list[str]:
+    """Return what answers are compared with."""
+    person, reference = evidence.person, evidence.reference_name
+    if person is None:
+        told = f"The reference is {reference!r}: {evidence.why_reference}."
+        return [told, *_better_than_reference(evidence)]
+    if person.judge is None:
+        return ["What no stage is sure of is left to a person; what is answered is held against the labels."]
+    return [
+        f"What no stage is sure of is left to a person. No row has a label: what is answered counts as wrong "
+        f"where {person.judge!r} says otherwise ({evidence.why_reference}), which answers nothing itself."
+    ]
 
 
 def _better_than_reference(evidence: Evidence) -> list[str]:
@@ -73,7 +89,8 @@ def _better_than_reference(evidence: Evidence) -> list[str]:
 
 
 def _nothing_safe(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) -> list[str]:
-    lines = [f"No safe threshold: every request goes to {policy.reference!r}."]
+    where = f"every request goes to {policy.reference!r}" if evidence.person is None else "nobody answers"
+    lines = [f"No safe threshold: {where}."]
     if evidence.certify is None:
         lines.append("No combination of variants and thresholds keeps all targets on these rows.")
         return lines
@@ -131,7 +148,8 @@ def _who_answers(policy: Policy) -> list[str]:
             else f"{stage.variant!r} answers when its {stage.score} is {threshold:.4g} or more"
         )
         classes = f" ({len(stage.per_class)} classes have rules of their own)" if stage.per_class else ""
-        lines.append(f"{rule}{classes}; what it does not answer goes to {following.variant!r}.")
+        left = f"goes to {following.variant!r}" if following.variant != ABSTAIN else "is left to a person"
+        lines.append(f"{rule}{classes}; what it does not answer {left}.")
     return lines
 
 
@@ -175,6 +193,12 @@ def _risk(evidence: Evidence, policy: Policy, chosen: Estimate | None) -> str:
         rows = "tuned on, each judged by rules fitted without it"
     else:
         rows = "tuned on, so expect a little worse"
+    if evidence.person is not None and expected.abstention_rate is not None:
+        right = "unknown" if expected.accuracy is None else f"{expected.accuracy:.2%}"
+        return (
+            f"What it risks: {expected.abstention_rate:.1%} of requests get no answer; accuracy of the "
+            f"others {right}, on the {len(evidence.shown)} rows {rows}."
+        )
     if expected.accuracy is None or expected.accuracy_interval is None or expected.accuracy_drop is None:
         return f"What it risks: unknown in accuracy, since no row ({rows}) has a label."
     low, high = expected.accuracy_interval
@@ -196,7 +220,8 @@ def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: S
         ]
     certificate = policy.certificate
     if certificate is None or certificate.p_value is None:
-        return ["How sure: certain, since the reference gives every answer."]
+        why = "the reference gives every answer" if evidence.person is None else "nobody answers"
+        return [f"How sure: certain, since {why}."]
     constraints = evidence.search.constraints
     budgets = [
         f"{name.removeprefix('max_')} under {limit:.4g}" for name, limit in evidence.search.budgets.items()
@@ -214,9 +239,11 @@ def _sure(evidence: Evidence, policy: Policy, chosen: Estimate | None, tested: S
             if not (evidence.shown.label >= 0).any()
             else "The drop is bounded by how often the answers differ from the reference's."
         )
-    if any(c.kind in LOCAL for c in constraints):
+    if evidence.person is None and any(c.kind in LOCAL for c in constraints):
         lines.append(f"Local answers are those that {policy.reference!r} does not give.")
-    if any((c.metric, c.kind) == ("answered_error", "local_disagreement") for c in constraints):
+    if evidence.person is None and any(
+        (c.metric, c.kind) == ("answered_error", "local_disagreement") for c in constraints
+    ):
         lines.append("No row has a label: a local answer counts as wrong where the reference's is another.")
     if certificate.machine is not None:
         lines.append(

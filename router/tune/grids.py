@@ -30,6 +30,8 @@ def grid_estimates(
     found: list[Estimate] = []
     cached: dict[tuple[int, int], FloatArray] = {}
     for chain in chains_of(len(search.sample.names), max_stages):
+        if not search.takes(chain):
+            continue
         scores = search.model.chain_scores(search.sample, chain)
         size = grid_size(len(chain))
         grids = []

@@ -11,7 +11,8 @@ from contract.costs import Cost
 from contract.formulas import wilson_interval
 from contract.policy import Certificate, CertifiedTarget, ClassRule, Expected, Limits, Policy, Stage
 from router.decide.simulate import expected_cost
-from router.tune.candidates import Candidate, ClassRules
+from router.tune.abstain import Person
+from router.tune.candidates import ESCALATE_ALL, Candidate, ClassRules
 from router.tune.certify import Tested, budget_losses
 from router.tune.pvalues import betting_needed_n
 from router.tune.sample import Sample
@@ -26,7 +27,8 @@ NEEDED_CANDIDATES = 40
 class Evidence:
     """All that a tuning run knew.
 
-    The search on the tune part, the sample to certify on (None: uncertified), and provenance.
+    The search on the tune part, the sample to certify on (None: uncertified), and provenance. Where a person
+    is the last stage, that is what `reference` points at, and `reference_name` is still the variant.
     """
 
     search: Search
@@ -45,11 +47,20 @@ class Evidence:
     stands_for: str | None = None
     machine: str | None = None
     overload_share: float = 0.0
+    person: Person | None = None
+    reference_name: str = ""
 
     @property
     def level(self) -> float:
         """What of delta the targets themselves are tested at: all but the overload gears' share."""
         return self.delta * (1.0 - self.overload_share)
+
+    @property
+    def fallback(self) -> Candidate:
+        """What answers where nothing else may: the reference alone, or nobody."""
+        if self.person is None:
+            return Candidate((self.reference,), ())
+        return Candidate((0, self.reference), (ESCALATE_ALL,))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,12 +80,12 @@ def build_policy(
 
     Without one it is the reference alone, with status no_safe_threshold.
     """
-    candidate = Candidate((evidence.reference,), ()) if chosen is None else chosen.candidate
+    candidate = evidence.fallback if chosen is None else chosen.candidate
     limit = evidence.targets.max_escalation_rate
     certified = chosen is not None and evidence.certify is not None
     return Policy(
         status="no_safe_threshold" if chosen is None else "certified" if certified else "uncertified",
-        reference=evidence.names[evidence.reference],
+        reference=evidence.reference_name,
         stages=stages_of(evidence, candidate),
         limits=Limits(max_escalation_rate=limit),
         certificate=_certificate(evidence, chosen, candidate, tested) if certified else None,
@@ -198,11 +209,13 @@ def _certificate(
         CertifiedTarget(metric=name.removeprefix("max_"), epsilon=limit, method="betting")
         for name, limit in search.budgets.items()
     )
-    used = {evidence.names[variant] for variant in candidate.chain} | {evidence.names[evidence.reference]}
+    used = {evidence.names[variant] for variant in candidate.chain} | {evidence.reference_name}
     return Certificate(
         method=method_name(evidence)
         if p_value is not None
-        else "zero drop by construction: the reference answers",
+        else "zero drop by construction: the reference answers"
+        if evidence.person is None
+        else "no error by construction: nobody answers",
         metric=parts[0].metric,
         epsilon=parts[0].epsilon,
         delta=round(evidence.delta, 12),
@@ -241,6 +254,8 @@ def expected_of(evidence: Evidence, candidate: Candidate) -> Expected:
     routed = routed_by(evidence.search, candidate, sample)
     rows = np.arange(len(sample))
     known = sample.label >= 0
+    if evidence.person is not None:
+        known &= routed.chosen != evidence.reference
     n = int(known.sum())
     hits = int(sample.right[routed.chosen, rows][known].sum())
     reference_hits = int(sample.right[evidence.reference][known].sum())
@@ -249,9 +264,12 @@ def expected_of(evidence: Evidence, candidate: Candidate) -> Expected:
     return Expected(
         accuracy=hits / n if n else None,
         accuracy_interval=wilson_interval(hits, n, INTERVAL) if n else None,
-        accuracy_drop=(reference_hits - hits) / n if n else None,
+        accuracy_drop=(reference_hits - hits) / n if n and evidence.person is None else None,
         escalation_rate=float((routed.place > 0).mean()),
         usd_per_1k=expected_cost([cost.usd_per_1k for cost in costs], share),
         latency_ms=expected_cost([cost.latency_ms for cost in costs], share),
         energy_wh_per_1k=expected_cost([cost.energy_wh_per_1k for cost in costs], share),
+        abstention_rate=None
+        if evidence.person is None
+        else float((routed.chosen == evidence.reference).mean()),
     )

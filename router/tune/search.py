@@ -40,7 +40,10 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What a search works on: the tune sample, its scores, and the constraints with losses and costs."""
+    """What a search works on: the tune sample, its scores, and the constraints with losses and costs.
+
+    Where `ends_at_reference` every cascade has at least one stage before the reference, which is its last.
+    """
 
     sample: Sample
     model: ScoreModel
@@ -51,6 +54,7 @@ class Search:
     budgets: Mapping[str, float]
     labelled: bool
     reference: int
+    ends_at_reference: bool = False
 
     def estimate(self, candidate: Candidate, routed: Routed, *, honest: bool = False) -> Estimate:
         """Return the figures of a routed candidate on the whole sample."""
@@ -122,6 +126,10 @@ class Search:
             gap = (limit - mean) / np.maximum(spread, 1e-300)
             found.append(np.full(np.shape(mean), np.inf) if most <= limit else gap)
         return np.asarray(np.minimum.reduce(found))
+
+    def takes(self, chain: Sequence[int]) -> bool:
+        """Whether a cascade of these variants is one that is asked for."""
+        return not self.ends_at_reference or (len(chain) > 1 and chain[-1] == self.reference)
 
     def cheapest_is_reference(self) -> bool:
         """Whether no variant costs less than the reference, so that there is nothing to route to."""

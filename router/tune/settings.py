@@ -33,6 +33,8 @@ class TuneSettings:
         per_class: "auto" lets a stage's threshold and next stage depend on its predicted class where that
         pays. certify_share: share of rows kept for the certificate where the table has no split column.
         gears: whether the policy carries a ladder for load; overload_drop: what its overload gears may lose.
+        abstain: whether what no variant is sure of is left to a person, and what 1,000 answers of that person
+        cost; None: any text that may be answered is.
         artifact_sha256: hash of each variant's artifact, bound into the certificate.
         machine: where the answers were given, put into the certificate.
         created_at: text put into the certificate (this module has no clock).
@@ -51,6 +53,8 @@ class TuneSettings:
     seed: int = 0
     certify_share: float = 0.6
     allow_always_escalate: bool = False
+    abstain: bool = False
+    abstain_usd_per_1k: float | None = None
     gears: bool = False
     overload_drop: float | None = None
     artifact_sha256: Mapping[str, str] = field(default_factory=dict)

@@ -9,10 +9,10 @@ import numpy as np
 
 from contract.costs import Cost
 from contract.errors import InputError, PredictionsError
-from contract.policy import Gear, Policy
+from contract.policy import ABSTAIN, Gear, Policy
 from contract.predictions import Predictions
+from router.tune.abstain import answering, person_of
 from router.tune.alternatives import Alternative, alternatives_of
-from router.tune.candidates import Candidate, route
 from router.tune.certify import Tested, fixed_sequence, sequence_by_accuracy, sequence_of
 from router.tune.explain import explain
 from router.tune.gears import check_gears, explained, gears_of, overload_share, overload_tested
@@ -20,7 +20,7 @@ from router.tune.grids import grid_estimates, refine
 from router.tune.perclass import per_class_estimates
 from router.tune.policies import Evidence, build_policy
 from router.tune.sample import by_cost, fit_scores, make_sample
-from router.tune.search import Estimate, Search, make_search, thin
+from router.tune.search import Estimate, Search, make_search, routed_by, thin
 from router.tune.settings import (
     TuneSettings,
     checked_names,
@@ -79,7 +79,9 @@ def tune(
         )
     check_budgets(targets, names, costs)
     check_gears(targets, given)
-    if len(names) == 1 and targets.has_quality and targets.min_accuracy is None:
+    person = person_of(predictions, costs, targets, given, reference)
+    names = answering(names, person)
+    if len(names) == 1 and person is None and targets.has_quality and targets.min_accuracy is None:
         raise PredictionsError(
             f"{reference!r} is the only variant, so there is nothing that a drop could be counted against",
             hint="add the predictions of the model it replaces, or ask for --min-accuracy",
@@ -91,22 +93,35 @@ def tune(
     parts = [tune_part] if certify_part is None else [tune_part, certify_part]
     occurring = np.unique(np.concatenate([part.label for part in parts]))
     classes = tuple(occurring[occurring >= 0].tolist())
-    constraints = constraints_of(targets, predictions, ordered.index(reference), method, classes)
+    # A person is the last variant, behind all that are asked.
+    last = ordered.index(reference) if person is None else len(ordered)
+    constraints = constraints_of(targets, predictions, last, method, classes)
     if method != "disagreement":
         tune_part = labelled_rows(tune_part, "tune")
         certify_part = None if certify_part is None else labelled_rows(certify_part, "certify")
     model = fit_scores(tune_part, ordered, given.score, seed=given.seed, reference=reference)
     usd = {name: costs[name].usd_per_1k for name in ordered}
-    sample = make_sample(tune_part, ordered, usd, model)
-    search = make_search(sample, model, constraints, costs, targets.budgets(), ordered.index(reference))
+    parts = [part for part in (tune_part, certify_part) if part is not None]
+    samples = [make_sample(part, ordered, usd, model) for part in parts]
+    priced = costs
+    if person is not None:
+        samples = [person.beside(found, part) for found, part in zip(samples, parts, strict=True)]
+        costs = {**costs, ABSTAIN: person.cost}
+        priced = {**costs, ABSTAIN: Cost(person.usd_per_1k, 0.0, 0.0)}
+    sample = samples[0]
+    search = make_search(sample, model, constraints, priced, targets.budgets(), last)
+    if person is not None:
+        search = replace(search, labelled=False, ends_at_reference=True)
     evidence = Evidence(
         search=search,
-        reference=ordered.index(reference),
+        reference=last,
+        person=person,
+        reference_name=reference,
         why_reference=against.why,
         stands_for=given.stands_for if reference == given.teacher else None,
         machine=given.machine,
         targets=targets,
-        certify=None if certify_part is None else make_sample(certify_part, ordered, usd, model),
+        certify=None if certify_part is None else samples[1],
         n_tune=len(tune_part),
         delta=1.0 - given.confidence,
         seed=given.seed,
@@ -223,12 +238,13 @@ def _empirical_best(search: Search, estimates: Sequence[Estimate], accuracy_firs
 
 
 def _reference_alone(evidence: Evidence) -> Estimate | None:
-    """Return the policy that is the reference alone where every target is a drop against it.
+    """Return the policy that is the reference alone, or nobody, where every target is a drop against it.
 
-    Such a drop is zero for certain.
+    Such a drop is zero for certain, and so are the errors of nobody.
     """
     search = evidence.search
     if not search.constraints or any(c.kind == "error" for c in search.constraints):
         return None
-    candidate = Candidate((evidence.reference,), ())
-    return replace(search.estimate(candidate, route(candidate, search.sample, [])), margin=float("inf"))
+    candidate = evidence.fallback
+    estimate = search.estimate(candidate, routed_by(search, candidate, search.sample))
+    return replace(estimate, margin=float("inf"))

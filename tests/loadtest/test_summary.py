@@ -195,3 +195,14 @@ def test_what_was_not_measured_is_null() -> None:
     assert summary.cpu_seconds_per_1k is None
     assert summary.gco2e_per_1k is None
     assert summary.energy_provenance == "none"
+
+
+def test_what_is_left_to_a_person_is_neither_wrong_nor_an_error() -> None:
+    """Its share is told; accuracy is that of the answers."""
+    left = [True] * 40 + [False] * 60
+    answers = [None if one else "a" for one in left]
+    requests = table([5.0] * 100, answer=answers, abstained=left, variant=["abstain"] * 40 + ["v"] * 60)
+    summary = summary_of(requests)
+    assert (summary.errors, summary.accuracy, summary.abstention_rate) == (0, 1.0, 0.4)
+    assert summary.by_variant["abstain"].accuracy is None
+    assert not any("no answer" in doubt for doubt in summary.doubts)

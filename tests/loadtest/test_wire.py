@@ -181,3 +181,12 @@ def test_what_models_elsewhere_charged_is_summed_over_families_and_stages() -> N
     use = difference(before, after)
     assert use is not None
     assert use.charged_usd == 0.75
+
+
+def test_an_abstention_is_read_from_both_forms() -> None:
+    """There is no label in it, and it is an answer of the protocol all the same."""
+    v1 = {"outputs": [{"label": None, "confidence": 0.4, "variant": "abstain", "abstained": True}]}
+    found = read_answer("v1", json.dumps(v1).encode())
+    assert found == Answer(None, 0.4, "abstain", abstained=True)
+    oip = {"outputs": [{"name": "label", "data": [""]}, {"name": "abstained", "data": [True]}]}
+    assert read_answer("oip", json.dumps(oip).encode()) == Answer(None, abstained=True)
