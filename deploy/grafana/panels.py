@@ -108,13 +108,19 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 stacked=True,
             ),
             Panel(
-                "Degraded",
-                "Texts answered by a cheaper stage than the policy wanted, by reason.",
+                "Degraded and abstained",
+                "Texts answered by a cheaper stage than the policy wanted, by reason, or left to a person.",
                 "percentunit",
                 (
                     Query(
                         ratio(rate_of(DEGRADED, by="reason"), f"ignoring (reason) group_left () {CASCADE}"),
                         "{{reason}}",
+                    ),
+                    Query(
+                        ratio(
+                            rate_of(m.ABSTAINED.name, by="family"), f"on (family) group_left () {CASCADES}"
+                        ),
+                        "{{family}} abstained",
                     ),
                 ),
             ),

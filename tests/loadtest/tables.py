@@ -22,7 +22,7 @@ def table(
     rows: Sequence[int] | None = None,
     variant: Sequence[str] | None = None,
     refusal: str | None = None,
-    abstained: Sequence[bool] | None = None,
+    abstained: Sequence[bool | None] | None = None,
     lag_ms: float = 0.0,
     rate: float = 100.0,
 ) -> pa.Table:
@@ -50,7 +50,7 @@ def table(
             "policy_version": ["p" if code == 200 else None for code in codes],
             "slice": [None] * n,
             "row": list(rows if rows is not None else range(n)),
-            "abstained": list(abstained or [None] * n),
+            "abstained": [None] * n if abstained is None else list(abstained),
             "refusal": [None if code == 200 else refusal for code in codes],
         },
         schema=REQUEST_SCHEMA,
