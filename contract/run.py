@@ -133,7 +133,7 @@ def write_run(folder: Path, requests: pa.Table, summary: Summary) -> None:
         if field.name in _LATER and field.name not in requests.column_names:
             requests = requests.append_column(field.name, pa.nulls(requests.num_rows, field.type))
     with atomic_path(folder / REQUESTS) as temporary:
-        pq.write_table(requests.cast(REQUEST_SCHEMA), temporary)
+        pq.write_table(requests.select(REQUEST_SCHEMA.names).cast(REQUEST_SCHEMA), temporary)
     write_json(folder / SUMMARY, summary.model_dump(mode="json"))
 
 
