@@ -1,13 +1,16 @@
 """`python -m bench.decisions --data clinc150 --out OUT`: both sides on CLINC150, and the page.
 
-OUT keeps what was made: the family, the rival's table, what the stand-in answered.
+OUT keeps what was made: the family, the rival's table, what the stand-in answered, and the figures of each
+part, so that `--only` does one of them; `times` and `savings` want a machine without anything else.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,18 @@ import pyarrow.parquet as pq
 
 from bench.decisions.compare import CASCADES, compare
 from bench.decisions.data import OUT_OF_SCOPE, prepare, read
-from bench.decisions.draws import RIVAL, UPSTREAM, draws_of, with_others
+from bench.decisions.draws import RIVAL, UPSTREAM, Split, draws_of, with_others
 from bench.decisions.page import render
 from bench.decisions.peer import TIMED, Job, Rows, ask_rival
-from bench.decisions.savings import measure
+from bench.decisions.savings import measure, sluice
 from bench.decisions.timing import decision_us
+from bench.gateway import at_the_sdk
 from bench.gateway.environments import PACKAGES
 from contract.costs import Cost
-from contract.family import read_family
+from contract.family import Family, read_family
 from contract.files import write_json, write_text
-from contract.predictions import PREDICTIONS
+from contract.policy import read_policy
+from contract.predictions import PREDICTIONS, Predictions
 from runtime.machine import describe_machine
 from tables.predictions import read_predictions
 
@@ -33,10 +38,12 @@ ALPHAS = (0.05, 0.02)
 DELTA = 0.1
 DELAY_MS, USD_PER_1K = 300.0, 0.03
 ASKED = 600
+PARTS = ("family", "shares", "times", "sdk", "savings")
+TIMED_CASCADES = tuple(name for name in CASCADES if RIVAL not in CASCADES[name])
 
 
 def main() -> None:
-    """Make what is missing, compare on all draws, time, and write the page."""
+    """Do the parts that are asked for, keep their figures, and write the page from all that is there."""
     parser = argparse.ArgumentParser(prog="python -m bench.decisions", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="CLINC150 with its out_of_scope_*.csv")
     parser.add_argument("--out", type=Path, required=True)
@@ -47,21 +54,25 @@ def main() -> None:
     )
     parser.add_argument("--student", choices=["auto", "linear", "deep"], default="auto", help="Of the rival")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-gateway", action="store_true", help="Leave out the part that starts one")
+    parser.add_argument("--only", choices=PARTS, action="append", help="One part; may be repeated")
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks/decisions.md"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    data = given.out / "data"
+    parts = given.only or PARTS
+    data, folder, kept = given.out / "data", given.out / "family", given.out / "figures.json"
     if not (data / "answers.csv").exists():
         data.mkdir(exist_ok=True)
         prepare(given.data, data)
-    folder = given.out / "family"
     if not (folder / "family.json").exists():
         _compress(data, folder)
-    figures = _figures(given, data, folder)
-    write_json(given.out / "figures.json", figures)
-    write_text(given.page, render(figures))
-    print(f"written {given.page}")
+    figures = json.loads(kept.read_bytes()) if kept.exists() else {}
+    figures["machine"] = describe_machine().model_dump(mode="json")
+    for part in parts:
+        figures |= _PARTS[part](given, data, folder)
+        write_json(kept, figures)
+    if "lines" in figures:
+        write_text(given.page, render(figures))
+        print(f"written {given.page}")
 
 
 def _compress(data: Path, folder: Path) -> None:
@@ -70,7 +81,25 @@ def _compress(data: Path, folder: Path) -> None:
         raise SystemExit("sluice compress failed")
 
 
-def _figures(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Table:
+    """What both sides answered to the held-out rows.
+
+    Attributes:
+        labels: of the family, in its order.
+        predictions: of every variant, the rival and the large model.
+    """
+
+    train: Rows
+    held: Rows
+    family: Family
+    labels: list[str]
+    draws: list[Split]
+    rival: dict[str, Any]
+    predictions: Predictions
+
+
+def _table(given: argparse.Namespace, data: Path, folder: Path) -> Table:
     train = Rows(*read(data / "train.csv"))
     family, predictions = read_family(folder), read_predictions(folder / PREDICTIONS)
     labels = [str(label) for label in predictions.labels]
@@ -85,29 +114,61 @@ def _figures(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, A
     rival = ask_rival(job, given.out, given.environments.resolve())
     place = {label: index for index, label in enumerate(labels)}
     named = sorted(set(train.answers))
-    table = with_others(
-        predictions, [place[named[index]] for index in rival["predicted"]], rival["confidence"]
-    )
-    costs = {variant.name: Cost(variant.usd_per_1k or 0.0) for variant in family.variants}
+    predicted = [place[named[index]] for index in rival["predicted"]]
+    whole = with_others(predictions, predicted, rival["confidence"])
+    return Table(train, held, family, labels, draws, rival, whole)
+
+
+def _nothing(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:  # noqa: ARG001 - a part
+    return {}
+
+
+def _shares(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
+    """Return what both sides answer on every draw; our policies of the first draw are kept in OUT."""
+    table = _table(given, data, folder)
+    costs = {variant.name: Cost(variant.usd_per_1k or 0.0) for variant in table.family.variants}
     costs |= {RIVAL: Cost(costs["deep"].usd_per_1k), UPSTREAM: Cost(USD_PER_1K)}
-    lines, policies = compare(table, costs, draws, rival, ALPHAS, DELTA)
-    texts = held.texts[:TIMED]
-    times = {"shad0wllm": rival["decide_us"]}
-    for name in list(CASCADES)[1:]:
+    lines, policies = compare(table.predictions, costs, table.draws, table.rival, ALPHAS, DELTA)
+    for name in TIMED_CASCADES:
         policy = policies[f"{name}, local, {ALPHAS[0]:g}"]
-        times[name] = decision_us(folder, family, policy, labels, texts)
-    figures = {
-        "machine": describe_machine().model_dump(mode="json"),
-        "setting": _setting(given, train, held, rival),
+        write_json(given.out / f"{name.replace(' -> ', '-')}.json", policy.dump())
+    whole = table.predictions
+    return {
+        "setting": _setting(given, table.train, table.held, table.rival),
         "lines": lines,
-        "accuracy": {name: float(table.correct(name).mean()) for name in table.variants if name != UPSTREAM},
-        "times": {"texts": len(texts), "alpha": ALPHAS[0], "found": times},
+        "accuracy": {name: float(whole.correct(name).mean()) for name in whole.variants if name != UPSTREAM},
     }
-    if not given.no_gateway:
-        asked = Rows(held.texts[-ASKED:], held.answers[-ASKED:])
-        environments = given.environments.resolve()
-        figures["savings"] = measure(folder, given.out, asked, environments, DELAY_MS, USD_PER_1K)
-    return figures
+
+
+def _times(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
+    """Return what a decision takes on both sides, by the policies that `shares` kept."""
+    table = _table(given, data, folder)
+    texts = table.held.texts[:TIMED]
+    found = {"shad0wllm": table.rival["decide_us"]}
+    for name in TIMED_CASCADES:
+        policy = read_policy(given.out / f"{name.replace(' -> ', '-')}.json")
+        found[name] = decision_us(folder, table.family, policy, table.labels, texts)
+    return {"times": {"texts": len(texts), "alpha": ALPHAS[0], "found": found}}
+
+
+def _at_the_sdk(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:  # noqa: ARG001 - a part
+    """Return what `/v1/decisions` takes at the SDK beside `/v1/classify`, of a cascade of ours alone."""
+    policy = given.out / "policy.json"
+    if not policy.exists():
+        drop = ("--max-accuracy-drop", "0.01", "--reference", "student-int8")
+        sluice("tune", str(folder), *drop, "--variants", "linear,student-int8", "--out", str(policy))
+    return {"sdk": at_the_sdk.measured(folder.resolve(), policy.resolve())}
+
+
+def _savings(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:  # noqa: ARG001 - a part
+    """Return what is saved before a slow, priced model."""
+    family = read_family(folder)
+    if family.data is None:
+        raise SystemExit(f"{folder} keeps no held-out texts: remove it")
+    rows = pq.read_table(folder / family.data.path, columns=["text", "label"])
+    texts, answers = rows["text"].to_pylist()[-ASKED:], rows["label"].to_pylist()[-ASKED:]
+    environments = given.environments.resolve()
+    return {"savings": measure(folder, given.out, Rows(texts, answers), environments, DELAY_MS, USD_PER_1K)}
 
 
 def _setting(given: argparse.Namespace, train: Rows, held: Rows, rival: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +185,9 @@ def _setting(given: argparse.Namespace, train: Rows, held: Rows, rival: dict[str
         "version": PACKAGES["shad0w"][0].rpartition("==")[2],
         "student": told["student"] if given.student == "auto" else given.student,
     }
+
+
+_PARTS = {"family": _nothing, "shares": _shares, "times": _times, "sdk": _at_the_sdk, "savings": _savings}
 
 
 if __name__ == "__main__":

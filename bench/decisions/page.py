@@ -35,6 +35,16 @@ TIMES = """\
 One text at a time, encoding, scores and verdicts included, {texts:,} held-out texts; what the large model has
 to answer is counted until that is known. Policies of the first draw, at {alpha:.0%} of local answers.
 """
+SDK_GOAL = 1.2
+SDK = """\
+## At the SDK: /v1/decisions beside /v1/classify
+
+OpenAI's SDK asks both in turn over one connection, one call at a time: {calls} texts in each of {rounds}
+rounds, all {labels} labels offered, and two of them. `typed` is `decisions.create`; `untyped` leaves out the
+types that the SDK makes of a request and a reply, as `/v1/classify` is asked here too. The last column is
+what the SDK alone spends, with replies from memory. {policy}.
+
+    python -m bench.gateway.at_the_sdk FAMILY POLICY"""
 
 
 def render(figures: Mapping[str, Any]) -> str:
@@ -46,16 +56,19 @@ def render(figures: Mapping[str, Any]) -> str:
         _verdict(figures["lines"]),
         ALL,
         _shares(figures["lines"], "all"),
-        TIMES.format(**figures["times"]),
-        _times(figures["times"]["found"]),
         "Accuracy of each alone on the held-out rows, answering everything: "
         + ", ".join(f"{name} {share:.1%}" for name, share in figures["accuracy"].items())
         + ".",
     ]
+    if "times" in figures:
+        parts += [TIMES.format(**figures["times"]), _times(figures["times"]["found"])]
+    if "sdk" in figures:
+        parts += [_sdk(figures["sdk"])]
     if "savings" in figures:
         parts += [_savings(figures["savings"])]
     parts += [
-        "To measure again, with nothing else running (resumable: what OUT holds is kept):",
+        "To measure again, with nothing else running (resumable: what OUT holds is kept; `--only PART` does "
+        "one of\nfamily, shares, times, sdk, savings):",
         "    python -m bench.decisions --data clinc150 --out OUT",
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -97,6 +110,25 @@ def _times(found: Mapping[str, Mapping[str, float]]) -> str:
         p90 = f"{times['p90']:,.1f}" if "p90" in times else "-"
         rows.append(f"| {name} | {times['p50']:,.1f} | {p90} | {times['mean']:,.1f} |")
     return "\n".join(rows)
+
+
+def _sdk(found: Mapping[str, Any]) -> str:
+    """Return the section on both forms of the wire at the SDK."""
+    rows = [
+        "| asked | p50, ms | p99, ms | of classify's p50, median of rounds (range) | the SDK's own CPU, ms |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found["seen"].items():
+        low, high = one["ratio_range"]
+        rows.append(
+            f"| {name} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} "
+            f"| {one['ratio']:.2f} ({low:.2f} to {high:.2f}) | {found['sdk_cpu_ms'][name]:.2f} |"
+        )
+    judged = {name: one["ratio"] for name, one in found["seen"].items() if name != "classify"}
+    said = "; ".join(
+        f"{name}: {ratio:.2f}, {'met' if ratio <= SDK_GOAL else 'missed'}" for name, ratio in judged.items()
+    )
+    return "\n\n".join([SDK.format(**found), "\n".join(rows), f"Wanted: {SDK_GOAL} at most. {said}."])
 
 
 def _savings(found: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def measure(
         with stand_in(family, port, 0.0, usd_per_1k):
             _add(family, front, out, port, usd_per_1k)
         names = ",".join((*FRONT, "large"))
-        _sluice(
+        sluice(
             "tune", str(front), "--max-accuracy-drop", str(DROP), "--variants", names, "--out", str(policy)
         )
     job = {"labels": sorted(set(held.answers)), "texts": list(held.texts), "clients": CLIENTS}
@@ -95,7 +95,7 @@ def _add(family: Path, front: Path, out: Path, port: int, usd_per_1k: float) -> 
     )
     shutil.rmtree(front, ignore_errors=True)
     given = ["--name", "large", "--reference", "--max-usd", "10", "--out", str(front)]
-    _sluice("family", "add", str(family), str(record), *given)
+    sluice("family", "add", str(family), str(record), *given)
 
 
 def _port_of(front: Path) -> int:
@@ -104,7 +104,8 @@ def _port_of(front: Path) -> int:
     return int(str(json.loads(record.read_bytes())["url"]).rpartition(":")[2].split("/")[0])
 
 
-def _sluice(*arguments: str) -> None:
+def sluice(*arguments: str) -> None:
+    """Run a command of this project. Raises SystemExit with its words where it fails."""
     command = [sys.executable, "-m", "sluicegate.main", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:

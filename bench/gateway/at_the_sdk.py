@@ -20,9 +20,11 @@ from typing import Any
 import httpx2
 import openai
 
+from bench.gateway import page
 from bench.gateway.servers import gateway
 from bench.gateway.texts import short_texts
 from contract.family import read_family
+from contract.policy import read_policy
 from runtime.machine import describe_machine
 from serve.settings.limits import RequestLimits
 from serve.wire.decisions import openai_form
@@ -136,32 +138,35 @@ def compare(calls: dict[str, Ask], texts: list[str], rounds: int) -> dict[str, A
     return told
 
 
+def measured(folder: Path, policy: Path, calls: int = 500, rounds: int = 6) -> dict[str, Any]:
+    """Start a gateway, ask it both ways, and return what was seen."""
+    family = read_family(folder)
+    held_out = short_texts(folder, family)
+    texts = [held_out[call % len(held_out)] for call in range(calls)]
+    with gateway(folder, policy) as server:
+        url = server.url.removesuffix("/classify")
+        told = compare(asking(url, family.labels), texts, rounds)
+    return {
+        "labels": len(family.labels),
+        "calls": len(texts),
+        "rounds": rounds,
+        "policy": page.named(read_policy(policy)),
+        "machine": describe_machine().model_dump(mode="json"),
+        "sdk_cpu_ms": own_cpu_ms(family.labels),
+        "seen": told,
+    }
+
+
 def main() -> None:
-    """Start a gateway, ask, and print what was seen as JSON."""
+    """Print what was seen as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("family", type=Path)
     parser.add_argument("policy", type=Path)
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
-    family = read_family(options.family)
-    held_out = short_texts(options.family, family)
-    texts = [held_out[call % len(held_out)] for call in range(options.calls)]
-    with gateway(options.family, options.policy) as server:
-        url = server.url.removesuffix("/classify")
-        told = compare(asking(url, family.labels), texts, options.rounds)
-    print(
-        json.dumps(
-            {
-                "labels": len(family.labels),
-                "calls": len(texts),
-                "machine": describe_machine().model_dump(mode="json"),
-                "sdk_cpu_ms": own_cpu_ms(family.labels),
-                "seen": told,
-            },
-            indent=2,
-        )
-    )
+    found = measured(options.family.resolve(), options.policy.resolve(), options.calls, options.rounds)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

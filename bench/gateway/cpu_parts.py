@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -84,24 +85,33 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    policy = read_policy(given.policy)
-    loaded = load(given.family, policy, given.model)
+    found = compared_parts(given.family, given.policy, given.model, given.clients, given.seconds)
+    print(f"{given.model}, {given.clients} clients, {found['per_s']:.0f} requests/s; CPU ms per request:\n")
+    print("\n".join(table(found["in_the_gateway"], found["alone"])))
+    if given.out is not None:
+        write_json(given.out, found)
+
+
+def compared_parts(
+    family: Path, policy: Path, model: str, clients: int, seconds: float = 6.0
+) -> dict[str, Any]:
+    """Return the CPU ms per request by part, in the gateway and alone, and what they were measured with."""
+    loaded = load(family, read_policy(policy), model)
     texts = [text for text, _ in loaded.ways]
-    whole, per_s = in_the_gateway(
-        given.family, given.policy, given.model, texts, given.clients, given.seconds
-    )
-    alone = parts_alone(given.family, loaded, given.model, per_s, given.clients)
-    print(f"{given.model}, {given.clients} clients, {per_s:.0f} requests/s; CPU ms per request:\n")
-    print("| part | in the gateway | alone | ratio |")
-    print("| --- | --- | --- | --- |")
+    whole, per_s = in_the_gateway(family, policy, model, texts, clients, seconds)
+    alone = parts_alone(family, loaded, model, per_s, clients)
+    figures = {"model": model, "clients": clients, "per_s": per_s}
+    return figures | {"in_the_gateway": whole, "alone": alone}
+
+
+def table(whole: Mapping[str, float], alone: Mapping[str, float]) -> list[str]:
+    """Return the lines of a table in Markdown: each part, and all, in the gateway and alone."""
+    lines = ["| part | in the gateway | alone | ratio |", "| --- | --- | --- | --- |"]
     for part in PARTS:
         ratio = f"{whole[part] / alone[part]:.2f}" if alone[part] > 0 else "-"
-        print(f"| {part} | {whole[part]:.4f} | {alone[part]:.4f} | {ratio} |")
+        lines.append(f"| {part} | {whole[part]:.4f} | {alone[part]:.4f} | {ratio} |")
     total, sum_alone = sum(whole.values()), sum(alone.values())
-    print(f"| all | {total:.4f} | {sum_alone:.4f} | {total / sum_alone:.2f} |")
-    if given.out is not None:
-        figures = {"model": given.model, "clients": given.clients, "per_s": per_s}
-        write_json(given.out, figures | {"in_the_gateway": whole, "alone": alone})
+    return [*lines, f"| all | {total:.4f} | {sum_alone:.4f} | {total / sum_alone:.2f} |"]
 
 
 def in_the_gateway(

@@ -10,6 +10,7 @@ whole articles all reach the cap. Nothing else may run meanwhile.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway.long_texts")
     parser.add_argument("--family", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--only", choices=VARIANTS, help="one variant; what else the figures hold stays")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--environments", type=Path, default=Path(".sluicegate/peers"))
     parser.add_argument("--figures", type=Path, default=Path(".sluicegate/long-texts.json"))
@@ -67,9 +69,10 @@ def main() -> None:
         for cap in CAPS
         for mix in ("whole", "mixed")
     }
-    found: list[dict[str, Any]] = []
+    variants = VARIANTS if given.only is None else (given.only,)
+    found = _kept(given.figures, family, variants)
     for cap in CAPS:
-        for variant in VARIANTS:
+        for variant in variants:
             for name, start in _servers(given, family, variant, cap):
                 with start() as server:
                     for mix in ("whole", "mixed"):
@@ -81,11 +84,25 @@ def main() -> None:
                             | driven.to_json()
                         )
                         print(f"{name}, {variant}, {cap}, {mix}: {driven.per_s:.0f}/s", file=sys.stderr)
-    machine = describe_machine()
-    figures = {"machine": machine.model_dump(mode="json"), "seconds": given.seconds, "found": found}
+    figures = {
+        "machine": describe_machine().model_dump(mode="json"),
+        "family": family.sha256,
+        "seconds": given.seconds,
+        "found": found,
+    }
     write_json(given.figures, figures)
     write_text(given.page, render(figures))
     print(f"written {given.page}")
+
+
+def _kept(path: Path, family: Family, anew: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return what earlier figures hold of this family's other variants."""
+    if not path.exists():
+        return []
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept.get("family") != family.sha256:
+        raise SystemExit(f"{path} is of another family: remove it, or name another --figures")
+    return [one for one in kept["found"] if one["variant"] not in anew]
 
 
 def cut(folder: Path, family: Family, cap: int, seed: int | None) -> tuple[list[str], float]:
@@ -143,13 +160,41 @@ def render(figures: dict[str, Any]) -> str:
                 for one in sorted(figures["found"], key=lambda o: (o["variant"], o["cap"], o["mix"]))
             ),
             "",
-            "To measure again, with nothing else running:",
+            *_ratios(figures["found"]),
+            "",
+            "To measure again, with nothing else running (`--only VARIANT` does it in parts):",
             "",
             "    sluice compress bench/gateway/long_texts.yaml --out FAMILY",
             "    python -m bench.gateway.long_texts --family FAMILY",
             "",
         ]
     )
+
+
+def _ratios(found: list[dict[str, Any]]) -> list[str]:
+    """Return a line per variant, cap and mix: the gateway against padding everything, and the best peer."""
+    lines = [
+        "Requests per second of the gateway, inside its replicas, against the model padded to the cap, and",
+        "against the best of the three peers:",
+        "",
+        "| variant | cap | texts | padded to the cap | best peer |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    ours = [one for one in found if "inside" in one["server"]]
+    for one in sorted(ours, key=lambda o: (o["variant"], o["cap"], o["mix"])):
+        same = ("variant", "cap", "mix")
+        peers = {
+            other["server"]: other["per_s"]
+            for other in found
+            if other["server"] in PEERS and all(other[key] == one[key] for key in same)
+        }
+        best = max(peers, key=lambda name: peers[name])
+        padded = next(rate for name, rate in peers.items() if "cap" in name)
+        lines.append(
+            f"| {one['variant']} | {one['cap']} | {one['mix']} | {one['per_s'] / padded:.2f} "
+            f"| {one['per_s'] / peers[best]:.2f} ({best}) |"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from bench.gateway import cpu_parts
 from contract.policy import Policy
 
 CASCADE = "cascade"
@@ -15,9 +16,23 @@ INTRODUCTION = """\
 One text a request, {texts} held-out texts of the family `{name}` cut to 14 words, no cache anywhere; `wrk`
 with one thread on the same cores. Every server answers with the same INT8 student; the gateway also with
 the cascade in front of it, and with the teacher. Peers run at the best settings of the search below, for
-each number of clients. All in one run, servers one after the other, in {rounds} rounds of {seconds:g} s,
-each in the other order; medians. CPU is all that the machine spent per request, less `wrk`'s own."""
-COMMAND = "python -m bench.gateway --family FAMILY --policy POLICY --student student-int8 --teacher teacher"
+each number of clients. Servers one after the other, in {rounds} rounds of {seconds:g} s, each in the other
+order; medians, and goals by the medians. CPU is all that the machine spent per request, less `wrk`'s own."""
+COMMANDS = """\
+To measure again, with nothing else running (`--only search`, `--only rounds --rounds 1`, `--only cpu` do it
+in parts; the figures are kept):
+
+    python -m bench.decisions --data clinc150 --out OUT --only family
+    sluice tune OUT/family --reference student-int8 --variants linear,student-int8 \\
+        --max-accuracy-drop 0.01 --out OUT/policy.json
+    python -m bench.gateway --family OUT/family --policy OUT/policy.json --teacher large
+"""
+CPU = """\
+## Where the CPU time goes
+
+ms per request at {clients} clients: in the running gateway, and each part measured alone. The goal is a whole
+within 25% of the sum of its parts."""
+CPU_GOAL = 0.25
 
 
 def render(figures: dict[str, Any]) -> str:
@@ -28,7 +43,7 @@ def render(figures: dict[str, Any]) -> str:
         [
             "# The gateway beside other servers",
             "",
-            INTRODUCTION.format(**figures, name=figures["family"]["name"]),
+            INTRODUCTION.format(**figures, name=figures["family"]["name"], rounds=rounds(figures)),
             "",
             f"The cascade that is judged: {figures['policy']}.",
             "",
@@ -50,12 +65,15 @@ def render(figures: dict[str, Any]) -> str:
             "| --- | --- | --- | --- | --- |",
             *(_tried(one) for one in figures["searched"]),
             "",
-            "To measure again, with nothing else running:",
-            "",
-            f"    {COMMAND}",
-            "",
+            *_cpu(figures.get("cpu", [])),
+            COMMANDS,
         ]
     )
+
+
+def rounds(figures: dict[str, Any]) -> int:
+    """Return how many rounds the figures hold."""
+    return len({one["round"] for one in figures["compared"]})
 
 
 def named(policy: Policy) -> str:
@@ -111,6 +129,17 @@ def _goals(rows: dict[tuple[str, int], dict[str, float]]) -> list[str]:
             ratio = rows["cascade", clients]["per_s"] / rows["student", clients]["per_s"]
             goal = f"cascade at {clients}: {CASCADE_GOAL} times the student"
             lines.append(f"| {goal} | {ratio:.2f} | {_met(ratio, CASCADE_GOAL)} |")
+    return lines
+
+
+def _cpu(found: list[dict[str, Any]]) -> list[str]:
+    lines = [CPU.format(**found[0]), ""] if found else []
+    for one in found:
+        whole, alone = one["in_the_gateway"], one["alone"]
+        ratio = sum(whole.values()) / sum(alone.values())
+        met = "met" if abs(ratio - 1) <= CPU_GOAL else "missed"
+        lines += [f"{one['server']}, {one['per_s']:,.0f} requests/s; {ratio:.2f} times the sum: {met}.", ""]
+        lines += [*cpu_parts.table(whole, alone), ""]
     return lines
 
 

@@ -73,9 +73,3 @@ def search(peer: str, places: Places, texts: list[str], seconds: float) -> list[
         told = ", ".join(f"{d.per_s:.0f}/s at {d.clients}" for d in driven)
         print(f"{peer} {dict(options)}: {told}", file=sys.stderr)
     return found
-
-
-def best(found: Sequence[Tried], peer: str, clients: int) -> Options:
-    """Return the settings with which a peer answers most with so many clients."""
-    mine = [tried for tried in found if tried.peer == peer]
-    return max(mine, key=lambda tried: tried.at(clients).per_s).options

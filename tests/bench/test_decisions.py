@@ -19,7 +19,7 @@ from bench.decisions.draws import (
     seen_by_rival,
     with_others,
 )
-from bench.decisions.page import render
+from bench.decisions.page import _sdk, render
 from contract.costs import Cost
 from contract.policy import Policy, Stage
 from contract.predictions import Predictions, VariantPredictions
@@ -150,3 +150,20 @@ def test_the_page_sets_both_sides_beside_each_other() -> None:
     page = render(figures)
     assert "At 5%: 80.0% against 70.0%, broken 1 and 1 of 20 times" in page
     assert "| 2% | deep table -> student | 80.0% (79.0% to 81.0%) |" in page
+
+
+def test_the_page_says_what_a_form_of_the_wire_costs() -> None:
+    """Against the first call, with the goal and whether it is met."""
+    seen = {
+        name: {"p50_ms": 1.0, "p99_ms": 2.0, "ratio": ratio, "ratio_range": [ratio, ratio]}
+        for name, ratio in (("classify", 1.0), ("two labels, untyped", 1.1), ("all labels, typed", 2.5))
+    }
+    found = {
+        "calls": 5,
+        "rounds": 2,
+        "labels": 151,
+        "policy": "cascade, certified: linear -> student-int8",
+        "sdk_cpu_ms": dict.fromkeys(seen, 0.3),
+        "seen": seen,
+    }
+    assert "two labels, untyped: 1.10, met; all labels, typed: 2.50, missed." in _sdk(found)

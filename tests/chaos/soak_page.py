@@ -19,6 +19,8 @@ SETTLED_S = 60.0
 """A process counts from so long after its start, when everything that loads late has."""
 LEAK_MB_PER_MIN = 0.5
 """A process whose memory surely grows faster leaks."""
+JUDGED_SHARE = 0.5
+"""Of the run: a process that lived less is shown and not judged, since its caches and pools still fill."""
 MAY_LOSE = 10
 MAY_LOSE_S = 0.1
 """In a piece with a kill so many requests may be lost, or what came in so long, whichever is more."""
@@ -63,10 +65,13 @@ class Growth:
     low: float
     high: float
 
-    @property
-    def leaks(self) -> bool:
-        """Whether it surely grows faster than is let pass."""
-        return self.low > LEAK_MB_PER_MIN
+    def judged(self, run_s: float) -> bool:
+        """Whether it lived long enough of a run to be judged."""
+        return 60 * self.minutes + SETTLED_S >= JUDGED_SHARE * run_s
+
+    def leaks(self, run_s: float) -> bool:
+        """Whether it is judged, and surely grows faster than is let pass."""
+        return self.judged(run_s) and self.low > LEAK_MB_PER_MIN
 
 
 def growths(memory: Memory, *, least_s: float) -> list[Growth]:
@@ -95,7 +100,11 @@ def growths(memory: Memory, *, least_s: float) -> list[Growth]:
 
 def verdict(soaked: Soaked, grown: list[Growth]) -> list[str]:
     """Return what speaks against the gateway; empty when it passed."""
-    against = [f"{growth.name} grows by {growth.slope:.2f} MB a minute" for growth in grown if growth.leaks]
+    against = [
+        f"{growth.name} grows by {growth.slope:.2f} MB a minute"
+        for growth in grown
+        if growth.leaks(soaked.seconds)
+    ]
     against += [f"malformed: {wrong}" for tally in soaked.tallies for wrong in tally.malformed[:3]]
     for number, tally in enumerate(soaked.tallies):
         may_lose = max(MAY_LOSE, round(MAY_LOSE_S * soaked.rate)) if number % 2 else 0
@@ -159,6 +168,7 @@ def page(soaked: Soaked, grown: list[Growth]) -> str:
             "last MB": f"{g.last_mb:.0f}",
             "MB a minute": f"{g.slope:+.2f}",
             "interval": f"{g.low:+.2f} to {g.high:+.2f}",
+            "judged": "yes" if g.judged(soaked.seconds) else "no",
         }
         for g in grown
     ]
@@ -184,9 +194,10 @@ def page(soaked: Soaked, grown: list[Growth]) -> str:
         ),
         _table(pieces),
         _text(
-            f"Memory of every process that lived through most of it, from {SETTLED_S:g} s after its start: "
-            "the median of pairwise slopes (Theil-Sen) with its 95% interval. One leaks whose interval "
-            f"begins above {LEAK_MB_PER_MIN:g} MB a minute."
+            f"Memory of every process, from {SETTLED_S:g} s after its start: the median of pairwise slopes "
+            f"(Theil-Sen) with its 95% interval. One that lived for {JUDGED_SHARE:.0%} of the run or more is "
+            f"judged, and leaks where its interval begins above {LEAK_MB_PER_MIN:g} MB a minute. "
+            "Younger ones, which took the place of killed ones, are shown alone: their caches still fill."
         ),
         _table(processes),
     ]

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.chaos.client import PatientClients, TwoAnswersError, ask
 from tests.chaos.load import Tally
 from tests.chaos.parts import wait_until
 from tests.chaos.record import Case, Record
-from tests.chaos.soak_page import Soaked, verdict
+from tests.chaos.soak_page import Soaked, growths, page, verdict
 
 REPLY = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"id":"patient-0"}'
 
@@ -127,3 +128,19 @@ def test_a_soak_bounds_what_a_kill_costs(killed: bool, tally: Tally, against: li
     whole = Tally(sent=3000, answered=3000)
     tallies = [whole, tally] if killed else [tally, whole]
     assert verdict(Soaked("make soak", None, 100.0, 200.0, 60.0, 30.0, tallies, {}), []) == against
+
+
+def grows(start_s: float, until_s: float, mb_per_min: float) -> list[tuple[float, float]]:
+    """Seconds and MB of a process that is looked at every 2 s."""
+    return [(at, 250 + mb_per_min * (at - start_s) / 60) for at in np.arange(start_s, until_s, 2.0)]
+
+
+@pytest.mark.parametrize(("start_s", "judged"), [(0.0, True), (290.0, True), (310.0, False)])
+def test_a_soak_judges_those_that_lived_half_of_it(start_s: float, judged: bool) -> None:
+    """What took the place of a killed process fills its caches first: it is shown and not judged."""
+    memory = {"a gateway replica": grows(start_s, 600.0, 2.0), "a stage": grows(0.0, 600.0, 0.1)}
+    soaked = Soaked("make soak", None, 100.0, 200.0, 600.0, 30.0, [Tally(sent=9, answered=9)], memory)
+    grown = growths(memory, least_s=120.0)
+    assert verdict(soaked, grown) == ["a gateway replica grows by 2.00 MB a minute"] * judged
+    rows = [line for line in page(soaked, grown).splitlines() if line.startswith("| a gateway replica")]
+    assert [row.endswith("| yes |") for row in rows] == [judged]
