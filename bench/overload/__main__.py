@@ -116,7 +116,13 @@ def measure(
 def section(title: str, rows: list[Row], *, peaks: bool = True) -> str:
     """Return a table with its heading."""
     peak = max(row.summary.goodput_per_s or 0.0 for row in rows) or 1.0 if peaks else None
-    return "\n".join((f"## {title}\n", HEAD, *(row.cells(peak) for row in rows)))
+    void = [
+        f"\nVoid at {row.times:g} times the capacity, since the load was not what was asked for: "
+        f"{row.summary.void_reason}."
+        for row in rows
+        if row.summary.void_reason
+    ]
+    return "\n".join((f"## {title}\n", HEAD, *(row.cells(peak) for row in rows), *void))
 
 
 def machine() -> str:
