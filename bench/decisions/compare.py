@@ -21,7 +21,12 @@ CASCADES: dict[str, tuple[str, ...]] = {
     "deep table": ("deep",),
     "student": ("student-int8",),
     "deep table -> student": ("deep", "student-int8"),
+    "deep table -> student, agreeing": ("deep", "student-int8"),
+    "deep table -> student -> six layers": ("deep", "student-int8", "large"),
+    "deep table -> student -> six layers, agreeing": ("deep", "student-int8", "large"),
 }
+SCORES = {name: "agreement" for name in CASCADES if name.endswith("agreeing")}
+"""`sluice tune --score` of those that have another than the largest probability."""
 SCOPES = ("local", "all")
 
 
@@ -44,7 +49,7 @@ def compare(
         for scope in SCOPES:
             for alpha in alphas:
                 for name, names in CASCADES.items():
-                    asked = Asked(names, alpha, scope, delta)
+                    asked = Asked(names, alpha, scope, delta, SCORES.get(name, "max_probability"))
                     found = list(pool.map(partial(certified, table, costs, asked), draws))
                     lines.append(_line(name, asked, [seen for _, seen in found]))
                     policies[f"{name}, {scope}, {alpha:g}"] = found[0][0]

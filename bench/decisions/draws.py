@@ -56,13 +56,14 @@ class Asked:
     """What is asked of a cascade: its variants, the limit, and of which answers it is a share.
 
     `scope`: local, of the answers that the large model does not give (which is what the rival certifies), or
-    all.
+    all. `score`: how sure a stage is, as `sluice tune --score` has it.
     """
 
     names: tuple[str, ...]
     alpha: float
     scope: str
     delta: float
+    score: str = "max_probability"
 
 
 def draws_of(n: int, certifying: int, draws: int, seed: int) -> list[Split]:
@@ -94,6 +95,7 @@ def certified(
         confidence=1 - asked.delta,
         seed=split.seed,
         certify_share=CERTIFY_SHARE,
+        score=asked.score,
     )
     local = asked.scope == "local"
     targets = Targets(

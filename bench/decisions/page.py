@@ -134,8 +134,8 @@ def _sdk(found: Mapping[str, Any]) -> str:
 def _savings(found: Mapping[str, Any]) -> str:
     rows = [
         "## Before a model of {delay_ms:g} ms and {usd_per_1k:g} USD per 1,000".format(**found),
-        "The stand-in (`sluice stand-in --variant student-int8`) asked through OpenAI's SDK as a chat model\n"
-        "held to a JSON schema, and the gateway before it through `/v1/decisions` of the same SDK,\n"
+        "The stand-in (`sluice stand-in --variant large`: six layers) asked through OpenAI's SDK as a chat\n"
+        "model held to a JSON schema, and the gateway before it through `/v1/decisions` of the same SDK,\n"
         f"{found['texts']:,} held-out texts each once, {found['clients']} out at a time. The price is "
         f"that of the model's calls.\nPolicy: {found['policy']}.",
         "| asked | p50, ms | p99, ms (95% interval) | USD per 1,000 (95% interval) | right (95% interval) |",

@@ -26,8 +26,10 @@ from contract.formulas import (
 from serve.standin.server import Running, serving
 from serve.standin.settings import StandInSettings
 
-MODEL = "student-int8"
-FRONT = ("linear", "deep")
+MODEL = "large"
+"""The variant whose answers the stand-in gives."""
+REMOTE = "remote"
+FRONT = ("linear", "deep", "student-int8")
 DROP = 0.01
 CLIENTS = 8
 
@@ -41,20 +43,20 @@ def measure(
     if not policy.exists():
         with stand_in(family, port, 0.0, usd_per_1k):
             _add(family, front, out, port, usd_per_1k)
-        names = ",".join((*FRONT, "large"))
+        names = ",".join((*FRONT, REMOTE))
         sluice(
             "tune", str(front), "--max-accuracy-drop", str(DROP), "--variants", names, "--out", str(policy)
         )
     job = {"labels": sorted(set(held.answers)), "texts": list(held.texts), "clients": CLIENTS}
     port = _port_of(front)
     with stand_in(family, port, delay_ms, usd_per_1k):
-        upstream = {"base_url": f"http://127.0.0.1:{port}/v1", "form": "chat", "model": "large"}
+        upstream = {"base_url": f"http://127.0.0.1:{port}/v1", "form": "chat", "model": REMOTE}
         alone = ask_through_sdk(job | upstream, environments)
         with gateway(front, policy) as server:
             url = server.url.removesuffix("/classify")
             before = {"base_url": url, "form": "decisions", "model": "cascade"}
             routed = ask_through_sdk(job | before, environments)
-    paid = [1.0] * len(alone), [float(one["variant"] == "large") for one in routed]
+    paid = [1.0] * len(alone), [float(one["variant"] == REMOTE) for one in routed]
     found = {
         "the model alone": _figures(alone, paid[0], held.answers, usd_per_1k),
         "Sluicegate before it": _figures(routed, paid[1], held.answers, usd_per_1k),
@@ -81,26 +83,26 @@ def stand_in(family: Path, port: int, delay_ms: float, usd_per_1k: float) -> Abs
 
 def _add(family: Path, front: Path, out: Path, port: int, usd_per_1k: float) -> None:
     """Write a copy of the family with the stand-in as its reference; its answers to the held-out rows too."""
-    record = out / "large.yaml"
+    record = out / f"{REMOTE}.yaml"
     write_json(
         record,
         {
             "form": "chat",
             "url": f"http://127.0.0.1:{port}/v1",
-            "model": "large",
+            "model": REMOTE,
             "instructions": "Which intent is this?",
             "usd_per_call": usd_per_1k / 1000,
             "max_concurrency": 64,
         },
     )
     shutil.rmtree(front, ignore_errors=True)
-    given = ["--name", "large", "--reference", "--max-usd", "10", "--out", str(front)]
+    given = ["--name", REMOTE, "--reference", "--max-usd", "10", "--out", str(front)]
     sluice("family", "add", str(family), str(record), *given)
 
 
 def _port_of(front: Path) -> int:
     """Return the port that the family's record of the stand-in names."""
-    record = next(front.rglob("large*.json"))
+    record = next(front.rglob(f"{REMOTE}*.json"))
     return int(str(json.loads(record.read_bytes())["url"]).rpartition(":")[2].split("/")[0])
 
 
