@@ -4,7 +4,8 @@
     python -m bench.gateway.long_texts --family FAMILY
 
 BBC News articles are cut to 128 and to 256 tokens, and once more to lengths drawn evenly up to that, since
-whole articles all reach the cap. Nothing else may run meanwhile.
+whole articles all reach the cap. Nothing else may run meanwhile. Figures are kept server by server: a run
+that was ended goes on with those that lack.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway.long_texts")
     parser.add_argument("--family", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--only", choices=VARIANTS, help="one variant; what else the figures hold stays")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--environments", type=Path, default=Path(".sluicegate/peers"))
     parser.add_argument("--figures", type=Path, default=Path(".sluicegate/long-texts.json"))
@@ -69,40 +69,43 @@ def main() -> None:
         for cap in CAPS
         for mix in ("whole", "mixed")
     }
-    variants = VARIANTS if given.only is None else (given.only,)
-    found = _kept(given.figures, family, variants)
-    for cap in CAPS:
-        for variant in variants:
-            for name, start in _servers(given, family, variant, cap):
-                with start() as server:
-                    for mix in ("whole", "mixed"):
-                        texts, tokens = mixes[cap, mix]
-                        drive(server, texts, 4, 1.0)
-                        driven = drive(server, texts, CLIENTS, given.seconds)
-                        found.append(
-                            {"server": name, "variant": variant, "cap": cap, "mix": mix, "tokens": tokens}
-                            | driven.to_json()
-                        )
-                        print(f"{name}, {variant}, {cap}, {mix}: {driven.per_s:.0f}/s", file=sys.stderr)
-    figures = {
+    figures: dict[str, Any] = {"found": []}
+    if given.figures.exists():
+        figures = json.loads(given.figures.read_text(encoding="utf-8"))
+        if figures["family"] != family.sha256:
+            raise SystemExit(f"{given.figures} is of another family: remove it, or name another --figures")
+    figures |= {
         "machine": describe_machine().model_dump(mode="json"),
         "family": family.sha256,
         "seconds": given.seconds,
-        "found": found,
     }
-    write_json(given.figures, figures)
+    for cap, variant in ((cap, variant) for cap in CAPS for variant in VARIANTS):
+        for name, start in _servers(given, family, variant, cap):
+            of_what = {"server": name, "variant": variant, "cap": cap}
+            if any(of_what.items() <= one.items() for one in figures["found"]):
+                continue
+            figures["found"] += _driven(start, of_what, mixes, given.seconds)
+            write_json(given.figures, figures)
     write_text(given.page, render(figures))
     print(f"written {given.page}")
 
 
-def _kept(path: Path, family: Family, anew: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return what earlier figures hold of this family's other variants."""
-    if not path.exists():
-        return []
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    if kept.get("family") != family.sha256:
-        raise SystemExit(f"{path} is of another family: remove it, or name another --figures")
-    return [one for one in kept["found"] if one["variant"] not in anew]
+def _driven(
+    start: Callable[[], AbstractContextManager[Server, bool | None]],
+    of_what: dict[str, Any],
+    mixes: dict[tuple[int, str], tuple[list[str], float]],
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Return what a server does with both mixes of its cap."""
+    found = []
+    with start() as server:
+        for mix in ("whole", "mixed"):
+            texts, tokens = mixes[of_what["cap"], mix]
+            drive(server, texts, 4, 1.0)
+            driven = drive(server, texts, CLIENTS, seconds)
+            found.append(of_what | {"mix": mix, "tokens": tokens} | driven.to_json())
+            print(f"{of_what}, {mix}: {driven.per_s:.0f}/s", file=sys.stderr)
+    return found
 
 
 def cut(folder: Path, family: Family, cap: int, seed: int | None) -> tuple[list[str], float]:
@@ -162,7 +165,7 @@ def render(figures: dict[str, Any]) -> str:
             "",
             *_ratios(figures["found"]),
             "",
-            "To measure again, with nothing else running (`--only VARIANT` does it in parts):",
+            "To measure again, with nothing else running (a run that was ended goes on):",
             "",
             "    sluice compress bench/gateway/long_texts.yaml --out FAMILY",
             "    python -m bench.gateway.long_texts --family FAMILY",

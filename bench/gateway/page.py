@@ -43,7 +43,12 @@ def render(figures: dict[str, Any]) -> str:
         [
             "# The gateway beside other servers",
             "",
-            INTRODUCTION.format(**figures, name=figures["family"]["name"], rounds=rounds(figures)),
+            INTRODUCTION.format(
+                texts=figures["texts"],
+                name=figures["family"]["name"],
+                rounds=rounds(figures),
+                seconds=figures["seconds"],
+            ),
             "",
             f"The cascade that is judged: {figures['policy']}.",
             "",
