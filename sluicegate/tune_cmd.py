@@ -110,10 +110,11 @@ POSITIVE = click.FloatRange(min=0)
 )
 @click.option(
     "--method",
-    type=click.Choice(["betting", "binomial", "disagreement"]),
-    default="betting",
+    type=click.Choice(["trinomial", "betting", "binomial", "disagreement"]),
+    default="trinomial",
     show_default=True,
-    help="p-value: betting on the net loss; exact binomial on harm, or on disagreement (needs no labels).",
+    help="p-value of drops: exact trinomial test of the net loss; betting on it; exact binomial on harm, or "
+    "on disagreement (needs no labels).",
 )
 @click.option(
     "--compare-scores",

@@ -28,8 +28,8 @@ class TuneSettings:
         confidence: 1 - delta of the certificate.
         certified: False picks the empirical optimum (`--uncertified`).
         score: one of router.scores.SCORE_NAMES.
-        method: betting on the net loss, exact binomial on harm, or on disagreement with the reference
-        (needs no labels).
+        method: of drops: the exact trinomial test of the net loss, betting on it, exact binomial on harm, or
+        on disagreement with the reference (needs no labels).
         per_class: "auto" lets a stage's threshold and next stage depend on its predicted class where that
         pays. certify_share: share of rows kept for the certificate where the table has no split column.
         gears: whether the policy carries a ladder for load; overload_drop: what its overload gears may lose.
@@ -47,7 +47,7 @@ class TuneSettings:
     confidence: float = 0.9
     certified: bool = True
     score: str = "max_probability"
-    method: Method = "betting"
+    method: Method = "trinomial"
     per_class: Literal["auto", "never"] = "auto"
     max_stages: int | None = None
     seed: int = 0

@@ -15,14 +15,15 @@ from router.decide.scores import BoolArray, FloatArray, IntArray
 from router.tune.macro_f1 import F1Counts, f1_counts, f1_influence, f1_needed_n, f1_p_value
 from router.tune.pvalues import betting_needed_n, betting_p_value, binomial_p_value
 from router.tune.sample import Sample
+from router.tune.trinomial import trinomial_needed_n, trinomial_p_value
 
 Objective = Literal["cheapest", "most_accurate"]
-Method = Literal["betting", "binomial", "disagreement"]
+Method = Literal["trinomial", "betting", "binomial", "disagreement"]
 Kind = Literal[
     "accuracy_drop", "error", "f1_drop", "harm", "disagreement", "answered_error", "local_disagreement"
 ]
 METHODS: dict[Kind, str] = {
-    "accuracy_drop": "betting",
+    "accuracy_drop": "exact trinomial",
     "error": "exact binomial",
     "f1_drop": "betting within exact bounds on macro-F1",
     "harm": "exact binomial on harm",
@@ -96,6 +97,7 @@ class Constraint:
         kind: how its losses are made and tested.
         label, slice_: the rows it concerns (all where None).
         classes: those that macro-F1 is the mean over.
+        bets: whether an accuracy drop is tested by betting in place of the exact trinomial test.
     """
 
     metric: str
@@ -105,6 +107,7 @@ class Constraint:
     label: int | None = None
     slice_: str | None = None
     classes: tuple[int, ...] = ()
+    bets: bool = False
 
     @property
     def bound(self) -> float:
@@ -114,7 +117,7 @@ class Constraint:
     @property
     def method(self) -> str:
         """The p-value used, by name."""
-        return METHODS[self.kind]
+        return "betting" if self.bets else METHODS[self.kind]
 
     @property
     def asked(self) -> float:
@@ -181,8 +184,11 @@ class Constraint:
         if self.kind in LOCAL:
             local = drawn[chosen[self.rows(sample)] != self.reference]
             return binomial_p_value(int((local > 0).sum()), len(local), self.epsilon)
-        if self.kind == "accuracy_drop":
+        if self.kind == "accuracy_drop" and self.bets:
             return betting_p_value(drawn, self.epsilon, delta)
+        if self.kind == "accuracy_drop":
+            plus, minus = int((drawn > 0).sum()), int((drawn < 0).sum())
+            return trinomial_p_value(plus, minus, len(drawn), self.epsilon, delta)
         return binomial_p_value(int(drawn.sum()), len(drawn), self.epsilon)
 
     def needed_n(self, sample: Sample, chosen: IntArray, losses: FloatArray, delta: float) -> int | None:
@@ -195,7 +201,11 @@ class Constraint:
             low, high = -1.0 if self.kind == "accuracy_drop" else 0.0, 1.0
             if self.kind in LOCAL:
                 low, high = -self.epsilon, 1.0 - self.epsilon
-            needed, n = betting_needed_n(drawn, self.bound, delta, low, high), len(drawn)
+            n = len(drawn)
+            if self.kind == "accuracy_drop" and not self.bets:
+                needed = trinomial_needed_n(drawn, self.epsilon, delta)
+            else:
+                needed = betting_needed_n(drawn, self.bound, delta, low, high)
         return None if needed is None or n == 0 else round(needed * len(sample) / n)
 
     def _f1_counts(self, sample: Sample, chosen: IntArray) -> F1Counts:
@@ -223,8 +233,10 @@ def constraints_of(
     """
     found: list[Constraint] = []
     names = [str(label) for label in predictions.labels]
+    bets = method == "betting"
     if targets.max_accuracy_drop is not None:
         kinds: dict[Method, Kind] = {
+            "trinomial": "accuracy_drop",
             "betting": "accuracy_drop",
             "binomial": "harm",
             "disagreement": "disagreement",
@@ -232,7 +244,7 @@ def constraints_of(
         kind = kinds[method]
         unlabelled = not (predictions.label >= 0).any()
         metric = "disagreement" if unlabelled else "accuracy_drop"
-        found.append(Constraint(metric, kind, targets.max_accuracy_drop, reference))
+        found.append(Constraint(metric, kind, targets.max_accuracy_drop, reference, bets=bets))
     if targets.max_disagreement is not None:
         found.append(Constraint("disagreement", "disagreement", targets.max_disagreement, reference))
     if targets.min_accuracy is not None:
@@ -256,16 +268,16 @@ def constraints_of(
                 f"max_recall_drop names the class {label!r}, which is not a label",
                 hint=f"labels: {', '.join(names[:20])}",
             )
-        found.append(
-            Constraint(f"recall_drop[{label}]", "accuracy_drop", value, reference, label=names.index(label))
-        )
+        metric, index = f"recall_drop[{label}]", names.index(label)
+        found.append(Constraint(metric, "accuracy_drop", value, reference, label=index, bets=bets))
     for name, value in targets.max_slice_drop.items():
         if name not in predictions.slices:
             known = ", ".join(predictions.slices) or "none"
             raise InputError(
                 f"max_slice_drop names the slice {name!r}, which the data lack", hint=f"slices: {known}"
             )
-        found.append(Constraint(f"slice_drop[{name}]", "accuracy_drop", value, reference, slice_=name))
+        metric = f"slice_drop[{name}]"
+        found.append(Constraint(metric, "accuracy_drop", value, reference, slice_=name, bets=bets))
     for constraint in found:
         _fraction(constraint.metric, constraint.epsilon)
         if constraint.kind not in NEED_NO_LABELS and not (predictions.label >= 0).any():

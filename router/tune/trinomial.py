@@ -41,6 +41,21 @@ def trinomial_p_value(plus: int, minus: int, n: int, epsilon: float, delta: floa
     return _p_value(int(plus), int(minus), int(n), float(epsilon), float(delta))
 
 
+def trinomial_needed_n(losses: FloatArray, epsilon: float, delta: float) -> int | None:
+    """Return about how many rows like `losses` (each -1, 0 or 1) pass at level delta in three draws of four.
+
+    None where their mean is not below epsilon. By the normal approximation, and no fewer than where every
+    loss is 0.
+    """
+    gap = epsilon - float(losses.mean()) if len(losses) else 0.0
+    if gap <= 0.0:
+        return None
+    spread = max(float((losses**2).mean()), epsilon) - epsilon**2
+    quantiles = scipy.special.ndtri(1.0 - delta) + scipy.special.ndtri(0.75)
+    fewest = math.log(delta) / math.log1p(-epsilon) if epsilon > 0.0 else 1.0
+    return math.ceil(max(fewest, spread * (quantiles / gap) ** 2))
+
+
 @functools.lru_cache(maxsize=65_536)
 def _p_value(plus: int, minus: int, n: int, epsilon: float, delta: float) -> float:
     if n == 0 or plus - minus >= epsilon * n:

@@ -63,12 +63,13 @@ def _results(
     "settings",
     [
         {"per_class": "never"},
+        {"per_class": "never", "method": "betting"},
         {"per_class": "never", "method": "binomial"},
         {"per_class": "never", "method": "disagreement"},
         {"per_class": "never", "score": "per_class"},
         {"per_class": "never", "score": "agreement"},
     ],
-    ids=lambda s: f"{s.get('method', 'betting')}-{s.get('score', 'max_probability')}",
+    ids=lambda s: f"{s.get('method', 'trinomial')}-{s.get('score', 'max_probability')}",
 )
 def test_certified_drops_are_exceeded_in_at_most_delta_of_draws(
     population: Predictions, settings: Mapping[str, Any], draws: int

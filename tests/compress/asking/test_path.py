@@ -214,4 +214,4 @@ def test_with_labels_the_drop_is_certified(teacher: ToyTeacher, url: str, tmp_pa
     assert tuned.exit_code == 0, tuned.output
     certificate = read_policy(tmp_path / "p.json").certificate
     assert certificate is not None
-    assert (certificate.metric, certificate.targets[0].method) == ("accuracy_drop", "betting")
+    assert (certificate.metric, certificate.targets[0].method) == ("accuracy_drop", "exact trinomial")
