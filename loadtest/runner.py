@@ -127,11 +127,12 @@ class LoadPlan:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """A finished run: its figures, its rows (contract.run.REQUEST_SCHEMA), what the server used."""
+    """A finished run: figures, rows (contract.run.REQUEST_SCHEMA), what the server used, what was asked."""
 
     summary: Summary
     requests: pa.Table
     use: ServerUse | None
+    setting: Setting
 
 
 Progress = Callable[[LoadProgress], None]
@@ -190,7 +191,7 @@ def drive(
     summary = summarise(requests, setting, use=use, economy=economy, machine=machine)
     if plan.out is not None:
         write_run(plan.out, requests, summary)
-    return LoadResult(summary, requests, use)
+    return LoadResult(summary, requests, use, setting)
 
 
 def labelled(plan: LoadPlan) -> Labelled:
