@@ -81,6 +81,7 @@ class Revision(Frozen):
     seed: bool | None = Field(
         default=None, description="By a start of the gateway, not while it served; null in old revisions"
     )
+    gear: str | None = Field(default=None, description="Of the policy, fixed by hand; null: load decides")
     rulings: tuple[Ruling, ...] = Field(default=(), description="Of the trials that this very revision ended")
 
     @property
@@ -111,7 +112,7 @@ class Revision(Frozen):
     def serving(self, policy: Policy, family: FamilyReference | None = None) -> Revision:
         """Return the same state with another policy in force, and with another family where one is given.
 
-        Trials end: what their candidates were held against is no longer there.
+        Trials end: what their candidates were held against is no longer there. So does a gear fixed by hand.
         """
         family = family or self.family
         return self.model_copy(
@@ -122,8 +123,15 @@ class Revision(Frozen):
                 "family_name": family.name,
                 "canary": None,
                 "shadow": None,
+                "gear": None,
             }
         )
+
+    def in_gear(self, name: str | None) -> Revision:
+        """Return the same state with the gear fixed, or left to load (None). Raises PolicyError: no such."""
+        if name is not None:
+            self.policy.in_gear(name)
+        return self.model_copy(update={"gear": name})
 
     def dump(self) -> dict[str, Any]:
         """Return the JSON form."""

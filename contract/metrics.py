@@ -179,6 +179,9 @@ REMOTE_USD = Metric(
 CLIENTS_LEFT = Metric(
     "sluice_clients_left_total", "counter", (), "Requests whose client left before there was an answer"
 )
+GEAR = Metric(
+    "sluice_gear", "gauge", ("family", "gear"), "Gateway replicas in that gear of the policy in force"
+)
 REVISION = Metric("sluice_revision", "gauge", ("family",), "Number of the live-state revision in force")
 FAMILIES = Metric("sluice_families", "gauge", (), "Families in force")
 
@@ -187,5 +190,6 @@ ALL = (
     ENERGY, POLICY_INFO, POLICY_EXPECTED_ESCALATION, POLICY_EXPECTED_ENERGY, LIMITED, QUEUE_ITEMS, USD,
     SAVED_USD,
     ARM_REQUESTS, ARM_TEXTS, ARM_ESCALATED, ARM_DEGRADED, ARM_DURATION, ARM_USD, ARM_PAIRS,
-    STAGE_BREAKER, STAGE_RETRIES, STAGE_HEDGES, REMOTE_FAILURES, REMOTE_USD, CLIENTS_LEFT, REVISION, FAMILIES,
+    STAGE_BREAKER, STAGE_RETRIES, STAGE_HEDGES, REMOTE_FAILURES, REMOTE_USD, CLIENTS_LEFT, GEAR,
+    REVISION, FAMILIES,
 )  # fmt: skip

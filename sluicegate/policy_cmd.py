@@ -9,8 +9,10 @@ import click
 
 from contract.policy import read_policy
 from serve.control.admin_client import (
+    gateway_state,
     push_policy,
     rollback_policy,
+    shift_gear,
     show_policy,
     show_trials,
 )
@@ -31,6 +33,7 @@ def command() -> None:
     Example: sluice policy show
     Example: sluice policy push policy.json
     Example: sluice policy rollback 1
+    Example: sluice policy gear busy
     Example: sluice policy canary new.json --share 0.05
     Example: sluice policy push policy.json --family support
     """
@@ -63,7 +66,24 @@ def show(family: str | None, admin_url: str, as_json: bool) -> None:
             "answers everything" if threshold is None else f"answers when {stage['score']} >= {threshold:.6g}"
         )
         say(f"  {stage['variant']}: {rule}")
+    if policy.get("gears"):
+        _say_gears(revision, gateway_state(admin_url, family=family)["replicas"])
     say_trials(trials)
+
+
+def _say_gears(revision: dict[str, Any], replicas: list[dict[str, Any]]) -> None:
+    fixed = revision.get("gear")
+    say(f"gears, {'as load asks' if fixed is None else f'fixed to {fixed} by hand'}:")
+    for gear in revision["policy"]["gears"]:
+        expected = gear["expected"]
+        parts = [f"drop under {gear['epsilon'] * 100:.4g} points"]
+        if expected["escalation_rate"] is not None:
+            parts.append(f"escalates {expected['escalation_rate']:.1%}")
+        if expected["usd_per_1k"] is not None:
+            parts.append(f"{expected['usd_per_1k']:.4g} USD per 1,000")
+        here = sum(replica.get("gear") == gear["name"] for replica in replicas)
+        now = f"; {here} of {len(replicas)} replicas now" if here else ""
+        say(f"  {gear['name']}: {', '.join(parts)}{now}")
 
 
 @command.command("push")
@@ -102,6 +122,21 @@ def rollback(number: int, family: str | None, admin_url: str, as_json: bool) -> 
     Example: sluice policy rollback 3
     """
     _done(rollback_policy(number, admin_url, family=family), as_json)
+
+
+@command.command("gear")
+@click.argument("name")
+@family_option
+@admin_url_option
+@json_option
+def gear(name: str, family: str | None, admin_url: str, as_json: bool) -> None:
+    """Fix the gear of the policy in force, or leave it to load again (auto). A push leaves it to load too.
+
+    \b
+    Example: sluice policy gear busy
+    Example: sluice policy gear auto
+    """
+    _done(shift_gear(None if name == "auto" else name, admin_url, family=family), as_json)
 
 
 def _done(result: dict[str, Any], as_json: bool) -> None:

@@ -154,6 +154,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
                 kind="stat",
             ),
+            Panel(
+                "Gears",
+                "Gateway replicas by gear of a policy that has some: idle, busy, overload.",
+                "short",
+                (Query(f"sum by (family, gear) ({m.GEAR.name})", "{{family}} {{gear}}"),),
+            ),
         ),
     ),
     (

@@ -46,9 +46,10 @@ def make_admin(
 ) -> Starlette:
     """Return the admin application.
 
-    GET /policy, PUT /policy?reason=, PUT /family, GET /history, POST /rollback/N, GET /state, GET /health,
-    and those of admin_families, admin_keys and admin_trials. `?family=NAME` says which family is meant, where
-    several are served. Errors are {"error": ...}. Who may ask is for the guard around it to say.
+    GET /policy, PUT /policy?reason=, PUT /family, GET /history, POST /rollback/N, POST /gear/NAME,
+    GET /state, GET /health, and those of admin_families, admin_keys and admin_trials. `?family=NAME` says
+    which family is meant, where several are served. Errors are {"error": ...}. Who may ask is for the guard
+    around it to say.
 
     Args:
         line_of: finds who decides.
@@ -112,12 +113,17 @@ def _policy_routes(of: Callable[[Request], Line]) -> list[Route]:
     async def rollback(request: Request) -> Response:
         return _changed(*await of(request).plane.rollback(request.path_params["number"]))
 
+    async def shift(request: Request) -> Response:
+        name = request.path_params["name"]
+        return _changed(*await of(request).plane.shift(None if name == "auto" else name))
+
     return [
         Route("/policy", show, methods=["GET"]),
         Route("/policy", push, methods=["PUT"]),
         Route("/family", push_family, methods=["PUT"]),
         Route("/history", history),
         Route("/rollback/{number:int}", rollback, methods=["POST"]),
+        Route("/gear/{name}", shift, methods=["POST"]),
     ]
 
 

@@ -111,6 +111,21 @@ def rollback_policy(
     )
 
 
+def shift_gear(
+    name: str | None, admin_url: str = DEFAULT_URL, *, family: str | None = None
+) -> dict[str, Any]:
+    """Fix the gear of the policy in force; None: load decides. Returns and raises as `push_policy`."""
+    return _dict(
+        _call(
+            "POST",
+            admin_url,
+            f"/gear/{_part(name or 'auto')}",
+            params=_of(family),
+            timeout=_LOADING_TIMEOUT_S,
+        )
+    )
+
+
 def show_trials(admin_url: str = DEFAULT_URL, *, family: str | None = None) -> list[dict[str, Any]]:
     """Return each candidate on trial with its counts, the rates of both arms, and its verdict so far."""
     return list(_call("GET", admin_url, "/trials", params=_of(family)))

@@ -21,12 +21,13 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class ReplicaState:
-    """What one gateway replica says of itself: where it is, and why it is behind, if it is."""
+    """What one gateway replica says of itself: where it is, why it is behind, if it is, and its gear."""
 
     replica: str
     pid: int
     revision: int
     problem: str | None
+    gear: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,13 @@ class ControlPlane:
         """Put a policy (its JSON form) in force, as `commit` does. Raises PolicyError."""
         policy = parse_policy(raw)
         return await self.commit(lambda now: now.serving(policy), reason)
+
+    async def shift(self, gear: str | None) -> Committed:
+        """Fix the gear of the policy in force, or leave it to load (None), as `commit` does.
+
+        Raises PolicyError.
+        """
+        return await self.commit(lambda now: now.in_gear(gear), f"gear {gear or 'auto'}")
 
     async def rollback(self, number: int) -> Committed:
         """Put policy and family of an earlier revision in force again, as a new revision. Raises PolicyError.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contract.family import Family
-from contract.policy import Policy
+from contract.policy import ABSTAIN
+from contract.policy import Stage as PolicyStage
 from router.decide.cascade import CompiledPolicy, CompiledStage
 from router.decide.scores import NEEDS_LOGITS
 from runtime.pixels import PIXELS
@@ -27,9 +28,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A snapshot made ready for requests.
+    """A snapshot made ready for requests, in one gear of its policy.
 
     Attributes:
+        gear: its name; empty where the policy has none.
+        watched: stages that texts escalate to, or that not every gear asks first: a dearer gear asks more of
+            them.
         shares_encoder: two stages read the same encoding, so that it is worth keeping.
         keeps_encoding: the first of them is the first stage.
         abstains_at: place behind the last step where what nobody is sure of is left to a person; None: the
@@ -49,17 +53,38 @@ class Plan:
     prices: Prices
     certified: bool
     abstains_at: int | None = None
+    gear: str = ""
+    watched: tuple[Stage, ...] = ()
 
 
-def make_plan(snapshot: Snapshot) -> Plan:
-    """Return the plan that requests on this snapshot follow."""
-    compiled, policy = snapshot.compiled, snapshot.policy
-    steps = tuple(
-        _step(rules, snapshot.stages, snapshot.family) for rules in compiled.stages[: len(policy.variants)]
+def make_plans(snapshot: Snapshot) -> tuple[Plan, ...]:
+    """Return a plan for each gear, the safest first; one where the policy has none.
+
+    They share the budget of escalations, which is the policy's.
+    """
+    own = make_plan(snapshot, snapshot.compiled, snapshot.policy.stages)
+    if not snapshot.gears:
+        return (own,)
+    plans = [make_plan(snapshot, compiled, gear.stages) for gear, compiled in snapshot.gears]
+    first = {plan.steps[0].rules.variant for plan in plans}
+    return tuple(
+        replace(
+            plan,
+            gear=geared.gear.name,
+            budget=own.budget,
+            watched=tuple(step.stage for step in plan.steps[len(first) == 1 :]),
+        )
+        for plan, geared in zip(plans, snapshot.gears, strict=True)
     )
+
+
+def make_plan(snapshot: Snapshot, compiled: CompiledPolicy, stages: Sequence[PolicyStage]) -> Plan:
+    """Return the plan of requests that go through these stages."""
+    policy, family = snapshot.policy, snapshot.family
+    names = [stage.variant for stage in stages if stage.variant != ABSTAIN]
+    steps = tuple(_step(rules, snapshot.stages, family) for rules in compiled.stages[: len(names)])
     limits = policy.limits
-    family = snapshot.family
-    encoders = [family.encoders[family.variant(name).encoder].sha256 for name in policy.variants]
+    encoders = [family.encoders[family.variant(name).encoder].sha256 for name in names]
     return Plan(
         snapshot=snapshot,
         compiled=compiled,
@@ -67,7 +92,7 @@ def make_plan(snapshot: Snapshot) -> Plan:
         deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
         objective_s=None if limits.objective_ms is None else limits.objective_ms / 1e3,
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
-        votes=_needs_votes(policy),
+        votes=any(stage.score == "agreement" for stage in stages[:-1]),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
         shares_encoder=len(set(encoders)) < len(encoders),
         keeps_encoding=encoders[0] in encoders[1:],
@@ -92,10 +117,6 @@ def describe(name: str, plan: Plan, served_as: str = "") -> ModelInfo:
         )
     artifact = variant.artifact.sha256
     return ModelInfo(name, family.labels, variant.kind, artifact, served_as, name, images, asked)
-
-
-def _needs_votes(policy: Policy) -> bool:
-    return any(stage.score == "agreement" for stage in policy.stages[:-1])
 
 
 def _step(rules: CompiledStage, stages: Mapping[str, Stage], family: Family) -> Step:

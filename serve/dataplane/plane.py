@@ -24,14 +24,16 @@ from serve.dataplane.escalation import StageTime
 from serve.dataplane.plan import Plan
 from serve.dataplane.request_state import RequestState
 from serve.dataplane.served import Inside, Served
+from serve.settings.gears import GearSettings
 from serve.settings.limits import RequestLimits
 from serve.types.clock import Clock
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult, Texts
 from serve.types.recorder import Recorder, RequestRecord
-from serve.types.stage import Snapshots, Stage
+from serve.types.stage import Snapshots, Stage, wait_share_of
 
 log = logging.getLogger(__name__)
 
+_GEARS = GearSettings()
 _TO_PLAN_WITH = 0.9
 """Of the objective: the rest is for the way back to the client."""
 
@@ -52,6 +54,7 @@ class DataPlane(Served):
         limits: admission and the longest time that a request may take.
         recorder: told once per answered request.
         name: that the family is served under; its models are then known by `NAME` and `NAME/variant` too.
+        gears: how load moves a policy along its gears.
         clock: seconds; stages see deadlines on it.
     """
 
@@ -62,9 +65,10 @@ class DataPlane(Served):
         recorder: Recorder,
         name: str = "",
         *,
+        gears: GearSettings = _GEARS,
         clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(snapshots, name)
+        super().__init__(snapshots, name, gears)
         self._limits = limits
         self._recorder = self._told = recorder
         self._clock = clock
@@ -126,6 +130,33 @@ class DataPlane(Served):
             return await self._wait_for_one(plan, request, terms)
         finally:
             inside.leave()
+
+    @property
+    def gear(self) -> str:
+        """Name of the gear that new requests take; empty where the policy has none, or is not loaded yet."""
+        held = self._held
+        return "" if held is None else held.plan.gear
+
+    def shift(self) -> None:
+        """Take the gear that the load asks for. Called on a timer, so that no request is what decides it."""
+        held = self._held
+        if held is None or held.governor is None:
+            return
+        plan = held.plan
+        objective_s = plan.objective_s or self._objective_s
+        within_s = self._gears.wait_ms / 1e3 if plan.deadline_s is None else plan.deadline_s
+        if objective_s is not None:
+            within_s = _TO_PLAN_WITH * objective_s
+        share = max((wait_share_of(stage, within_s) for stage in plan.watched), default=0.0)
+        held.plan = held.plans[held.governor.look(self._clock(), share)]
+        if held.plan is not plan:
+            log.info(
+                "%s: gear %s, after %s (%.0f%% of the time is waiting)",
+                self._name or CASCADE,
+                held.plan.gear,
+                plan.gear,
+                100 * share,
+            )
 
     def whose(self, request: ClassifyRequest) -> tuple[str, Recorder] | None:
         """Return by which name and by whom a request that gets no answer is counted. See Plane."""
@@ -240,6 +271,7 @@ class DataPlane(Served):
             policy_version=plan.snapshot.policy.version,
             certified=plan.certified,
             abstained=() if plan.abstains_at is None else [False] * n,
+            gear=plan.gear,
         )
         self._recorder.answered(
             RequestRecord(

@@ -127,4 +127,5 @@ class RequestState:
             by_load=() if self.by_load is None else self.by_load.tolist(),
             certified=self._plan.certified,
             abstained=abstained,
+            gear=self._plan.gear,
         )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from contract.errors import NotReady, UnknownModel
-from serve.dataplane.plan import Plan, describe, make_plan
+from contract.policy import BUSY
+from serve.dataplane.governor import Governor
+from serve.dataplane.plan import Plan, describe, make_plans
+from serve.settings.gears import GearSettings
 from serve.types.messages import CASCADE, ModelInfo, local_name
 from serve.types.stage import Snapshot, Snapshots
 
 _LOOK_EVERY_S = 0.02
+_GEARS = GearSettings()
 
 
 class Stopping(NotReady):
@@ -18,34 +23,46 @@ class Stopping(NotReady):
 
 
 class Held:
-    """Requests that work on one plan."""
+    """Requests that work on one snapshot.
 
-    __slots__ = ("catalogue", "count", "drained", "plan")
+    Args:
+        plans: of its gears, the safest first.
+        at: the gear to begin in.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    Attributes:
+        plan: of the gear that new requests take.
+        governor: moves it; None where nothing does.
+    """
+
+    __slots__ = ("catalogue", "count", "dearest_usd", "drained", "governor", "plan", "plans")
+
+    def __init__(self, plans: tuple[Plan, ...], at: int = 0) -> None:
+        self.plans = plans
+        self.plan = plans[at]
+        self.governor: Governor | None = None
+        self.dearest_usd: float | None = None
         self.catalogue: tuple[ModelInfo, ...] = ()
         self.count = 0
         self.drained = asyncio.Event()
 
 
 class Inside:
-    """The place of one request among those inside, given up once: at the latest with the object."""
+    """The place of one request among those inside, given up once: at the latest with the object.
 
-    __slots__ = ("_held", "_left", "_served", "_texts")
+    Attributes:
+        plan: what the request works on, in the gear that it came in.
+    """
+
+    __slots__ = ("_held", "_left", "_served", "_texts", "plan")
 
     def __init__(self, served: Served, held: Held, texts: int) -> None:
+        self.plan = held.plan
         self._served = served
         self._held = held
         self._texts = texts
         self._left = False
         served._in_flight += texts
         held.count += 1
-
-    @property
-    def plan(self) -> Plan:
-        """What the request works on."""
-        return self._held.plan
 
     def leave(self) -> None:
         """Give it up."""
@@ -64,10 +81,12 @@ class Served:
     Args:
         snapshots: gives the snapshot in force; raises NotReady.
         name: that the family is served under; its models are then known by `NAME` and `NAME/variant` too.
+        gears: how load moves a policy along its gears.
     """
 
-    def __init__(self, snapshots: Snapshots, name: str = "") -> None:
+    def __init__(self, snapshots: Snapshots, name: str = "", gears: GearSettings = _GEARS) -> None:
         self._snapshots = snapshots
+        self._gears = gears
         self._name = name
         self._held: Held | None = None
         self._leaving: dict[Snapshot, Held] = {}
@@ -84,12 +103,13 @@ class Served:
         return False
 
     async def ready(self) -> bool:
-        """Return whether every stage of the policy would answer now."""
+        """Return whether every stage of the policy, of each of its gears, would answer now."""
         try:
-            plan = self._current().plan
+            plans = self._current().plans
         except NotReady:
             return False
-        return all(await asyncio.gather(*(step.stage.ready() for step in plan.steps)))
+        stages = {step.rules.variant: step.stage for plan in plans for step in plan.steps}
+        return all(await asyncio.gather(*(stage.ready() for stage in stages.values())))
 
     async def model_ready(self, model: str) -> bool:
         """Return whether that model would answer now. Raises UnknownModel, NotReady."""
@@ -137,9 +157,14 @@ class Served:
 
     def dearest_usd(self, name: str) -> float:
         """Return what one text costs by a model at the most: by the cascade, where every stage runs."""
-        plan, local = self._current().plan, self.local_name(name)
-        runs = [(step.rules.variant, 1) for step in plan.steps] if local == CASCADE else [(local, 1)]
-        return sum(plan.prices.charges(runs).values())
+        held, local = self._current(), self.local_name(name)
+        if local != CASCADE:
+            return _usd_of(held.plan, (local,))
+        if held.dearest_usd is None:
+            held.dearest_usd = max(
+                _usd_of(plan, [step.rules.variant for step in plan.steps]) for plan in held.plans
+            )
+        return held.dearest_usd
 
     def serves(self, name: str) -> bool:
         """Return whether that is the name of a served model; no name is before the first revision."""
@@ -175,8 +200,24 @@ class Served:
             return held
         if held is not None and held.count:
             self._leaving[held.plan.snapshot] = held
-        self._held = Held(make_plan(snapshot))
+        self._held = self._hold(snapshot, None if held is None else held.plan.gear)
         return self._held
+
+    def _hold(self, snapshot: Snapshot, before: str | None) -> Held:
+        """Return a place for requests on a snapshot, in the gear of that name if it has it, else in busy."""
+        plans = make_plans(snapshot)
+        names = [plan.gear for plan in plans]
+        begins = before if before in names and self._gears.enabled else BUSY
+        fixed = snapshot.gear if snapshot.gear in names else None
+        held = Held(plans, names.index(fixed or begins) if len(plans) > 1 else 0)
+        if fixed is None and len(plans) > 1 and self._gears.enabled:
+            lowest = 0 if self._gears.idle else names.index(BUSY)
+            held.governor = Governor(len(plans), plans.index(held.plan), lowest, self._gears)
+        return held
+
+
+def _usd_of(plan: Plan, variants: Sequence[str]) -> float:
+    return sum(plan.prices.charges((variant, 1) for variant in variants).values())
 
 
 def _stopping() -> Snapshot:

@@ -75,6 +75,8 @@ def infer_response(call: oip.InferCall, result: ClassifyResult, *, raw: bool) ->
     )
     if result.policy_version is not None:
         response.parameters["policy_version"].string_param = result.policy_version
+    if result.gear:
+        response.parameters["gear"].string_param = result.gear
     for name, _, datatype, shape, values in oip.tensors_of(call, result):
         output = response.outputs.add(name=name, datatype=datatype, shape=shape)
         if raw:

@@ -33,7 +33,7 @@ from serve.dataplane.family_planes import FamilyPlanes
 from serve.grpc.service import InferenceService
 from serve.http.app import Gateway
 from serve.http.decisions.routes import DecisionRoutes
-from serve.ray.replica_figures import OfFamily, account, queued_at, states_of
+from serve.ray.replica_figures import OfFamily, account, queued_at, shift_gears, states_of
 from serve.ray.scaling import BUSY, WAITING
 from serve.ray.served_family import ServedFamily, Surroundings
 from serve.settings.slots import INLINE
@@ -110,6 +110,7 @@ class GatewayReplica:
             self._telemetry.arms.book,
             limits,
             assignment.settings.traffic,
+            assignment.settings.gears,
             assignment.settings.ready_timeout_s + _COMMIT_S,
             clock,
         )
@@ -176,6 +177,7 @@ class GatewayReplica:
             self._keys.follow(),
             self._exchange.run(),
             account(self._telemetry, lambda: queued_at(self._stages()), self._book),
+            shift_gears(lambda: [served.plane for served in self._served.values()]),
         )
         self._tasks.update(map(asyncio.create_task, following))
 
@@ -216,7 +218,8 @@ class GatewayReplica:
         if served is None:
             return ReplicaState(self._name, os.getpid(), 0, self._roster.problem)
         number = await served.follower.catch_up()
-        return ReplicaState(self._name, os.getpid(), number, served.follower.problem or self._roster.problem)
+        problem = served.follower.problem or self._roster.problem
+        return ReplicaState(self._name, os.getpid(), number, problem, served.plane.gear)
 
     async def counts(self, family: str = "") -> ReplicaCounts:
         """Return what this process has counted of a family's trials since it started."""
@@ -355,6 +358,7 @@ class GatewayReplica:
 
     def _book(self) -> None:
         self._book_arms()
+        self._telemetry.gears_are({name: served.plane.gear for name, served in self._served.items()})
         self._telemetry.stages_are(states_of(self._stages()))
 
     def _metrics_page(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What a process of the gateway tells of its stages twice a second: their breakers, and what waits there."""
+"""What a process of the gateway does beside requests: it tells of its stages, and changes gears."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from serve.dataplane.plane import DataPlane
 from serve.stages.inline import InlineStage
 from serve.stages.remote import RemoteStage
 from serve.telemetry.metrics import Telemetry
 from serve.types.recorder import BreakerState
 
 ACCOUNT_EVERY_S = 0.5
+_SHIFT_EVERY_S = 0.05
 _BADNESS: tuple[BreakerState, ...] = ("closed", "half_open", "open")
 
 OfFamily = tuple[str, InlineStage | RemoteStage]
@@ -34,6 +36,14 @@ def queued_at(stages: Iterable[OfFamily]) -> dict[tuple[str, str], int]:
     for family, stage in stages:
         waiting[family, stage.variant] = waiting.get((family, stage.variant), 0) + stage.queued
     return waiting
+
+
+async def shift_gears(planes: Callable[[], Iterable[DataPlane]]) -> None:
+    """Have each family take the gear that its load asks for, for ever, off the path of requests."""
+    while True:
+        for plane in planes():
+            plane.shift()
+        await asyncio.sleep(_SHIFT_EVERY_S)
 
 
 async def account(

@@ -13,6 +13,7 @@ from contract.live import FamilyReference, Revision
 from contract.trial import TrialCounts, TrialKind
 from serve.control.follower import Follower
 from serve.control.revision_store import RevisionStore
+from serve.settings.gears import GearSettings
 from serve.settings.limits import RequestLimits
 from serve.settings.traffic import TrafficSettings
 from serve.stages.loading import make_snapshot
@@ -36,6 +37,7 @@ class Surroundings:
         book_arms: told of what trials of a family have counted.
         limits: of requests, for each family by itself.
         traffic: bounds of comparisons.
+        gears: how load moves policies along their gears.
         prepared_s: how long what was prepared is kept for a commit.
         clock: seconds.
     """
@@ -46,6 +48,7 @@ class Surroundings:
     book_arms: Callable[[Mapping[str, tuple[TrialKind, TrialCounts]], str], None]
     limits: RequestLimits
     traffic: TrafficSettings
+    gears: GearSettings
     prepared_s: float
     clock: Clock
 
@@ -75,7 +78,12 @@ class ServedFamily:
             clock=shared.clock,
         )
         self.plane = TrafficPlane(
-            self.follower.snapshot, shared.limits, shared.recorder_of(name), shared.traffic, name
+            self.follower.snapshot,
+            shared.limits,
+            shared.recorder_of(name),
+            shared.traffic,
+            name,
+            gears=shared.gears,
         )
 
     @property

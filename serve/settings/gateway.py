@@ -16,6 +16,7 @@ from runtime.machine import core_count
 from serve.settings.access import AccessSettings
 from serve.settings.collect import CollectSettings
 from serve.settings.decisions import DecisionSettings
+from serve.settings.gears import GearSettings
 from serve.settings.limits import RequestLimits
 from serve.settings.logs import LogSettings
 from serve.settings.record import Setting
@@ -107,6 +108,7 @@ class Settings(Setting):
     )
     limits: RequestLimits = RequestLimits()
     traffic: TrafficSettings = TrafficSettings()
+    gears: GearSettings = GearSettings()
     access: AccessSettings = AccessSettings()
     tls: TlsSettings = TlsSettings()
     decisions: DecisionSettings = DecisionSettings()

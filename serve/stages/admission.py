@@ -114,6 +114,21 @@ class Admission(Generic[T]):
         if priority == OFF_PATH_PRIORITY:
             self.off_path -= count
 
+    def wait_share(self, now: float, within_s: float) -> float:
+        """Return the share of `within_s`, less the time of its own service, that a newcomer would wait.
+
+        What no client waits for makes nobody wait. The margin of the forecast is left out: it would tell of
+        load where there is none.
+        """
+        if self.outstanding <= self.off_path:
+            return 0.0
+        forecast = self.forecast
+        waiting = self.room.items + 1
+        service_s = forecast.pace.of(1)
+        wait_s = max(forecast.ends_s(now, waiting, waiting) - forecast.margin_s - service_s, 0.0)
+        spare_s = within_s - service_s
+        return wait_s / (spare_s if spare_s > 0 else within_s)
+
     def late(self, now: float) -> list[T]:
         """Take out who can no longer be answered in time."""
         room, forecast = self.room, self.forecast

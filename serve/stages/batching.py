@@ -117,6 +117,11 @@ class MicroBatcher(Generic[Item, Result]):
         """Items waiting or running."""
         return self._admission.outstanding
 
+    def wait_share(self, within_s: float) -> float:
+        """Return the share of `within_s` that a newcomer would wait now."""
+        with self._lock:
+            return self._admission.wait_share(self._clock(), within_s)
+
     @property
     def hangs(self) -> bool:
         """Whether a batch runs longer than any may."""

@@ -74,6 +74,10 @@ class InlineStage:
         """Whether a call of the model takes longer than any call may."""
         return self._batcher.hangs
 
+    def wait_share(self, within_s: float) -> float:
+        """Return how much of its time a newcomer would wait; see serve.types.stage.wait_share_of."""
+        return self._batcher.wait_share(within_s)
+
     def look(self) -> BreakerState:
         """Return the state of its breaker; one without is closed."""
         return "closed" if self._breaker is None else self._breaker.look(self._clock())

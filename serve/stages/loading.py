@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from contract.errors import EnvironmentProblem, PolicyError
 from contract.family import Family
 from contract.live import Revision
 from contract.machine import Provider
-from contract.policy import check_policy_fits
+from contract.policy import Policy, check_policy_fits
 from router.decide.cascade import compile_policy
 from runtime.load import load_variant
 from runtime.machine import core_count
@@ -26,7 +26,7 @@ from serve.stages.http import HttpStage, load_http_stage
 from serve.stages.inline import InlineStage
 from serve.stages.loop_turn import LoopTurn
 from serve.types.recorder import Recorder
-from serve.types.stage import Snapshot, Stage
+from serve.types.stage import CompiledGear, Snapshot, Stage
 
 _AT_ONCE_MS = 1.0
 """Variants measured below this are run by the event loop where it is idle: a thread would answer later."""
@@ -171,10 +171,20 @@ def make_snapshot(revision: Revision, family: Family, stages: Mapping[str, Stage
             f"revision {revision.number} is for another family ({revision.family_sha256[:12]}…)"
         )
     check_policy_fits(revision.policy, family)
+    policy = revision.policy
     return Snapshot(
         revision=revision.number,
-        policy=revision.policy,
-        compiled=compile_policy(revision.policy, family.labels),
+        policy=policy,
+        compiled=compile_policy(policy, family.labels),
         family=family,
         stages=stages,
+        gears=compile_gears(policy, family.labels),
+        gear=revision.gear,
+    )
+
+
+def compile_gears(policy: Policy, labels: Sequence[str]) -> tuple[CompiledGear, ...]:
+    """Return each gear of a policy, compiled. Raises PolicyError."""
+    return tuple(
+        CompiledGear(gear, compile_policy(policy.in_gear(gear.name), labels)) for gear in policy.gears
     )

@@ -151,6 +151,10 @@ class RemoteStage:
         """Texts waiting or under way."""
         return self._admission.outstanding
 
+    def wait_share(self, within_s: float) -> float:
+        """Return how much of its time a newcomer would wait; see serve.types.stage.wait_share_of."""
+        return self._admission.wait_share(self._clock(), within_s)
+
     def look(self) -> BreakerState:
         """Return the state of its breaker."""
         return self._breaker.look(self._clock())

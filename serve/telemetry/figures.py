@@ -43,6 +43,7 @@ class Meters:
         self.energy = _counter(metrics.ENERGY, registry)
         self.queue_items = _live_gauge(metrics.QUEUE_ITEMS, registry)
         self.stage_breaker = _live_gauge(metrics.STAGE_BREAKER, registry)
+        self.gear = _live_gauge(metrics.GEAR, registry)
         self.stage_retries = _counter(metrics.STAGE_RETRIES, registry)
         self.stage_hedges = _counter(metrics.STAGE_HEDGES, registry)
         self.remote_failures = _counter(metrics.REMOTE_FAILURES, registry)

@@ -51,6 +51,7 @@ class Telemetry(PassingOn, Meters):
         self._tallies = Tallies()
         self._families: dict[str, FamilyFigures] = {}
         self._stages: frozenset[tuple[str, str]] = frozenset()
+        self._gears: frozenset[tuple[str, str]] = frozenset()
         self._gateway_cpu_s = 0.0
         PassingOn.__init__(self, self.of(NO_FAMILY))
 
@@ -73,6 +74,18 @@ class Telemetry(PassingOn, Meters):
         for (family, stage), state in states.items():
             self.of(family).incident(_TOLD[state], stage)
         self._stages = frozenset(states)
+
+    def gears_are(self, gears: Mapping[str, str]) -> None:
+        """Set the gauge of the gear that this replica is in, by family; a policy without any has none.
+
+        A gear that was left stays as 0.
+        """
+        now = frozenset((family, gear) for family, gear in gears.items() if gear)
+        for family, gear in self._gears - now:
+            self.gear.labels(family, gear).set(0)
+        for family, gear in now - self._gears:
+            self.gear.labels(family, gear).set(1)
+        self._gears = now
 
     def account_for_the_rest(self, process_cpu_s: float) -> None:
         """Book what no variant used of `process_cpu_s`, the CPU time of this process since its start."""

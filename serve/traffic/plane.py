@@ -12,6 +12,7 @@ from contract.errors import Overloaded, RequestError
 from contract.live import Candidate
 from contract.trial import TrialCounts, TrialKind
 from serve.dataplane.plane import DataPlane
+from serve.settings.gears import GearSettings
 from serve.settings.limits import RequestLimits
 from serve.settings.traffic import TrafficSettings
 from serve.traffic.comparison import Comparison
@@ -23,6 +24,8 @@ from serve.types.clock import Clock
 from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
 from serve.types.recorder import Recorder
 from serve.types.stage import Snapshot, Snapshots, Trial
+
+_GEARS = GearSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +57,7 @@ class TrafficPlane(DataPlane):
     Without candidates it costs one look at an attribute.
 
     Args:
-        snapshots, limits, recorder, name, clock: as for the data plane.
+        snapshots, limits, recorder, name, gears, clock: as for the data plane.
         settings: bounds of what is done off the path.
     """
 
@@ -66,9 +69,10 @@ class TrafficPlane(DataPlane):
         settings: TrafficSettings | None = None,
         name: str = "",
         *,
+        gears: GearSettings = _GEARS,
         clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(snapshots, limits, recorder, name, clock=clock)
+        super().__init__(snapshots, limits, recorder, name, gears=gears, clock=clock)
         self._settings = settings or TrafficSettings()
         self._arms: _Arms | None = None
         self._draining = False
@@ -87,6 +91,12 @@ class TrafficPlane(DataPlane):
         if request.model != CASCADE and self._shorten(request) != CASCADE:
             return super().begin(request)
         return self._share_out(request)
+
+    def shift(self) -> None:
+        """Take the gear that the load asks for, and have a canary take its own."""
+        super().shift()
+        if self._arms is not None and self._arms.canary is not None:
+            self._arms.canary.plane.shift()
 
     def follow(self, snapshot: Snapshot) -> None:
         """Share out requests as the snapshot now in force says; call it in the same step as the flip."""
@@ -220,6 +230,7 @@ class TrafficPlane(DataPlane):
             lambda: self._snapshots() and trial.snapshot,
             self._limits,
             ArmRecorder([tally.candidate], self._told),
+            gears=self._gears,
             clock=self._clock,
         )
         self._planes.append((live, plane))

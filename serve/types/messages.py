@@ -75,6 +75,7 @@ class ClassifyResult:
         abstained: [N] whether nobody answers it, and what stands there is the last stage's guess; empty under
             a policy that never abstains.
         certified: whether the policy in force has a certificate; False where no policy had a part.
+        gear: of the policy, in which all were answered; empty where it has none.
     """
 
     model: str
@@ -90,6 +91,7 @@ class ClassifyResult:
     by_load: Sequence[bool] = ()
     certified: bool = False
     abstained: Sequence[bool] = ()
+    gear: str = ""
 
     def label(self, row: int) -> str:
         """Return the answer to a text; empty where nobody answers."""

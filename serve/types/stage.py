@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from contract.family import Family
 from contract.live import Candidate
-from contract.policy import Policy
+from contract.policy import Gear, Policy
 from contract.trial import TrialKind
 from router.decide.cascade import CompiledPolicy
 from runtime.api import Logits
@@ -74,6 +74,8 @@ class Snapshot:
         family: the family that is served.
         stages: every variant by name, those outside the cascade too.
         trials: candidates beside it; empty but for a time.
+        gears: the policy's gears, compiled, from the safest on; empty where it has none.
+        gear: the one that is fixed by hand; None: load decides.
     """
 
     revision: int
@@ -82,6 +84,15 @@ class Snapshot:
     family: Family
     stages: Mapping[str, Stage]
     trials: tuple[Trial, ...] = ()
+    gears: tuple[CompiledGear, ...] = ()
+    gear: str | None = None
+
+
+class CompiledGear(NamedTuple):
+    """A gear, ready to decide."""
+
+    gear: Gear
+    compiled: CompiledPolicy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +108,17 @@ def instructions_of(stage: object) -> str | None:
     """Return how the question is put that a stage's model is asked; None where that is not known."""
     found = getattr(stage, "instructions", None)
     return found if isinstance(found, str) else None
+
+
+def wait_share_of(stage: object, within_s: float) -> float:
+    """Return the share of the time there is that a newcomer would wait at a stage; 0 where it cannot tell.
+
+    Args:
+        stage: any.
+        within_s: that time, its own service included.
+    """
+    asked = getattr(stage, "wait_share", None)
+    return 0.0 if asked is None else float(asked(within_s))
 
 
 Snapshots = Callable[[], Snapshot]
@@ -136,6 +158,10 @@ class StageAround:
     def logits_now(self, texts: Sequence[str], deadline_at: float | None) -> Logits | None:
         """Return the stage's logits where it has them without waiting."""
         return self._stage.logits_now(texts, deadline_at)
+
+    def wait_share(self, within_s: float) -> float:
+        """Return how much of its time a newcomer would wait; see wait_share_of."""
+        return wait_share_of(self._stage, within_s)
 
     async def ready(self) -> bool:
         """Return whether the stage would answer now."""

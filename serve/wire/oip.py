@@ -143,6 +143,8 @@ def render(call: InferCall, result: ClassifyResult) -> Reply:
         value["id"] = call.id
     if result.policy_version is not None:
         value["parameters"] = {"policy_version": result.policy_version}
+        if result.gear:
+            value["parameters"]["gear"] = result.gear
     value["outputs"] = tensors
     head = orjson.dumps(value)
     if not raw:

@@ -80,6 +80,11 @@ class ClassifyReply(Wire):
     policy_version: str | None = Field(
         description="sha256 of the policy that decided; null for a variant by name", examples=["9f2c…"]
     )
+    gear: str | None = Field(
+        default=None,
+        description="Gear of the policy that all texts were answered in; left out where it has none",
+        examples=["busy"],
+    )
 
 
 class ErrorBody(Wire):

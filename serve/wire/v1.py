@@ -99,4 +99,7 @@ def render(result: ClassifyResult, top_k: int, asked: str = "") -> Reply:
         for output, row in zip(outputs, result.probabilities().tolist(), strict=True):
             top = heapq.nlargest(top_k, range(len(labels)), key=row.__getitem__)
             output["top"] = [{"label": labels[i], "confidence": row[i]} for i in top]
-    return Reply(orjson.dumps({"outputs": outputs, "model": model, "policy_version": result.policy_version}))
+    value = {"outputs": outputs, "model": model, "policy_version": result.policy_version}
+    if result.gear:
+        value["gear"] = result.gear
+    return Reply(orjson.dumps(value))

@@ -121,7 +121,7 @@ class Passing:
 
 def _marked(reply: Reply) -> Reply:
     """Return a reply of the upstream with the headers that say whose it is."""
-    reply.headers = (*told_in_headers([UPSTREAM], [], escalated=False), *reply.headers)
+    reply.headers = (*told_in_headers([UPSTREAM], [], [], escalated=False), *reply.headers)
     return reply
 
 

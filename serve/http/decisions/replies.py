@@ -32,6 +32,7 @@ def render(call: Call, passed: Found | None) -> Reply:
     told: list[dict[str, Any]] = []
     variants: list[str] = []
     versions: list[str] = []
+    gears: list[str] = []
     escalated = abstained = False
     theirs: Iterator[Any] = iter(() if passed is None else passed[0])
     for question, match in zip(call.asked.questions, call.matches, strict=True):
@@ -53,15 +54,17 @@ def render(call: Call, passed: Found | None) -> Reply:
         variants.append(result.variant[0])
         if result.policy_version is not None:
             versions.append(result.policy_version)
+        if result.gear:
+            gears.append(result.gear)
         told.append(_standing(match, result, chosen == 0 if question.kind == "predicate" else None))
     extra = {"request_id": call.identity.decode(), "answers": told}
     body = form.render(call.asked, answers, None if passed is None else passed[1], extra)
-    headers = told_in_headers(variants, versions, escalated=escalated)
+    headers = told_in_headers(variants, versions, gears, escalated=escalated)
     return Reply(body, headers=(*headers, _ABSTAINED) if abstained else headers)
 
 
 def told_in_headers(
-    variants: list[str], versions: list[str], *, escalated: bool
+    variants: list[str], versions: list[str], gears: list[str], *, escalated: bool
 ) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers of a reply; where its answers differ, every value once, in order."""
     headers = [
@@ -70,6 +73,8 @@ def told_in_headers(
     ]
     if versions:
         headers.append((b"x-sluice-policy", ",".join(dict.fromkeys(versions)).encode()))
+    if gears:
+        headers.append((b"x-sluice-gear", ",".join(dict.fromkeys(gears)).encode()))
     return tuple(headers)
 
 

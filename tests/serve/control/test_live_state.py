@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import FamilyReference, Revision, parse_revision
-from contract.policy import Policy, single_variant_policy
+from contract.policy import Gear, Policy, Stage, single_variant_policy
 from runtime.fake_family import write_fake_family
 from serve.access.key_store import open_keys
 from serve.control.admin import make_admin
@@ -127,6 +127,46 @@ def test_a_revision_is_written_once(state: RevisionStore, family: Family) -> Non
     with pytest.raises(RevisionTaken):
         state.commit(revision(None, single_variant_policy("fake-small"), family))
     assert state.history() == [first]
+
+
+def _geared() -> Policy:
+    stages = (Stage(variant="fake-small", threshold=0.9), Stage(variant="fake-large"))
+    return Policy(
+        status="uncertified",
+        reference="fake-large",
+        stages=stages,
+        gears=(
+            Gear(name="busy", stages=stages, epsilon=0.01),
+            Gear(name="overload-1", stages=(Stage(variant="fake-small"),), epsilon=0.04),
+        ),
+    ).sealed()
+
+
+async def test_a_gear_fixed_by_hand_is_a_revision_that_replicas_follow(
+    state: RevisionStore, family: Family, tmp_path: Path
+) -> None:
+    """POST /gear/NAME commits it, an unknown one changes nothing, `auto` and a push leave it to load."""
+    seeded(state, family)
+    replica = follower(state, family)
+    plane = control(state, family, Replicas(replica))
+    await plane.push(_geared().dump())
+    client = TestClient(make_admin(OnlyLine(plane), open_keys(str(tmp_path)), dict, plane.states))
+    told = await asyncio.to_thread(client.post, "/gear/overload-1")
+    assert told.json()["revision"]["gear"] == "overload-1"
+    assert (replica.snapshot().gear, len(replica.snapshot().gears)) == ("overload-1", 2)
+    refused = await asyncio.to_thread(client.post, "/gear/sixth")
+    assert (refused.status_code, "it has: busy, overload-1" in refused.json()["error"]) == (400, True)
+    await asyncio.to_thread(client.post, "/gear/auto")
+    assert replica.snapshot().gear is None
+    await plane.shift("busy")
+    await plane.push(_geared().dump())
+    assert replica.snapshot().gear is None
+    assert [found.reason for found in state.history()][-4:] == [
+        "gear overload-1",
+        "gear auto",
+        "gear busy",
+        "push",
+    ]
 
 
 def test_history_is_complete_and_in_order(state: RevisionStore, family: Family) -> None:

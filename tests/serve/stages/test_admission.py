@@ -359,3 +359,17 @@ def test_the_flow_of_small_calls_keeps_no_larger_ones_out() -> None:
         forecast.came_back(1 + n % 2, 0.052 * n, 0.052 * n + 0.051 + 0.001 * (n % 2))
     forecast.under_way = 2
     assert forecast.ends_s(2.1, 8, 8) == pytest.approx(0.11, rel=0.1)
+
+
+def test_the_share_of_its_time_that_a_newcomer_would_wait() -> None:
+    """One runs until 1 and takes 1: of 5 s four are to spare, a quarter is waited, half with one more."""
+    door = admission()
+    assert door.wait_share(0.0, 5.0) == pytest.approx(0.25)
+    door.admit(ticket(due_at=9.0), 1, 0.0)
+    assert door.wait_share(0.0, 5.0) == pytest.approx(0.5)
+    assert door.wait_share(0.0, 0.5) == pytest.approx(4.0)
+
+
+def test_what_no_client_waits_for_makes_no_newcomer_wait() -> None:
+    """Comparisons off the path are no load that a gear has to answer."""
+    assert admission(background=True).wait_share(0.0, 5.0) == 0.0

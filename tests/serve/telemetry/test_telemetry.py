@@ -121,3 +121,15 @@ def test_a_stage_that_is_there_no_more_leaves_nothing_in_the_gauges(
     assert [line for line in states if line.endswith(" 1.0")] == [
         'sluice_stage_breaker{family="",stage="small",state="half_open"} 1.0'
     ]
+
+
+def test_a_replica_is_counted_in_one_gear_and_only_where_there_are_gears() -> None:
+    """The gear that was left is 0, the one taken 1, and a policy without gears has no series."""
+    telemetry = Telemetry()
+    telemetry.gears_are({"a": "busy", "b": ""})
+    telemetry.gears_are({"a": "overload-1", "b": ""})
+    page = telemetry.render(0, None).decode()
+    assert 'sluice_gear{family="a",gear="busy"} 0.0' in page
+    assert 'sluice_gear{family="a",gear="overload-1"} 1.0' in page
+    assert 'gear="",' not in page
+    assert 'family="b"' not in page

@@ -140,6 +140,14 @@ def result(n: int = 2) -> ClassifyResult:
     )
 
 
+def test_a_reply_says_in_which_gear_it_was_answered_where_there_are_any() -> None:
+    """`gear` is beside the policy's version; a policy without gears leaves the key out."""
+    plain, geared = result(), result()
+    geared.gear = "overload-1"
+    assert json.loads(v1.render(geared, 1).body)["gear"] == "overload-1"
+    assert "gear" not in json.loads(v1.render(plain, 1).body)
+
+
 def test_a_reply_says_per_text_who_answered() -> None:
     """The reply has the described form: a list of outputs, the model, the policy."""
     reply = v1.render(result(), 1)
