@@ -71,9 +71,9 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
     p_value = "" if held.p_value is None else f", p = {significant(held.p_value, 2)}"
     return (
         f"Certified: with {percent(1 - held.delta, 0)} confidence {asked}, "
-        f"for texts like the {held.n_certify:,} it was certified on.",
-        f"Method: {held.method}{p_value}. Thresholds were chosen on {held.n_tune:,} other rows "
-        f"(seed {held.seed}).",
+        f"for texts like the {held.n_certify:,} it was certified on{_whatever(policy)}.",
+        f"Method: {held.method}{p_value}. Thresholds were chosen on "
+        + (f"{held.n_tune:,} other rows (seed {held.seed})." if held.n_tune else "no row's label."),
         "It binds the data "
         + short_hash(held.data_sha256)
         + (
@@ -84,6 +84,15 @@ def certificate_in_words(policy: Policy) -> tuple[str, ...]:
         )
         + ". Another build of a variant, or traffic of another kind, ends it.",
     )
+
+
+def _whatever(policy: Policy) -> str:
+    """Return which changes of the mix are covered."""
+    if policy.mix is None:
+        return ""
+    if policy.mix.by == "label":
+        return f", at any share of {policy.mix.cells[0].name!r} up to {percent(policy.mix.most or 0.0)}"
+    return f", whatever the mix of its {len(policy.mix.cells)} cells by {policy.mix.by}"
 
 
 def _promise(target: CertifiedTarget, reference: str, *, abstains: bool) -> str:

@@ -103,10 +103,12 @@ def _asked(targets: Targets, settings: TuneSettings, rows: Predictions) -> Asked
     more = any(value is not None for value in others) or targets.max_recall_drop or targets.max_slice_drop
     if len(given) != 1 or more or targets.budgets() or targets.objective != "cheapest":
         raise InputError("cells are certified for one target alone", hint=f"give one of {flags}")
-    if not settings.certified or settings.score != "max_probability" or settings.gears:
+    other = settings.score != "max_probability" or settings.gears or settings.abstain
+    if not settings.certified or other or (settings.max_stages or 2) < 2:
         raise InputError(
-            "cells go with a certificate by max_probability",
-            hint="leave out --uncertified, --score and --gears, or leave out --cells and --max-share",
+            "cells go with a certificate by max_probability, of one variant before the reference",
+            hint="leave out --uncertified, --score, --gears, --abstain and --max-stages 1, or leave out "
+            "--cells and --max-share",
         )
     ((name, epsilon),) = given.items()
     if not 0.0 < epsilon < 1.0:

@@ -11,6 +11,7 @@ from rich.console import Console
 from contract.costs import read_costs
 from contract.errors import InputError
 from contract.family import Family, StepCost
+from contract.mix import Cell, Mix
 from contract.policy import CertifiedTarget, Gear, Limits, Policy, Stage, single_variant_policy
 from contract.predictions import Predictions
 from report.format.tables import Row, Table, to_markdown, to_rich
@@ -59,6 +60,17 @@ def test_certificate_in_words(policy: Policy) -> None:
     assert "with 90% confidence the accuracy drop against teacher is at most 2.0 points" in first
     assert "p = 0.030" in method
     assert "cccccccccccc" in binding
+
+
+def test_a_covered_change_of_the_mix_is_said(policy: Policy) -> None:
+    """A certificate that holds while a label's share grows says up to which share."""
+    cells = tuple(
+        Cell(name=name, n=100, plus=1, minus=0, share=0.5, accepted=True, bound=None, answered=0.5)
+        for name in ("oos", "the others")
+    )
+    mix = Mix(by="label", variant=policy.stages[0].variant, epsilon=0.02, delta=0.1, cells=cells, most=0.2)
+    first = certificate_in_words(policy.model_copy(update={"mix": mix}))[0]
+    assert first.endswith("it was certified on, at any share of 'oos' up to 20.0%.")
 
 
 def test_gears_in_words(policy: Policy) -> None:
