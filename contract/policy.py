@@ -75,7 +75,7 @@ class CertifiedTarget(Frozen):
     method: str
 
 
-_LATER = frozenset({"stands_for", "machine"})
+_LATER = frozenset({"stands_for", "machine", "n_labels"})
 
 
 class Certificate(Frozen):
@@ -102,6 +102,9 @@ class Certificate(Frozen):
     )
     machine: str | None = Field(
         default=None, description="Processor and instruction sets that gave the answers it is about"
+    )
+    n_labels: int | None = Field(
+        default=None, ge=0, description="Labels behind it, where only chosen rows were labelled"
     )
 
     @model_serializer(mode="wrap")

@@ -24,6 +24,7 @@ COMMANDS = {
     "compress": "Turn a recipe and labelled data into a family of variants.",
     "inspect": "Show a family: accuracy, latency, size, energy and cost of every variant.",
     "tune": "Find thresholds that keep a target, with a certificate.",
+    "label": "Say which rows to label, and certify with few labels.",
     "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
     "serve": "Start the gateway in the foreground.",
     "stand-in": "Answer as a large model's server does, from a family, to try things on.",

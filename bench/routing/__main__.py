@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.routing import goals
+from bench.routing.labels import few_labels
 from bench.routing.live import live
 from bench.routing.lives import lives
 from bench.routing.mix import moving_mix
@@ -38,6 +39,7 @@ def main() -> None:
     sections: dict[str, Callable[[], str]] = {
         "apis": lambda: goals.api_marketplace(given.data),
         "two": lambda: goals.two_stages(given.data),
+        "labels": lambda: few_labels(given.data),
         "three": lambda: goals.three_stages(given.data),
         "ties": lambda: goals.ties_and_strangers(given.data),
         "scores": lambda: goals.score_areas(given.data),
