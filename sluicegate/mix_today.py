@@ -27,7 +27,7 @@ def mix_today(path: Path, policy: Policy, table: Table) -> dict[str, Any]:
     """Return what the texts of a file say of the policy's cells, as JSON has it; labels are not read.
 
     Args:
-        path: decisions that `sluice decisions --out` wrote, predictions of the first stage, or texts, which
+        path: exported decisions (Parquet), predictions of the first stage, or texts, which
             the first stage of the family answers here.
 
     Raises:
