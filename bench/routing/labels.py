@@ -62,8 +62,7 @@ def few_labels(data: Path) -> str:
             "with replacement and so counted on the whole table, whose drop is known; its optimum escalates "
             "0.395. Labels are asked of accepted rows that differ. The bounded share takes the share of "
             "differing answers from all rows, by a Clopper-Pearson bound at a fiftieth of delta, and "
-            "tests the "
-            "labels alone against the target divided by it.",
+            "tests the labels alone against the target divided by it.",
             markdown(
                 [
                     "labels at most (asked)",

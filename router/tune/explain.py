@@ -13,6 +13,7 @@ from router.tune.certify import Tested
 from router.tune.policies import Evidence, method_name
 from router.tune.search import Estimate, routed_by
 from router.tune.targets import LOCAL
+from router.tune.worth import worth_of_rows
 
 
 def explain(
@@ -106,18 +107,21 @@ def _nothing_safe(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) 
 
 def _how_many(evidence: Evidence, policy: Policy, tested: Sequence[Tested]) -> list[str]:
     n = 0 if evidence.certify is None else len(evidence.certify)
-    needed = policy.needed_n
+    needed, worth = policy.needed_n, worth_of_rows(evidence, tested)
+    told = [] if worth is None else [worth]
     if needed is not None:
         return [
             f"About {needed} labelled rows to certify with would be needed, "
-            f"{needed - n} more than the {n} now."
+            f"{needed - n} more than the {n} now.",
+            *told,
         ]
     if tested:
         return [
             f"The {n} rows to certify with lost more than the {evidence.n_tune} rows tuned on had led to "
             "expect, so no number of rows to certify with can be named. What helps: more rows to tune on, "
             "which choose candidates that hold; a wider target; a better cheap variant. Drawing the parts "
-            "anew until one passes proves nothing."
+            "anew until one passes proves nothing.",
+            *told,
         ]
     return [
         "More labelled rows would not help: no cheaper candidate keeps the targets even on the tune part."

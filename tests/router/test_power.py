@@ -93,4 +93,5 @@ def test_advice_never_asks_for_fewer_rows_than_there_are(everyone: Predictions, 
         assert result.policy.needed_n is None or result.policy.needed_n > 360
         assert "spoke against" not in text
         assert "would be needed" in text or "What helps" in text or "would not help" in text
+        assert "would not help" in text or "The next 100 labelled rows" in text
     assert said > 2
