@@ -10,6 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from bench.decisions.compare import CASCADES, compare
 from bench.decisions.data import OUT_OF_SCOPE, prepare, read
-from bench.decisions.draws import RIVAL, UPSTREAM, Split, draws_of, with_others
+from bench.decisions.draws import RIVAL, UPSTREAM, Split, draws_from_pool, draws_of, with_others
 from bench.decisions.page import render
 from bench.decisions.peer import TIMED, Job, Rows, ask_rival
 from bench.decisions.savings import measure, sluice
@@ -38,7 +39,7 @@ ALPHAS = (0.05, 0.02)
 DELTA = 0.1
 DELAY_MS, USD_PER_1K = 300.0, 0.03
 ASKED = 600
-PARTS = ("family", "shares", "times", "sdk", "savings")
+PARTS = ("family", "shares", "promises", "times", "sdk", "savings")
 TIMED_CASCADES = tuple(name for name in CASCADES if RIVAL not in CASCADES[name])
 
 
@@ -99,7 +100,9 @@ class Table:
     predictions: Predictions
 
 
-def _table(given: argparse.Namespace, data: Path, folder: Path) -> Table:
+def _table(
+    given: argparse.Namespace, data: Path, folder: Path, draw: Callable[..., list[Split]] = draws_of
+) -> Table:
     train = Rows(*read(data / "train.csv"))
     family, predictions = read_family(folder), read_predictions(folder / PREDICTIONS)
     labels = [str(label) for label in predictions.labels]
@@ -109,7 +112,7 @@ def _table(given: argparse.Namespace, data: Path, folder: Path) -> Table:
     held = Rows(rows["text"].to_pylist(), [labels[row] for row in predictions.label])
     if rows["label"].to_pylist() != list(held.answers):
         raise SystemExit(f"{folder}: its texts and its predictions are of different rows")
-    draws = draws_of(len(held.texts), given.certifying, given.draws, given.seed)
+    draws = draw(len(held.texts), given.certifying, given.draws, given.seed)
     job = Job(train, held, draws, ALPHAS, DELTA, given.student)
     rival = ask_rival(job, given.out, given.environments.resolve())
     place = {label: index for index, label in enumerate(labels)}
@@ -126,9 +129,9 @@ def _nothing(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, A
 def _shares(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
     """Return what both sides answer on every draw; our policies of the first draw are kept in OUT."""
     table = _table(given, data, folder)
-    costs = {variant.name: Cost(variant.usd_per_1k or 0.0) for variant in table.family.variants}
-    costs |= {RIVAL: Cost(costs["deep"].usd_per_1k), UPSTREAM: Cost(USD_PER_1K)}
-    lines, policies = compare(table.predictions, costs, table.draws, table.rival, ALPHAS, DELTA)
+    lines, policies = compare(
+        table.predictions, _costs(table.family), table.draws, table.rival, ALPHAS, DELTA
+    )
     for name in TIMED_CASCADES:
         policy = policies[f"{name}, local, {ALPHAS[0]:g}"]
         write_json(given.out / f"{name.replace(' -> ', '-')}.json", policy.dump())
@@ -138,6 +141,19 @@ def _shares(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, An
         "lines": lines,
         "accuracy": {name: float(whole.correct(name).mean()) for name in whole.variants if name != UPSTREAM},
     }
+
+
+def _costs(family: Family) -> dict[str, Cost]:
+    costs = {variant.name: Cost(variant.usd_per_1k or 0.0) for variant in family.variants}
+    return costs | {RIVAL: Cost(costs["deep"].usd_per_1k), UPSTREAM: Cost(USD_PER_1K)}
+
+
+def _promises(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
+    """Return how often each breaks its promise where what certifies is drawn from what is counted on."""
+    table = _table(given, data, folder, draws_from_pool)
+    costs = _costs(table.family)
+    lines, _ = compare(table.predictions, costs, table.draws, table.rival, ALPHAS, DELTA, ("local",))
+    return {"promises": lines}
 
 
 def _times(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
@@ -187,7 +203,14 @@ def _setting(given: argparse.Namespace, train: Rows, held: Rows, rival: dict[str
     }
 
 
-_PARTS = {"family": _nothing, "shares": _shares, "times": _times, "sdk": _at_the_sdk, "savings": _savings}
+_PARTS = {
+    "family": _nothing,
+    "shares": _shares,
+    "promises": _promises,
+    "times": _times,
+    "sdk": _at_the_sdk,
+    "savings": _savings,
+}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def compare(
     rival: Mapping[str, Any],
     alphas: Sequence[float],
     delta: float,
+    scopes: Sequence[str] = SCOPES,
     workers: int = 2,
 ) -> tuple[list[dict[str, Any]], dict[str, Policy]]:
     """Return a line of figures per system, scope and limit, and our first draw's policies by name."""
@@ -46,7 +47,7 @@ def compare(
         seen = [seen_by_rival(table, t, split) for t, split in zip(thresholds, draws, strict=True)]
         lines.append(_line("shad0wllm as it is", Asked((RIVAL,), alpha, "local", delta), seen))
     with ProcessPoolExecutor(workers) as pool:
-        for scope in SCOPES:
+        for scope in scopes:
             for alpha in alphas:
                 for name, names in CASCADES.items():
                     asked = Asked(names, alpha, scope, delta, SCORES.get(name, "max_probability"))

@@ -75,6 +75,18 @@ def draws_of(n: int, certifying: int, draws: int, seed: int) -> list[Split]:
     return found
 
 
+def draws_from_pool(n: int, certifying: int, draws: int, seed: int) -> list[Split]:
+    """Return so many samples of n rows, with replacement, and all n rows as what is counted on.
+
+    Such rows are as independent of each other as a certificate asks, and what is counted on has no chance of
+    its own: a promise is broken on it or not.
+    """
+    return [
+        Split(draw, np.random.default_rng([seed, 1, draw]).integers(n, size=certifying), np.arange(n))
+        for draw in range(draws)
+    ]
+
+
 def with_others(
     predictions: Predictions, predicted: Sequence[int], confidence: Sequence[float]
 ) -> Predictions:

@@ -24,6 +24,14 @@ Of the answers given without the large model at most so many differ from its own
 here `sluice tune --max-local-disagreement`. "Broken" counts the draws in which the remaining rows saw more.
 What the first stage answers comes in the time of a table.
 """
+PROMISES = """\
+### How often a promise is broken
+
+The rows that remain are a sample themselves, so that a promise which holds may look broken on them, the more
+the nearer a certificate comes to its limit. So the same once more with all held-out rows as the traffic, and
+the rows that certify drawn from them with replacement: a promise is then broken or not, without chance in the
+counting. Wanted: at most one in ten.
+"""
 ALL = """\
 ## ... at a limit on all answers
 
@@ -54,6 +62,7 @@ def render(figures: Mapping[str, Any]) -> str:
         LOCAL,
         _shares(figures["lines"], "local"),
         _verdict(figures["lines"]),
+        *([_promises(figures["promises"])] if "promises" in figures else []),
         ALL,
         _shares(figures["lines"], "all"),
         "Accuracy of each alone on the held-out rows, answering everything: "
@@ -68,7 +77,7 @@ def render(figures: Mapping[str, Any]) -> str:
         parts += [_savings(figures["savings"])]
     parts += [
         "To measure again, with nothing else running (resumable: what OUT holds is kept; `--only PART` does "
-        "one of\nfamily, shares, times, sdk, savings):",
+        "one of\nfamily, shares, promises, times, sdk, savings):",
         "    python -m bench.decisions --data clinc150 --out OUT",
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -102,6 +111,20 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
             f"broken {ours['broken']} and {rival['broken']} of {ours['draws']} times"
         )
     return "; ".join(said) + "."
+
+
+def _promises(lines: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        "| limit | who | answered | differ, mean | broken (95% interval) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for line in sorted(lines, key=lambda one: -one["alpha"]):
+        least, most = line["broken_interval"]
+        rows.append(
+            f"| {line['alpha']:.0%} | {line['name']} | {line['local']:.1%} | {line['wrong']:.2%} "
+            f"| {line['broken']} of {line['draws']} ({least:.0%} to {most:.0%}) |"
+        )
+    return PROMISES + "\n" + "\n".join(rows)
 
 
 def _times(found: Mapping[str, Mapping[str, float]]) -> str:

@@ -121,8 +121,8 @@ def gateway(
 ) -> Iterator[Server]:
     """Run this project's gateway until the block ends, with settings over its own where given."""
     port, admin = free_port(), free_port()
-    command = [sys.executable, "-m", "sluicegate.main", "serve", str(family), "--policy", str(policy)]
-    command += ["--port", str(port), "--admin-port", str(admin)]
+    command = [sys.executable, "-m", "sluicegate.main", "serve", str(family.resolve())]
+    command += ["--policy", str(policy.resolve()), "--port", str(port), "--admin-port", str(admin)]
     server = Server(f"http://127.0.0.1:{port}/v1/classify", asking(model))
     with tempfile.TemporaryDirectory() as scratch:
         if settings is not None:

@@ -14,6 +14,7 @@ from bench.decisions.draws import (
     RIVAL,
     Asked,
     certified,
+    draws_from_pool,
     draws_of,
     see,
     seen_by_rival,
@@ -72,6 +73,14 @@ def test_every_draw_divides_all_rows() -> None:
     first, second = draws_of(100, 60, 2, seed=1)
     assert sorted([*first.certifying, *first.remaining]) == list(range(100))
     assert len(first.certifying) == 60
+    assert first.certifying.tolist() != second.certifying.tolist()
+
+
+def test_rows_drawn_from_a_pool_are_counted_on_the_whole_of_it() -> None:
+    """With replacement, so that they are independent, and another sample in every draw."""
+    first, second = draws_from_pool(100, 60, 2, seed=1)
+    assert len(first.certifying) == 60 > len(set(first.certifying.tolist()))
+    assert first.remaining.tolist() == list(range(100))
     assert first.certifying.tolist() != second.certifying.tolist()
 
 
@@ -150,6 +159,9 @@ def test_the_page_sets_both_sides_beside_each_other() -> None:
     page = render(figures)
     assert "At 5%: 80.0% against 70.0%, broken 1 and 1 of 20 times" in page
     assert "| 2% | deep table -> student | 80.0% (79.0% to 81.0%) |" in page
+    assert "broken or not" not in page
+    page = render(figures | {"promises": [_line("deep table -> student", "local", 0.02, 0.8)]})
+    assert "| 2% | deep table -> student | 80.0% | 1.00% | 1 of 20 (1% to 24%) |" in page
 
 
 def test_the_page_says_what_a_form_of_the_wire_costs() -> None:
