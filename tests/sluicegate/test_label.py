@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from contract.costs import Cost, write_costs
 from contract.errors import SluiceError
 from contract.predictions import UNLABELLED, Predictions, write_predictions
+from runtime.fake_family import write_fake_family
 from sluicegate.label_cmd import command
 from tests.router.conftest import make_world
 
@@ -170,6 +171,24 @@ def test_a_row_left_out_counts_as_a_loss(
     label(*files, "--in", drawn, "--policy", outs[1])
     whole, gaps = (json.loads(path.read_text())["stages"] for path in outs)
     assert len(gaps) == 1 or gaps[0]["threshold"] > whole[0]["threshold"]
+
+
+def test_a_family_that_only_heard_its_teacher_asks_for_texts(tmp_path: Path) -> None:
+    """Its labels are the teacher's answers, so rows of its certify split are asked for, with their texts."""
+    write_fake_family(tmp_path / "family")
+    manifest = tmp_path / "family" / "family.json"
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**told, "truth": "teacher"}))
+    out = tmp_path / "labels.csv"
+    done = label(tmp_path / "family", "--budget", "30", "--out", out)
+    assert done.exit_code == 0, done.output
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert 0 < len(rows) <= 30
+    assert all("story" in row["text"] and 900 <= int(row["row"]) < 2100 for row in rows)
+    filled = changed(out, lambda rows: [row.update(label=row["text"].split(":")[0]) for row in rows])
+    done = label(tmp_path / "family", "--in", filled, "--policy", tmp_path / "p.json", "--json")
+    assert json.loads(done.stdout)["policy"]["certificate"]["n_labels"] == len(rows)
 
 
 def test_without_a_terminal_there_is_nobody_to_ask(files: list[str]) -> None:
