@@ -82,6 +82,9 @@ class Revision(Frozen):
         default=None, description="By a start of the gateway, not while it served; null in old revisions"
     )
     gear: str | None = Field(default=None, description="Of the policy, fixed by hand; null: load decides")
+    before_sha256: str | None = Field(
+        default=None, description="Of the revision before, as it was written; null in the first and old ones"
+    )
     rulings: tuple[Ruling, ...] = Field(default=(), description="Of the trials that this very revision ended")
 
     @property
@@ -137,6 +140,8 @@ class Revision(Frozen):
         """Return the JSON form."""
         value = self.model_dump(mode="json", by_alias=True)
         value["policy"] = self.policy.dump()
+        if self.before_sha256 is None:
+            del value["before_sha256"]
         for kind, candidate in self.trials():
             value[kind]["policy"] = candidate.policy.dump()
         for ruling, told in zip(self.rulings, value["rulings"], strict=True):

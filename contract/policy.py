@@ -75,7 +75,7 @@ class CertifiedTarget(Frozen):
     method: str
 
 
-_LATER = frozenset({"stands_for", "machine", "n_labels"})
+_LATER = frozenset({"stands_for", "machine", "n_labels", "tuning"})
 
 
 class Certificate(Frozen):
@@ -105,6 +105,10 @@ class Certificate(Frozen):
     )
     n_labels: int | None = Field(
         default=None, ge=0, description="Labels behind it, where only chosen rows were labelled"
+    )
+    tuning: dict[str, Any] | None = Field(
+        default=None,
+        description="Targets and settings: with them and the rows anybody can tune again",
     )
 
     @model_serializer(mode="wrap")
@@ -152,6 +156,13 @@ class Gear(Frozen):
     expected: Expected = Expected()
 
 
+class Signature(Frozen):
+    """Who vouches for a policy: an Ed25519 public key and its signature of the version, both in base64."""
+
+    public_key: str
+    signature: str
+
+
 class Policy(Frozen):
     """Stages and thresholds, content-addressed by `version`."""
 
@@ -171,6 +182,10 @@ class Policy(Frozen):
     )
     mix: Mix | None = Field(
         default=None, description="Cells with bounds of their own, where a change of the mix is covered"
+    )
+
+    signatures: tuple[Signature, ...] = Field(
+        default=(), description="Not part of the content that is hashed"
     )
 
     @model_validator(mode="after")
@@ -235,6 +250,7 @@ class Policy(Frozen):
         """Return the JSON form without `version`, and without gears and cells where there are none."""
         value = self.model_dump(mode="json", by_alias=True)
         value.pop("version")
+        value.pop("signatures")
         if not self.gears:
             del value["gears"]
         if self.mix is None:
@@ -244,7 +260,9 @@ class Policy(Frozen):
     def dump(self) -> dict[str, Any]:
         """Return the JSON form, `version` set to the hash of the rest."""
         content = self.content()
-        return {"schema": content.pop("schema"), "version": self.content_sha256(), **content}
+        signed = [one.model_dump(mode="json") for one in self.signatures]
+        told = {"schema": content.pop("schema"), "version": self.content_sha256(), **content}
+        return told | {"signatures": signed} if signed else told
 
     def content_sha256(self) -> str:
         """Return the version that this content has."""

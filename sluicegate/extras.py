@@ -10,6 +10,7 @@ from contract.errors import EnvironmentProblem
 EXTRAS: dict[str, tuple[str, ...]] = {
     "serve": (
         "ray", "fastapi", "uvicorn", "codecarbon", "orjson", "httptools", "uvloop", "starlette", "tokenizers",
+        "cryptography",
     ),
     "cpu": ("onnxruntime",),
     "compress": (

@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "Find thresholds that keep a target, with a certificate.",
     "label": "Say which rows to label, and certify with few labels.",
     "simulate": "Replay a policy on predictions: accuracy, escalation, cost.",
+    "verify": "Recompute a certificate from the rows, or check a state's chain of revisions.",
     "serve": "Start the gateway in the foreground.",
     "stand-in": "Answer as a large model's server does, from a family, to try things on.",
     "collect": "Pass every question on to a large model, and keep what it answers.",

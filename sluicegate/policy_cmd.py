@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from contract.policy import read_policy
+from contract.errors import InputError
+from contract.policy import read_policy, write_policy
 from serve.control.admin_client import (
     gateway_state,
     push_policy,
@@ -36,6 +38,7 @@ def command() -> None:
     Example: sluice policy gear busy
     Example: sluice policy canary new.json --share 0.05
     Example: sluice policy push policy.json --family support
+    Example: sluice policy sign policy.json --key release.key
     """
 
 
@@ -137,6 +140,49 @@ def gear(name: str, family: str | None, admin_url: str, as_json: bool) -> None:
     Example: sluice policy gear auto
     """
     _done(shift_gear(None if name == "auto" else name, admin_url, family=family), as_json)
+
+
+@command.command("keygen")
+@click.argument("file", type=FILE)
+def keygen(file: Path) -> None:
+    """Make a key to sign policies with: the private half in FILE, for its owner alone; the public half told.
+
+    Example: sluice policy keygen release.key
+    """
+    from serve.access.signatures import new_key
+
+    private_key, public_key = new_key()
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise InputError("there is a file already", where=file, hint="name another one") from None
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(private_key + "\n")
+    say(f"{public_key}  (for access.policy_keys in the gateway's settings)")
+
+
+@command.command("sign")
+@click.argument("policy", type=FILE)
+@click.option("--key", type=FILE, required=True, help="The private half, as `sluice policy keygen` wrote it.")
+@click.option("--out", type=FILE, help="Default: the policy's own file.")
+@json_option
+def sign(policy: Path, key: Path, out: Path | None, as_json: bool) -> None:
+    """Sign a policy. Its version stays: what is signed is that hash of its content.
+
+    Example: sluice policy sign policy.json --key release.key
+    """
+    from serve.access.signatures import signed
+
+    try:
+        private_key = key.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"the key cannot be read: {problem}", where=key) from None
+    found = signed(read_policy(policy), private_key)
+    write_policy(out or policy, found)
+    if as_json:
+        print_json(found.dump())
+        return
+    say(f"policy {found.version[:12]} is signed by {found.signatures[-1].public_key}")
 
 
 def _done(result: dict[str, Any], as_json: bool) -> None:

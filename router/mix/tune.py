@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from router.mix.cells import certify_cells, chosen_by
 from router.mix.explain import explain_mix
 from router.mix.pairs import Pairs, pairs_of
 from router.mix.shares import Growing, certify_share
+from router.tune.record import recorded
 from router.tune.settings import TuneSettings, content_hash
 from router.tune.targets import Targets
 from router.tune.tune import TuneResult
@@ -64,6 +65,10 @@ def tune_mix(
         policy = min(saving, key=lambda p: p.expected.usd_per_1k or 0.0)
     else:
         policy = _nothing_safe(costs, pairs, found[0].mix)
+    if policy.certificate is not None:
+        mix = {"by": by, "growing": None if growing is None else asdict(growing)}
+        certificate = policy.certificate.model_copy(update={"tuning": recorded(targets, settings, mix=mix)})
+        policy = policy.model_copy(update={"certificate": certificate, "version": ""}).sealed()
     return TuneResult(policy, explain_mix(pairs, policy, costs), (), ())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Evidence:
     overload_share: float = 0.0
     person: Person | None = None
     reference_name: str = ""
+    tuning: Mapping[str, Any] | None = None
 
     @property
     def level(self) -> float:
@@ -231,6 +233,7 @@ def _certificate(
         targets=parts,
         stands_for=evidence.stands_for,
         machine=evidence.machine,
+        tuning=None if evidence.tuning is None else dict(evidence.tuning),
     )
 
 

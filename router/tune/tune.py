@@ -19,6 +19,7 @@ from router.tune.gears import check_gears, explained, gears_of, overload_share, 
 from router.tune.grids import grid_estimates, refine
 from router.tune.perclass import per_class_estimates
 from router.tune.policies import Evidence, build_policy
+from router.tune.record import recorded
 from router.tune.sample import by_cost, fit_scores, make_sample
 from router.tune.search import Estimate, Search, make_search, routed_by, thin
 from router.tune.settings import (
@@ -117,6 +118,7 @@ def tune(
         reference=last,
         person=person,
         reference_name=reference,
+        tuning=recorded(targets, given),
         why_reference=against.why,
         stands_for=given.stands_for if reference == given.teacher else None,
         machine=given.machine,

@@ -21,6 +21,7 @@ from contract.policy import (
 from contract.roster import Seat, served_name
 from runtime.fake_family import TEACHER, write_fake_family
 from runtime.load import check_family_runs
+from serve.access.signatures import Signers
 from serve.control.family_store import FamilyStore, FamilyUnreachable, open_family_store
 from serve.control.machine_check import compare_answers
 from serve.control.revision_store import RevisionStore, first_revision, following, open_revisions
@@ -92,6 +93,7 @@ class _Start:
         self._store = store
         self._progress = progress
         self._share = share
+        self._signers = Signers(settings.access.policy_keys)
 
     def seat(self, seat: Seat, asked: _Asked | None) -> Started | None:
         """Return how a family starts; None, and say so, where it is lost.
@@ -121,6 +123,7 @@ class _Start:
             check_family_runs(family, settings.provider)
             otherwise = compare_answers(folder, family, settings, progress)
             require_certified_answers(policy, otherwise)
+            self._signers.check(policy)
         except (InputError, EnvironmentProblem) as problem:
             if asked is not None:
                 raise
@@ -132,6 +135,7 @@ class _Start:
         if asked is not None:
             in_force = self._ask(lambda: _seed(revisions, folder, family, policy, progress))
             require_certified_answers(in_force, otherwise)
+            self._signers.check(in_force)
         if unpriced := [variant.name for variant in family.variants if variant.usd_per_1k is None]:
             progress(f"the family has no price for {', '.join(unpriced)}: what they cost is not counted")
         slots = slots_of(settings, family, in_force)

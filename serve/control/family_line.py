@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from contract.roster import Seat
 from runtime.room import Room
+from serve.access.signatures import Signers
 from serve.control.evidence import Evidence, Witnesses
 from serve.control.families import Families
 from serve.control.family_push import FamilyPush
@@ -45,7 +46,10 @@ class FamilyLine:
         self.replicas = replicas
         self.families = Families(assignment, seat.name, store, room)
         self.revisions = open_revisions(assignment.state, seat.place)
-        self.plane = ControlPlane(self.revisions, self.families.examine, replicas, self.families.check_room)
+        families, signers = self.families, Signers(assignment.settings.access.policy_keys)
+        self.plane = ControlPlane(
+            self.revisions, families.examine, replicas, families.check_room, signers.check
+        )
         self.push = FamilyPush(self.plane, self.families, store)
         evidence = Evidence(open_objects(assignment.state), seat.place)
         self.trials = TrialControl(self.plane, replicas, evidence)

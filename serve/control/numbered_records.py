@@ -76,8 +76,8 @@ class NumberedRecords(Generic[R]):
         """Return all records, oldest first."""
         return [self.read(number) for number in self._documents.numbers()]
 
-    def commit(self, record: R) -> None:
-        """Write a record under its number, complete or not at all.
+    def commit(self, record: R) -> R:
+        """Write a record under its number, complete or not at all; return it as it was written.
 
         Raises:
             SluiceError: the number exists; of the kind that `taken` says.
@@ -86,3 +86,4 @@ class NumberedRecords(Generic[R]):
             self._documents.write(record.number, record.dump())
         except NumberTaken:
             raise self._taken(f"{self._kind} {record.number} was taken by another writer") from None
+        return record

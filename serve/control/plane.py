@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from contract.errors import NotReady, PolicyError
 from contract.family import Family
 from contract.live import FamilyReference, Revision
-from contract.policy import check_policy_fits, parse_policy, require_certified_answers
+from contract.policy import Policy, check_policy_fits, parse_policy, require_certified_answers
 from serve.control.revision_store import RevisionStore, RevisionTaken, following
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class ControlPlane:
         replicas: the gateway's.
         check_room: raises EnvironmentProblem where there is no memory for what a revision needs beside the
             one in force, both given; asked in a thread, for one commit after the other.
+        check_signed: raises PolicyError for a policy that nobody vouches for who would have to.
     """
 
     def __init__(
@@ -87,11 +88,13 @@ class ControlPlane:
         examine: Examine,
         replicas: Replicas,
         check_room: Callable[[Revision, Revision], None] = lambda *_: None,
+        check_signed: Callable[[Policy], None] = lambda _: None,
     ) -> None:
         self._state = state
         self._examine = examine
         self._replicas = replicas
         self._check_room = check_room
+        self.check_signed = check_signed
         self._one_at_a_time = asyncio.Lock()
         self._rule: Rule = lambda _, changed: changed
 
@@ -166,7 +169,7 @@ class ControlPlane:
                 await asyncio.to_thread(self._check_room, latest, revision)
                 try:
                     await self._prepare(revision, stages=set(revision.families) != set(latest.families))
-                    await asyncio.to_thread(self._state.commit, revision)
+                    revision = await asyncio.to_thread(self._state.commit, revision)
                 except RevisionTaken:
                     await self._replicas.forget()
                     continue
@@ -184,6 +187,7 @@ class ControlPlane:
         pairs = [(revision.policy, revision.family)]
         pairs += [(candidate.policy, candidate.family) for _, candidate in revision.trials()]
         for policy, reference in pairs:
+            self.check_signed(policy)
             found = await asyncio.to_thread(self._examine, reference)
             check_policy_fits(policy, found.family)
             require_certified_answers(policy, found.otherwise)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from contract.errors import SluiceError
+from contract.errors import PolicyError, SluiceError
+from contract.files import sha256_of_json
 from contract.live import FamilyReference, Revision, parse_revision
 from contract.policy import Policy
 from serve.control.numbered_records import NumberedRecords
+from serve.storage.numbered import NotJson
 from serve.storage.objects import Objects, open_objects
 
 MAX_REASON = 200
+BEFORE = "before_sha256"
 
 
 class RevisionTaken(SluiceError):
@@ -28,6 +31,22 @@ class RevisionStore(NumberedRecords[Revision]):
 
     def __init__(self, objects: Objects, place: str = "") -> None:
         super().__init__(objects, below(place, "revisions"), "revision", parse_revision, RevisionTaken)
+
+    def commit(self, record: Revision) -> Revision:
+        """Write a revision under its number, with the hash of the one before as that was written; return it.
+
+        Raises:
+            RevisionTaken: the number exists.
+            PolicyError: the one before is not there.
+        """
+        if record.number > 1:
+            try:
+                before = self._documents.read(record.number - 1)
+            except (FileNotFoundError, NotJson) as problem:
+                where = self._documents.where(record.number - 1)
+                raise PolicyError(f"the revision before is not readable: {problem}", where=where) from None
+            record = record.model_copy(update={BEFORE: sha256_of_json(before)})
+        return super().commit(record)
 
 
 def open_revisions(state: str, place: str = "") -> RevisionStore:
@@ -61,6 +80,7 @@ def following(latest: Revision, changed: Revision, reason: str) -> Revision:
         "created_at": _now(),
         "reason": reason[:MAX_REASON],
         "seed": False,
+        BEFORE: None,
     }
     if changed.rulings is latest.rulings:
         update["rulings"] = ()

@@ -190,6 +190,7 @@ class RosterControl:
         family = found.family
         policy = single_variant_policy(family.teacher) if raw_policy is None else parse_policy(raw_policy)
         check_policy_fits(policy, family)
+        line.plane.check_signed(policy)
         check_answers(folder, found)
         line.families.check_alone(family)
         reference: FamilyReference = self._store.put(folder, family)

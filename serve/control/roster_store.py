@@ -25,7 +25,7 @@ class RosterStore(NumberedRecords[Roster]):
     def __init__(self, state: str) -> None:
         super().__init__(open_objects(state), "roster", "roster", parse_roster, RosterTaken)
 
-    def commit(self, record: Roster) -> None:
+    def commit(self, record: Roster) -> Roster:
         """Write a roster under its number.
 
         Raises:
@@ -33,7 +33,7 @@ class RosterStore(NumberedRecords[Roster]):
             PolicyError: nobody could read it.
         """
         parse_roster(record.dump(), where=self._documents.where(record.number))
-        super().commit(record)
+        return super().commit(record)
 
 
 def next_roster(latest: Roster | None, changed: Roster, reason: str) -> Roster:

@@ -14,4 +14,9 @@ class AccessSettings(Setting):
         default=False, description="Listen beyond loopback although there is no key: whoever reaches it, asks"
     )
     open_metrics: bool = Field(default=False, description="/metrics without a key")
+    policy_keys: tuple[str, ...] = Field(
+        default=(),
+        description="Public keys (`sluice policy keygen`); only policies that one of them signed come into "
+        "force. Empty: any may",
+    )
     open_docs: bool = Field(default=False, description="/docs and /openapi.json without a key")

@@ -173,9 +173,10 @@ def test_history_is_complete_and_in_order(state: RevisionStore, family: Family) 
     """Every committed revision can be read again, oldest first."""
     first = seeded(state, family)
     second = revision(first, single_variant_policy("fake-small"), family)
-    state.commit(second)
-    assert state.history() == [first, second]
-    assert state.newer_than(1) == second
+    written = state.commit(second)
+    assert written.before_sha256
+    assert state.history() == [first, written]
+    assert state.newer_than(1) == written
     assert state.newer_than(2) is None
 
 
