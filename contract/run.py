@@ -133,8 +133,13 @@ def write_run(folder: Path, requests: pa.Table, summary: Summary) -> None:
         if field.name in _LATER and field.name not in requests.column_names:
             requests = requests.append_column(field.name, pa.nulls(requests.num_rows, field.type))
     with atomic_path(folder / REQUESTS) as temporary:
-        pq.write_table(requests.select(REQUEST_SCHEMA.names).cast(REQUEST_SCHEMA), temporary)
+        pq.write_table(_in_order(requests).cast(REQUEST_SCHEMA), temporary)
     write_json(folder / SUMMARY, summary.model_dump(mode="json"))
+
+
+def _in_order(requests: pa.Table) -> pa.Table:
+    names = REQUEST_SCHEMA.names
+    return requests.select(names) if set(names) == set(requests.column_names) else requests
 
 
 def abstained(requests: pa.Table) -> NDArray[np.bool_]:
