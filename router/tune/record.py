@@ -31,8 +31,8 @@ def tuning_of(policy: Policy, certificate: Certificate) -> tuple[Targets, TuneSe
     """
     if certificate.tuning is None:
         raise PolicyError(
-            "its certificate does not record how it was tuned: it was made by an earlier release",
-            hint="sluice tune again with this one; the policy will have a new version",
+            "its certificate records no tuning: an earlier release made it, or labels were chosen",
+            hint="sluice tune again with this release: the policy will have a new version",
         )
     try:
         targets = Targets(**certificate.tuning["targets"])
