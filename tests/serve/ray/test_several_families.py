@@ -120,12 +120,13 @@ class Forgetful(RosterStore):
 
     lost = False
 
-    def commit(self, roster: Roster) -> None:
+    def commit(self, roster: Roster) -> Roster:
         """Write it and fail."""
-        super().commit(roster)
+        written = super().commit(roster)
         if not self.lost:
             self.lost = True
             raise StoreUnreachable("no answer")
+        return written
 
 
 class OnSite:
