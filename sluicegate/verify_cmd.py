@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from contract.errors import TargetNotMet
+from contract.evidence import parse_evidence
+from contract.files import read_json
 from contract.policy import Policy, read_policy
 from sluicegate.common import ANY_PATH, FILE, json_option, print_json, result_console
 from sluicegate.inputs import read_table
-from sluicegate.verifying import Check, verify_certificate
+from sluicegate.verifying import Check, verify_certificate, verify_evidence
 
 
 @click.command("verify")
@@ -20,6 +22,9 @@ from sluicegate.verifying import Check, verify_certificate
 @click.option("--predictions", type=ANY_PATH, help="In a family's place: the rows that it was tuned on.")
 @click.option("--costs", type=FILE, help="With --predictions: costs.json.")
 @click.option("--labels", help="With --predictions: the label set, as for `sluice tune`.")
+@click.option(
+    "--evidence", type=FILE, help="Live evidence of the policy: its audits, and what they are said to prove."
+)
 @click.option("--state", help="A gateway's state: whether its revisions are the unbroken chain they claim.")
 @json_option
 def command(
@@ -28,10 +33,11 @@ def command(
     predictions: Path | None,
     costs: Path | None,
     labels: str | None,
+    evidence: Path | None,
     state: str | None,
     as_json: bool,
 ) -> None:
-    """Recompute a certificate from the rows, or check the chain of a gateway's revisions.
+    """Recompute a certificate from rows or live audits, or check the chain of a gateway's revisions.
 
     The policy is tuned again with what its certificate records, and must come out the same byte for byte.
     Exit code 0: all holds. 3: something does not.
@@ -39,6 +45,7 @@ def command(
     \b
     Example: sluice verify policy.json --family sluicegate-demo/family
     Example: sluice verify policy.json --predictions p.parquet --costs c.json
+    Example: sluice verify policy.json --evidence live.json
     Example: sluice verify --state /var/lib/sluicegate
     """
     if policy is None and state is None:
@@ -46,10 +53,14 @@ def command(
     checks: list[Check] = []
     if policy is not None:
         given = read_policy(policy)
-        checks += verify_certificate(given, read_table(family, predictions, costs, labels))
+        if evidence is None or family is not None or predictions is not None:
+            checks += verify_certificate(given, read_table(family, predictions, costs, labels))
+        if evidence is not None:
+            found = parse_evidence(read_json(evidence), where=evidence)
+            checks += verify_evidence(given, found)
         checks += _signatures(given)
-    elif family is not None or predictions is not None:
-        raise click.UsageError("--family and --predictions go with a POLICY")
+    elif family is not None or predictions is not None or evidence is not None:
+        raise click.UsageError("--family, --predictions and --evidence go with a POLICY")
     if state is not None:
         checks += _chains(state)
     holds = all(check.holds for check in checks)

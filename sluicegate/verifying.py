@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import SluiceError
+from contract.evidence import LiveEvidence
 from contract.files import canonical_json
 from contract.policy import Certificate, Policy
+from router.live.watch import judge
 from router.mix.shares import Growing
 from router.mix.tune import tune_mix
 from router.tune.record import tuning_of
@@ -37,6 +39,26 @@ def verify_certificate(policy: Policy, table: Table) -> list[Check]:
         *_same_builds(certificate, table),
     ]
     return [*checks, _tuned_again(policy, certificate, table)]
+
+
+def verify_evidence(policy: Policy, evidence: LiveEvidence) -> list[Check]:
+    """Return what holds of live evidence about a policy, worked out again from its blocks of audits."""
+    about = {evidence.policy_version, evidence.base_version}
+    share = 1.0 / (evidence.epoch * (evidence.epoch + 1))
+    again, told = judge(evidence.blocks, evidence.rule, share), evidence.standing
+    other = [name for name in type(told).model_fields if getattr(again, name) != getattr(told, name)]
+    low, high = f"{again.drop_low * 100:+.2f}", f"{again.drop_high * 100:+.2f}"
+    return [
+        Check("policy", policy.version in about, f"the evidence is about {evidence.policy_version}"),
+        Check(
+            "live standing",
+            not other,
+            f"it differs in {', '.join(other)}"
+            if other
+            else f"the same from its blocks: a drop of {low} to {high} points over {again.texts} texts",
+        ),
+        Check("alarm", not again.alarm, f"raised by {again.alarm}" if again.alarm else "none was raised"),
+    ]
 
 
 def _same_data(certificate: Certificate, table: Table) -> Check:

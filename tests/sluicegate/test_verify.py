@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from contract.errors import TargetNotMet
+from contract.evidence import Block, LiveEvidence, LiveRule
 from contract.live import FamilyReference
 from contract.policy import Policy, read_policy, single_variant_policy, write_policy
+from router.live.watch import judge
 from runtime.fake_family import write_fake_family
 from serve.control.revision_store import first_revision, following, open_revisions
 from sluicegate.main import cli
@@ -156,3 +158,22 @@ def test_an_old_state_is_readable_and_goes_on_as_a_chain(state: Path) -> None:
     code, said = run("verify", "--state", state)
     assert code == 0, said
     assert "from 5 on" in said
+
+
+def test_live_evidence_is_judged_again_from_its_blocks(family: Path, tmp_path: Path) -> None:
+    """What it says it proves has to follow from its audits, and be about this policy."""
+    path = tuned(family, tmp_path, "--max-accuracy-drop", 0.03)
+    rule = LiveRule(promised_drop=0.03, floor=0.1)
+    blocks = (Block(texts=400, draws=40, asked=40, agreed=40),)
+    evidence = LiveEvidence(
+        family="fake", policy_version=read_policy(path).version, reference="fake-large", since="", rule=rule,
+        blocks=blocks, standing=judge(blocks, rule, 0.5),
+    )  # fmt: skip
+    told = tmp_path / "live.json"
+    told.write_text(json.dumps(evidence.dump()))
+    code, said = run("verify", path, "--evidence", told)
+    assert code == 0, said
+    better = evidence.standing.model_copy(update={"drop_high": 0.0})
+    told.write_text(json.dumps(evidence.model_copy(update={"standing": better}).dump()))
+    code, said = run("verify", path, "--evidence", told)
+    assert (code, "it differs in drop_high" in said) == (3, True)
