@@ -62,7 +62,10 @@ def few_labels(data: Path) -> str:
             "with replacement and so counted on the whole table, whose drop is known; its optimum escalates "
             "0.395. Labels are asked of accepted rows that differ. The bounded share takes the share of "
             "differing answers from all rows, by a Clopper-Pearson bound at a fiftieth of delta, and "
-            "tests the labels alone against the target divided by it.",
+            "tests the labels alone against the target divided by it. "
+            "The quarter that says how low rows are asked for (`router.labels.pair.NET_SHARE`) was chosen "
+            "among two values on this pair, so the escalation flatters a little; violations do not depend "
+            "on it.",
             markdown(
                 [
                     "labels at most (asked)",
