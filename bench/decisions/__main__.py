@@ -160,10 +160,11 @@ def _times(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any
     """Return what a decision takes on both sides, by the policies that `shares` kept."""
     table = _table(given, data, folder)
     texts = table.held.texts[:TIMED]
-    found = {"shad0wllm": table.rival["decide_us"]}
+    found: dict[str, dict[str, Any]] = {"shad0wllm": table.rival["decide_us"]}
     for name in TIMED_CASCADES:
         policy = read_policy(given.out / f"{name.replace(' -> ', '-')}.json")
-        found[name] = decision_us(folder, table.family, policy, table.labels, texts)
+        stages = " -> ".join(stage.variant for stage in policy.stages)
+        found[name] = decision_us(folder, table.family, policy, table.labels, texts) | {"stages": stages}
     return {"times": {"texts": len(texts), "alpha": ALPHAS[0], "found": found}}
 
 
