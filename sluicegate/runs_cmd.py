@@ -22,7 +22,12 @@ ROOT = click.argument("root", metavar="[FOLDER]", type=FOLDER, default=Path("run
 
 @click.group("runs")
 def command() -> None:
-    """List, tag, compare and prune the runs that `sluice loadtest --out` leaves in a folder."""
+    """List, tag, compare and prune the runs that `sluice loadtest --out` leaves in a folder.
+
+    \b
+    Example: sluice runs list runs
+    Example: sluice runs compare runs/monday runs/tuesday
+    """
 
 
 @command.command("list")
