@@ -19,7 +19,7 @@ DegradedBy = Literal["", "deadline", "budget", "overloaded", "failed"]
 """Why a text kept a cheaper answer than the policy wanted; empty: it did not."""
 
 Where = Literal["escalated", "degraded", "near", "wrong", "abstained"]
-"""What `sluice decisions --where` can ask for."""
+"""What decisions can be filtered by."""
 
 NEAR = 0.05
 """A decision is near where a score missed or met its cut-off by at most this."""

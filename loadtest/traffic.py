@@ -116,8 +116,7 @@ def read_trace(path: Path, *, speed: float = 1.0, most_s: float | None = None) -
     """Return the arrivals that a file records, the first at 0.
 
     CSV and Parquet: a column `at`, `at_s`, `intended_at_s`, `timestamp` or `time`, in seconds or as ISO 8601,
-    such as the export of `sluice decisions` or the `requests.parquet` of a run. JSON lines: `timestamp` in
-    milliseconds, as AIPerf's traces have it.
+    such as the `requests.parquet` of a run. JSON lines: `timestamp` in milliseconds, as in traces of AIPerf.
 
     Args:
         speed: how many times as fast.

@@ -14,7 +14,8 @@ class Governor:
     """The gear of one replica.
 
     A gear down is a try: how much more a dearer gear asks of the stages is not known before it does. One that
-    fails costs a wait below `at_once_at` for a moment, and the next try comes after twice the time.
+    fails goes back by one gear, and the next try comes after twice the time. While what waits gets less, no
+    gear goes up: the one before has begun to help.
 
     Args:
         rungs: how many gears there are, 0 the safest.
@@ -27,8 +28,8 @@ class Governor:
     """
 
     __slots__ = (
-        "_calm_since", "_down_at", "_looked_at", "_lowest", "_moved_at", "_patience_s", "_pressed", "_rules",
-        "_share", "_top", "at",
+        "_calm_since", "_down_at", "_last", "_looked_at", "_lowest", "_moved_at", "_patience_s", "_rules",
+        "_share", "_top", "_up_from", "at",
     )  # fmt: skip
 
     def __init__(self, rungs: int, at: int, lowest: int, rules: GearSettings) -> None:
@@ -37,7 +38,8 @@ class Governor:
         self._lowest = lowest
         self._rules = rules
         self._share = 0.0
-        self._pressed = False
+        self._last = 0.0
+        self._up_from = -inf
         self._looked_at = -inf
         self._moved_at = -inf
         self._down_at = -inf
@@ -55,10 +57,11 @@ class Governor:
         elapsed = 0.0 if self._looked_at == -inf else now - self._looked_at
         self._looked_at = now
         self._share += (share - self._share) * (1.0 - exp(-elapsed / rules.window_s))
-        pressed, self._pressed = self._pressed, share >= rules.at_once_at
-        if self._pressed and pressed and self.at < self._top:
+        last, self._last = self._last, share
+        may_go_up = self.at < self._top and share >= last
+        if may_go_up and last >= rules.at_once_at and now >= self._up_from:
             self._up(now, self._top)
-        elif self._share >= rules.up_at and self.at < self._top and now - self._moved_at >= rules.window_s:
+        elif may_go_up and self._share >= rules.up_at and now - self._moved_at >= rules.window_s:
             self._up(now, self.at + 1)
         elif self._share > rules.down_at:
             self._calm_since = None
@@ -72,10 +75,11 @@ class Governor:
         rules = self._rules
         failed = now - self._down_at <= _SETTLES * rules.calm_s
         self._patience_s = min(2 * self._patience_s, rules.most_calm_s) if failed else rules.calm_s
+        self._up_from = now + rules.window_s if failed else -inf
         self._down_at = -inf
         self._calm_since = None
         self._moved_at = now
-        self.at = to
+        self.at = self.at + 1 if failed else to
 
     def _down(self, now: float) -> None:
         if self._down_at != -inf:  # the step before this one held

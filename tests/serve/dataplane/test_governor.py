@@ -78,6 +78,17 @@ def test_it_stays_on_the_ladder_and_goes_down_a_rung_at_a_time(
         before = now
 
 
+def test_a_try_that_fails_goes_back_by_one_gear_only() -> None:
+    """Half of what busy carries, which idle does not: the overload gears are not taken for a failed try."""
+    asked = (0.62, 0.24, 0.16, 0.05)
+    governor = Governor(4, 1, 0, RULES)
+    waiting, seen = 0.0, set()
+    for n in range(round(60 / EVERY_S)):
+        waiting = max(0.0, waiting + (53 * asked[governor.at] - 25.0) * EVERY_S)
+        seen.add(governor.look(n * EVERY_S, waiting / 25.0 / 0.32))
+    assert seen == {0, 1}
+
+
 def test_a_burst_is_held_and_left_again() -> None:
     """A fluid queue at five times the load of busy: the wait stays in its time, and idle returns after."""
     asked = (0.8, 0.4, 0.1)  # share of texts that each gear sends to a stage of 200 texts a second
