@@ -64,8 +64,8 @@ def few_labels(data: Path) -> str:
             "differing answers from all rows, by a Clopper-Pearson bound at a fiftieth of delta, and "
             "tests the labels alone against the target divided by it. "
             "The quarter that says how low rows are asked for (`router.labels.pair.NET_SHARE`) was chosen "
-            "among two values on this pair, so the escalation flatters a little; violations do not depend "
-            "on it.",
+            "among two values on this pair, and so was how rows are drawn, so the escalation flatters a "
+            "little; violations do not depend on it.",
             markdown(
                 [
                     "labels at most (asked)",
