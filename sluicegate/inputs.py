@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from contract.errors import FamilyError
 from contract.family import Family, read_family
 from contract.files import inside
 from contract.predictions import LabelValue, Predictions
+from router.tune.settings import TuneSettings
 from sluicegate.common import ANY_PATH, FILE, progress_console
 from tables.predictions import read_predictions
 
@@ -112,6 +114,24 @@ def read_table(
         read_costs(inside(folder, manifest.costs.path)),
         manifest,
         folder,
+    )
+
+
+def tune_settings(table: Table, asked: dict[str, Any], **more: Any) -> TuneSettings:
+    """Return how to tune a table: what it tells itself, what every such command is asked, and `more`."""
+    named = asked["variants"]
+    return TuneSettings(
+        reference=asked["reference"],
+        teacher=table.teacher,
+        stands_for=table.stands_for,
+        variants=tuple(part.strip() for part in named.split(",")) if named else None,
+        confidence=asked["confidence"],
+        score=asked["score"],
+        seed=asked["seed"],
+        artifact_sha256=table.artifacts,
+        machine=table.machine,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **more,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from router.labels.result import LabelResult, result_of, savings_of
 from router.labels.worth import Worth, worth_of
 from router.tune.settings import TuneSettings
 from sluicegate.common import FILE, json_option, print_json, result_console
-from sluicegate.inputs import Table, read_table, table_options
+from sluicegate.inputs import Table, read_table, table_options, tune_settings
 from sluicegate.label_rows import Drawn, drawn_rows, file_of, redrawn
 from tables.rows_to_label import read_rows_to_label
 
@@ -69,13 +69,11 @@ def command(
     """Label only what can matter, and certify with it.
 
     Where an accepted answer is the reference's too, accepting it costs nothing, whatever the label. So rows
-    are
-    asked for on which the two differ, those of the surest scores first: with --out they go into a CSV whose
-    column `label` is yours to fill, from the top as far as you like; --in reads it back and writes a
-    certified policy. On
-    a terminal, without either, they are asked one by one: keys for the likely labels, a typed label, u to
-    undo, q to stop; what was answered is kept in labels.csv beside the predictions, and the same command
-    goes on from there.
+    are asked for on which the two differ, those of the surest scores first: with --out they go into a CSV
+    whose column `label` is yours to fill, from the top as far as you like; --in reads it back and writes a
+    certified policy. On a terminal, without either, they are asked one by one: keys for the likely labels, a
+    typed label, u to undo, q to stop; what was answered is kept in labels.csv beside the predictions, and
+    the same command goes on from there.
 
     Rows need predictions of every variant and no label; a label that is no more than the teacher's answer
     counts as none. Exits 3 where the labels certify no threshold.
@@ -88,7 +86,7 @@ def command(
     if asked["out"] is not None and asked["given"] is not None:
         raise click.UsageError("give --out to write rows to label, or --in to read them back, not both")
     table = read_table(family, predictions, costs, labels)
-    settings = _settings(asked, table)
+    settings = tune_settings(table, asked)
     if asked["given"] is not None:
         _certify(table, settings, asked, as_json=as_json)
         return
@@ -100,22 +98,6 @@ def command(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("there is no terminal to ask on: give --out FILE, and later --in FILE")
     _ask(drawn, table, settings, asked, as_json=as_json)
-
-
-def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
-    named = asked["variants"]
-    return TuneSettings(
-        reference=asked["reference"],
-        teacher=table.teacher,
-        stands_for=table.stands_for,
-        variants=tuple(part.strip() for part in named.split(",")) if named else None,
-        confidence=asked["confidence"],
-        score=asked["score"],
-        seed=asked["seed"],
-        artifact_sha256=table.artifacts,
-        machine=table.machine,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
 
 
 def _show_draw(drawn: Drawn, table: Table, settings: TuneSettings, out: Path, *, as_json: bool) -> None:
@@ -179,7 +161,15 @@ def _certify(table: Table, settings: TuneSettings, asked: dict[str, Any], *, as_
             "no row has a label yet", where=asked["given"], hint="fill its column `label`, from the top"
         )
     epsilon = asked["max_accuracy_drop"] or drawn.sampling.epsilon
-    result = result_of(
+    result = _result(drawn, labels, table, settings, epsilon)
+    _show_result(result, asked["policy"], as_json=as_json)
+
+
+def _result(
+    drawn: Drawn, labels: Mapping[int, str], table: Table, settings: TuneSettings, epsilon: float
+) -> LabelResult:
+    """Return what the labels, by row of the table, prove."""
+    return result_of(
         drawn.pair,
         drawn.draw,
         drawn.losses(labels),
@@ -188,7 +178,6 @@ def _certify(table: Table, settings: TuneSettings, asked: dict[str, Any], *, as_
         replace(settings, seed=drawn.sampling.seed),
         epsilon,
     )
-    _show_result(result, asked["policy"], as_json=as_json)
 
 
 def _show_result(result: LabelResult, policy: Path, *, as_json: bool) -> None:
@@ -217,13 +206,5 @@ def _ask(drawn: Drawn, table: Table, settings: TuneSettings, asked: dict[str, An
     labels = ask(drawn, file_of(table), settings.confidence)
     if not labels:
         return
-    result = result_of(
-        drawn.pair,
-        drawn.draw,
-        drawn.losses(labels),
-        drawn.predictions,
-        table.costs,
-        settings,
-        drawn.sampling.epsilon,
-    )
+    result = _result(drawn, labels, table, settings, drawn.sampling.epsilon)
     _show_result(result, asked["policy"], as_json=as_json)

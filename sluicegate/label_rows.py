@@ -65,8 +65,8 @@ class Drawn:
         """Return [K] in the order of the draw what the labels, by row of the table, say of each row.
 
         A row that was left out among labelled ones counts as if only the reference were right, the worst
-        that it
-        can be: what people leave out is not left out at random. Rows after the last labelled one are UNKNOWN.
+        that it can be: what people leave out is not left out at random. Rows after the last labelled one are
+        UNKNOWN.
         """
         number = {name: index for index, name in enumerate(self.labels)}
         number.setdefault(NO_LABEL_FITS, UNLABELLED)

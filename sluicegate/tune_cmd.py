@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from router.tune.compare import compare_scores as curves_of_scores
 from router.tune.targets import Targets
 from router.tune.tune import TuneResult, TuneSettings, tune
 from sluicegate.common import FILE, json_option, print_json, result_console
-from sluicegate.inputs import Table, read_table, table_options
+from sluicegate.inputs import Table, read_table, table_options, tune_settings
 
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 FRACTION = click.FloatRange(0, 1)
@@ -224,28 +223,12 @@ def _targets(asked: dict[str, Any]) -> Targets:
 
 
 def _settings(asked: dict[str, Any], table: Table) -> TuneSettings:
-    named = asked["variants"]
-    return TuneSettings(
-        reference=asked["reference"],
-        teacher=table.teacher,
-        stands_for=table.stands_for,
-        variants=tuple(part.strip() for part in named.split(",")) if named else None,
-        confidence=asked["confidence"],
-        certified=not asked["uncertified"],
-        score=asked["score"],
-        method=asked["method"],
-        max_stages=asked["max_stages"],
-        seed=asked["seed"],
-        certify_share=asked["certify_share"],
-        allow_always_escalate=asked["allow_always_escalate"],
-        abstain=asked["abstain"],
-        abstain_usd_per_1k=asked["abstain_usd_per_1k"],
-        gears=asked["gears"],
-        overload_drop=asked["overload_drop"],
-        artifact_sha256=table.artifacts,
-        machine=table.machine,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    names = (
+        "method", "max_stages", "certify_share", "allow_always_escalate", "abstain", "abstain_usd_per_1k",
+        "gears", "overload_drop",
+    )  # fmt: skip
+    more = {name: asked[name] for name in names}
+    return tune_settings(table, asked, certified=not asked["uncertified"], **more)
 
 
 def _pairs(name: str, given: tuple[str, ...]) -> dict[str, float]:

@@ -63,10 +63,9 @@ def certify(pair: Pair, draw: Draw, losses: IntArray, epsilon: float, delta: flo
         pair: the rows.
         draw: those drawn to be labelled.
         losses: [K] in the order of the draw: 1 where only the reference is right, -1 where only the cheap
-        variant
-            is, 0 where neither is; UNKNOWN from some place on where labelling stopped. It may stop anywhere,
-            for
-            any reason, and go on later: a threshold's test waits until all drawn rows above it have labels.
+            variant is, 0 where neither is; UNKNOWN from some place on where labelling stopped. It may stop
+            anywhere, for any reason, and go on later: a threshold's test waits until all drawn rows above it
+            have labels.
         epsilon: accuracy drop.
         delta: level.
 

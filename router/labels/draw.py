@@ -19,7 +19,7 @@ class Draw:
             differ at or above `level`.
         n: rows drawn, whether they differ or not.
         level: the lowest threshold in question, an index into the pair's path; -1 where the first has too
-        many.
+            many.
         probability: n / rows of the pair, the chance that each of these rows had.
     """
 

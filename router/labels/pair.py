@@ -39,12 +39,11 @@ class Pair:
         rows: [N] places in the predictions table, ascending.
         scores: [N] of the cheap variant; its answer is accepted where the score is the threshold or more.
         differs: [N] whether the answers differ. Where they do not, accepting costs nothing, whatever the
-        label.
+            label.
         path: [J] thresholds, safest first.
         rate_at_reach: share of rows that differ above the lowest threshold in question, by the rows that
-        fixed
-            the path: that at which the drop is the one asked for, if the reference is right more often in a
-            quarter of the differing answers.
+            fixed the path: that at which the drop is the one asked for, if the reference is right more often
+            in a quarter of the differing answers.
         n_path: rows that the path and the score were fixed on.
     """
 

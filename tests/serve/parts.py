@@ -19,7 +19,7 @@ from contract.policy import Limits, Policy, Stage
 from router.decide.cascade import compile_policy
 from runtime.fake_family import write_fake_family
 from runtime.load import load_variant
-from serve.control.plane import ControlPlane
+from serve.control.plane import ControlPlane, ReplicaState
 from serve.dataplane.plane import DataPlane
 from serve.http.app import Gateway
 from serve.http.connection import connections_to
@@ -69,6 +69,21 @@ def snapshot_of(fakes: FakeFolder, policy: Policy, recorder: Recorder) -> Snapsh
         for name in fakes.family.names
     }
     return Snapshot(1, policy, compile_policy(policy, fakes.family.labels), fakes.family, stages)
+
+
+class WillingReplicas:
+    """Replicas that take everything, and of which none says where it is."""
+
+    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
+        """Take it."""
+        return [None]
+
+    async def forget(self) -> None:
+        """Nothing was kept."""
+
+    async def catch_up(self) -> list[ReplicaState]:
+        """Nobody says where."""
+        return []
 
 
 class Kept:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,11 +13,11 @@ from contract.live import FamilyReference
 from contract.policy import Policy, Stage, parse_policy, read_policy, write_policy
 from serve.access.signatures import Signers, new_key, public_key_of, signed, verified
 from serve.control.bootstrap import assign
-from serve.control.plane import ControlPlane, Examined, ReplicaState
+from serve.control.plane import ControlPlane, Examined
 from serve.control.revision_store import first_revision, open_revisions
 from serve.settings.gateway import Settings
 from sluicegate.main import cli
-from tests.serve.parts import FakeFolder, two_stage_policy
+from tests.serve.parts import FakeFolder, WillingReplicas, two_stage_policy
 
 PRIVATE, PUBLIC = new_key()
 OTHER, _ = new_key()
@@ -71,21 +70,6 @@ def test_what_is_no_key_is_refused(key: str) -> None:
         signed(two_stage_policy(), key)
 
 
-class Ready:
-    """Replicas that take everything."""
-
-    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
-        """Fine."""
-        return [None]
-
-    async def forget(self) -> None:
-        """Nothing was kept."""
-
-    async def catch_up(self) -> list[ReplicaState]:
-        """Nobody says where."""
-        return []
-
-
 @pytest.mark.anyio
 async def test_push_and_rollback_take_signed_ones_alone(fake_folder: FakeFolder, tmp_path: Path) -> None:
     """Whatever becomes a revision is checked, trials too, and nothing has changed after a refusal."""
@@ -93,7 +77,9 @@ async def test_push_and_rollback_take_signed_ones_alone(fake_folder: FakeFolder,
     family = fake_folder.family
     reference = FamilyReference(name=family.name, sha256=family.sha256, path=str(fake_folder.folder))
     state.commit(first_revision(two_stage_policy(), reference, "seed"))
-    plane = ControlPlane(state, lambda _: Examined(family, {}), Ready(), check_signed=Signers([PUBLIC]).check)
+    plane = ControlPlane(
+        state, lambda _: Examined(family, {}), WillingReplicas(), check_signed=Signers([PUBLIC]).check
+    )
     with pytest.raises(PolicyError, match="takes only signed ones"):
         await plane.push(two_stage_policy(deadline_ms=9.0).dump())
     await plane.push(signed(two_stage_policy(deadline_ms=9.0), PRIVATE).dump())

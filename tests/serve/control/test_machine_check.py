@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,10 +14,11 @@ from contract.machine import Machine
 from contract.policy import Certificate, Policy, Stage, read_policy, write_policy
 from runtime.machine import describe_machine
 from serve.control.bootstrap import assign
-from serve.control.plane import ControlPlane, Examined, ReplicaState
+from serve.control.plane import ControlPlane, Examined
 from serve.control.revision_store import following, open_revisions
 from serve.settings.gateway import Settings
 from sluicegate.inspect_cmd import command
+from tests.serve.parts import WillingReplicas
 from tests.support.measured import compute_otherwise, write_measured_family
 
 SEEDS = {"small": 1, "large": 2}
@@ -113,21 +113,6 @@ def test_a_certified_revision_in_force_is_held_to_it_too(tmp_path: Path) -> None
         assign(settings_of(tmp_path, certified=False), tmp_path)
 
 
-class Ready:
-    """Replicas that take everything."""
-
-    async def prepare(self, revision: dict[str, Any], *, stages: bool) -> list[str | None]:
-        """Take it."""
-        return [None]
-
-    async def forget(self) -> None:
-        """Nothing is held."""
-
-    async def catch_up(self) -> list[ReplicaState]:
-        """Say nothing."""
-        return []
-
-
 @pytest.mark.anyio
 async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> None:
     """The control plane knows which variants answer otherwise: it takes no certificate over one of them."""
@@ -137,7 +122,7 @@ async def test_a_policy_that_is_pushed_later_is_held_to_it(tmp_path: Path) -> No
     [started] = given.families.values()
     assert set(started.otherwise) == {"small"}
     state = open_revisions(str(tmp_path / "state"))
-    plane = ControlPlane(state, lambda _: Examined(family, started.otherwise), Ready())
+    plane = ControlPlane(state, lambda _: Examined(family, started.otherwise), WillingReplicas())
     uncertified = read_policy(tmp_path / "policy.json")
     settings_of(tmp_path)
     with pytest.raises(PolicyError, match="small gives other answers"):
