@@ -263,9 +263,9 @@ WHERE_USED = (
     *(metrics.ARM_REQUESTS, metrics.ARM_TEXTS, metrics.ARM_ESCALATED, metrics.ARM_DEGRADED),
     *(metrics.ARM_DURATION, metrics.ARM_USD, metrics.ARM_PAIRS),
     *(metrics.LIMITED, metrics.STAGE_RETRIES, metrics.STAGE_HEDGES, metrics.STAGE_BREAKER),
-    *(metrics.CLIENTS_LEFT, metrics.REMOTE_FAILURES, metrics.REMOTE_USD),
+    *(metrics.CLIENTS_LEFT, metrics.REMOTE_FAILURES, metrics.REMOTE_USD, metrics.GEAR),
 )
-"""What appears once there are trials, limits, failures, leaving clients or models elsewhere, with tests."""
+"""What appears once there are trials, limits, failures, leaving clients, remote models, gears; with tests."""
 
 
 def test_every_dashboard_metric_is_in_a_live_scrape(gateway: Running, demo: Demo) -> None:
