@@ -100,7 +100,7 @@ def two_stages(data: Path) -> str:
     lines = []
     ways: list[tuple[str, bool, Method]] = [
         ("naive (empirical optimum)", False, "betting"),
-        ("fixed sequence, betting (default)", True, "betting"),
+        ("fixed sequence, betting", True, "betting"),
         ("fixed sequence, exact binomial on harm", True, "binomial"),
         ("fixed sequence, exact binomial on disagreement", True, "disagreement"),
     ]

@@ -67,8 +67,8 @@ class Step:
 def make_ladder(certified: float, rungs: int = 8, max_escalation: float | None = None) -> tuple[Ladder, int]:
     """Return thresholds around the certified one, and its rung.
 
-    `rungs` of them halve, one by one, what separates a score from 1, down to the certified threshold; as many
-    again go on below it by steps of a quarter of what is above it, as long as they are above 0.
+    Each of the `rungs` above it is nearer to 1 than the one below by three tenths of what separates that one;
+    each of as many below it is farther by a fifth, as long as they are above 0.
     """
     above = [1 - (1 - certified) * 0.7**step for step in range(rungs, 0, -1)]
     below = [1 - (1 - certified) * 1.2**step for step in range(1, rungs + 1)]

@@ -134,7 +134,7 @@ def test_an_alarm_is_seldom_false_in_a_whole_life(
 
 
 def test_two_points_beyond_the_promise_are_found_within_three_thousand_audits(draws: int) -> None:
-    """After a quiet third of its life, nine in ten are alarmed in time, and say where it began."""
+    """After a quiet quarter of its life four in five are alarmed in time, and say where it began."""
     found = []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
