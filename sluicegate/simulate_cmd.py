@@ -8,12 +8,11 @@ from typing import Any
 import click
 from rich.table import Table as RichTable
 
-from contract.policy import read_policy
+from contract.policy import ABSTAIN, read_policy
 from router.decide.latency import predicted_latency
 from router.decide.simulate import simulate
 from sluicegate.common import FILE, json_option, print_json, result_console
 from sluicegate.inputs import read_table, table_options
-from sluicegate.mix_today import mix_today
 
 
 @click.command("simulate")
@@ -59,9 +58,12 @@ def command(
     replayed = simulate(rows, table.costs, policy if gear is None else policy.in_gear(gear))
     figures = replayed.figures
     if table.family is not None:
-        stages = [table.family.variant(name).time_quantiles for name in replayed.variants]
+        ran = [name for name in replayed.variants if name != ABSTAIN]
+        stages = [table.family.variant(name).time_quantiles for name in ran]
         figures |= predicted_latency(replayed.rows.ran, stages)
     if mix_path is not None:
+        from sluicegate.mix_today import mix_today
+
         figures["mix"] = mix_today(mix_path, policy, table)
     if as_json:
         print_json(figures)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from contract.errors import TargetNotMet
+from contract.policy import ABSTAIN, Policy
 from loadtest.operating_point import Point, Wanted
 from loadtest.runner import LoadPlan
 from loadtest.thresholds import Arm, ThresholdSweep, sweep_thresholds
@@ -45,14 +46,9 @@ def run(plan: LoadPlan, options: ThresholdOptions, out: Path | None, *, as_json:
     """Sweep, show, and raise TargetNotMet where no point keeps the limits."""
     wanted = Wanted(plan.slo_ms or 0.0, options.max_accuracy_drop, options.max_usd_per_1k)
     with ThresholdDial(options.admin_url, options.family, options.stage) as dial, series_progress() as watch:
-        variants = [stage.variant for stage in dial.policy.stages]
-        reference = dial.policy.reference
-        prefix = f"{options.family}/" if options.family else ""
-        cascade = options.family or CASCADE
-        arms = [Arm(f"{t:g}", cascade, t) for t in sorted(set(options.thresholds))]
-        arms += [Arm(v, prefix + v, None) for v in dict.fromkeys([*variants, reference])]
+        arms = arms_of(dial.policy, options.thresholds, options.family)
         sweep = sweep_thresholds(
-            plan, arms, reference, dial.turn,
+            plan, arms, dial.policy.reference, dial.turn,
             repeats=options.repeats, wanted=wanted, out=out, progress=watch,
         )  # fmt: skip
     if as_json:
@@ -64,6 +60,23 @@ def run(plan: LoadPlan, options: ThresholdOptions, out: Path | None, *, as_json:
         click.echo(said, err=True)
     if sweep.advice.point is None:
         raise TargetNotMet(sweep.advice.words)
+
+
+def arms_of(policy: Policy, thresholds: Sequence[float], family: str | None) -> list[Arm]:
+    """Return the cascade at each threshold, and each variant of its stages and the reference alone.
+
+    Args:
+        policy: in force.
+        thresholds: of the stage that is turned.
+        family: the name it is served under; None: the only one.
+    """
+    prefix = f"{family}/" if family else ""
+    variants = [stage.variant for stage in policy.stages if stage.variant != ABSTAIN]
+    alone = dict.fromkeys([*variants, policy.reference])
+    return [
+        *(Arm(f"{t:g}", family or CASCADE, t) for t in sorted(set(thresholds))),
+        *(Arm(name, prefix + name, None) for name in alone),
+    ]
 
 
 def sweep_table(sweep: ThresholdSweep) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.policy import Policy, Stage, write_policy
 from loadtest.reference import Behaviour, serving
 from runtime.fake_family import write_fake_family
 
@@ -94,6 +95,18 @@ def test_simulate_gives_every_promised_key(family: Path, policy: Path) -> None:
         "escalation_rate", "stage_share", "usd_per_1k", "latency_ms", "energy_wh_per_1k", "per_slice",
         "per_class",
     }  # fmt: skip
+
+
+def test_a_policy_that_leaves_texts_to_a_person_is_replayed(family: Path, tmp_path: Path) -> None:
+    """What nobody answers takes no variant's time: its share is told, and p99 is of the stages that ran."""
+    stages = (Stage(variant="fake-small", threshold=0.9), Stage(variant="abstain"))
+    policy = Policy(status="uncertified", reference="fake-large", stages=stages)
+    write_policy(tmp_path / "policy.json", policy)
+    done = run("simulate", family, "--policy", tmp_path / "policy.json", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert 0 < told["abstention_rate"] < 1
+    assert told["latency_p99_ms"] > 0
 
 
 def test_simulate_in_words_shows_slices_and_classes(family: Path, policy: Path) -> None:
