@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from contract.run import Summary
 from loadtest.estimates import Estimate
+from loadtest.search import ERROR_SHARE
 
 Curve = Sequence["Point"]
 
@@ -65,7 +66,7 @@ class Wanted:
         s = point.summary
         if not s.valid:
             return f"void: {s.void_reason}"
-        if s.errors > 0.001 * s.n:
+        if s.errors > ERROR_SHARE * s.n:
             return f"{s.errors} of {s.n} requests failed"
         if s.p99_ms is None or s.p99_ms > self.slo_ms:
             return f"p99 {s.p99_ms or float('inf'):.1f} ms is over {self.slo_ms:g} ms"

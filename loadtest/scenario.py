@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from contract.metrics import LATENCY_BUCKETS_S
 from contract.run import Summary
 from loadtest.comparison import FULL, ArmRuns, Comparison, Effort
 from loadtest.generator import Generator
-from loadtest.runner import METERED_WARMUP_S, LoadPlan, LoadProgress, drive, labelled, measure_idle_watts
+from loadtest.runner import METERED_WARMUP_S, LoadPlan, drive, labelled, measure_idle_watts
 from loadtest.search import Capacity, easy_rate, first_rate, judge
-from loadtest.sweep import StepProgress, Watch, find_capacity
+from loadtest.sweep import StepProgress, Tell, Watch, find_capacity, telling
 from loadtest.traffic import UNIFORM
 
 SLO_FACTOR = 6.0
@@ -122,7 +122,7 @@ def _probe(
     generator: Generator,
     plan: LoadPlan,
     effort: Effort,
-    tell: Callable[[LoadProgress], None] | None,
+    tell: Tell | None,
     abort: threading.Event | None,
 ) -> Summary:
     light = replace(
@@ -177,7 +177,7 @@ def _rounds(
             folder = out / name / f"equal-{repeat}"
             one = replace(plan, model=models[name], out=folder, seed=plan.seed + repeat)
             title = f"{name} at {plan.rate_per_s:g} per second, {repeat + 1} of {repeats}"
-            tell = None if watch is None else _titled(watch, title)
+            tell = telling(watch, title, 1, None)
             summary = drive(one, generator=generator, progress=tell, abort=abort).summary
             if not summary.valid:
                 summary = drive(one, generator=generator, progress=tell, abort=abort).summary
@@ -191,10 +191,6 @@ def _all_hold(found: Mapping[str, Sequence[tuple[Summary, Path]]]) -> bool:
     return all(judge(summary)[0] == "held" for runs in found.values() for summary, _ in runs)
 
 
-def _titled(watch: Watch, title: str) -> Callable[[LoadProgress], None]:
-    return lambda load: watch(StepProgress(title, 1, None, load))
-
-
 class _Stages:
     """Numbers the stages of a comparison for the progress shown."""
 
@@ -203,10 +199,9 @@ class _Stages:
         self._total = total
         self._done = 0
 
-    def next(self, title: str) -> Callable[[LoadProgress], None] | None:
+    def next(self, title: str) -> Tell | None:
         """Begin a stage of one run."""
-        watch = self.series(title)
-        return None if watch is None else _titled(watch, title)
+        return telling(self.series(title), title, 1, None)
 
     def series(self, title: str) -> Watch | None:
         """Begin a stage of several runs."""

@@ -93,7 +93,7 @@ def summarise(
     ok = answered(requests)
     waited = waits(requests)
     lag = (requests["sent_at_s"].to_numpy() - requests["intended_at_s"].to_numpy()) * 1000.0
-    answers = _answers(requests, ok)
+    answers = answers_in(requests, ok)
     right, f1 = accuracy(answers), macro_f1_of(answers, seed=setting.seed)
     rate = _rate_held(requests, setting)
     good = goodput(requests, setting.slo_ms, rate)
@@ -193,7 +193,8 @@ def _charged_per_1k(use: ServerUse | None, answers: int) -> float | None:
     return 1000.0 * use.charged_usd / served if use and use.charged_usd is not None and served else None
 
 
-def _answers(requests: pa.Table, kept_rows: NDArray[np.bool_]) -> Answers:
+def answers_in(requests: pa.Table, kept_rows: NDArray[np.bool_]) -> Answers:
+    """Return the answers among the rows kept [N] that have a label."""
     kept = requests.filter(pa.array(kept_rows))
     return answers_of(kept["label"].to_pylist(), kept["answer"].to_pylist(), kept["row"].to_pylist())
 
@@ -258,7 +259,7 @@ def _by_variant(
     for name in sorted({str(v) for v in names[ok] if v is not None} | set(cpu)):
         mask = ok & (names == name)
         kept = latency[mask]
-        right = accuracy(_answers(requests, mask))
+        right = accuracy(answers_in(requests, mask))
         share = cpu.get(name, 0.0) / cpu_all if cpu_all > 0 else None
         found[name] = VariantShare(
             n=int(mask.sum()),

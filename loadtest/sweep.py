@@ -16,6 +16,7 @@ from contract.errors import InputError
 from contract.files import write_json
 from contract.run import Summary
 from loadtest.generator import Generator
+from loadtest.history import SWEEP
 from loadtest.runner import METERED_WARMUP_S, LoadPlan, LoadProgress, drive, labelled
 from loadtest.search import (
     Capacity,
@@ -67,6 +68,7 @@ class Sweep:
 
 
 Watch = Callable[[StepProgress], None]
+Tell = Callable[[LoadProgress], None]
 
 
 def run_sweep(
@@ -97,7 +99,7 @@ def run_sweep(
         steps = rate_curve(template, rates, out=out, progress=progress, abort=abort)
     sweep = Sweep(template.model, template.url, template.protocol, slo_ms, template.seed, capacity, steps)
     if out is not None:
-        write_json(out / "sweep.json", sweep.dump(out))
+        write_json(out / SWEEP, sweep.dump(out))
     return sweep
 
 
@@ -201,9 +203,13 @@ class _Ladder:
         self.steps.append(step)
         return step
 
-    def _tell(self, title: str) -> Callable[[LoadProgress], None] | None:
-        watch, number, total = self.progress, len(self.steps) + 1, self.total
-        return None if watch is None else lambda load: watch(StepProgress(title, number, total, load))
+    def _tell(self, title: str) -> Tell | None:
+        return telling(self.progress, title, len(self.steps) + 1, self.total)
+
+
+def telling(watch: Watch | None, title: str, step: int, steps: int | None) -> Tell | None:
+    """Return what tells a watch of the load of one step; None where nobody watches."""
+    return None if watch is None else lambda load: watch(StepProgress(title, step, steps, load))
 
 
 def _objective(template: LoadPlan) -> float:

@@ -12,13 +12,13 @@ import numpy as np
 
 from contract.errors import InputError
 from contract.files import write_json
-from loadtest.estimates import Answers, accuracy_difference, answers_of
+from loadtest.estimates import accuracy_difference
 from loadtest.generator import Generator
 from loadtest.operating_point import Advice, Point, Wanted, advise, knee
 from loadtest.pooling import pooled_requests, pooled_setting, pooled_use
-from loadtest.runner import LoadPlan, LoadProgress, LoadResult, default_economy, drive, labelled
-from loadtest.summary import summarise
-from loadtest.sweep import StepProgress, Watch
+from loadtest.runner import LoadPlan, LoadResult, default_economy, drive, labelled
+from loadtest.summary import answers_in, summarise
+from loadtest.sweep import Watch, telling
 from loadtest.waits import answered
 
 Turn = Callable[[float], None]
@@ -116,7 +116,7 @@ def sweep_thresholds(
                     out=out / "runs" / arm.name / str(repeat) if out else None,
                 )
                 done = sum(map(len, found.values())) + 1
-                tell = _titled(progress, f"{arm.name}, {repeat + 1} of {repeats}", done, total)
+                tell = telling(progress, f"{arm.name}, {repeat + 1} of {repeats}", done, total)
                 found[arm.name].append(drive(plan, generator=generator, progress=tell, abort=abort))
     points = _points(template, arms, found, reference)
     sweep = ThresholdSweep(
@@ -131,15 +131,18 @@ def sweep_thresholds(
 def _points(
     template: LoadPlan, arms: Sequence[Arm], found: dict[str, list[LoadResult]], reference: str
 ) -> tuple[Point, ...]:
-    answers = {name: _answers(results) for name, results in found.items()}
+    pooled = {
+        name: pooled_requests([r.requests for r in results], [r.setting for r in results])
+        for name, results in found.items()
+    }
+    answers = {name: answers_in(requests, answered(requests)) for name, requests in pooled.items()}
     points = []
     for arm in arms:
         results = found[arm.name]
-        settings = [result.setting for result in results]
         machine = results[0].summary.machine
         summary = summarise(
-            pooled_requests([result.requests for result in results], settings),
-            pooled_setting(settings),
+            pooled[arm.name],
+            pooled_setting([result.setting for result in results]),
             use=pooled_use([result.use for result in results]),
             economy=template.economy or default_economy(machine),
             machine=machine,
@@ -147,19 +150,6 @@ def _points(
         gap = accuracy_difference(answers[arm.name], answers[reference], seed=template.seed)
         points.append(Point(arm.name, arm.model, arm.threshold, summary, gap))
     return tuple(sorted(points, key=lambda p: (p.alone, p.threshold or 0.0)))
-
-
-def _answers(results: Sequence[LoadResult]) -> Answers:
-    columns: dict[str, list[Any]] = {"label": [], "answer": [], "row": []}
-    for result in results:
-        given = result.requests.filter(answered(result.requests))
-        for name in columns:
-            columns[name] += given[name].to_pylist()
-    return answers_of(columns["label"], columns["answer"], columns["row"])
-
-
-def _titled(watch: Watch | None, title: str, step: int, steps: int) -> Callable[[LoadProgress], None] | None:
-    return None if watch is None else lambda load: watch(StepProgress(title, step, steps, load))
 
 
 def _dumped(point: Point) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.errors import DataError, InputError
+from tables.columnar import PARQUET
 
 Process = Literal["poisson", "uniform", "gamma"]
 PROCESSES: tuple[Process, ...] = get_args(Process)
@@ -140,7 +141,7 @@ def read_trace(path: Path, *, speed: float = 1.0, most_s: float | None = None) -
 
 
 def _seconds(path: Path) -> list[float]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() in PARQUET:
         names = pq.read_schema(path).names
         column = pq.read_table(path, columns=[_column(names, path)]).column(0).to_pylist()
         return _numbers(column, path, first_row=1)

@@ -19,8 +19,9 @@ from router.labels.certify import UNKNOWN
 from router.labels.draw import Draw, draw_rows
 from router.labels.pair import Pair, make_pair
 from router.labels.result import loss_of
-from router.tune.settings import TuneSettings, content_hash
+from router.tune.settings import TuneSettings, data_hash
 from sluicegate.inputs import Table
+from tables.columnar import PARQUET
 from tables.rows_to_label import RowsToLabel
 
 
@@ -97,7 +98,7 @@ def unlabelled(table: Table) -> Predictions:
 
 def sampling_of(predictions: Predictions, pair: Pair, budget: int, epsilon: float, seed: int) -> Sampling:
     """Return how rows are drawn, for the file."""
-    data = predictions.sha256 or content_hash(predictions)
+    data = data_hash(predictions)
     return Sampling(pair.cheap, pair.reference, pair.model.name, seed, budget, epsilon, data)
 
 
@@ -125,7 +126,7 @@ def redrawn(table: Table, settings: TuneSettings, read: RowsToLabel) -> Drawn:
             hint="leave that column as `sluice label ... --out` wrote it",
         )
     predictions = unlabelled(table)
-    data = predictions.sha256 or content_hash(predictions)
+    data = data_hash(predictions)
     if data[:16] != sampling.data_sha256[:16]:
         raise DataError(
             f"its rows were drawn from other predictions ({sampling.data_sha256[:12]}…, these are "
@@ -183,7 +184,7 @@ def texts_of(table: Table) -> Sequence[str] | None:
         if family.data is None or any(spec.kind == "pixels" for spec in family.encoders.values()):
             return None
         path = inside(table.where, family.data.path)
-    elif path.suffix.lower() not in {".parquet", ".pq"} or not path.is_file():
+    elif path.suffix.lower() not in PARQUET or not path.is_file():
         return None
     try:
         if "text" not in pq.read_schema(path).names:

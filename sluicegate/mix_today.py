@@ -17,6 +17,7 @@ from router.decide.scores import FloatArray
 from router.mix.today import today
 from runtime.load import load_variant
 from sluicegate.inputs import Table
+from tables.columnar import ENDINGS, PARQUET
 from tables.labelled import read_labelled
 from tables.predictions import read_predictions
 
@@ -53,10 +54,10 @@ def mix_today(path: Path, policy: Policy, table: Table) -> dict[str, Any]:
 
 def _said(path: Path, variant: str, table: Table) -> Said:
     """Return what the variant said of each text, and how sure it was."""
-    names = pq.read_schema(path).names if path.suffix == ".parquet" and path.is_file() else []
+    names = pq.read_schema(path).names if path.suffix.lower() in PARQUET and path.is_file() else []
     if {"request_id", "stages"} <= set(names):
         return _of_decisions(pq.read_table(path, columns=["stages"]), path, variant)
-    if path.suffix in {".parquet", ".arrow"} and "text" not in names:
+    if path.suffix.lower() in ENDINGS and "text" not in names:
         return _of_predictions(path, variant)
     return _of_texts(path, variant, table)
 

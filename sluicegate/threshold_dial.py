@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from contract.errors import InputError, PolicyError
-from contract.policy import Expected, Policy, parse_policy
+from contract.policy import Policy, parse_policy
 from serve.control.admin_client import push_policy, show_policy
 
 REASON = "threshold sweep"
@@ -60,13 +60,10 @@ class ThresholdDial:
             else stage
             for stage in self.policy.stages
         )
-        update = {
-            "stages": stages, "status": "uncertified", "certificate": None, "gears": (),
-            "expected": Expected(), "needed_n": None,
-        }  # fmt: skip
-        self._push(
-            self.policy.model_copy(update=update).sealed(), f"{REASON}: {self._stage} at {threshold:g}"
+        other = Policy(
+            status="uncertified", reference=self.policy.reference, stages=stages, limits=self.policy.limits
         )
+        self._push(other.sealed(), f"{REASON}: {self._stage} at {threshold:g}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -14,7 +14,7 @@ from router.live.watch import judge
 from router.mix.shares import Growing
 from router.mix.tune import tune_mix
 from router.tune.record import tuning_of
-from router.tune.settings import content_hash
+from router.tune.settings import data_hash
 from router.tune.tune import tune
 from sluicegate.inputs import Table
 
@@ -62,7 +62,7 @@ def verify_evidence(policy: Policy, evidence: LiveEvidence) -> list[Check]:
 
 
 def _same_data(certificate: Certificate, table: Table) -> Check:
-    here = table.predictions.sha256 or content_hash(table.predictions)
+    here = data_hash(table.predictions)
     same = here == certificate.data_sha256
     said = f"{here} are the rows that it was certified on"
     if not same:

@@ -17,7 +17,7 @@ from router.labels.draw import Draw
 from router.labels.pair import Pair
 from router.labels.worth import Worth, worth_of
 from router.tune.candidates import ACCEPT_ALL
-from router.tune.settings import TuneSettings, content_hash
+from router.tune.settings import TuneSettings, data_hash
 
 NEXT = 100
 METHOD = "fixed-sequence testing, exact trinomial p-value, labels where accepted answers differ"
@@ -97,7 +97,7 @@ def result_of(
             n_certify=draw.n,
             n_labels=int((losses != UNKNOWN).sum()),
             seed=settings.seed,
-            data_sha256=predictions.sha256 or content_hash(predictions),
+            data_sha256=data_hash(predictions),
             variants={
                 name: settings.artifact_sha256[name]
                 for name in sorted((pair.cheap, pair.reference))

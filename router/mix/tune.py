@@ -19,7 +19,7 @@ from router.mix.explain import explain_mix
 from router.mix.pairs import Pairs, pairs_of
 from router.mix.shares import Growing, certify_share
 from router.tune.record import recorded
-from router.tune.settings import TuneSettings, content_hash
+from router.tune.settings import TuneSettings, data_hash
 from router.tune.targets import Targets
 from router.tune.tune import TuneResult
 
@@ -106,7 +106,7 @@ def _policy(
             n_tune=0,
             n_certify=len(pairs.rows),
             seed=settings.seed,
-            data_sha256=predictions.sha256 or content_hash(predictions),
+            data_sha256=data_hash(predictions),
             variants={name: known[name] for name in used if name in known},
             created_at=settings.created_at,
             p_value=None if found.p_value is None else min(1.0, found.p_value * len(pairs.pairs)),

@@ -186,6 +186,11 @@ def labelled_rows(predictions: Predictions, part: str) -> Predictions:
     return predictions.take(known)
 
 
+def data_hash(predictions: Predictions) -> str:
+    """Return the hash that certificates name their rows by: of the file, else of what is in memory."""
+    return predictions.sha256 or content_hash(predictions)
+
+
 def content_hash(predictions: Predictions) -> str:
     """Return the hash of everything that predictions built in memory hold."""
     parts = [repr(predictions.labels).encode(), predictions.label.tobytes()]

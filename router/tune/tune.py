@@ -26,7 +26,7 @@ from router.tune.settings import (
     TuneSettings,
     checked_names,
     chosen_reference,
-    content_hash,
+    data_hash,
     labelled_rows,
     split_parts,
 )
@@ -127,7 +127,7 @@ def tune(
         n_tune=len(tune_part),
         delta=1.0 - given.confidence,
         seed=given.seed,
-        data_sha256=predictions.sha256 or content_hash(predictions),
+        data_sha256=data_hash(predictions),
         artifact_sha256=given.artifact_sha256,
         created_at=given.created_at,
         costs=costs,

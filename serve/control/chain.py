@@ -67,7 +67,8 @@ def check_chains(state: str) -> Iterator[Chain]:
     places = {""}
     for roster in RosterStore(state).history():
         places |= {seat.place for seat in roster.seats}
+    objects = open_objects(state)
     for place in sorted(places):
-        found = check_chain(open_objects(state), place)
+        found = check_chain(objects, place)
         if found.length:
             yield found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from contract.family import Family
-from contract.policy import ABSTAIN
-from contract.policy import Stage as PolicyStage
 from router.decide.cascade import CompiledPolicy, CompiledStage
 from router.decide.scores import NEEDS_LOGITS
 from runtime.pixels import PIXELS
@@ -62,29 +60,28 @@ def make_plans(snapshot: Snapshot) -> tuple[Plan, ...]:
 
     They share the budget of escalations, which is the policy's.
     """
-    own = make_plan(snapshot, snapshot.compiled, snapshot.policy.stages)
     if not snapshot.gears:
-        return (own,)
-    plans = [make_plan(snapshot, compiled, gear.stages) for gear, compiled in snapshot.gears]
+        return (make_plan(snapshot, snapshot.compiled),)
+    plans = [make_plan(snapshot, compiled) for _, compiled in snapshot.gears]
     first = {plan.steps[0].rules.variant for plan in plans}
     return tuple(
         replace(
             plan,
             gear=geared.gear.name,
-            budget=own.budget,
+            budget=plans[0].budget,
             watched=tuple(step.stage for step in plan.steps[len(first) == 1 :]),
         )
         for plan, geared in zip(plans, snapshot.gears, strict=True)
     )
 
 
-def make_plan(snapshot: Snapshot, compiled: CompiledPolicy, stages: Sequence[PolicyStage]) -> Plan:
-    """Return the plan of requests that go through these stages."""
+def make_plan(snapshot: Snapshot, compiled: CompiledPolicy) -> Plan:
+    """Return the plan of requests that go through the stages of the policy, or of one of its gears."""
     policy, family = snapshot.policy, snapshot.family
-    names = [stage.variant for stage in stages if stage.variant != ABSTAIN]
-    steps = tuple(_step(rules, snapshot.stages, family) for rules in compiled.stages[: len(names)])
+    asked = compiled.stages[: compiled.last] if compiled.abstains else compiled.stages
+    steps = tuple(_step(rules, snapshot.stages, family) for rules in asked)
     limits = policy.limits
-    encoders = [family.encoders[family.variant(name).encoder].sha256 for name in names]
+    encoders = [family.encoders[family.variant(rules.variant).encoder].sha256 for rules in asked]
     return Plan(
         snapshot=snapshot,
         compiled=compiled,
@@ -92,13 +89,13 @@ def make_plan(snapshot: Snapshot, compiled: CompiledPolicy, stages: Sequence[Pol
         deadline_s=None if limits.deadline_ms is None else limits.deadline_ms / 1e3,
         objective_s=None if limits.objective_ms is None else limits.objective_ms / 1e3,
         budget=None if limits.max_escalation_rate is None else EscalationBudget(limits.max_escalation_rate),
-        votes=any(stage.score == "agreement" for stage in stages[:-1]),
+        votes=any(rules.score == "agreement" for rules in compiled.stages[:-1]),
         temperatures={variant.name: variant.temperature for variant in snapshot.family.variants},
         shares_encoder=len(set(encoders)) < len(encoders),
         keeps_encoding=encoders[0] in encoders[1:],
         prices=Prices.of_family(snapshot.family, policy.reference),
         certified=policy.status == "certified",
-        abstains_at=compiled.last if policy.abstains else None,
+        abstains_at=compiled.last if compiled.abstains else None,
     )
 
 

@@ -33,7 +33,6 @@ from serve.types.stage import Snapshots, Stage, wait_share_of
 
 log = logging.getLogger(__name__)
 
-_GEARS = GearSettings()
 _TO_PLAN_WITH = 0.9
 """Of the objective: the rest is for the way back to the client."""
 
@@ -65,7 +64,7 @@ class DataPlane(Served):
         recorder: Recorder,
         name: str = "",
         *,
-        gears: GearSettings = _GEARS,
+        gears: GearSettings | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(snapshots, name, gears)

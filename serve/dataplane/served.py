@@ -15,7 +15,6 @@ from serve.types.messages import CASCADE, ModelInfo, local_name
 from serve.types.stage import Snapshot, Snapshots
 
 _LOOK_EVERY_S = 0.02
-_GEARS = GearSettings()
 
 
 class Stopping(NotReady):
@@ -84,9 +83,9 @@ class Served:
         gears: how load moves a policy along its gears.
     """
 
-    def __init__(self, snapshots: Snapshots, name: str = "", gears: GearSettings = _GEARS) -> None:
+    def __init__(self, snapshots: Snapshots, name: str = "", gears: GearSettings | None = None) -> None:
         self._snapshots = snapshots
-        self._gears = gears
+        self._gears = gears or GearSettings()
         self._name = name
         self._held: Held | None = None
         self._leaving: dict[Snapshot, Held] = {}
@@ -105,11 +104,11 @@ class Served:
     async def ready(self) -> bool:
         """Return whether every stage of the policy, of each of its gears, would answer now."""
         try:
-            plans = self._current().plans
+            snapshot = self._current().plan.snapshot
         except NotReady:
             return False
-        stages = {step.rules.variant: step.stage for plan in plans for step in plan.steps}
-        return all(await asyncio.gather(*(stage.ready() for stage in stages.values())))
+        asked = (snapshot.stages[name] for name in snapshot.policy.variants)
+        return all(await asyncio.gather(*(stage.ready() for stage in asked)))
 
     async def model_ready(self, model: str) -> bool:
         """Return whether that model would answer now. Raises UnknownModel, NotReady."""

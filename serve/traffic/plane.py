@@ -25,8 +25,6 @@ from serve.types.messages import CASCADE, ClassifyRequest, ClassifyResult
 from serve.types.recorder import Recorder
 from serve.types.stage import Snapshot, Snapshots, Trial
 
-_GEARS = GearSettings()
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Canary:
@@ -69,7 +67,7 @@ class TrafficPlane(DataPlane):
         settings: TrafficSettings | None = None,
         name: str = "",
         *,
-        gears: GearSettings = _GEARS,
+        gears: GearSettings | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(snapshots, limits, recorder, name, gears=gears, clock=clock)

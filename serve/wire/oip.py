@@ -288,8 +288,7 @@ def _outputs(asked: Any, parameters: dict[str, Any], model: str) -> tuple[tuple[
         raise BadRequest("outputs must be a list of objects")
     found: dict[str, bool] = {}
     top = 0
-    if model == CASCADE:
-        offered = (*offered, ABSTAINED)
+    offered = outputs_of(model, abstains=True)
     for entry in asked:
         name = entry.get("name")
         if type(name) is not str or name not in offered:
